@@ -1,0 +1,1 @@
+"""Offline training: from a recipe to a calibrated, evaluated, exported bundle."""
