@@ -1,0 +1,8 @@
+"""Entry point of `python -m training` and of the script `ood-train`."""
+
+from training.cli import main
+
+__all__ = ["main"]
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""A plain convolutional network that learns fast on small images, after Jordan 2024 (arXiv:2404.00498, section 3).
+
+Its first layer is fixed: 2x2 patches of the training images, whitened. Three blocks of two 3x3 convolutions follow, each
+with one max pooling, every convolution starting as the identity on the channels that it has to start from. On a CPU it
+reaches a given accuracy in a fraction of the time that a wide residual network takes.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+_PATCH = 2
+_EPSILON = 5e-4
+_LOGIT_SCALE = 1 / 9
+
+
+class WhitenedConvNet(nn.Module):
+    """Whitening layer, three convolutional blocks of the given widths, global max pooling, linear classifier.
+
+    Input `[N, channels, H, W]`, output logits `[N, num_classes]`; H, W >= 9. Call `initialise` before training.
+    """
+
+    def __init__(self, num_classes: int, channels: int = 3, widths: tuple[int, ...] = (64, 256, 256)) -> None:
+        super().__init__()
+        patch_values = channels * _PATCH**2
+        self.whitening = nn.Conv2d(channels, 2 * patch_values, _PATCH, bias=True)
+        self.whitening.weight.requires_grad_(False)
+        nn.init.zeros_(self.whitening.bias)
+        sizes = (2 * patch_values, *widths)
+        self.blocks = nn.Sequential(*(_Block(a, b) for a, b in zip(sizes, sizes[1:], strict=False)))
+        self.classifier = nn.Linear(widths[-1], num_classes, bias=False)
+
+    def initialise(self, images: Tensor) -> None:
+        """Set the whitening layer from normalised training images `[N, channels, H, W]`."""
+        patches = images.unfold(2, _PATCH, 1).unfold(3, _PATCH, 1).permute(0, 2, 3, 1, 4, 5)
+        flat = patches.reshape(-1, images.shape[1] * _PATCH**2)
+        values, vectors = torch.linalg.eigh(flat.T @ flat / len(flat))
+        filters = (vectors / torch.sqrt(values + _EPSILON)).T.reshape(-1, images.shape[1], _PATCH, _PATCH)
+        with torch.no_grad():
+            self.whitening.weight.copy_(torch.cat((filters, -filters)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits `[N, num_classes]` of normalised images `[N, channels, H, W]`."""
+        features = self.blocks(F.relu(self.whitening(images)))
+        logits: Tensor = self.classifier(features.amax(dim=(2, 3))) * _LOGIT_SCALE
+        return logits
+
+
+class _Block(nn.Module):
+    def __init__(self, width_in: int, width_out: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width_in, width_out, 3, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(width_out)
+        self.conv2 = nn.Conv2d(width_out, width_out, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(width_out)
+        for convolution in (self.conv1, self.conv2):
+            with torch.no_grad():
+                nn.init.dirac_(convolution.weight[: convolution.weight.shape[1]])
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = F.relu(self.norm1(F.max_pool2d(self.conv1(x), 2)))
+        return F.relu(self.norm2(self.conv2(pooled)))

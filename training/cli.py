@@ -1,0 +1,146 @@
+"""The command line: `python -m training` and `ood-train`."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from training.progress import console
+
+app = typer.Typer(
+    help=(
+        "Train image classifiers with Outlier Exposure, calibrate them, evaluate them as the paper does "
+        "and export them as bundles that `python -m service` serves.\n\n"
+        "Start with: python -m training run training/recipes/cifar10-oe.yaml --data DIR"
+    ),
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+)
+
+RecipeArgument = Annotated[Path, typer.Argument(help="Recipe file (YAML); see training/recipes.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="Recipe keys to override, for example stages.oe.epochs=3", show_default=False),
+]
+RunArgument = Annotated[Path, typer.Argument(help="Run directory, for example runs/cifar10-oe.", show_default=False)]
+RunOption = Annotated[Path | None, typer.Option("--run", help="Run directory  [default: runs/<recipe name>]")]
+DataOption = Annotated[
+    Path | None, typer.Option("--data", envvar="OOD_DATA", help="Directory that the recipe's paths start from.")
+]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue an interrupted stage from its checkpoint.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Start anew, replacing an earlier run.")]
+ModelsOption = Annotated[Path, typer.Option("--models", help="Model repository that the bundle is written to.")]
+
+
+@app.command()
+def fit(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    run: RunOption = None,
+    data: DataOption = None,
+    resume: ResumeOption = False,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Train every stage of RECIPE. Finished stages are kept; Ctrl-C keeps the last epoch's checkpoint."""
+    from training import steps
+
+    steps.fit(steps.start_run(recipe, overrides or [], run, overwrite=overwrite), steps.locations(data), resume=resume)
+
+
+@app.command()
+def calibrate(run: RunArgument, data: DataOption = None) -> None:
+    """Score the held-out in-distribution split with every stage of RUN."""
+    from training import steps
+
+    steps.calibrate(steps.open_run(run), steps.locations(data))
+
+
+@app.command()
+def evaluate(run: RunArgument, data: DataOption = None) -> None:
+    """Measure every stage of RUN on every out-of-distribution set: report.json, report.md and plots."""
+    from training import steps
+
+    steps.evaluate(steps.open_run(run), steps.locations(data))
+
+
+@app.command()
+def export(
+    run: RunArgument, data: DataOption = None, models: ModelsOption = Path("models"), overwrite: OverwriteOption = False
+) -> None:
+    """Write RUN's exported stage as a bundle, refused unless ONNX Runtime scores real inputs as torch does."""
+    from training import steps
+
+    path = steps.export(steps.open_run(run), steps.locations(data), models, overwrite=overwrite)
+    console.print(f"bundle: {path}")
+
+
+@app.command("run")
+def run_all(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    run: RunOption = None,
+    data: DataOption = None,
+    models: ModelsOption = Path("models"),
+    resume: ResumeOption = False,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Fit, calibrate, evaluate and export RECIPE: from data to a bundle in one go."""
+    from training import steps
+
+    started = steps.start_run(recipe, overrides or [], run, overwrite=overwrite)
+    places = steps.locations(data)
+    steps.fit(started, places, resume=resume)
+    steps.calibrate(started, places)
+    steps.evaluate(started, places)
+    path = steps.export(started, places, models, overwrite=overwrite)
+    console.print(f"bundle: {path}\nserve it with: python -m service --models {models}")
+
+
+@app.command()
+def inspect(bundle: Annotated[Path, typer.Argument(help="Bundle directory.", show_default=False)]) -> None:
+    """Verify BUNDLE and show what it is, how it was made and how well it does."""
+    from bundle import load_bundle
+
+    manifest = load_bundle(bundle).manifest
+    facts = Table(title=f"{manifest.name} version {manifest.version}", show_header=False)
+    calibration = manifest.calibration
+    rows: list[tuple[str, Any]] = [
+        ("description", manifest.description),
+        ("task", f"{manifest.task} of {manifest.modality}s"),
+        ("labels", ", ".join(manifest.labels)),
+        ("scores", ", ".join(score.name for score in manifest.scores) + f" (default {manifest.default_score})"),
+        ("calibration", f"{calibration.n} from {calibration.source}, default alpha {calibration.alpha}"),
+    ]
+    if manifest.training is not None:
+        made = manifest.training
+        rows.append(("trained", f"{made.objective}, {made.seconds / 60:.0f} min on {made.hardware}, recipe {made.recipe}"))
+    if manifest.evaluation is not None:
+        rows.append(("error", f"{manifest.evaluation.error_percent}%"))
+    for name, value in rows:
+        facts.add_row(name, str(value))
+    console.print(facts)
+    if manifest.evaluation is not None:
+        results = Table("set", "stage", "score", "FPR95", "AUROC", "AUPR", title="evaluation, percent")
+        for row in manifest.evaluation.sets:
+            if row.score == manifest.default_score:
+                results.add_row(row.name, row.stage, row.score, *(f"{v:.2f}" for v in (row.fpr95, row.auroc, row.aupr)))
+        console.print(results)
+
+
+def main() -> None:
+    """Run the command line; errors are one readable line and exit code 1, Ctrl-C is exit code 130."""
+    from bundle import BundleError
+    from training.errors import TrainingError
+
+    guarded: Callable[[], None] = app
+    try:
+        guarded()
+    except (TrainingError, BundleError) as error:
+        console.print(f"[bold red]error[/] {error}", highlight=False)
+        sys.exit(1)
+    except OSError as error:
+        console.print(f"[bold red]error[/] {error}. Checkpoints so far are kept; continue with --resume", highlight=False)
+        sys.exit(1)

@@ -1,0 +1,26 @@
+"""Data: sources become uint8 image arrays; arrays become paired in-distribution and outlier batches."""
+
+from training.data.assembly import TrainingData, load_test_images, load_training_data
+from training.data.augmentation import PadCropFlip
+from training.data.images import ImageArray, Images, StoredImages
+from training.data.loading import DataLocations, load_images
+from training.data.overlap import Overlap, find_overlap
+from training.data.pairing import Batch, paired_batches
+from training.data.splits import hold_out
+
+__all__ = [
+    "Batch",
+    "DataLocations",
+    "ImageArray",
+    "Images",
+    "Overlap",
+    "PadCropFlip",
+    "StoredImages",
+    "TrainingData",
+    "find_overlap",
+    "hold_out",
+    "load_images",
+    "load_test_images",
+    "load_training_data",
+    "paired_batches",
+]

@@ -1,0 +1,108 @@
+"""The paper's outlier pairing: each step takes one in-distribution batch and one batch of outliers."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from training.data.images import ImageArray, Images
+from training.errors import DataError
+
+
+class Batch(NamedTuple):
+    """One training step's data: `x_in` uint8 `[N, H, W, C]`, `y_in` int64 `[N]`, `x_out` uint8 `[M, H, W, C]` or None."""
+
+    x_in: Tensor
+    y_in: Tensor
+    x_out: Tensor | None
+
+
+class _Step(NamedTuple):
+    rows_in: NDArray[np.int64]
+    rows_out: NDArray[np.int64] | None
+
+
+class _PairedData(Dataset[Batch]):
+    """Reads a whole step at once, so that an array store costs one fancy index per batch."""
+
+    def __init__(self, inside: Images, outside: Images | None) -> None:
+        self._x_in, self._y_in = inside.x, inside.classes()
+        self._x_out = outside.x if outside is not None else None
+
+    def __getitem__(self, step: _Step) -> Batch:
+        x_out = None
+        if self._x_out is not None and step.rows_out is not None:
+            x_out = _tensor(self._x_out, step.rows_out)
+        return Batch(_tensor(self._x_in, step.rows_in), torch.from_numpy(self._y_in[step.rows_in]), x_out)
+
+
+class PairedSampler(Sampler[_Step]):
+    """Rows of every step of an epoch, a function of (seed, epoch, rank) alone, so that a resumed run repeats none.
+
+    In-distribution rows are a fresh permutation each epoch, its last partial batch dropped. The outlier stream runs
+    through a fixed shuffle from a random offset drawn anew each epoch (paper, section 4.2, and its authors' code).
+    """
+
+    def __init__(
+        self, n_in: int, n_out: int, batch_in: int, batch_out: int, *, seed: int, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self._n_in, self._batch_in, self._batch_out = n_in, batch_in, batch_out
+        self._seed, self._rank, self._world_size = seed, rank, world_size
+        self._stream = np.random.default_rng((seed, 0)).permutation(n_out).astype(np.int64)
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order comes next; Lightning calls it."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self._n_in // (self._batch_in * self._world_size)
+
+    def __iter__(self) -> Iterator[_Step]:
+        generator = np.random.default_rng((self._seed, 1, self.epoch))
+        order = generator.permutation(self._n_in).astype(np.int64)
+        offset = int(generator.integers(len(self._stream))) if len(self._stream) else 0
+        for step in range(len(self)):
+            turn = step * self._world_size + self._rank
+            rows_out = None
+            if len(self._stream):
+                positions = offset + turn * self._batch_out + np.arange(self._batch_out)
+                rows_out = self._stream[positions % len(self._stream)]
+            yield _Step(order[turn * self._batch_in : (turn + 1) * self._batch_in], rows_out)
+
+
+def paired_batches(
+    inside: Images,
+    outside: Images | None,
+    *,
+    batch_size: int,
+    outlier_ratio: float,
+    seed: int,
+    rank: int = 0,
+    world_size: int = 1,
+    workers: int = 0,
+    pin_memory: bool = False,
+) -> DataLoader[Batch]:
+    """A loader of `Batch`es with `batch_size` in-distribution images and `outlier_ratio` times as many outliers."""
+    if len(inside) < batch_size * world_size:
+        raise DataError(inside.source, f"{len(inside)} images fill no batch of {batch_size}", "Lower batch_size")
+    sampler = PairedSampler(
+        len(inside),
+        0 if outside is None else len(outside),
+        batch_size,
+        round(batch_size * outlier_ratio),
+        seed=seed,
+        rank=rank,
+        world_size=world_size,
+    )
+    return DataLoader(
+        _PairedData(inside, outside), sampler=sampler, batch_size=None, num_workers=workers, pin_memory=pin_memory
+    )
+
+
+def _tensor(array: ImageArray, rows: NDArray[np.int64]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array[rows]))

@@ -1,0 +1,35 @@
+"""Every way a training run can go wrong: typed, naming the input, the reason and the remedy."""
+
+
+class TrainingError(Exception):
+    """Base of all training errors; its text is written for the person who started the run."""
+
+    def __init__(self, subject: str, reason: str, remedy: str) -> None:
+        super().__init__(f"{subject}: {reason}. {remedy}")
+        self.subject = subject
+        self.reason = reason
+        self.remedy = remedy
+
+
+class RecipeError(TrainingError):
+    """A recipe key is missing, unknown or has a value that makes no sense."""
+
+
+class DataError(TrainingError):
+    """A data set cannot be read, or what it holds cannot be trained on."""
+
+
+class OverlapError(DataError):
+    """Outliers contain images that are also in the in-distribution data."""
+
+
+class RunError(TrainingError):
+    """A run directory is not in the state that the command needs."""
+
+
+class DivergedError(TrainingError):
+    """The loss stopped being a finite number."""
+
+
+class ParityError(TrainingError):
+    """The exported ONNX graph does not score real inputs as the torch model does."""

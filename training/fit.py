@@ -1,0 +1,156 @@
+"""Fit: train a recipe's stages in order, each finished stage kept, each unfinished one resumable."""
+
+import platform
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import lightning
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar, Timer, TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from rich.console import Console
+
+from training.classifier import ImageClassifier, build_classifier
+from training.data import ImageArray, Images, paired_batches
+from training.errors import DataError, RunError
+from training.lightning_module import ClassifierTask
+from training.objectives import OBJECTIVES
+from training.recipe import Recipe, Stage, Trainer
+from training.registry import build
+from training.run import Run, StageRecord
+
+_INITIALISE_WITH = 2000
+"""Training images shown to a network that starts from data."""
+
+Announce = Callable[[str], None]
+
+
+def fit(run: Run, inside: Images, outside: Images | None, *, resume: bool, announce: Announce) -> None:
+    """Train every stage of the run's recipe that is not finished yet, checkpointing each epoch.
+
+    `inside` are the labelled in-distribution training images, `outside` the outliers. Raises RunError when a stage
+    is half done and `resume` is off, DivergedError when a loss stops being finite.
+    """
+    if run.recipe.trainer.threads is not None:
+        torch.set_num_threads(run.recipe.trainer.threads)
+    for name in run.recipe.stages:
+        if run.record_path(name).exists():
+            announce(f"stage {name}: finished earlier, kept")
+            continue
+        if run.checkpoint_path(name).exists() and not resume:
+            remedy = "Continue it with --resume, or start anew with --overwrite"
+            raise RunError(str(run.path), f"stage '{name}' was interrupted", remedy)
+        _fit_stage(run, name, inside, outside, announce)
+
+
+def load_classifier(run: Run, stage: str, num_classes: int) -> ImageClassifier:
+    """The classifier as the finished `stage` left it, in evaluation mode on the CPU."""
+    run.record(stage)
+    return _restore(run.recipe, run.checkpoint_path(stage), num_classes).eval()
+
+
+def _restore(recipe: Recipe, checkpoint: Path, num_classes: int) -> ImageClassifier:
+    if not checkpoint.exists():
+        raise RunError(str(checkpoint), "does not exist", "Correct start_from, or fit that stage first")
+    classifier = build_classifier(recipe, num_classes)
+    state = torch.load(checkpoint, map_location="cpu", weights_only=False)["state_dict"]
+    prefix = "classifier."
+    weights = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    classifier.load_state_dict(weights)
+    return classifier
+
+
+def _fit_stage(run: Run, name: str, inside: Images, outside: Images | None, announce: Announce) -> None:
+    recipe, stage = run.recipe, run.recipe.stages[name]
+    objective = build(f"stages.{name}.objective", stage.objective, OBJECTIVES)
+    if objective.uses_outliers and outside is None:
+        raise DataError(recipe.name, f"stage '{name}' needs outliers, the recipe has none", "Add an outliers section")
+    lightning.seed_everything(recipe.seed, verbose=False)
+    classifier = _start(run, stage, inside)
+    if recipe.trainer.channels_last:
+        classifier = classifier.to(memory_format=torch.channels_last)
+    task = ClassifierTask(classifier, objective, stage, seed=recipe.seed, compiled=recipe.trainer.compile)
+    timer = Timer()
+    trainer = _trainer(recipe.trainer, stage, run.stage_path(name), timer)
+    outliers = outside if objective.uses_outliers else None
+    announce(f"stage {name}: {stage.epochs} epochs of {len(inside):,} images" + (f" + outliers from {len(outliers):,}" if outliers else ""))
+    started = datetime.now(UTC)
+    loader = paired_batches(
+        inside,
+        outliers,
+        batch_size=stage.batch_size,
+        outlier_ratio=stage.outlier_ratio,
+        seed=recipe.seed,
+        rank=trainer.global_rank,
+        world_size=trainer.world_size,
+        workers=_workers(inside.x, outliers.x if outliers else None),
+        pin_memory=trainer.accelerator.__class__.__name__ == "CUDAAccelerator",
+    )
+    checkpoint = run.checkpoint_path(name)
+    trainer.fit(task, train_dataloaders=loader, ckpt_path=checkpoint if checkpoint.exists() else None)
+    record = StageRecord(
+        stage=name,
+        epochs=stage.epochs,
+        seconds=timer.time_elapsed("train"),
+        started=started.isoformat(timespec="seconds"),
+        hardware=describe_hardware(trainer),
+        final_loss=task.last_loss,
+    )
+    run.record_path(name).write_text(record.model_dump_json(indent=2), encoding="utf-8")
+
+
+def _start(run: Run, stage: Stage, inside: Images) -> ImageClassifier:
+    start = stage.start_from
+    if start is None:
+        classifier = build_classifier(run.recipe, len(inside.labels))
+        sample = np.arange(min(len(inside), _INITIALISE_WITH), dtype=np.int64)
+        classifier.initialise(torch.from_numpy(np.ascontiguousarray(inside.x[sample])))
+        return classifier
+    checkpoint = run.checkpoint_path(start) if start in run.recipe.stages else Path(start)
+    return _restore(run.recipe, checkpoint, len(inside.labels))
+
+
+def _trainer(how: Trainer, stage: Stage, path: Path, timer: Timer) -> lightning.Trainer:
+    rich = Console().is_terminal
+    callbacks: list[Callback] = [
+        ModelCheckpoint(dirpath=path, save_top_k=0, save_last=True, every_n_epochs=1, save_on_train_epoch_end=True),
+        RichProgressBar() if rich else TQDMProgressBar(refresh_rate=50),
+        timer,
+    ]
+    return lightning.Trainer(
+        accelerator=how.accelerator,
+        devices=how.devices,
+        strategy=how.strategy,
+        precision=how.precision,
+        max_epochs=stage.epochs,
+        callbacks=callbacks,
+        logger=[CSVLogger(path, name="", version="csv"), TensorBoardLogger(path, name="", version="tensorboard")],
+        log_every_n_steps=50,
+        use_distributed_sampler=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+
+
+def _workers(*stores: ImageArray | None) -> int:
+    """Arrays are read in the training process; what is decoded on demand gets processes of its own."""
+    on_demand = any(store is not None and not store.in_memory for store in stores)
+    return max(torch.get_num_threads() - 1, 1) if on_demand else 0
+
+
+def describe_hardware(trainer: lightning.Trainer) -> str:
+    """The processor that a run was made on, for its report."""
+    if torch.cuda.is_available() and trainer.num_devices:
+        return f"{trainer.num_devices} x {torch.cuda.get_device_name()}"
+    return f"{processor_name()}, {torch.get_num_threads()} threads"
+
+
+def processor_name() -> str:
+    """The CPU's model name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())

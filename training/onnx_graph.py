@@ -1,0 +1,68 @@
+"""The ONNX graph: written by torch's exporter, run by ONNX Runtime, compared with the torch model on real inputs."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+
+from training.data import ImageArray
+from training.errors import ParityError
+from training.score_heads import ScoredClassifier
+from training.scoring import Outputs
+
+INPUT_NAME = "images"
+_OPSET = 18
+_BATCH = 64
+
+
+def write_graph(model: ScoredClassifier, shape: tuple[int, int, int], path: Path) -> None:
+    """Write `model` for uint8 images `[N, *shape]` with a dynamic batch to one self-contained file."""
+    example = torch.zeros((2, *shape), dtype=torch.uint8)
+    torch.onnx.export(
+        model.eval().cpu(),
+        (example,),
+        str(path),
+        input_names=[INPUT_NAME],
+        output_names=list(model.output_names),
+        dynamic_shapes=({0: torch.export.Dim("N")},),
+        opset_version=_OPSET,
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+    )
+
+
+def run_graph(path: Path, images: ImageArray, batch_size: int = _BATCH) -> Outputs:
+    """Every output of the graph by name, each `[N]`, computed by ONNX Runtime on the CPU."""
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    parts: list[list[NDArray[np.generic]]] = []
+    for start in range(0, images.shape[0], batch_size):
+        rows = np.arange(start, min(start + batch_size, images.shape[0]), dtype=np.int64)
+        parts.append(session.run(names, {INPUT_NAME: np.ascontiguousarray(images[rows])}))
+    return {name: np.concatenate(column) for name, column in zip(names, zip(*parts, strict=True), strict=True)}
+
+
+def check_parity(torch_outputs: Outputs, graph_outputs: Outputs, tolerance: float) -> dict[str, float]:
+    """The largest absolute difference of each float output; ParityError when one exceeds `tolerance`.
+
+    A predicted class may differ only where its probability ties within the tolerance.
+    """
+    if set(torch_outputs) != set(graph_outputs):
+        raise ParityError("the graph", f"has outputs {sorted(graph_outputs)}", f"Expected {sorted(torch_outputs)}")
+    differences = {
+        name: float(np.max(np.abs(values - graph_outputs[name])))
+        for name, values in torch_outputs.items()
+        if np.issubdtype(values.dtype, np.floating)
+    }
+    # A NaN difference is a failure too.
+    worst = {name: difference for name, difference in differences.items() if not difference <= tolerance}
+    if worst:
+        detail = ", ".join(f"{name} by {difference:.2g}" for name, difference in worst.items())
+        raise ParityError("the exported graph", f"differs from torch beyond {tolerance:g}: {detail}", "Do not ship it")
+    share = float(np.mean(torch_outputs["prediction"] != graph_outputs["prediction"]))
+    if share > 0.001:
+        raise ParityError("the exported graph", f"predicts other classes for {share:.2%} of inputs", "Do not ship it")
+    return differences

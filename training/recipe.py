@@ -1,0 +1,182 @@
+"""The recipe: one validated YAML file that says everything a training run depends on."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from bundle import ImageInput
+from training.errors import RecipeError
+from training.registry import Component
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Source(_Section):
+    """One data set: what Hugging Face `datasets.load_dataset` reads, and which rows of it.
+
+    `format` is a builder (`parquet`, `imagefolder`, `csv`, `json`) for files at `path`, or `hub` for a hub name.
+    Relative paths are looked up in the data directory (`--data`, environment variable OOD_DATA).
+    """
+
+    path: str
+    format: Literal["parquet", "imagefolder", "csv", "json", "hub"] = "parquet"
+    split: str = "train"
+    image: str = "image"
+    label: str | None = None
+    exclude_labels: tuple[str, ...] = ()
+    limit: int | None = Field(default=None, ge=1)
+
+
+class Synthetic(_Section):
+    """A synthetic out-of-distribution test set, made from a seed (paper, appendix A)."""
+
+    synthetic: str
+    size: int = Field(default=2000, ge=1)
+    jpeg_quality: int | None = Field(default=75, ge=1, le=100)
+
+
+class InDistribution(_Section):
+    """The data the model is for: train and test, and what is held out of train for calibration."""
+
+    train: Source
+    test: Source
+    calibration_size: int = Field(default=2000, ge=20)
+
+
+class Outliers(_Section):
+    """The auxiliary outliers (D_out^OE) and what happens when some of them are in-distribution images."""
+
+    train: Source
+    duplicates: Literal["refuse", "remove"] = "refuse"
+
+
+class Augmentation(_Section):
+    """Random translation by padding and cropping, and random mirroring."""
+
+    pad: int = Field(default=4, ge=0)
+    flip: bool = True
+
+
+class Stage(_Section):
+    """One training phase. Its defaults are the paper's schedule for training from scratch."""
+
+    objective: Component
+    start_from: str | None = None
+    epochs: int = Field(default=100, ge=1)
+    batch_size: int = Field(default=128, ge=1)
+    outlier_ratio: float = Field(default=2.0, gt=0)
+    learning_rate: float = Field(default=0.1, gt=0)
+    warmup: float = Field(default=0.0, ge=0, lt=1)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=5e-4, ge=0)
+    augmentation: Augmentation = Augmentation()
+
+
+class Trainer(_Section):
+    """How the hardware is used; nothing here changes what is learned beyond rounding."""
+
+    accelerator: str = "auto"
+    devices: int | Literal["auto"] = "auto"
+    strategy: str = "auto"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "bf16-mixed"
+    channels_last: bool = True
+    compile: bool = False
+    threads: int | None = Field(default=None, ge=1)
+
+
+class EvaluationPlan(_Section):
+    """The out-of-distribution test sets and how often the paper's 1:5 mixture is drawn."""
+
+    ood: dict[str, Source | Synthetic] = Field(min_length=1)
+    draws: int = Field(default=10, ge=2)
+
+
+class Export(_Section):
+    """Which stage becomes the bundle, and with which promises."""
+
+    stage: str
+    version: str = "1"
+    scores: tuple[str, ...] = ("msp", "max_logit", "energy", "entropy", "kl_uniform")
+    default_score: str = "msp"
+    alpha: float = Field(default=0.01, gt=0, lt=1)
+    tolerance: float = Field(default=1e-3, gt=0)
+
+
+class Recipe(_Section):
+    """A whole run: data, network, stages in order, evaluation, export."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
+    description: str = ""
+    seed: int = Field(default=1, ge=0)
+    input: ImageInput
+    in_distribution: InDistribution
+    outliers: Outliers | None = None
+    architecture: Component
+    stages: dict[str, Stage] = Field(min_length=1)
+    trainer: Trainer = Trainer()
+    evaluation: EvaluationPlan
+    export: Export
+
+    @model_validator(mode="after")
+    def _stages_fit_together(self) -> Self:
+        earlier: list[str] = []
+        for name, stage in self.stages.items():
+            start = stage.start_from
+            if start is not None and start not in earlier and not start.endswith(".ckpt"):
+                known = ", ".join(earlier) or "none"
+                raise ValueError(f"stages.{name}.start_from: '{start}' is no earlier stage ({known}) and no .ckpt file")
+            earlier.append(name)
+        if self.export.stage not in self.stages:
+            raise ValueError(f"export.stage: '{self.export.stage}' is not one of {', '.join(self.stages)}")
+        if self.export.default_score not in self.export.scores:
+            raise ValueError(f"export.default_score: '{self.export.default_score}' is not among export.scores")
+        return self
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read and validate a recipe file; `overrides` are `key.path=value`, the value read as YAML.
+
+    Raises RecipeError naming the file and the key.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(str(path), f"cannot be read ({error.strerror})", "Give the path of a recipe file") from error
+    except yaml.YAMLError as error:
+        raise RecipeError(str(path), f"is not valid YAML: {error}", "Correct the file") from error
+    if not isinstance(raw, dict):
+        raise RecipeError(str(path), "is not a mapping of keys to values", "See training/recipes for examples")
+    for override in overrides:
+        _apply(raw, override)
+    return parse_recipe(raw, str(path))
+
+
+def parse_recipe(raw: dict[str, Any], origin: str) -> Recipe:
+    """Validate a recipe's plain data; raises RecipeError naming `origin` and every offending key."""
+    try:
+        # Strict JSON mode: lists become tuples, but "10" never becomes 10.
+        return Recipe.model_validate_json(json.dumps(raw))
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'recipe'}: {e['msg']}" for e in error.errors())
+        raise RecipeError(origin, problems, "Correct the keys named; `inspect` shows a valid recipe") from error
+    except TypeError as error:
+        raise RecipeError(origin, f"holds a value YAML reads as a date or object: {error}", "Quote it") from error
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    key, separator, value = override.partition("=")
+    if not separator or not key:
+        raise RecipeError(override, "is not of the form key.path=value", "For example stages.oe.epochs=3")
+    *parents, last = key.split(".")
+    section = raw
+    for parent in parents:
+        section = section.setdefault(parent, {})
+        if not isinstance(section, dict):
+            raise RecipeError(key, f"'{parent}' holds a value, not a section", "Correct the key")
+    section[last] = yaml.safe_load(value)
