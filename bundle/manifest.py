@@ -1,0 +1,164 @@
+"""The manifest: the versioned schema of `manifest.json`, which says everything about a bundle.
+
+Graph contract: an image model's input is the tensor `images`, uint8 `[N, H, W, C]`; every score is an output, float32
+`[N]`; a classifier also outputs `prediction`, int64 `[N]`, and `probability`, float32 `[N]`. N is dynamic.
+"""
+
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import AwareDatetime, Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
+
+from bundle.fields import Alpha, BundlePath, Percent, ScoreName, Sha256, Strict
+
+SCHEMA_VERSION: Final = 1
+"""The manifest schema that this version writes, and the newest that it reads."""
+
+MANIFEST_NAME = "manifest.json"
+"""The manifest's file name in a bundle."""
+
+
+class ImageInput(Strict):
+    """What an image model takes. `mean` and `std` (of values in 0..1, per channel) are applied inside the graph."""
+
+    kind: Literal["image"] = "image"
+    height: PositiveInt
+    width: PositiveInt
+    channels: Literal[1, 3]
+    resize: Literal["bilinear", "bicubic", "lanczos"] = "bilinear"
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @model_validator(mode="after")
+    def _one_per_channel(self) -> Self:
+        if len(self.mean) != self.channels or len(self.std) != self.channels:
+            raise ValueError(f"mean and std need one number for each of the {self.channels} channels")
+        if min(self.std) <= 0:
+            raise ValueError("std must be positive")
+        return self
+
+
+class TextInput(Strict):
+    """What a text model takes: token ids by `tokenizer` (a file in the bundle), at most `max_tokens` of them."""
+
+    kind: Literal["text"] = "text"
+    tokenizer: BundlePath
+    max_tokens: PositiveInt
+
+
+Input = Annotated[ImageInput | TextInput, Field(discriminator="kind")]
+"""What a model takes, told apart by `kind`."""
+
+
+class ScoreOutput(Strict):
+    """A score on offer: its name in the score table and the graph output that holds its value."""
+
+    name: ScoreName
+    output: Annotated[str, Field(min_length=1)]
+
+
+class CalibrationSpec(Strict):
+    """The calibration: its file, the number of scores `n`, the data and split they come from, the default alpha."""
+
+    file: BundlePath
+    n: PositiveInt
+    source: str
+    alpha: Alpha
+
+
+class Parity(Strict):
+    """How far the exported graph was from the trained model: per output, over `inputs` real inputs."""
+
+    tolerance: NonNegativeFloat
+    max_difference: dict[str, NonNegativeFloat]
+    inputs: PositiveInt
+
+
+class DataFingerprint(Strict):
+    """Data that went into a model; `role` as in "in-distribution train"."""
+
+    role: str
+    name: str
+    source: str
+    rows: NonNegativeInt
+    sha256: Sha256
+
+
+class Training(Strict):
+    """Where a model comes from: enough to train it again."""
+
+    recipe: str
+    recipe_sha256: Sha256
+    data: list[DataFingerprint]
+    seed: int
+    objective: str
+    stage: str
+    commit: str | None
+    packages: dict[str, str]
+    hardware: str
+    seconds: NonNegativeFloat
+    started: AwareDatetime
+
+
+class OODResult(Strict):
+    """Detection on one out-of-distribution set, in percent, means over draws; the set `mean` averages the others."""
+
+    name: str
+    stage: str
+    score: ScoreName
+    fpr95: Percent
+    auroc: Percent
+    aupr: Percent
+
+
+class Evaluation(Strict):
+    """How well a model does: its classification error and the detection results."""
+
+    error_percent: Percent | None
+    sets: list[OODResult]
+
+
+class Manifest(Strict):
+    """Everything about a bundle. `files` maps each file but the manifest to its SHA-256."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+    version: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}$")]
+    description: str
+    modality: Literal["image", "text"]
+    task: Literal["classification", "density", "language-model"]
+    input: Input
+    labels: list[str]
+    scores: Annotated[list[ScoreOutput], Field(min_length=1)]
+    default_score: ScoreName
+    model: BundlePath = "model.onnx"
+    calibration: CalibrationSpec
+    training: Training | None = None
+    evaluation: Evaluation | None = None
+    parity: Parity | None = None
+    created: AwareDatetime
+    files: dict[BundlePath, Sha256]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names = [score.name for score in self.scores]
+        if self.modality != self.input.kind:
+            raise ValueError(f"modality is {self.modality} but input.kind is {self.input.kind}")
+        if self.task == "language-model" and self.modality != "text":
+            raise ValueError("task language-model needs modality text")
+        if self.task == "classification" and len(self.labels) < 2:
+            raise ValueError("task classification needs at least two labels")
+        if self.task != "classification" and self.labels:
+            raise ValueError(f"task {self.task} has no labels")
+        if len(set(names)) < len(names):
+            raise ValueError("scores: a score is offered twice")
+        if self.default_score not in names:
+            raise ValueError(f"default_score {self.default_score} is not among scores ({', '.join(names)})")
+        if MANIFEST_NAME in self.files:
+            raise ValueError(f"files lists {MANIFEST_NAME}, which cannot hold its own digest")
+        needed = {"model": self.model, "calibration.file": self.calibration.file}
+        if isinstance(self.input, TextInput):
+            needed["input.tokenizer"] = self.input.tokenizer
+        for field, file in needed.items():
+            if file not in self.files:
+                raise ValueError(f"{field} names {file!r}, which files does not list")
+        return self

@@ -1,0 +1,161 @@
+"""Image bytes to the model's input: the one way that training, evaluation and serving share.
+
+What happens to a picture, in order: the format is told by its signature (PNG, JPEG, WebP or BMP, nothing else), the
+header's size is held against the limit, the pixels are decoded, brought to 8-bit grey or RGB, turned upright as
+EXIF says, and resized with antialiasing where the size differs.
+
+- Transparency is composited on white.
+- 16-bit samples keep their upper 8 bits.
+- The first picture of a multi-picture JPEG (as phones write them) is the picture; PNG and WebP animations are refused.
+- Colour profiles are not applied, gamma is not changed: models are trained on pictures read the same way.
+"""
+
+from collections.abc import Mapping
+from io import BytesIO
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from bundle.errors import AnimatedImage, EmptyImage, ImageError, ImageTooLarge, UndecodableImage
+from bundle.manifest import ImageInput
+
+DEFAULT_MAX_PIXELS = 50_000_000
+"""Pixels that `decode_image` decodes at most: about 200 MB while it works."""
+
+_EXIF_ORIENTATION = 0x0112
+_UPRIGHT: Mapping[int, Image.Transpose] = MappingProxyType(
+    {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_270,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_90,
+    }
+)
+_RESAMPLING: Mapping[str, Image.Resampling] = MappingProxyType(
+    {
+        "bilinear": Image.Resampling.BILINEAR,
+        "bicubic": Image.Resampling.BICUBIC,
+        "lanczos": Image.Resampling.LANCZOS,
+    }
+)
+
+
+def decode_image(data: bytes, spec: ImageInput, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.uint8]:
+    """Decode one encoded image into the array that a model with input `spec` takes.
+
+    Args:
+        data: a PNG, JPEG, WebP or BMP file.
+        spec: the model's size, channels and resampling filter.
+        max_pixels: more than this, by the header, is refused before anything is decoded.
+
+    Returns:
+        `[H, W, C]` uint8 of `spec`'s size, C-contiguous, read-only.
+
+    Raises:
+        EmptyImage: no bytes.
+        ImageTooLarge: more than `max_pixels` pixels.
+        AnimatedImage: several frames.
+        UndecodableImage: another format, truncated, corrupt. No bytes raise anything but these four.
+    """
+    # Pillow meets arbitrary bytes here and reports them through a dozen exception types (SyntaxError, struct.error,
+    # zlib.error, MemoryError, ...). Whatever it raises, the cause is the client's bytes.
+    try:
+        image = _open(data)
+        _check_size(image.width, image.height, max_pixels)
+        if getattr(image, "is_animated", False):
+            raise AnimatedImage(
+                f"the image is an animation of {getattr(image, 'n_frames', 'several')} frames; send a single frame"
+            )
+        return prepare_image(image, spec)
+    except ImageError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise ImageTooLarge(
+            f"the image declares more pixels than can be decoded ({error}); send a smaller one"
+        ) from None
+    except Exception as error:
+        raise UndecodableImage(
+            f"the image is truncated or corrupt ({str(error)[:200] or type(error).__name__}); send an intact file"
+        ) from error
+
+
+def prepare_image(image: Image.Image, spec: ImageInput) -> NDArray[np.uint8]:
+    """Turn an opened image upright and into `spec`'s colours and size: `[H, W, C]` uint8, C-contiguous, read-only.
+
+    `decode_image` after its checks; for images that are already in memory. Raises what Pillow raises while decoding.
+    """
+    pixels = _to_colours(image, "L" if spec.channels == 1 else "RGB")
+    # Asked of the original and after decoding: PNG may keep its EXIF behind the pixels.
+    turn = _UPRIGHT.get(_orientation(image)) if "exif" in image.info else None
+    if turn is not None:
+        pixels = pixels.transpose(turn)
+    if pixels.size != (spec.width, spec.height):
+        pixels = pixels.resize((spec.width, spec.height), _RESAMPLING[spec.resize])
+    return np.asarray(pixels, dtype=np.uint8).reshape(spec.height, spec.width, spec.channels)
+
+
+def _open(data: bytes) -> ImageFile.ImageFile:
+    """Read the header, with the format's own class.
+
+    Not `Image.open`: it tries formats in turn, warns about large images through the process-wide warning filters
+    (which no thread can silence for itself), and takes a phone's multi-picture JPEG for an animation.
+    """
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return PngImageFile(BytesIO(data))
+    if data.startswith(b"\xff\xd8\xff"):
+        return JpegImageFile(BytesIO(data))
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return WebPImageFile(BytesIO(data))
+    if data.startswith(b"BM"):
+        return BmpImageFile(BytesIO(data))
+    if not data:
+        raise EmptyImage("the image is empty (0 bytes); send the bytes of a PNG, JPEG, WebP or BMP file")
+    raise UndecodableImage("the bytes are no PNG, JPEG, WebP or BMP image; send one of these formats")
+
+
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise ImageTooLarge(
+            f"the image is {width} x {height} pixels, more than the limit of {max_pixels:,}; send a smaller one"
+        )
+
+
+def _to_colours(image: Image.Image, mode: str) -> Image.Image:
+    """The decoded pixels in `mode`, "L" or "RGB", transparency composited on white."""
+    image.load()
+    if image.mode == mode and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I"):
+        image = _upper_eight_bits(image)
+    elif image.has_transparency_data:
+        coloured = image.convert("RGBA")
+        image = Image.new("RGB", image.size, "white")
+        image.paste(coloured, mask=coloured.getchannel("A"))
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _upper_eight_bits(image: Image.Image) -> Image.Image:
+    """Grey of 16-bit samples: Pillow's own conversion would clip everything above 255 to white."""
+    samples = np.asarray(image)
+    transparent = image.info.get("transparency")
+    grey = (np.clip(samples, 0, 0xFFFF) >> 8).astype(np.uint8)
+    if isinstance(transparent, int):
+        grey[samples == transparent] = 255
+    return Image.fromarray(grey)
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 (upright) where the EXIF data are unreadable: the pixels are still good."""
+    try:
+        return int(image.getexif().get(_EXIF_ORIENTATION, 1))
+    except Exception:
+        return 1

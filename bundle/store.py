@@ -1,0 +1,193 @@
+"""Bundles on disk: sealing a folder into a bundle, and loading one back only if nothing in it has changed."""
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from pydantic import ValidationError
+from pydantic_core import from_json, to_json
+
+from bundle.calibration import Calibration, load_calibrations
+from bundle.errors import (
+    BundleError,
+    CalibrationInvalid,
+    FileCorrupt,
+    FileMissing,
+    ManifestInvalid,
+    ManifestMissing,
+    PathEscapes,
+    SchemaTooNew,
+)
+from bundle.manifest import MANIFEST_NAME, SCHEMA_VERSION, Manifest
+
+_PARTIAL_NAME = f".{MANIFEST_NAME}.partial"
+_REEXPORT = "Export the bundle again, or copy it again from where it was exported"
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A loaded bundle.
+
+    Attributes:
+        path: its folder, absolute.
+        manifest: its manifest.
+        calibrations: by score name, one for every score that the manifest offers.
+    """
+
+    path: Path
+    manifest: Manifest
+    calibrations: Mapping[str, Calibration]
+
+    @property
+    def model_path(self) -> Path:
+        """The ONNX graph."""
+        return self.path / self.manifest.model
+
+
+def load_bundle(path: Path, *, verify: bool = True) -> Bundle:
+    """Load the bundle in the folder `path`.
+
+    With `verify`, every file's SHA-256 must be the manifest's; without, the files must only be there.
+
+    Raises:
+        ManifestMissing, ManifestInvalid, SchemaTooNew, FileMissing, FileCorrupt, PathEscapes, CalibrationInvalid:
+            each a `BundleError` that names the file or the manifest field at fault.
+    """
+    # The folder itself may be a link (a `latest` link, a mounted volume); nothing inside may lead out of it.
+    path = path.resolve()
+    manifest = _parse(path, _read_manifest(path))
+    for name, expected in manifest.files.items():
+        file = _inside(path, name)
+        if verify:
+            _check_digest(path, file, name, expected)
+    return Bundle(path, manifest, _read_calibrations(path, manifest))
+
+
+def seal_bundle(path: Path, fields: Mapping[str, object]) -> Manifest:
+    """Make the folder `path` a bundle: hash every file in it and write the manifest, last and in one step.
+
+    Until then the folder is no bundle, so that whatever interrupts the export cannot leave a valid half of one.
+
+    Args:
+        path: the folder with the model, the calibration and whatever else belongs to the bundle.
+        fields: the fields of `Manifest` except `files`, as Python values, pydantic models or JSON-like values.
+
+    Returns:
+        The manifest that was written.
+
+    Raises:
+        ManifestInvalid, CalibrationInvalid, PathEscapes: what `load_bundle` would refuse is never written.
+    """
+    path = path.resolve()
+    files = {name: sha256_file(path / name) for name in _files(path)}
+    manifest = _parse(path, to_json({"schema_version": SCHEMA_VERSION, **fields, "files": files}))
+    _read_calibrations(path, manifest)
+    _write_atomically(path / MANIFEST_NAME, manifest.model_dump_json(indent=2).encode() + b"\n")
+    return manifest
+
+
+def sha256_file(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in lower-case hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_manifest(path: Path) -> bytes:
+    try:
+        return _inside(path, MANIFEST_NAME).read_bytes()
+    except (FileMissing, OSError) as error:
+        reason = f"the folder {path} does not exist" if not path.is_dir() else "there is no manifest that can be read"
+        raise ManifestMissing(
+            path, MANIFEST_NAME, reason, "Point to a folder that an export completed, models/<name>/<version>"
+        ) from error
+
+
+def _parse(path: Path, data: bytes) -> Manifest:
+    try:
+        content = from_json(data)
+    except ValueError as error:
+        raise ManifestInvalid(path, MANIFEST_NAME, f"it is not JSON: {error}", _REEXPORT) from error
+    # Before the fields: a newer schema may well have other fields, and the honest answer is to upgrade.
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise SchemaTooNew(
+            path,
+            "schema_version",
+            f"the manifest has schema {version}, this version reads up to {SCHEMA_VERSION}",
+            "Upgrade the software, or export the bundle with this version",
+        )
+    try:
+        return Manifest.model_validate_json(data)
+    except ValidationError as error:
+        # The first problem that leaves the bundle wins: it is the one to worry about.
+        problems = sorted(error.errors(include_url=False), key=lambda problem: problem["type"] != "path_escapes")
+        first, others = problems[0], len(problems) - 1
+        kind: type[BundleError] = PathEscapes if first["type"] == "path_escapes" else ManifestInvalid
+        where = ".".join(str(part) for part in first["loc"]) or MANIFEST_NAME
+        more = f" ({others} more problems in the manifest)" if others else ""
+        raise kind(path, where, first["msg"] + more, "Correct this field of the manifest and export again") from error
+
+
+def _inside(path: Path, name: str) -> Path:
+    """The regular file `name` of the bundle, links followed, refused where it is not inside `path`."""
+    try:
+        file = (path / name).resolve(strict=True)
+    except (OSError, RuntimeError) as error:
+        raise FileMissing(path, name, f"the file is missing or cannot be reached: {error}", _REEXPORT) from error
+    if not file.is_relative_to(path):
+        raise PathEscapes(
+            path,
+            name,
+            f"the path is a link that leads out of the bundle, to {file}",
+            "Put the file itself in its place",
+        )
+    if not file.is_file():
+        raise FileMissing(path, name, "it is not a file", _REEXPORT)
+    return file
+
+
+def _check_digest(path: Path, file: Path, name: str, expected: str) -> None:
+    try:
+        actual = sha256_file(file)
+    except OSError as error:
+        raise FileMissing(path, name, f"the file cannot be read: {error}", "Make it readable") from error
+    if actual != expected:
+        raise FileCorrupt(path, name, f"its SHA-256 is {actual}, the manifest says {expected}", _REEXPORT)
+
+
+def _read_calibrations(path: Path, manifest: Manifest) -> Mapping[str, Calibration]:
+    spec = manifest.calibration
+    calibrations = load_calibrations(_inside(path, spec.file))
+    for score in manifest.scores:
+        if score.name not in calibrations:
+            raise CalibrationInvalid(path, spec.file, f"there are no scores for {score.name}", _REEXPORT)
+        if calibrations[score.name].n != spec.n:
+            reason = f"it holds {calibrations[score.name].n} scores for {score.name}, calibration.n says {spec.n}"
+            raise CalibrationInvalid(path, spec.file, reason, _REEXPORT)
+    return MappingProxyType({score.name: calibrations[score.name] for score in manifest.scores})
+
+
+def _files(path: Path) -> Iterator[str]:
+    for file in sorted(path.rglob("*")):
+        name = file.relative_to(path).as_posix()
+        if file.is_symlink():
+            raise PathEscapes(path, name, "it is a symbolic link", "Put the file itself in its place")
+        if file.is_file() and name not in (MANIFEST_NAME, _PARTIAL_NAME):
+            yield name
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
+    temporary = path.with_name(_PARTIAL_NAME)
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

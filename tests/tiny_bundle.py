@@ -1,0 +1,141 @@
+"""A real bundle in milliseconds: a linear colour classifier as an ONNX graph, calibrated by running it."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from bundle import (
+    Calibration,
+    CalibrationSpec,
+    ImageInput,
+    ScoreOutput,
+    get_score,
+    save_calibrations,
+    seal_bundle,
+)
+
+TINY_SCORES = ("msp", "max_logit", "energy", "entropy", "kl_uniform")
+"""The scores that the tiny bundle offers, the default first."""
+
+
+def make_tiny_bundle(
+    directory: Path,
+    *,
+    name: str = "tiny",
+    version: str = "1",
+    labels: Sequence[str] = ("red", "green", "blue"),
+    size: int = 8,
+    channels: int = 3,
+    seed: int = 0,
+    n_calibration: int = 200,
+    alpha: float = 0.05,
+    default_score: str = "msp",
+) -> Path:
+    """Write the bundle `directory`/`name`/`version` and return its folder.
+
+    With the default labels a red image is "red", and so on: the logits are scaled means of the channels. Further
+    labels, and other channel counts, get random weights from `seed`, which also draws the calibration images.
+    """
+    folder = directory / name / version
+    folder.mkdir(parents=True)
+    model = tiny_graph(len(labels), size=size, channels=channels, seed=seed)
+    onnx.save(model, folder / "model.onnx")
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    values = session.run(list(TINY_SCORES), {"images": tiny_images(n_calibration, size, channels, seed)})
+    save_calibrations(
+        folder / "calibration.npz",
+        {
+            score: Calibration.from_scores(get_score(score).anomaly(value))
+            for score, value in zip(TINY_SCORES, values, strict=True)
+        },
+    )
+    seal_bundle(
+        folder,
+        {
+            "name": name,
+            "version": version,
+            "description": "A colour classifier for tests.",
+            "modality": "image",
+            "task": "classification",
+            "input": ImageInput(
+                height=size,
+                width=size,
+                channels=3 if channels == 3 else 1,
+                mean=(0.5,) * channels,
+                std=(0.25,) * channels,
+            ),
+            "labels": list(labels),
+            "scores": [ScoreOutput(name=score, output=score) for score in TINY_SCORES],
+            "default_score": default_score,
+            "calibration": CalibrationSpec(
+                file="calibration.npz", n=n_calibration, source="random colours", alpha=alpha
+            ),
+            "created": datetime(2026, 1, 1, tzinfo=UTC),
+        },
+    )
+    return folder
+
+
+def tiny_images(n: int, size: int = 8, channels: int = 3, seed: int = 0) -> NDArray[np.uint8]:
+    """In-distribution images `[n, size, size, channels]`: one colour each, with a little noise."""
+    rng = np.random.default_rng(seed)
+    colour = rng.integers(0, 256, (n, 1, 1, channels))
+    noise = rng.integers(-10, 11, (n, size, size, channels))
+    images: NDArray[np.uint8] = np.clip(colour + noise, 0, 255).astype(np.uint8)
+    return images
+
+
+def tiny_graph(classes: int, *, size: int = 8, channels: int = 3, seed: int = 0) -> onnx.ModelProto:
+    """The graph by the bundle's contract: `images` uint8 `[N, H, W, C]` to scores, `prediction` and `probability`."""
+    weight = np.random.default_rng(seed).normal(0, 4, (channels, classes)).astype(np.float32)
+    diagonal = min(channels, classes, 3)
+    weight[:diagonal, :diagonal] = 4 * np.eye(diagonal, dtype=np.float32)
+    constants: dict[str, NDArray[np.generic]] = {
+        "pixel_axes": np.array([1, 2], dtype=np.int64),
+        "class_axis": np.array([1], dtype=np.int64),
+        "full_scale": np.array(255, dtype=np.float32),
+        "mean": np.array(0.5, dtype=np.float32),
+        "std": np.array(0.25, dtype=np.float32),
+        "weight": weight,
+    }
+    nodes = [
+        helper.make_node("Cast", ["images"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["pixels", "pixel_axes"], ["colour"], keepdims=0),
+        helper.make_node("Div", ["colour", "full_scale"], ["unit"]),
+        helper.make_node("Sub", ["unit", "mean"], ["centred"]),
+        helper.make_node("Div", ["centred", "std"], ["normalised"]),
+        helper.make_node("MatMul", ["normalised", "weight"], ["logits"]),
+        helper.make_node("LogSoftmax", ["logits"], ["log_softmax"], axis=1),
+        helper.make_node("Softmax", ["logits"], ["softmax"], axis=1),
+        helper.make_node("ArgMax", ["logits"], ["prediction"], axis=1, keepdims=0),
+        helper.make_node("ReduceMax", ["softmax", "class_axis"], ["msp"], keepdims=0),
+        helper.make_node("Identity", ["msp"], ["probability"]),
+        helper.make_node("ReduceMax", ["logits", "class_axis"], ["max_logit"], keepdims=0),
+        helper.make_node("ReduceLogSumExp", ["logits", "class_axis"], ["log_sum_exp"], keepdims=0),
+        helper.make_node("Neg", ["log_sum_exp"], ["energy"]),
+        helper.make_node("Mul", ["softmax", "log_softmax"], ["plogp"]),
+        helper.make_node("ReduceSum", ["plogp", "class_axis"], ["negative_entropy"], keepdims=0),
+        helper.make_node("Neg", ["negative_entropy"], ["entropy"]),
+        helper.make_node("ReduceMean", ["log_softmax", "class_axis"], ["mean_log_softmax"], keepdims=0),
+        helper.make_node("Neg", ["mean_log_softmax"], ["kl_uniform"]),
+    ]
+    outputs = [
+        helper.make_tensor_value_info(score, TensorProto.FLOAT, ["N"]) for score in (*TINY_SCORES, "probability")
+    ]
+    outputs.append(helper.make_tensor_value_info("prediction", TensorProto.INT64, ["N"]))
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", size, size, channels])],
+        outputs,
+        [numpy_helper.from_array(value, key) for key, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.checker.check_model(model, full_check=True)
+    return model
