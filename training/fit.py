@@ -75,7 +75,8 @@ def _fit_stage(run: Run, name: str, inside: Images, outside: Images | None, anno
     timer = Timer()
     trainer = _trainer(recipe.trainer, stage, run.stage_path(name), timer)
     outliers = outside if objective.uses_outliers else None
-    announce(f"stage {name}: {stage.epochs} epochs of {len(inside):,} images" + (f" + outliers from {len(outliers):,}" if outliers else ""))
+    beside = f" and outliers from {len(outliers):,}" if outliers else ""
+    announce(f"stage {name}: {stage.epochs} epochs of {len(inside):,} images{beside}")
     started = datetime.now(UTC)
     loader = paired_batches(
         inside,
@@ -94,7 +95,7 @@ def _fit_stage(run: Run, name: str, inside: Images, outside: Images | None, anno
         stage=name,
         epochs=stage.epochs,
         seconds=timer.time_elapsed("train"),
-        started=started.isoformat(timespec="seconds"),
+        started=started,
         hardware=describe_hardware(trainer),
         final_loss=task.last_loss,
     )

@@ -1,4 +1,4 @@
-"""The Lightning module: one forward pass over in-distribution and outlier images together, cosine learning rate per step."""
+"""The Lightning module: one forward pass over in-distribution and outlier images, a cosine learning rate per step."""
 
 import math
 

@@ -53,7 +53,7 @@ def check_parity(torch_outputs: Outputs, graph_outputs: Outputs, tolerance: floa
     if set(torch_outputs) != set(graph_outputs):
         raise ParityError("the graph", f"has outputs {sorted(graph_outputs)}", f"Expected {sorted(torch_outputs)}")
     differences = {
-        name: float(np.max(np.abs(values - graph_outputs[name])))
+        name: float(np.max(np.abs(values.astype(np.float64) - graph_outputs[name].astype(np.float64))))
         for name, values in torch_outputs.items()
         if np.issubdtype(values.dtype, np.floating)
     }

@@ -23,10 +23,12 @@ def describe_training(run: Run, stage: str, data: dict[str, Images]) -> Training
     return Training(
         recipe=f"{recipe.name}.yaml",
         recipe_sha256=hashlib.sha256(text).hexdigest(),
-        data=tuple(
-            DataFingerprint(role=role, name=images.name, source=Path(images.source).name, rows=len(images), sha256=images.sha256)
+        data=[
+            DataFingerprint(
+                role=role, name=images.name, source=Path(images.source).name, rows=len(images), sha256=images.sha256
+            )
             for role, images in data.items()
-        ),
+        ],
         seed=recipe.seed,
         objective=recipe.stages[stage].objective.name,
         stage=stage,

@@ -1,11 +1,11 @@
-"""The run directory: where a recipe's stages, scores, report and bundle are kept, so that any step can be taken up again."""
+"""The run directory: a recipe's stages, scores and report, kept so that any step can be taken up again."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from training.errors import RunError
 from training.recipe import Recipe, load_recipe
@@ -19,7 +19,7 @@ class StageRecord(BaseModel):
     stage: str
     epochs: int
     seconds: float
-    started: str
+    started: AwareDatetime
     hardware: str
     final_loss: float
 

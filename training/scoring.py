@@ -23,7 +23,7 @@ def score_images(
 ) -> Outputs:
     """Every output of `model` by name, each `[N]`, for `images` `[N, H, W, C]`; in float32 throughout."""
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = model.eval().to(device=device, memory_format=torch.channels_last)
+    model = model.eval().to(device)
     n = images.shape[0]
     parts: list[tuple[torch.Tensor, ...]] = []
     for start in range(0, n, batch_size):

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 
 class AllConvNet(nn.Module):
-    """Nine GELU convolutions with batch normalisation, strided by pooling, dropout 0.5 after each of the first two groups.
+    """Nine GELU convolutions with batch normalisation; pooling and dropout 0.5 after each of the first two groups.
 
     Input `[N, channels, H, W]`, output logits `[N, num_classes]`; H, W >= 8. Widths 96 and 192 are the paper's.
     """

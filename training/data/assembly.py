@@ -43,11 +43,8 @@ def load_training_data(recipe: Recipe, locations: DataLocations, progress: Progr
         raise OverlapError(outliers.source, "every outlier is an in-distribution image", "Name other outliers")
     if len(overlap):
         if recipe.outliers.duplicates == "refuse":
-            raise OverlapError(
-                outliers.source,
-                f"{len(overlap)} outliers are (nearly) in-distribution images, the first at rows {overlap[:5].tolist()}",
-                "Remove them, or let the run do it: outliers.duplicates=remove",
-            )
+            reason = f"{len(overlap)} outliers are (nearly) in-distribution images, first rows {overlap[:5].tolist()}"
+            raise OverlapError(outliers.source, reason, "Remove them, or let the run do it: outliers.duplicates=remove")
         outliers = outliers.rows(np.setdiff1d(np.arange(len(outliers)), overlap))
     return TrainingData(train, calibration, outliers, len(overlap))
 

@@ -1,4 +1,4 @@
-"""Loading: a recipe's source becomes uint8 images, decoded once into a cache, or on demand where the cache is too small."""
+"""Loading: a recipe's source becomes uint8 images, decoded once into a cache, or on demand if that would be too large."""
 
 import hashlib
 import json
@@ -76,8 +76,10 @@ def _open(source: Source, root: Path) -> tuple[datasets.Dataset, str]:
             table = datasets.load_dataset(source.format, data_files=origin, split="train")
     except DataError:
         raise
-    except Exception as error:  # noqa: BLE001 - `datasets` raises whatever its builders raise
-        raise DataError(origin, f"cannot be read as {source.format}: {error}", "Check format, path and split") from error
+    except Exception as error:
+        # `datasets` raises whatever its builders raise.
+        reason = f"cannot be read as {source.format}: {error}"
+        raise DataError(origin, reason, "Check format, path and split") from error
     for column in (source.image, source.label):
         if column is not None and column not in table.column_names:
             remedy = f"Its columns are {', '.join(table.column_names)}"

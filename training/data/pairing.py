@@ -14,7 +14,7 @@ from training.errors import DataError
 
 
 class Batch(NamedTuple):
-    """One training step's data: `x_in` uint8 `[N, H, W, C]`, `y_in` int64 `[N]`, `x_out` uint8 `[M, H, W, C]` or None."""
+    """One step's data: `x_in` uint8 `[N, H, W, C]`, `y_in` int64 `[N]`, `x_out` uint8 `[M, H, W, C]` or None."""
 
     x_in: Tensor
     y_in: Tensor

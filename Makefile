@@ -1,0 +1,50 @@
+# Everything a person does with this project. `make help` lists it.
+PYTHON ?= python3
+VENV ?= .venv
+PORT ?= 8000
+HOST ?= 127.0.0.1
+DATA ?= $(or $(OOD_DATA),data)
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test lint train bench clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+serve: $(BIN)/.service ## Serve every bundle in models/ (PORT=8000, HOST=127.0.0.1)
+	$(BIN)/python -m service --host $(HOST) --port $(PORT)
+
+test: lint ## Lint, types, import rules and all tests
+	$(BIN)/python -m pytest -n auto
+
+lint: $(BIN)/.dev ## Ruff, mypy (strict) and the import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+train: $(BIN)/.dev ## Train, calibrate, evaluate and export: make train RECIPE=training/recipes/cifar10-oe.yaml DATA=dir
+	@test -n "$(RECIPE)" || { echo "give a recipe: make train RECIPE=training/recipes/cifar10-oe.yaml DATA=dir"; exit 2; }
+	$(BIN)/python -m training run $(RECIPE) --data $(DATA) --resume
+
+bench: $(BIN)/.dev ## Measure service and training side by side with their ceilings (benchmarks/)
+	$(BIN)/python -m benchmarks
+
+clean: ## Remove the virtual environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(BIN)/.service: $(BIN)/python pyproject.toml constraints.txt
+	@echo "installing the service into $(VENV) ..."
+	$(PIP) -e '.[service]'
+	@touch $@
+
+$(BIN)/.dev: $(BIN)/python pyproject.toml constraints.txt
+	@echo "installing the development environment into $(VENV) ..."
+	$(PIP) -e '.[dev]'
+	@touch $@ $(BIN)/.service
