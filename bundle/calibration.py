@@ -9,7 +9,6 @@ If the new input is exchangeable with the calibration inputs, P(p <= alpha) <= a
 """
 
 import math
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,13 +124,15 @@ def load_calibrations(path: Path) -> dict[str, Calibration]:
     calibrations: dict[str, Calibration] = {}
     where = path.name
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            if not isinstance(arrays, np.lib.npyio.NpzFile):
-                raise ValueError("it holds a single array, not one array per score")
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError("it holds a single array, not one array per score")
+        with archive as arrays:
             for name in arrays.files:
                 where = f"{path.name}[{name}]"
                 calibrations[name] = Calibration(arrays[name])
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    # A damaged archive fails in zipfile, zlib, struct, ast or NumPy, each with types of its own.
+    except Exception as error:
         raise CalibrationInvalid(
             path.parent, where, f"cannot be read as calibration scores: {error}", "Calibrate and export the model again"
         ) from error

@@ -7,24 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from pydantic import ValidationError
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
 from bundle.calibration import Calibration, load_calibrations
 from bundle.errors import (
-    BundleError,
     CalibrationInvalid,
     FileCorrupt,
     FileMissing,
-    ManifestInvalid,
     ManifestMissing,
     PathEscapes,
-    SchemaTooNew,
 )
 from bundle.manifest import MANIFEST_NAME, SCHEMA_VERSION, Manifest
+from bundle.parsing import REMEDY_EXPORT, parse_manifest
 
 _PARTIAL_NAME = f".{MANIFEST_NAME}.partial"
-_REEXPORT = "Export the bundle again, or copy it again from where it was exported"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +54,7 @@ def load_bundle(path: Path, *, verify: bool = True) -> Bundle:
     """
     # The folder itself may be a link (a `latest` link, a mounted volume); nothing inside may lead out of it.
     path = path.resolve()
-    manifest = _parse(path, _read_manifest(path))
+    manifest = parse_manifest(path, _read_manifest(path))
     for name, expected in manifest.files.items():
         file = _inside(path, name)
         if verify:
@@ -83,7 +79,7 @@ def seal_bundle(path: Path, fields: Mapping[str, object]) -> Manifest:
     """
     path = path.resolve()
     files = {name: sha256_file(path / name) for name in _files(path)}
-    manifest = _parse(path, to_json({"schema_version": SCHEMA_VERSION, **fields, "files": files}))
+    manifest = parse_manifest(path, to_json({"schema_version": SCHEMA_VERSION, **fields, "files": files}))
     _read_calibrations(path, manifest)
     _write_atomically(path / MANIFEST_NAME, manifest.model_dump_json(indent=2).encode() + b"\n")
     return manifest
@@ -105,38 +101,12 @@ def _read_manifest(path: Path) -> bytes:
         ) from error
 
 
-def _parse(path: Path, data: bytes) -> Manifest:
-    try:
-        content = from_json(data)
-    except ValueError as error:
-        raise ManifestInvalid(path, MANIFEST_NAME, f"it is not JSON: {error}", _REEXPORT) from error
-    # Before the fields: a newer schema may well have other fields, and the honest answer is to upgrade.
-    version = content.get("schema_version") if isinstance(content, dict) else None
-    if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise SchemaTooNew(
-            path,
-            "schema_version",
-            f"the manifest has schema {version}, this version reads up to {SCHEMA_VERSION}",
-            "Upgrade the software, or export the bundle with this version",
-        )
-    try:
-        return Manifest.model_validate_json(data)
-    except ValidationError as error:
-        # The first problem that leaves the bundle wins: it is the one to worry about.
-        problems = sorted(error.errors(include_url=False), key=lambda problem: problem["type"] != "path_escapes")
-        first, others = problems[0], len(problems) - 1
-        kind: type[BundleError] = PathEscapes if first["type"] == "path_escapes" else ManifestInvalid
-        where = ".".join(str(part) for part in first["loc"]) or MANIFEST_NAME
-        more = f" ({others} more problems in the manifest)" if others else ""
-        raise kind(path, where, first["msg"] + more, "Correct this field of the manifest and export again") from error
-
-
 def _inside(path: Path, name: str) -> Path:
     """The regular file `name` of the bundle, links followed, refused where it is not inside `path`."""
     try:
         file = (path / name).resolve(strict=True)
     except (OSError, RuntimeError) as error:
-        raise FileMissing(path, name, f"the file is missing or cannot be reached: {error}", _REEXPORT) from error
+        raise FileMissing(path, name, f"the file is missing or cannot be reached: {error}", REMEDY_EXPORT) from error
     if not file.is_relative_to(path):
         raise PathEscapes(
             path,
@@ -145,7 +115,7 @@ def _inside(path: Path, name: str) -> Path:
             "Put the file itself in its place",
         )
     if not file.is_file():
-        raise FileMissing(path, name, "it is not a file", _REEXPORT)
+        raise FileMissing(path, name, "it is not a file", REMEDY_EXPORT)
     return file
 
 
@@ -155,7 +125,7 @@ def _check_digest(path: Path, file: Path, name: str, expected: str) -> None:
     except OSError as error:
         raise FileMissing(path, name, f"the file cannot be read: {error}", "Make it readable") from error
     if actual != expected:
-        raise FileCorrupt(path, name, f"its SHA-256 is {actual}, the manifest says {expected}", _REEXPORT)
+        raise FileCorrupt(path, name, f"its SHA-256 is {actual}, the manifest says {expected}", REMEDY_EXPORT)
 
 
 def _read_calibrations(path: Path, manifest: Manifest) -> Mapping[str, Calibration]:
@@ -163,10 +133,10 @@ def _read_calibrations(path: Path, manifest: Manifest) -> Mapping[str, Calibrati
     calibrations = load_calibrations(_inside(path, spec.file))
     for score in manifest.scores:
         if score.name not in calibrations:
-            raise CalibrationInvalid(path, spec.file, f"there are no scores for {score.name}", _REEXPORT)
+            raise CalibrationInvalid(path, spec.file, f"there are no scores for {score.name}", REMEDY_EXPORT)
         if calibrations[score.name].n != spec.n:
             reason = f"it holds {calibrations[score.name].n} scores for {score.name}, calibration.n says {spec.n}"
-            raise CalibrationInvalid(path, spec.file, reason, _REEXPORT)
+            raise CalibrationInvalid(path, spec.file, reason, REMEDY_EXPORT)
     return MappingProxyType({score.name: calibrations[score.name] for score in manifest.scores})
 
 

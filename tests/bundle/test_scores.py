@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bundle import SCORES, UnknownScore, get_score
+
+NAMES = ["msp", "max_logit", "energy", "entropy", "kl_uniform", "confidence", "bpp", "bpc", "bpw"]
+
+
+def test_the_table_holds_the_scores_of_the_design() -> None:
+    assert list(SCORES) == NAMES
+    assert all(score.name == name for name, score in SCORES.items())
+
+
+@pytest.mark.parametrize(
+    ("name", "in_distribution", "out_of_distribution"),
+    [
+        ("msp", 0.99, 0.4),
+        ("max_logit", 12.0, 3.0),
+        ("energy", -12.0, -3.0),
+        ("entropy", 0.01, 2.3),
+        ("kl_uniform", 9.0, 2.31),
+        ("confidence", 0.95, 0.1),
+        ("bpp", 2.9, 6.0),
+        ("bpc", 1.2, 4.0),
+        ("bpw", 5.0, 11.0),
+    ],
+)
+def test_a_larger_anomaly_is_more_anomalous(name: str, in_distribution: float, out_of_distribution: float) -> None:
+    score = get_score(name)
+    assert score.anomaly(out_of_distribution) > score.anomaly(in_distribution)
+
+
+@pytest.mark.parametrize("name", ["msp", "confidence"])
+def test_a_probability_becomes_its_complement(name: str) -> None:
+    np.testing.assert_array_equal(get_score(name).anomaly(np.array([0.25, 1.0], dtype=np.float32)), [0.75, 0.0])
+
+
+@given(name=st.sampled_from(NAMES), value=st.floats(-1e6, 1e6))
+def test_value_inverts_anomaly(name: str, value: float) -> None:
+    score = get_score(name)
+    assert score.value(score.anomaly(value)) == pytest.approx(value, abs=1e-9)
+
+
+def test_anomaly_is_float64_of_the_same_shape() -> None:
+    anomaly = get_score("msp").anomaly(np.zeros((2, 3), dtype=np.float32))
+    assert anomaly.shape == (2, 3)
+    assert anomaly.dtype == np.float64
+
+
+def test_an_unknown_score_is_refused_with_the_names_that_exist() -> None:
+    with pytest.raises(UnknownScore, match=r"'mps'.*msp, max_logit"):
+        get_score("mps")
