@@ -24,11 +24,11 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from bundle.errors import AnimatedImage, EmptyImage, ImageError, ImageTooLarge, UndecodableImage
 from bundle.manifest import ImageInput
+from bundle.orientation import exif_orientation
 
 DEFAULT_MAX_PIXELS = 50_000_000
-"""Pixels that `decode_image` decodes at most: about 200 MB while it works."""
+"""Pixels that `decode_image` decodes at most: 200 MB decoded, and as much again for each conversion that it needs."""
 
-_EXIF_ORIENTATION = 0x0112
 _UPRIGHT: Mapping[int, Image.Transpose] = MappingProxyType(
     {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -47,6 +47,13 @@ _RESAMPLING: Mapping[str, Image.Resampling] = MappingProxyType(
         "lanczos": Image.Resampling.LANCZOS,
     }
 )
+
+
+class _Jpeg(JpegImageFile):
+    """A JPEG whose dots per inch Pillow does not look for in its EXIF data: `bundle.orientation` says why."""
+
+    def _read_dpi_from_exif(self) -> None:
+        pass
 
 
 def decode_image(data: bytes, spec: ImageInput, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.uint8]:
@@ -83,8 +90,9 @@ def decode_image(data: bytes, spec: ImageInput, *, max_pixels: int = DEFAULT_MAX
             f"the image declares more pixels than can be decoded ({error}); send a smaller one"
         ) from None
     except Exception as error:
+        cause = str(error)[:200] or type(error).__name__
         raise UndecodableImage(
-            f"the image is truncated or corrupt ({str(error)[:200] or type(error).__name__}); send an intact file"
+            f"the image is truncated, corrupt or without pixels ({cause}); send an intact file"
         ) from error
 
 
@@ -95,7 +103,7 @@ def prepare_image(image: Image.Image, spec: ImageInput) -> NDArray[np.uint8]:
     """
     pixels = _to_colours(image, "L" if spec.channels == 1 else "RGB")
     # Asked of the original and after decoding: PNG may keep its EXIF behind the pixels.
-    turn = _UPRIGHT.get(_orientation(image)) if "exif" in image.info else None
+    turn = _UPRIGHT.get(exif_orientation(image.info["exif"])) if "exif" in image.info else None
     if turn is not None:
         pixels = pixels.transpose(turn)
     if pixels.size != (spec.width, spec.height):
@@ -112,7 +120,7 @@ def _open(data: bytes) -> ImageFile.ImageFile:
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return PngImageFile(BytesIO(data))
     if data.startswith(b"\xff\xd8\xff"):
-        return JpegImageFile(BytesIO(data))
+        return _Jpeg(BytesIO(data))
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return WebPImageFile(BytesIO(data))
     if data.startswith(b"BM"):
@@ -151,11 +159,3 @@ def _upper_eight_bits(image: Image.Image) -> Image.Image:
     if isinstance(transparent, int):
         grey[samples == transparent] = 255
     return Image.fromarray(grey)
-
-
-def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 (upright) where the EXIF data are unreadable: the pixels are still good."""
-    try:
-        return int(image.getexif().get(_EXIF_ORIENTATION, 1))
-    except Exception:
-        return 1

@@ -29,7 +29,7 @@ def test_a_p_value_counts_the_calibration_scores_at_least_as_anomalous() -> None
 
 def test_tied_calibration_scores_all_count_against_flagging() -> None:
     calibration = Calibration.from_scores([1.0, 2.0, 2.0, 2.0])
-    np.testing.assert_array_equal(calibration.p_value([2.0, np.nextafter(2.0, 3.0)]), [4 / 5, 1 / 5])
+    np.testing.assert_array_equal(calibration.p_value([2.0, math.nextafter(2.0, 3.0)]), [4 / 5, 1 / 5])
     np.testing.assert_array_equal(calibration.flagged([2.0, 2.1], alpha=0.5), [False, True])
 
 
@@ -62,9 +62,9 @@ def test_the_equivalence_holds_right_at_and_beside_every_calibration_score_and_r
     calibration = Calibration.from_scores(scores)
     score = data.draw(st.sampled_from(scores))
     rank = data.draw(st.integers(1, calibration.n)) / (calibration.n + 1)
-    for alpha in (np.nextafter(rank, 0), rank, np.nextafter(rank, 1)):
-        for anomaly in (np.nextafter(score, -math.inf), score, np.nextafter(score, math.inf)):
-            flagged = calibration.flagged(anomaly, float(alpha))
+    for alpha in (math.nextafter(rank, 0), rank, math.nextafter(rank, 1)):
+        for anomaly in (math.nextafter(score, -math.inf), score, math.nextafter(score, math.inf)):
+            flagged = calibration.flagged(anomaly, alpha)
             assert bool(flagged) == bool(calibration.p_value(anomaly) <= alpha)
 
 
