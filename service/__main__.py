@@ -1,0 +1,35 @@
+"""`python -m service`, also installed as `ood-serve`."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+import prometheus_client
+import structlog
+
+from service.app import create_app
+from service.arguments import parse_arguments
+from service.logs import configure_logs
+from service.server import serve
+from service.settings import SettingsError, load_settings, unknown_variables
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve; the exit code: 0 after a signal, 1 where the models cannot be served, 2 for wrong settings."""
+    flags, file = parse_arguments(sys.argv[1:] if argv is None else argv)
+    try:
+        settings = load_settings(flags, file)
+    except SettingsError as error:
+        print(f"ood-serve: {error}", file=sys.stderr)
+        return 2
+    configure_logs(settings)
+    log = structlog.stdlib.get_logger(__name__)
+    for name, near in unknown_variables(os.environ).items():
+        log.warning("unknown setting in the environment is ignored", variable=name, did_you_mean=near)
+    # A second series per counter, with its creation time, doubles the page and says nothing here.
+    prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # the library's gap
+    return serve(create_app(settings), settings)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""The application: the parts, put together once."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import structlog
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+
+from service.cores import available_cores
+from service.errors import exception_handlers
+from service.inputs import Limits, Preparer
+from service.lifecycle import Lifecycle
+from service.metrics import Metrics
+from service.middleware import RequestContext
+from service.model import model_loader
+from service.openapi import document
+from service.providers import choose_provider
+from service.repository import Repository
+from service.routes import health, metrics, models, page, score
+from service.settings import Settings
+
+log = structlog.stdlib.get_logger(__name__)
+
+# Decoding is a small part of a request; more threads would only take cores from the engine.
+_MAX_DECODE_THREADS = 4
+
+
+def service_version() -> str:
+    """The installed package's version."""
+    try:
+        return version("ood-scoring-service")
+    except PackageNotFoundError:
+        return "unpackaged"
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The ASGI application. Models load in the background of its lifespan; `GET /readyz` says when they are warm.
+
+    `app.state` holds `lifecycle`, `repository` and `metrics` for the server around it.
+    """
+    repository = Repository(Path(settings.models))
+    lifecycle = Lifecycle()
+    meters = Metrics()
+    preparer = Preparer(
+        Limits(settings.max_pixels, settings.max_text_chars), min(available_cores(), _MAX_DECODE_THREADS)
+    )
+
+    async def load() -> None:
+        try:
+            provider, note = choose_provider(settings.provider)
+            if note is not None:
+                log.info("provider fallback", provider=provider.first, reason=note)
+            loader = model_loader(settings, provider, meters, asyncio.get_running_loop())
+            await asyncio.to_thread(repository.load, loader)
+        except Exception as error:
+            # Not raised: the server is already listening; it reads the failure from the lifecycle and ends.
+            lifecycle.fail(error)
+        else:
+            lifecycle.ready()
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        loading = asyncio.create_task(load())
+        try:
+            yield
+        finally:
+            await loading
+            await asyncio.to_thread(repository.close)
+            preparer.close()
+
+    app = FastAPI(
+        title="OOD Scoring Service",
+        version=service_version(),
+        description="Calibrated out-of-distribution scores for images, with a false-flag rate that you choose.",
+        lifespan=lifespan,
+        routes=[
+            *score.routes(repository, lifecycle, preparer, settings),
+            *health.routes(lifecycle),
+            *metrics.routes(meters.registry),
+            *models.routes(repository, lifecycle),
+            *page.routes(repository, lifecycle),
+        ],
+        middleware=[
+            Middleware(RequestContext, metrics=meters, lifecycle=lifecycle, access_log=settings.access_log),
+        ],
+        exception_handlers=exception_handlers(),
+        redirect_slashes=False,
+    )
+
+    def openapi() -> dict[str, Any]:
+        return document(app, repository)
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
+    app.state.repository, app.state.lifecycle, app.state.metrics = repository, lifecycle, meters
+    return app

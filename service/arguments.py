@@ -1,0 +1,37 @@
+"""The command line: one flag for each setting, and a `--help` that tells its default and its variable."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from service.settings import SETTINGS_FILE_ENV, Settings, env_name, flag_name
+
+
+def parse_arguments(argv: Sequence[str]) -> tuple[dict[str, Any], Path | None]:
+    """The settings given as flags (unvalidated strings), and the settings file if one is named."""
+    parser = argparse.ArgumentParser(
+        prog="ood-serve",
+        description="Serve out-of-distribution detectors over HTTP.",
+        epilog="Each setting is a flag, an environment variable, or a key of the settings file, in this order.",
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=30, width=110),
+        allow_abbrev=False,
+    )
+    parser.add_argument("--settings", type=Path, metavar="FILE", help=f"YAML or TOML file. [env {SETTINGS_FILE_ENV}]")
+    for name, field in Settings.model_fields.items():
+        default = "none" if field.default is None else field.default
+        text = f"{field.description} [default {default}; env {env_name(name)}]".replace("%", "%%")
+        if field.annotation is bool:
+            parser.add_argument(
+                flag_name(name), action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text
+            )
+        else:
+            parser.add_argument(flag_name(name), default=argparse.SUPPRESS, metavar=_metavar(field), help=text)
+    flags = vars(parser.parse_args(argv))
+    file = flags.pop("settings")
+    return flags, file
+
+
+def _metavar(field: Any) -> str:
+    choices = [choice for choice in get_args(field.annotation) if isinstance(choice, str)]
+    return "|".join(choices) if choices else "VALUE"

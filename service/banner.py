@@ -1,0 +1,51 @@
+"""What the server says once it is ready: where it listens, what it serves, and one command that works as shown."""
+
+import shlex
+from pathlib import Path
+
+import orjson
+
+from service.examples import sample_for
+from service.model import Model
+from service.repository import Repository
+
+_CONTENT_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
+
+
+def banner(repository: Repository, address: str, version: str) -> str:
+    """Lines for a person at a terminal. `address` is one that a client on this machine can use."""
+    models = list(repository)
+    lines = [
+        f"OOD Scoring Service {version}",
+        f"  address   {address}   docs {address}/docs   metrics {address}/metrics",
+        f"  provider  {', '.join(sorted({model.provider for model in models}))}",
+    ]
+    lines += [f"  model     {_describe(model)}" for model in models]
+    lines += [f"  refused   {refused.path}: {refused.reason}" for refused in repository.refused]
+    return "\n".join([*lines, "  try       " + curl_line(models[0], address)])
+
+
+def curl_line(model: Model, address: str) -> str:
+    """A command that scores the bundle's own sample file, or a tiny generated picture where it brings none."""
+    url = shlex.quote(f"{address}/v1/models/{model.name}/score")
+    for name in sorted(model.bundle.manifest.files):
+        content_type = _CONTENT_TYPES.get(Path(name).suffix.lower())
+        if content_type and Path(name).stem == "sample":
+            file = shlex.quote(f"@{_short(model.bundle.path / name)}")
+            return f"curl -H 'Content-Type: {content_type}' --data-binary {file} {url}"
+    body = orjson.dumps({"inputs": [{"image": sample_for(model.spec)}]}).decode("ascii")
+    return f"curl -H 'Content-Type: application/json' -d {shlex.quote(body)} {url}"
+
+
+def _describe(model: Model) -> str:
+    manifest = model.bundle.manifest
+    return (
+        f"{model.name} version {model.version}: {manifest.task} of {model.spec.width}x{model.spec.height} "
+        f"{manifest.modality}s, score {model.choices.default_score} (of {', '.join(model.choices.scores)}), "
+        f"alpha {model.scorer.alpha:g}"
+    )
+
+
+def _short(path: Path) -> Path:
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path

@@ -1,0 +1,238 @@
+"""Greedy batching: an idle engine takes what is queued at once, a busy one lets the next batch grow. No timers."""
+
+import asyncio
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import structlog
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+log = structlog.stdlib.get_logger(__name__)
+
+
+class QueueFull(Exception):
+    """No room for that many inputs; `retry_after` is an estimate in whole seconds."""
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(f"the queue is full; room is expected in about {retry_after} s")
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One input's row in the outputs of the batch that it was part of."""
+
+    outputs: Mapping[str, Array]
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The engine raised `reason` for the batch that the input was part of."""
+
+    reason: str
+
+
+class Expired:
+    """The input's deadline passed before the engine could take it; it was never computed."""
+
+
+Outcome = Row | Failure | Expired
+
+
+class BatchObserver(Protocol):
+    """Who wants to know about batches; called on the engine's thread."""
+
+    def batch(self, size: int, waited: Sequence[float], seconds: float) -> None:
+        """A batch of `size` took `seconds` in the engine, each input having `waited` seconds before."""
+
+
+@dataclass(slots=True)
+class _Entry:
+    places: "Places"
+    index: int
+    item: Array
+    since: float
+    deadline: float
+
+
+class Batcher:
+    """The queue in front of one engine, and the thread that runs the engine.
+
+    `run` maps a sequence of n arrays to named outputs of n rows each. `capacity` bounds the inputs that are admitted
+    and not yet in the engine; `max_batch` bounds what one call of `run` gets. Use it on the thread of `loop`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        run: Callable[[Sequence[Array]], Mapping[str, Array]],
+        *,
+        capacity: int,
+        max_batch: int,
+        loop: asyncio.AbstractEventLoop,
+        observer: BatchObserver | None = None,
+    ) -> None:
+        self._run = run
+        self._capacity = capacity
+        self._max_batch = max_batch
+        self._observer = observer
+        self._queue: deque[_Entry] = deque()
+        self._depth = 0
+        self._seconds_per_input = 0.0
+        self._wake = threading.Condition()
+        self._closing = False
+        self._loop = loop
+        self._thread = threading.Thread(target=self._serve, name=f"engine-{name}", daemon=True)
+        self._thread.start()
+
+    @property
+    def depth(self) -> int:
+        """Inputs admitted and not yet taken by the engine, those still being decoded included."""
+        return self._depth
+
+    def require_room(self, count: int = 1) -> None:
+        """Raise `QueueFull` unless `count` inputs could be admitted now."""
+        if self._depth + count > self._capacity:
+            raise QueueFull(max(1, math.ceil(self._depth * self._seconds_per_input)))
+
+    def admit(self, count: int) -> "Places":
+        """Reserve places for `count` inputs, before they cost anything. Raises `QueueFull`."""
+        with self._wake:
+            self.require_room(count)
+            self._depth += count
+        return Places(self, count)
+
+    def close(self) -> None:
+        """Let the engine finish what is queued, then end its thread. Blocks until it has."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        self._thread.join()
+
+    def _enqueue(self, places: "Places", items: Sequence[Array], deadline: float) -> None:
+        now = time.monotonic()
+        entries = [_Entry(places, index, item, now, deadline) for index, item in enumerate(items)]
+        with self._wake:
+            self._depth -= places.held - len(entries)
+            places.held = len(entries)
+            self._queue.extend(entries)
+            self._wake.notify()
+
+    def _release(self, places: "Places") -> None:
+        with self._wake:
+            if not places.held:
+                return
+            self._depth -= places.held
+            places.held = 0
+            # At once, not when the engine comes by: what nobody waits for must not hold memory or a place.
+            self._queue = deque(entry for entry in self._queue if entry.places is not places)
+
+    def _serve(self) -> None:
+        try:
+            while batch := self._pull():
+                self._post(batch, self._compute(batch))
+        except RuntimeError as error:
+            # Only when the event loop was closed first (a killed test, a crashed server): nobody is left to answer.
+            if not self._loop.is_closed():
+                raise
+            log.debug("engine thread ends with its event loop", reason=str(error))
+
+    def _pull(self) -> list[_Entry]:
+        """The next batch, at least one input; empty when closing."""
+        while True:
+            with self._wake:
+                while not self._queue:
+                    if self._closing:
+                        return []
+                    self._wake.wait()
+                now = time.monotonic()
+                batch: list[_Entry] = []
+                expired: list[_Entry] = []
+                while self._queue and len(batch) < self._max_batch:
+                    entry = self._queue.popleft()
+                    entry.places.held -= 1
+                    (batch if entry.deadline > now else expired).append(entry)
+                self._depth -= len(batch) + len(expired)
+            if expired:
+                self._post(expired, [Expired()] * len(expired))
+            if batch:
+                return batch
+
+    def _compute(self, batch: list[_Entry]) -> Sequence[Outcome]:
+        size = len(batch)
+        started = time.monotonic()
+        try:
+            outputs = self._run([entry.item for entry in batch])
+            outcomes: list[Outcome] = [Row(outputs, index) for index in range(size)]
+        except Exception as error:
+            log.exception("the engine failed on a batch", size=size)
+            return [Failure(f"{type(error).__name__}: {error}")] * size
+        seconds = time.monotonic() - started
+        # A slow average: Retry-After should not jump with one odd batch.
+        share = seconds / size
+        self._seconds_per_input += (share - self._seconds_per_input) * (0.1 if self._seconds_per_input else 1.0)
+        if self._observer is not None:
+            self._observer.batch(size, [started - entry.since for entry in batch], seconds)
+        return outcomes
+
+    def _post(self, entries: list[_Entry], outcomes: Sequence[Outcome]) -> None:
+        # One wake-up of the event loop per batch, however many requests are in it.
+        self._loop.call_soon_threadsafe(_deliver, entries, outcomes)
+
+
+def _deliver(entries: list[_Entry], outcomes: Sequence[Outcome]) -> None:
+    for entry, outcome in zip(entries, outcomes, strict=True):
+        entry.places.settle(entry.index, outcome)
+
+
+class Places:
+    """Room for one request's inputs in a queue; leaving the `with` block frees whatever is still held."""
+
+    __slots__ = ("_batcher", "_future", "_missing", "_outcomes", "held")
+
+    def __init__(self, batcher: Batcher, held: int) -> None:
+        self._batcher = batcher
+        self.held = held
+        self._outcomes: list[Outcome] = []
+        self._missing = 0
+        self._future: asyncio.Future[None] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._batcher._release(self)
+
+    async def run(self, items: Sequence[Array], *, deadline: float = math.inf) -> list[Outcome]:
+        """The outcome of each of `items`, in their order. At most as many as were admitted; once.
+
+        `deadline` is in `time.monotonic()` seconds: an input that the engine has not taken by then is `Expired`.
+        Cancelling the call drops what the engine has not taken yet.
+        """
+        if not items:
+            return []
+        if self._future is not None or len(items) > self.held:
+            raise ValueError(f"{len(items)} items for {self.held} places: run once, with no more than were admitted")
+        self._future = asyncio.get_running_loop().create_future()
+        self._missing = len(items)
+        self._outcomes = [Expired()] * len(items)
+        self._batcher._enqueue(self, items, deadline)
+        await self._future
+        return self._outcomes
+
+    def settle(self, index: int, outcome: Outcome) -> None:
+        """Take one input's outcome; called by the batcher on the event loop, once for each input."""
+        self._outcomes[index] = outcome
+        self._missing -= 1
+        if not self._missing and self._future is not None and not self._future.done():
+            self._future.set_result(None)

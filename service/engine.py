@@ -1,0 +1,127 @@
+"""The engine: one bundle's ONNX graph in an ONNX Runtime session, checked against its manifest."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from bundle import Bundle, ImageInput
+from service.external_data import external_files
+from service.providers import Provider, ProviderUnavailable
+
+PREDICTION = "prediction"
+PROBABILITY = "probability"
+_IMAGES = "images"
+
+# Measured choices live here. Idle threads of a session must not spin: the event loop and other models need the cores.
+_SESSION_CONFIG = {
+    "session.intra_op.allow_spinning": "1",
+    "session.force_spinning_stop": "1",
+}
+
+
+class EngineError(Exception):
+    """The bundle's graph cannot be served; the message names the file, the reason and the remedy."""
+
+    def __init__(self, bundle: Bundle, reason: str, remedy: str) -> None:
+        super().__init__(f"{bundle.manifest.model}: {reason}. {remedy}.")
+
+
+class Engine:
+    """Runs batches of one image model. `spec` is what it takes, `provider` the one that the session really got."""
+
+    def __init__(self, bundle: Bundle, provider: Provider, *, threads: int) -> None:
+        """Load the graph. Raises `EngineError`, or `ProviderUnavailable` where a required provider cannot run it."""
+        spec = bundle.manifest.input
+        if not isinstance(spec, ImageInput):
+            raise EngineError(bundle, "text models are not supported in this version", "Serve it with a later version")
+        self._bundle = bundle
+        self.spec = spec
+        self._shape = (spec.height, spec.width, spec.channels)
+        self._outputs = {score.name: score.output for score in bundle.manifest.scores}
+        if bundle.manifest.task == "classification":
+            self._outputs |= {PREDICTION: "prediction", PROBABILITY: "probability"}
+        self._output_names = list(self._outputs.values())
+        self._session = self._open(provider, threads)
+        self.provider = str(self._session.get_providers()[0])
+        if provider.required and self.provider != provider.first:
+            raise ProviderUnavailable(
+                f"{provider.first} is required, but ONNX Runtime could only open {bundle.model_path} with "
+                f"{self.provider}; its own message above says why. Drivers and CUDA libraries must match."
+            )
+        self._check_signature()
+
+    def run(self, items: Sequence[NDArray[np.uint8]]) -> Mapping[str, NDArray[Any]]:
+        """Scores by name, float32 `[N]`, of N arrays `[H, W, C]`; a classifier's `prediction` and `probability` too."""
+        images = items[0][None] if len(items) == 1 else np.stack(items)
+        rows = self._session.run(self._output_names, {_IMAGES: images})
+        for output, row in zip(self._output_names, rows, strict=True):
+            if row.shape != (len(items),):
+                raise ValueError(f"output {output!r} has shape {row.shape} for {len(items)} inputs, not [N]")
+        return dict(zip(self._outputs, rows, strict=True))
+
+    def warm_up(self, max_batch: int) -> None:
+        """Run batches of 1, 2, 4 ... `max_batch`: memory is planned, kernels are chosen, the contract is proven.
+
+        Raises `EngineError` where the graph does not hold what its manifest says.
+        """
+        sizes = [2**power for power in range(max_batch.bit_length()) if 2**power <= max_batch]
+        for size in sorted({*sizes, max_batch}):
+            try:
+                self.run([np.zeros(self._shape, np.uint8)] * size)
+            except Exception as error:
+                reason = f"the graph fails on a batch of {size}: {error}"
+                raise EngineError(self._bundle, reason, "Export the bundle again with a dynamic batch") from error
+
+    def _open(self, provider: Provider, threads: int) -> onnxruntime.InferenceSession:
+        bundle = self._bundle
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        for key, value in _SESSION_CONFIG.items():
+            options.add_session_config_entry(key, value)
+        try:
+            self._check_external_files(bundle.model_path.read_bytes())
+            return onnxruntime.InferenceSession(bundle.model_path, options, providers=provider.chain)
+        except EngineError:
+            raise
+        except Exception as error:
+            raise EngineError(bundle, f"ONNX Runtime refuses the graph: {error}", "Export the bundle again") from error
+
+    def _check_external_files(self, model: bytes) -> None:
+        folder = self._bundle.model_path.parent
+        listed = {self._bundle.path / name for name in self._bundle.manifest.files}
+        for location in sorted(external_files(model)):
+            if folder / location not in listed:
+                raise EngineError(
+                    self._bundle,
+                    f"the graph reads weights from {location!r}, which the manifest does not list",
+                    "Export the bundle with its weights inside it",
+                )
+
+    def _check_signature(self) -> None:
+        inputs = {node.name: (node.type, node.shape) for node in self._session.get_inputs()}
+        kind, shape = inputs.get(_IMAGES, ("", []))
+        fits = kind == "tensor(uint8)" and len(shape) == 4 and not isinstance(shape[0], int)
+        height, width, channels = self._shape
+        if len(inputs) != 1 or not fits or tuple(shape[1:]) != self._shape:
+            raise EngineError(
+                self._bundle,
+                f"the graph takes {inputs}, not one uint8 tensor {_IMAGES!r} of [N, {height}, {width}, {channels}]",
+                "Export the bundle again, or correct manifest field `input`",
+            )
+        wanted = dict.fromkeys(self._outputs.values(), "tensor(float)")
+        if PREDICTION in self._outputs:
+            wanted["prediction"] = "tensor(int64)"
+        given = {node.name: node.type for node in self._session.get_outputs()}
+        for name, kind in wanted.items():
+            if given.get(name) != kind:
+                raise EngineError(
+                    self._bundle,
+                    f"output {name!r} must be {kind}, the graph has {given.get(name, 'no such output')}",
+                    "Export the bundle again, or correct manifest field `scores`",
+                )

@@ -1,0 +1,44 @@
+"""Whatever a handler or the framework raises, as problem+json."""
+
+from typing import Any
+
+import structlog
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.middleware import REQUEST_ID
+from service.problems import InvalidParameter, MalformedBody, MethodNotAllowed, NotFound, Problem, problem_response
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+def exception_handlers() -> dict[Any, Any]:
+    """For `FastAPI(exception_handlers=...)`."""
+    return {Problem: _problem, HTTPException: _http_exception, RequestValidationError: _validation_error}
+
+
+async def _problem(request: Request, error: Problem) -> Response:
+    log.debug("problem", type=error.type, detail=error.detail)
+    return problem_response(error, request.scope[REQUEST_ID])
+
+
+async def _http_exception(request: Request, error: HTTPException) -> Response:
+    path = request.url.path
+    if error.status_code == 404:
+        problem: Problem = NotFound(f"There is no {path!r}; GET /docs shows every route.")
+    elif error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "other methods")
+        problem = MethodNotAllowed(f"{path} does not take {request.method}; it takes {allowed}.")
+    else:
+        problem = MalformedBody(str(error.detail))
+    response = problem_response(problem, request.scope[REQUEST_ID])
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _validation_error(request: Request, error: RequestValidationError) -> Response:
+    first = error.errors()[0]
+    problem = InvalidParameter(".".join(str(part) for part in first["loc"]), first["msg"])
+    return problem_response(problem, request.scope[REQUEST_ID])

@@ -1,0 +1,51 @@
+"""The service's life: starting, ready, draining, and how many requests are in flight."""
+
+from enum import StrEnum
+
+from service.problems import Draining, Starting
+
+
+class Phase(StrEnum):
+    """Where the process is between its start and its end."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    FAILED = "failed"
+
+
+class Lifecycle:
+    """One per process; changed on the event loop's thread only."""
+
+    def __init__(self) -> None:
+        self.phase = Phase.STARTING
+        self.in_flight = 0
+        self.failure: Exception | None = None
+
+    def ready(self) -> None:
+        """Every model that can be served is loaded and warm. A drain that began meanwhile goes on."""
+        if self.phase is Phase.STARTING:
+            self.phase = Phase.READY
+
+    def fail(self, failure: Exception) -> None:
+        """The service cannot start; `failure` says why."""
+        self.failure = failure
+        self.phase = Phase.FAILED
+
+    def drain(self) -> None:
+        """From here on no new work is taken; what was accepted is answered."""
+        self.phase = Phase.DRAINING
+
+    def require_ready(self) -> None:
+        """Raise `Starting` or `Draining` (503 with Retry-After) unless work can be taken."""
+        if self.phase is Phase.READY:
+            return
+        if self.phase is Phase.DRAINING:
+            raise Draining("The service is shutting down. Send the request to another replica.", retry_after=1)
+        self.require_loaded()
+
+    def require_loaded(self) -> None:
+        """Raise `Starting` (503 with Retry-After) until the models are there."""
+        if self.phase in (Phase.READY, Phase.DRAINING):
+            return
+        raise Starting("The models are still loading. GET /readyz answers 200 once they are warm.", retry_after=1)

@@ -1,0 +1,58 @@
+"""Structured logs: ours and the libraries' in one stream, each line with its request id."""
+
+import logging
+import sys
+
+import orjson
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from service.settings import Settings
+
+
+def configure_logs(settings: Settings) -> None:
+    """Send every log line to stderr, as coloured text or as one JSON object per line."""
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _without_colour_twin,
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(_level(settings)),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    render: list[Processor] = (
+        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(serializer=_to_json)]
+        if settings.log_format == "json"
+        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(_level(settings))
+    # uvicorn announces its own start and stop at info; the banner and our lines already say so.
+    logging.getLogger("uvicorn").setLevel(max(_level(settings), logging.WARNING))
+
+
+def _level(settings: Settings) -> int:
+    return logging.getLevelNamesMapping()[settings.log_level.upper()]
+
+
+def _to_json(event: EventDict, **_: object) -> str:
+    return orjson.dumps(event, default=str).decode()
+
+
+def _without_colour_twin(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    # uvicorn sends each message a second time, coloured.
+    event.pop("color_message", None)
+    return event

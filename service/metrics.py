@@ -1,0 +1,164 @@
+"""The Prometheus metrics of API.md, in one registry per application."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+)
+
+from service.batcher import Batcher
+from service.scoring import Scorer
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_FINE_SECONDS = (0.00005, 0.0001, 0.00025, 0.0005, *_SECONDS)
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+_P_VALUES = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
+# One metric holds probabilities in [0, 1], logits, nats and bits: fine where they all live, coarse outside.
+_ANOMALIES = (
+    *(-100, -50, -20, -10, -5, -3, -2, -1, -0.5, 0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8),
+    *(0.9, 0.95, 0.99, 1, 1.5, 2, 2.5, 3, 4, 5, 7, 10, 20, 50, 100),
+)
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class Metrics:
+    """All metrics. Label values are bounded: routes are templates, models and scores are loaded ones."""
+
+    def __init__(self) -> None:
+        registry = self.registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        GCCollector(registry=registry)
+        http = ("route", "method", "status")
+        score = ("model", "version", "score")
+        self.http_requests = Counter("ood_http_requests_total", "HTTP requests answered.", http, registry=registry)
+        self.http_seconds = Histogram(
+            "ood_http_request_seconds", "Seconds per HTTP request.", http, registry=registry, buckets=_SECONDS
+        )
+        self.inputs = Counter("ood_inputs_total", "Inputs scored.", ("model", "version"), registry=registry)
+        self.flagged = Counter("ood_flagged_inputs_total", "Scored inputs that were flagged.", score, registry=registry)
+        self.input_errors = Counter(
+            "ood_input_errors_total", "Inputs answered with an error.", ("model", "reason"), registry=registry
+        )
+        self.anomaly = Histogram(
+            "ood_anomaly_score",
+            "Anomaly of scored inputs, larger is more anomalous.",
+            score,
+            registry=registry,
+            buckets=_ANOMALIES,
+        )
+        self.p_value = Histogram(
+            "ood_p_value",
+            "Conformal p-value of scored inputs, uniform for in-distribution traffic.",
+            score,
+            registry=registry,
+            buckets=_P_VALUES,
+        )
+        self.batch_size = Histogram(
+            "ood_batch_size", "Inputs per call of the engine.", ("model",), registry=registry, buckets=_SIZES
+        )
+        self.queue_seconds = Histogram(
+            "ood_queue_seconds",
+            "Seconds that an input waited for the engine.",
+            ("model",),
+            registry=registry,
+            buckets=_FINE_SECONDS,
+        )
+        self.inference_seconds = Histogram(
+            "ood_inference_seconds", "Seconds per call of the engine.", ("model",), registry=registry, buckets=_SECONDS
+        )
+        self.preprocess_seconds = Histogram(
+            "ood_preprocess_seconds",
+            "Seconds to decode and resize an input.",
+            ("model",),
+            registry=registry,
+            buckets=_FINE_SECONDS,
+        )
+        self.queue_depth = Gauge(
+            "ood_queue_depth", "Inputs admitted and not yet in the engine.", ("model",), registry=registry
+        )
+        self.rejected = Counter(
+            "ood_rejected_total",
+            "Requests turned away before they were scored.",
+            ("model", "reason"),
+            registry=registry,
+        )
+        self.model_info = Gauge(
+            "ood_model_info", "1 for each model served.", ("model", "version", "provider"), registry=registry
+        )
+        self.threshold = Gauge(
+            "ood_threshold", "Anomaly above which an input is flagged at ood_alpha.", score, registry=registry
+        )
+        self.alpha = Gauge("ood_alpha", "Default false-flag rate.", ("model", "version"), registry=registry)
+        self._queues: dict[str, list[Batcher]] = {}
+
+    def http(self, route: str, method: str, status: int, seconds: float) -> None:
+        """Count one answered request under its route template."""
+        labels = (route, method if method in _METHODS else "other", str(status))
+        self.http_requests.labels(*labels).inc()
+        self.http_seconds.labels(*labels).observe(seconds)
+
+    def describe(self, model: str, version: str, provider: str, scorer: Scorer) -> None:
+        """State what is served and with which alpha and thresholds."""
+        self.model_info.labels(model, version, provider).set(1)
+        self.alpha.labels(model, version).set(scorer.alpha)
+        for score, threshold in scorer.thresholds.items():
+            self.threshold.labels(model, version, score).set(math.inf if threshold is None else threshold)
+
+    def watch_queue(self, model: str, batcher: Batcher) -> None:
+        """Let `ood_queue_depth` follow one more queue of `model`."""
+        queues = self._queues.setdefault(model, [])
+        queues.append(batcher)
+        self.queue_depth.labels(model).set_function(lambda: sum(queue.depth for queue in queues))
+
+
+class ModelMeters:
+    """One model version's metrics with their labels bound once: looking them up costs more than counting."""
+
+    def __init__(self, metrics: Metrics, model: str, version: str, scores: Sequence[str]) -> None:
+        self._model = model
+        self._metrics = metrics
+        self._inputs = metrics.inputs.labels(model, version)
+        self._flagged = {score: metrics.flagged.labels(model, version, score) for score in scores}
+        self._anomaly = {score: metrics.anomaly.labels(model, version, score) for score in scores}
+        self._p_value = {score: metrics.p_value.labels(model, version, score) for score in scores}
+        self._batch_size = metrics.batch_size.labels(model)
+        self._queue_seconds = metrics.queue_seconds.labels(model)
+        self._inference_seconds = metrics.inference_seconds.labels(model)
+        self._preprocess_seconds = metrics.preprocess_seconds.labels(model)
+
+    def scored(self, scores: Mapping[str, Mapping[str, Any]]) -> None:
+        """Count one scored input, by the `scores` of its result."""
+        self._inputs.inc()
+        for name, entry in scores.items():
+            self._anomaly[name].observe(entry["anomaly"])
+            self._p_value[name].observe(entry["p_value"])
+            if entry["flagged"]:
+                self._flagged[name].inc()
+
+    def input_error(self, reason: str) -> None:
+        """Count one input answered with an error; `reason` is its type."""
+        self._metrics.input_errors.labels(self._model, reason).inc()
+
+    def rejected(self, reason: str) -> None:
+        """Count one request turned away; `reason` is its problem's type."""
+        self._metrics.rejected.labels(self._model, reason).inc()
+
+    def prepared(self, seconds: float) -> None:
+        """Note how long one input's preprocessing took."""
+        self._preprocess_seconds.observe(seconds)
+
+    def batch(self, size: int, waited: Sequence[float], seconds: float) -> None:
+        """Note one call of the engine (`service.batcher.BatchObserver`)."""
+        self._batch_size.observe(size)
+        self._inference_seconds.observe(seconds)
+        for each in waited:
+            self._queue_seconds.observe(each)

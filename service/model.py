@@ -1,0 +1,78 @@
+"""One served model version: everything that a request to it passes through."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bundle import Bundle, ImageInput, load_bundle
+from service.batcher import Batcher
+from service.cores import available_cores
+from service.engine import Engine
+from service.metrics import Metrics, ModelMeters
+from service.options import Choices, Options
+from service.providers import Provider
+from service.scoring import Scorer
+from service.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A loaded, warm model version. `close` ends its engine's thread."""
+
+    bundle: Bundle
+    spec: ImageInput
+    provider: str
+    batcher: Batcher
+    scorer: Scorer
+    choices: Choices
+    meters: ModelMeters
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.bundle.manifest.name
+
+    @property
+    def version(self) -> str:
+        """The version, a whole number as text."""
+        return self.bundle.manifest.version
+
+    @property
+    def default_options(self) -> Options:
+        """The options of a request that chooses nothing."""
+        return Options((self.choices.default_score,), None, {}, self.choices.timeout_ms)
+
+    def close(self) -> None:
+        """Finish what is queued and end the engine's thread. Blocks."""
+        self.batcher.close()
+
+
+def model_loader(
+    settings: Settings, provider: Provider, metrics: Metrics, loop: asyncio.AbstractEventLoop
+) -> Callable[[Path], Model]:
+    """A function from a bundle's folder to the model, warm. It raises `BundleError` or `EngineError`."""
+
+    def load(path: Path) -> Model:
+        bundle = load_bundle(path)
+        engine = Engine(bundle, provider, threads=settings.threads or available_cores())
+        engine.warm_up(settings.max_batch)
+        manifest = bundle.manifest
+        name, version = manifest.name, manifest.version
+        scores = tuple(score.name for score in manifest.scores)
+        meters = ModelMeters(metrics, name, version, scores)
+        scorer = Scorer.of(bundle, settings.alpha)
+        metrics.describe(name, version, engine.provider, scorer)
+        batcher = Batcher(
+            f"{name}-{version}",
+            engine.run,
+            capacity=settings.queue_size,
+            max_batch=settings.max_batch,
+            loop=loop,
+            observer=meters,
+        )
+        metrics.watch_queue(name, batcher)
+        choices = Choices(scores, manifest.default_score, settings.timeout_ms)
+        return Model(bundle, engine.spec, engine.provider, batcher, scorer, choices, meters)
+
+    return load

@@ -1,0 +1,121 @@
+"""How the scoring routes look in the OpenAPI document, with examples that work as they stand."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from service.examples import sample_for
+from service.parsing import FORM_TYPE, IMAGE_TYPES, JSON_TYPE
+from service.repository import Repository
+from service.schemas import ProblemAnswer, ScoreResponse
+
+_NUMBER_OR_MAP = {
+    "anyOf": [{"type": "number"}, {"type": "object", "additionalProperties": {"type": "number"}}],
+    "description": "Flag above this anomaly instead of by alpha: a number, or one per score.",
+}
+_ALPHA = {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}
+_TIMEOUT = {"type": "integer", "minimum": 1}
+_INPUT = {
+    "oneOf": [
+        {"type": "string", "description": "A text."},
+        {
+            "type": "object",
+            "properties": {"image": {"type": "string", "contentEncoding": "base64"}, "id": {"type": "string"}},
+            "required": ["image"],
+            "additionalProperties": False,
+        },
+        {
+            "type": "object",
+            "properties": {"text": {"type": "string"}, "id": {"type": "string"}},
+            "required": ["text"],
+            "additionalProperties": False,
+        },
+    ]
+}
+_PROBLEMS = {
+    400: "Malformed body.",
+    404: "Unknown model or version.",
+    413: "Body or image too large, or too many inputs.",
+    415: "A content type that the model does not take.",
+    422: "Undecodable or invalid input.",
+    503: "Overloaded, starting or draining; see Retry-After.",
+    504: "The deadline passed.",
+}
+
+
+def score_operation(which: str, *, version: bool = False) -> dict[str, Any]:
+    """Arguments of `APIRoute` that document a scoring route: its parameters, bodies, answers and examples."""
+    parameters = [_path("model")] + ([_path("version")] if version else [])
+    parameters += [
+        _query("alpha", _ALPHA, "False-flag rate; default the model's."),
+        _query("threshold", {"type": "number"}, "Flag above this anomaly instead of by alpha."),
+        _query("scores", {"type": "string"}, "Score names, comma-separated, or `all`."),
+        _query("timeout_ms", _TIMEOUT, "Deadline; at most the service's own."),
+    ]
+    problem = {"model": ProblemAnswer, "content": {"application/problem+json": {}}}
+    return {
+        "name": f"score_{which.replace(' ', '_')}",
+        "operation_id": f"score_{which.replace(' ', '_')}",
+        "summary": f"Score with the {which}",
+        "tags": ["scoring"],
+        "responses": {
+            200: {"model": ScoreResponse, "description": "A result for each input, in their order."},
+            **{status: {**problem, "description": text} for status, text in _PROBLEMS.items()},
+        },
+        "openapi_extra": {"parameters": parameters, "requestBody": {"required": True, "content": _bodies()}},
+    }
+
+
+def document(app: FastAPI, repository: Repository) -> dict[str, Any]:
+    """The OpenAPI document, its path parameters' examples naming a model that is served."""
+    content = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    if not repository.names:
+        return content
+    model = repository.get(repository.names[0])
+    examples = {"model": model.name, "version": model.version}
+    for path in content["paths"].values():
+        for operation in path.values():
+            for parameter in operation.get("parameters", []):
+                if parameter["in"] == "path":
+                    parameter["example"] = examples[parameter["name"]]
+    return content
+
+
+def _bodies() -> dict[str, Any]:
+    image = sample_for()
+    json_schema = {
+        "type": "object",
+        "required": ["inputs"],
+        "additionalProperties": False,
+        "properties": {
+            "inputs": {"type": "array", "minItems": 1, "items": _INPUT},
+            "alpha": _ALPHA,
+            "scores": {"anyOf": [{"type": "array", "items": {"type": "string"}}, {"const": "all"}]},
+            "threshold": _NUMBER_OR_MAP,
+            "timeout_ms": _TIMEOUT,
+        },
+    }
+    examples = {
+        "one image": {"value": {"inputs": [{"image": image}]}},
+        "several, at an alpha": {
+            "value": {"inputs": [{"image": image, "id": "a"}, {"image": image, "id": "b"}], "alpha": 0.01}
+        },
+        "every score": {"value": {"inputs": [{"image": image}], "scores": "all"}},
+    }
+    binary = {"schema": {"type": "string", "format": "binary"}}
+    files = {"type": "array", "items": {"type": "string", "format": "binary"}}
+    form = {"type": "object", "properties": {"file": files, "text": {"type": "array", "items": {"type": "string"}}}}
+    return {
+        JSON_TYPE: {"schema": json_schema, "examples": examples},
+        **dict.fromkeys(IMAGE_TYPES, binary),
+        FORM_TYPE: {"schema": form},
+    }
+
+
+def _path(name: str) -> dict[str, Any]:
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+
+
+def _query(name: str, schema: dict[str, Any], description: str) -> dict[str, Any]:
+    return {"name": name, "in": "query", "required": False, "schema": schema, "description": description}

@@ -1,0 +1,197 @@
+"""Every error a client can see, and the one place where it becomes HTTP (RFC 9457 `application/problem+json`)."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import orjson
+from starlette.responses import Response
+
+PROBLEM_JSON = "application/problem+json"
+
+
+class Problem(Exception):
+    """An answer that is not a score. `detail` names the input, the reason and the remedy.
+
+    `members` are RFC 9457 extension members, for example the name of the wrong `parameter`.
+    """
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "internal-error"
+    title: ClassVar[str] = "The service failed"
+
+    def __init__(self, detail: str, *, retry_after: int | None = None, **members: Any) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.retry_after = retry_after
+        self.members = members
+
+
+class InternalError(Problem):
+    """A fault of the service itself; the log has the traceback under the same request id."""
+
+
+class InferenceFailed(Problem):
+    """The engine failed on the batch that this request's only input was in."""
+
+    type = "inference-failed"
+    title = "The model could not be run"
+
+
+class MalformedBody(Problem):
+    """The body is not what its content type says."""
+
+    status = 400
+    type = "malformed-body"
+    title = "The body cannot be parsed"
+
+
+class NotFound(Problem):
+    """No such route, model or version."""
+
+    status = 404
+    type = "not-found"
+    title = "There is nothing here"
+
+
+class UnknownModel(NotFound):
+    """No model of that name is served."""
+
+    type = "unknown-model"
+    title = "Unknown model"
+
+
+class UnknownVersion(NotFound):
+    """The model is served, but not in that version."""
+
+    type = "unknown-version"
+    title = "Unknown version"
+
+
+class MethodNotAllowed(Problem):
+    """The route exists for other methods."""
+
+    status = 405
+    type = "method-not-allowed"
+    title = "Method not allowed"
+
+
+class TooLarge(Problem):
+    """The body is over `OOD_MAX_BODY_BYTES`."""
+
+    status = 413
+    type = "body-too-large"
+    title = "The body is too large"
+
+
+class TooManyInputs(TooLarge):
+    """More inputs in one request than `OOD_MAX_INPUTS`."""
+
+    type = "too-many-inputs"
+    title = "Too many inputs in one request"
+
+
+class UnsupportedMediaType(Problem):
+    """A content type that the route or the model does not take."""
+
+    status = 415
+    type = "unsupported-media-type"
+    title = "Unsupported content type"
+
+
+class InvalidParameter(Problem):
+    """An option or the shape of the JSON body is wrong; the member `parameter` names it."""
+
+    status = 422
+    type = "invalid-parameter"
+    title = "A parameter is invalid"
+
+    def __init__(self, parameter: str, detail: str, **members: Any) -> None:
+        super().__init__(f"{parameter}: {detail}", parameter=parameter, **members)
+
+
+class ClientGone(Problem):
+    """The client hung up before its answer; nobody reads this, but logs and metrics name it."""
+
+    status = 499
+    type = "client-gone"
+    title = "The client closed the connection"
+
+
+class Unavailable(Problem):
+    """Not now; `Retry-After` says when."""
+
+    status = 503
+    type = "unavailable"
+    title = "The service cannot take this request now"
+
+
+class Overloaded(Unavailable):
+    """The model's queue is full."""
+
+    type = "overloaded"
+    title = "The service is overloaded"
+
+
+class Draining(Unavailable):
+    """The service is shutting down."""
+
+    type = "draining"
+    title = "The service is shutting down"
+
+
+class Starting(Unavailable):
+    """The models are not loaded yet."""
+
+    type = "starting"
+    title = "The service is starting"
+
+
+class DeadlinePassed(Problem):
+    """The answer would have come after `timeout_ms`."""
+
+    status = 504
+    type = "deadline-passed"
+    title = "The deadline passed"
+
+
+@dataclass(frozen=True, slots=True)
+class InputError:
+    """What is wrong with one input of a request; the other inputs are still scored."""
+
+    type: str
+    detail: str
+
+
+class InvalidInput(Problem):
+    """A request whose only input is bad: the input's error as the whole answer."""
+
+    status = 422
+    title = "The input cannot be scored"
+
+    def __init__(self, error: InputError, input_id: str | None) -> None:
+        super().__init__(error.detail)
+        if input_id is not None:
+            self.members["id"] = input_id
+        self.error = error
+
+
+# Input errors are 422 unless they say something about size or about us.
+INPUT_STATUS = {"image-too-large": 413, "text-too-long": 413, "inference-failed": 500}
+
+
+def problem_response(problem: Problem, request_id: str) -> Response:
+    """`problem` as an HTTP answer that carries `request_id`."""
+    status, kind = problem.status, problem.type
+    if isinstance(problem, InvalidInput):
+        kind = problem.error.type
+        status = INPUT_STATUS.get(kind, problem.status)
+    body = {
+        "type": kind,
+        "title": problem.title,
+        "status": status,
+        "detail": problem.detail,
+        "request_id": request_id,
+        **problem.members,
+    }
+    headers = {} if problem.retry_after is None else {"Retry-After": str(problem.retry_after)}
+    return Response(orjson.dumps(body), status, headers, PROBLEM_JSON)

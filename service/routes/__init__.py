@@ -1,0 +1,1 @@
+"""The routes, one kind per module; each module's `routes` takes what its handlers need."""

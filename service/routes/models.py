@@ -1,0 +1,75 @@
+"""`GET /v1/models...`: what is served, what was refused, and where each model comes from."""
+
+from typing import Any
+
+from fastapi.routing import APIRoute
+
+from service.lifecycle import Lifecycle
+from service.model import Model
+from service.repository import Repository
+from service.schemas import CalibrationAnswer, ModelDetail, ModelList, ModelSummary, ProblemAnswer, RefusedBundle
+
+
+def routes(repository: Repository, lifecycle: Lifecycle) -> list[APIRoute]:
+    """The models of `repository`."""
+
+    async def list_models() -> ModelList:
+        """Every model that is served, and every bundle that was refused with its reason."""
+        return ModelList(
+            models=[_summary(repository, repository.get(name)) for name in repository.names],
+            refused=[RefusedBundle(path=refused.path, reason=refused.reason) for refused in repository.refused],
+        )
+
+    async def get_model(model: str) -> ModelDetail:
+        """The latest version of a model, with its provenance and evaluation."""
+        lifecycle.require_loaded()
+        return _detail(repository, repository.get(model))
+
+    async def get_version(model: str, version: str) -> ModelDetail:
+        """One version of a model, with its provenance and evaluation."""
+        lifecycle.require_loaded()
+        return _detail(repository, repository.get(model, version))
+
+    unknown: dict[int | str, dict[str, Any]] = {
+        404: {"model": ProblemAnswer, "description": "Unknown model or version."}
+    }
+    return [
+        APIRoute("/v1/models", list_models, tags=["models"], response_model=ModelList),
+        APIRoute("/v1/models/{model}", get_model, tags=["models"], response_model=ModelDetail, responses=unknown),
+        APIRoute(
+            "/v1/models/{model}/versions/{version}",
+            get_version,
+            tags=["models"],
+            response_model=ModelDetail,
+            responses=unknown,
+        ),
+    ]
+
+
+def _summary(repository: Repository, model: Model) -> ModelSummary:
+    manifest = model.bundle.manifest
+    return ModelSummary(
+        name=model.name,
+        version=model.version,
+        versions=repository.versions(model.name),
+        description=manifest.description,
+        modality=manifest.modality,
+        task=manifest.task,
+        input=manifest.input,
+        labels=manifest.labels,
+        scores=list(model.choices.scores),
+        default_score=model.choices.default_score,
+        alpha=model.scorer.alpha,
+        thresholds=model.scorer.thresholds,
+        provider=model.provider,
+    )
+
+
+def _detail(repository: Repository, model: Model) -> ModelDetail:
+    manifest = model.bundle.manifest
+    return ModelDetail(
+        **dict(_summary(repository, model)),
+        calibration=CalibrationAnswer(n=manifest.calibration.n, source=manifest.calibration.source),
+        training=manifest.training,
+        evaluation=manifest.evaluation,
+    )

@@ -1,0 +1,59 @@
+"""`GET /`: a plain page with the models, and the way to docs and metrics."""
+
+from html import escape
+from importlib.resources import files
+from string import Template
+
+from fastapi.routing import APIRoute
+from starlette.responses import HTMLResponse, Response
+
+from service.lifecycle import Lifecycle
+from service.model import Model
+from service.repository import Repository
+
+_MODEL = Template("""<article>
+<h2><a href="/v1/models/$name">$name</a> <small>version $version</small></h2>
+<p>$description</p>
+<dl><div><dt>takes</dt><dd>$modality</dd></div><div><dt>scores</dt><dd>$scores</dd></div>
+<div><dt>default</dt><dd>$default</dd></div><div><dt>alpha</dt><dd>$alpha</dd></div>
+<div><dt>calibrated on</dt><dd>$n inputs</dd></div><div><dt>runs on</dt><dd>$provider</dd></div></dl>
+</article>""")
+
+
+def routes(repository: Repository, lifecycle: Lifecycle) -> list[APIRoute]:
+    """The page."""
+    page = Template(files("service").joinpath("page.html").read_text(encoding="utf-8"))
+
+    async def index() -> Response:
+        """The console's first page."""
+        models = "\n".join(_article(model) for model in repository) or "<p>No model is loaded yet.</p>"
+        refused = "".join(
+            f"<li><code>{escape(each.path)}</code> {escape(each.reason)}</li>" for each in repository.refused
+        )
+        return HTMLResponse(
+            page.substitute(
+                models=models,
+                refused=f'<section class="refused"><h2>Refused bundles</h2><ul>{refused}</ul></section>'
+                if refused
+                else "",
+                phase=escape(lifecycle.phase),
+            )
+        )
+
+    return [APIRoute("/", index, include_in_schema=False)]
+
+
+def _article(model: Model) -> str:
+    manifest = model.bundle.manifest
+    values = {
+        "name": model.name,
+        "version": model.version,
+        "description": manifest.description,
+        "modality": f"{model.spec.width} x {model.spec.height} {manifest.modality}s",
+        "scores": ", ".join(model.choices.scores),
+        "default": model.choices.default_score,
+        "alpha": f"{model.scorer.alpha:g}",
+        "n": f"{manifest.calibration.n:,}",
+        "provider": model.provider.removesuffix("ExecutionProvider"),
+    }
+    return _MODEL.substitute({key: escape(value) for key, value in values.items()})

@@ -1,0 +1,126 @@
+"""What answers look like: the schemas of the OpenAPI document, and of the answers that are not hot."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from bundle import Evaluation, Input, Training
+
+
+class ScoreAnswer(BaseModel):
+    """One score of one input."""
+
+    value: float = Field(description="The score as its paper defines it.")
+    anomaly: float = Field(description="The score oriented so that larger is more anomalous.")
+    threshold: float | None = Field(description="Flagged above this anomaly; null where nothing can be flagged.")
+    p_value: float = Field(description="Split-conformal p-value.")
+    flagged: bool
+
+
+class Prediction(BaseModel):
+    """What a classifier takes the input for."""
+
+    label: str
+    index: int
+    probability: float
+
+
+class InputErrorAnswer(BaseModel):
+    """What is wrong with one input."""
+
+    type: str = Field(examples=["undecodable-image"])
+    detail: str
+
+
+class Result(BaseModel):
+    """One scored input; `flagged` and `p_value` are those of the first requested score."""
+
+    index: int
+    id: str | None
+    flagged: bool
+    p_value: float
+    prediction: Prediction | None
+    scores: dict[str, ScoreAnswer]
+
+
+class FailedResult(BaseModel):
+    """One input that could not be scored; the others of the request still are."""
+
+    index: int
+    id: str | None
+    error: InputErrorAnswer
+
+
+class ScoreResponse(BaseModel):
+    """The answer to a score request."""
+
+    model: str
+    version: str
+    results: list[Result | FailedResult]
+    errors: int = Field(description="How many of the results are errors.")
+    warnings: list[str] | None = Field(None, description="Present where an option cannot have its effect.")
+
+
+class ProblemAnswer(BaseModel):
+    """An error (RFC 9457)."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = Field(examples=["unknown-model"])
+    title: str
+    status: int
+    detail: str
+    request_id: str
+
+
+class ModelSummary(BaseModel):
+    """A served model; everything but `versions` is about `version`."""
+
+    name: str
+    version: str
+    versions: list[str] = Field(description="The versions served, oldest first; the last one is the default.")
+    description: str
+    modality: Literal["image", "text"]
+    task: Literal["classification", "density", "language-model"]
+    input: Input
+    labels: list[str]
+    scores: list[str]
+    default_score: str
+    alpha: float = Field(description="Default false-flag rate.")
+    thresholds: dict[str, float | None] = Field(description="By score, at `alpha`; null: nothing can be flagged.")
+    provider: str = Field(description="The ONNX Runtime provider that runs it.")
+
+
+class CalibrationAnswer(BaseModel):
+    """What the thresholds stand on."""
+
+    n: int
+    source: str
+
+
+class ModelDetail(ModelSummary):
+    """A served model with its provenance and evaluation."""
+
+    calibration: CalibrationAnswer
+    training: Training | None
+    evaluation: Evaluation | None
+
+
+class RefusedBundle(BaseModel):
+    """A bundle in the repository that is not served."""
+
+    path: str
+    reason: str
+
+
+class ModelList(BaseModel):
+    """The repository."""
+
+    models: list[ModelSummary]
+    refused: list[RefusedBundle]
+
+
+class Status(BaseModel):
+    """The state of the service."""
+
+    status: str

@@ -1,0 +1,107 @@
+"""Outputs and calibration to answers: value, anomaly, p-value, threshold, flag. Pure."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+
+from bundle import SCORES, Bundle, Calibration
+from service.batcher import Row
+from service.engine import PREDICTION, PROBABILITY
+from service.options import Options
+from service.problems import InputError
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """How one model's outputs are read: its calibrations, its labels, and the alpha where a request names none."""
+
+    calibrations: Mapping[str, Calibration]
+    labels: Sequence[str]
+    alpha: float
+
+    @classmethod
+    def of(cls, bundle: Bundle, alpha: float | None) -> "Scorer":
+        """The scorer of `bundle`; `alpha` replaces the manifest's default unless it is None."""
+        manifest = bundle.manifest
+        return cls(bundle.calibrations, manifest.labels, manifest.calibration.alpha if alpha is None else alpha)
+
+    @cached_property
+    def thresholds(self) -> dict[str, float | None]:
+        """Each score's threshold at the default alpha; None where nothing can be flagged."""
+        return {name: _threshold(calibration, self.alpha) for name, calibration in self.calibrations.items()}
+
+    def score(self, rows: Sequence[Row], options: Options) -> list[dict[str, Any] | InputError]:
+        """One result per row: API.md's `result` without `index` and `id`, or what is wrong with the row.
+
+        A result is an error where a score or the prediction is not a number: NaN never reaches a client.
+        """
+        values = {name: [row.outputs[name][row.index] for row in rows] for name in options.scores}
+        columns = {name: self._column(name, np.asarray(column), options) for name, column in values.items()}
+        return [self._result(row, columns, position) for position, row in enumerate(rows)]
+
+    def warnings(self, options: Options) -> list[str]:
+        """What a client should know about its options: an alpha too small for the calibration to flag anything."""
+        alpha = self.alpha if options.alpha is None else options.alpha
+        return [
+            f"{name}: nothing can be flagged at alpha {alpha}: with {self.calibrations[name].n} calibration scores the "
+            f"smallest p-value is {self.calibrations[name].smallest_alpha:.3g}"
+            for name in options.scores
+            if name not in options.thresholds and self.calibrations[name].smallest_alpha > alpha
+        ]
+
+    def _column(self, name: str, values: Any, options: Options) -> list[dict[str, Any] | None]:
+        """One score of all rows; None where it is not finite."""
+        anomaly = SCORES[name].anomaly(values)
+        calibration = self.calibrations[name]
+        threshold = options.thresholds.get(name)
+        if threshold is None:
+            threshold = self.thresholds[name] if options.alpha is None else _threshold(calibration, options.alpha)
+        rows = zip(values.tolist(), anomaly.tolist(), calibration.p_value(anomaly).tolist(), strict=True)
+        return [
+            {
+                "value": value,
+                "anomaly": a,
+                "threshold": threshold,
+                "p_value": p,
+                "flagged": threshold is not None and a > threshold,
+            }
+            if math.isfinite(a)
+            else None
+            for value, a, p in rows
+        ]
+
+    def _result(
+        self, row: Row, columns: Mapping[str, list[dict[str, Any] | None]], position: int
+    ) -> dict[str, Any] | InputError:
+        scores: dict[str, Any] = {}
+        for name, column in columns.items():
+            entry = column[position]
+            if entry is None:
+                return InputError("non-finite-score", f"The model's score {name} is not a number for this input.")
+            scores[name] = entry
+        first = next(iter(scores.values()))
+        try:
+            prediction = self._prediction(row)
+        except (ValueError, IndexError) as error:
+            return InputError("invalid-prediction", f"The model's prediction cannot be read: {error}")
+        return {"flagged": first["flagged"], "p_value": first["p_value"], "prediction": prediction, "scores": scores}
+
+    def _prediction(self, row: Row) -> dict[str, Any] | None:
+        if not self.labels:
+            return None
+        index = int(row.outputs[PREDICTION][row.index])
+        probability = float(row.outputs[PROBABILITY][row.index])
+        if not 0 <= index < len(self.labels) or not math.isfinite(probability):
+            raise ValueError(f"class {index} of {len(self.labels)} with probability {probability}")
+        return {"label": self.labels[index], "index": index, "probability": probability}
+
+
+# Clients tend to send one alpha over and over; the bound keeps those who do not from costing memory.
+@lru_cache(maxsize=1024)
+def _threshold(calibration: Calibration, alpha: float) -> float | None:
+    threshold = calibration.threshold(alpha)
+    return threshold if math.isfinite(threshold) else None

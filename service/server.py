@@ -1,0 +1,91 @@
+"""The process: uvicorn around the application, with a drain that answers everything it accepted."""
+
+import signal
+import time
+from types import FrameType
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+
+from service.banner import banner
+from service.lifecycle import Lifecycle, Phase
+from service.repository import Repository
+from service.settings import Settings
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class Server(uvicorn.Server):
+    """Ends with exit code 0 after a signal, with `failed` set where the models could not be loaded.
+
+    SIGTERM or SIGINT: `/readyz` answers 503 and new work is refused while the listening socket stays open, so that
+    a load balancer learns it from an answer and not from refused connections; once nothing is in flight, or after
+    `grace_seconds`, the socket closes. A second signal ends at once.
+    """
+
+    def __init__(self, app: FastAPI, settings: Settings) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=settings.host,
+                port=settings.port,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                # What is still in flight when the grace period is over is cancelled, not waited for.
+                timeout_graceful_shutdown=1,
+            )
+        )
+        self._app = app
+        self._host = settings.host
+        self._grace_seconds = settings.grace_seconds
+        self._lifecycle: Lifecycle = app.state.lifecycle
+        self._repository: Repository = app.state.repository
+        self._announced = False
+        self._drain_until: float | None = None
+
+    @property
+    def failure(self) -> Exception | None:
+        """Why the service could not start, if so."""
+        return self._lifecycle.failure
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler's signature
+        """Begin the drain; at the second signal end it. uvicorn's own would raise the signal again at its end."""
+        if self._drain_until is not None:
+            self.should_exit = self.force_exit = True
+            return
+        self._lifecycle.drain()
+        self._drain_until = time.monotonic() + self._grace_seconds
+        log.info("draining", signal=signal.Signals(sig).name, in_flight=self._lifecycle.in_flight)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second: announce readiness once, notice a failed start, end the drain."""
+        if self._lifecycle.phase is Phase.FAILED:
+            self.should_exit = True
+        elif self._lifecycle.phase is Phase.READY and not self._announced:
+            self._announced = True
+            print(banner(self._repository, self._address(), self._app.version), flush=True)
+        elif self._drain_until is not None:
+            overdue = time.monotonic() >= self._drain_until
+            if overdue and self._lifecycle.in_flight:
+                log.warning("grace period is over", unanswered=self._lifecycle.in_flight)
+            if overdue or not self._lifecycle.in_flight:
+                self.should_exit = True
+        return await super().on_tick(counter)
+
+    def _address(self) -> str:
+        port = self.servers[0].sockets[0].getsockname()[1]
+        # A wildcard is where one listens, not where one connects.
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self._host, self._host)
+        return f"http://{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{port}"
+
+
+def serve(app: FastAPI, settings: Settings) -> int:
+    """Serve until a signal; the exit code."""
+    server = Server(app, settings)
+    server.run()
+    if server.failure is not None:
+        log.error("cannot start", reason=str(server.failure))
+        return 1
+    return 0

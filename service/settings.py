@@ -1,0 +1,164 @@
+"""The settings: each one an environment variable, a key of the settings file, and a flag."""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+ENV_PREFIX = "OOD_"
+SETTINGS_FILE_ENV = "OOD_SETTINGS"
+
+# A setting whose feature does not exist must not look as if it worked: name -> (what it asks for, what to do instead).
+UNSUPPORTED = {
+    "workers": ("more than one worker process is", "Leave it at 1 and run several containers behind a load balancer."),
+    "reload": ("hot reload is", "Restart the service to serve new versions."),
+    "api_keys_file": ("API keys are", "Check them in the gateway in front of the service."),
+    "admin_keys_file": ("admin keys are", "There are no admin calls to protect."),
+}
+
+
+class SettingsError(Exception):
+    """The settings cannot be used; the message names each wrong one, the reason and the remedy."""
+
+
+class Settings(BaseSettings):
+    """Everything that can be configured. Frozen; validated once at start."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_ignore_empty=True, extra="forbid", frozen=True)
+
+    host: Annotated[str, Field(description="Address to listen on.", min_length=1)] = "127.0.0.1"
+    port: Annotated[int, Field(description="Port to listen on; 0 takes a free one.", ge=0, le=65535)] = 8000
+    models: Annotated[str, Field(description="Model repository: a folder of <name>/<version>/ bundles.")] = "models"
+    workers: Annotated[int, Field(description="Worker processes (only 1 in this version).", ge=1)] = 1
+    provider: Annotated[
+        Literal["auto", "cpu", "cuda", "tensorrt"],
+        Field(description="ONNX Runtime provider. auto: CUDA where it works, else CPU; the others are required."),
+    ] = "auto"
+    threads: Annotated[
+        int, Field(description="Threads that one model's engine computes with; 0: all available cores.", ge=0, le=1024)
+    ] = 0
+    alpha: Annotated[
+        float | None,
+        Field(description="False-flag rate that replaces every bundle's default.", gt=0, lt=1, allow_inf_nan=False),
+    ] = None
+    max_body_bytes: Annotated[int, Field(description="Largest request body.", ge=1)] = 32 * 2**20
+    max_inputs: Annotated[int, Field(description="Most inputs in one request.", ge=1)] = 256
+    max_pixels: Annotated[int, Field(description="Largest image, width x height, checked before decoding.", ge=1)] = (
+        50_000_000
+    )
+    max_text_chars: Annotated[int, Field(description="Longest text, in characters.", ge=1)] = 100_000
+    queue_size: Annotated[int, Field(description="Inputs that may wait per model; more are answered 503.", ge=1)] = 1024
+    max_batch: Annotated[int, Field(description="Most inputs in one call of the engine.", ge=1, le=4096)] = 64
+    timeout_ms: Annotated[
+        int,
+        Field(description="Deadline of a request once its body is read; its own timeout_ms can only be less.", ge=1),
+    ] = 10_000
+    grace_seconds: Annotated[
+        float,
+        Field(description="After SIGTERM, how long accepted requests may still take.", ge=0, allow_inf_nan=False),
+    ] = 30.0
+    reload: Annotated[bool, Field(description="Hot reload of the repository (not in this version).")] = False
+    api_keys_file: Annotated[Path | None, Field(description="API keys (not in this version).")] = None
+    admin_keys_file: Annotated[Path | None, Field(description="Admin keys (not in this version).")] = None
+    log_format: Annotated[Literal["console", "json"], Field(description="How log lines look.")] = "console"
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Field(description="Least severe lines logged.")
+    ] = "info"
+    access_log: Annotated[bool, Field(description="Log a line per request (probes and /metrics at debug).")] = True
+
+    @model_validator(mode="after")
+    def _refuse_what_is_not_there(self) -> Self:
+        for name, (what, remedy) in UNSUPPORTED.items():
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{env_name(name)}: {what} not supported in this version. {remedy}")
+        if "://" in self.models:
+            raise ValueError(
+                f"{env_name('models')}: repository URIs are not supported in this version, got {self.models!r}. "
+                "Copy the repository to a local folder and name that."
+            )
+        if self.max_inputs > self.queue_size:
+            raise ValueError(
+                f"{env_name('max_inputs')} ({self.max_inputs}) is more than {env_name('queue_size')} "
+                f"({self.queue_size}): the largest request could never be queued. Raise the one or lower the other."
+            )
+        return self
+
+
+def env_name(name: str) -> str:
+    """The environment variable of the setting `name`: `port` -> `OOD_PORT`."""
+    return ENV_PREFIX + name.upper()
+
+
+def flag_name(name: str) -> str:
+    """The command-line flag of the setting `name`: `max_batch` -> `--max-batch`."""
+    return "--" + name.replace("_", "-")
+
+
+def load_settings(flags: Mapping[str, Any] | None = None, file: Path | None = None) -> Settings:
+    """Settings from `flags`, else the environment, else the settings `file`, else the defaults.
+
+    `file` (YAML, or TOML by its suffix) defaults to `OOD_SETTINGS`. Raises `SettingsError`.
+    """
+    if file is None and os.environ.get(SETTINGS_FILE_ENV):
+        file = Path(os.environ[SETTINGS_FILE_ENV])
+    in_file = {} if file is None else _read(file)
+
+    class Sourced(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+            file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return init_settings, env_settings, InitSettingsSource(settings_cls, in_file)
+
+    try:
+        sourced = Sourced(**(flags or {}))
+    except ValidationError as error:
+        raise SettingsError(_explain(error)) from error
+    return Settings.model_construct(**{name: getattr(sourced, name) for name in Settings.model_fields})
+
+
+def unknown_variables(environ: Mapping[str, str]) -> dict[str, str | None]:
+    """Variables that look like settings but are none, each with the setting that may have been meant."""
+    known = [env_name(name) for name in Settings.model_fields]
+    strange = [
+        name for name in environ if name.startswith(ENV_PREFIX) and name not in known and name != SETTINGS_FILE_ENV
+    ]
+    return {name: next(iter(get_close_matches(name, known, 1)), None) for name in sorted(strange)}
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        text = file.read_text(encoding="utf-8")
+        content = tomllib.loads(text) if file.suffix == ".toml" else yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, yaml.YAMLError) as error:
+        raise SettingsError(f"Settings file {file} cannot be read: {error}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise SettingsError(f"Settings file {file} must be a mapping of settings, for example `port: 8000`.")
+    for key in content:
+        if key not in Settings.model_fields:
+            near = get_close_matches(str(key), list(Settings.model_fields), 1)
+            hint = f" Did you mean {near[0]!r}?" if near else " `--help` lists every setting."
+            raise SettingsError(f"Settings file {file}: there is no setting {key!r}.{hint}")
+    return content
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for each in error.errors():
+        message = each["msg"].removeprefix("Value error, ")
+        where = ".".join(str(part) for part in each["loc"])
+        lines.append(f"{env_name(where)} = {each['input']!r}: {message}" if where else message)
+    return "\n".join(lines)
