@@ -1,6 +1,8 @@
 """Fit: train a recipe's stages in order, each finished stage kept, each unfinished one resumable."""
 
+import logging
 import platform
+import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -68,6 +70,7 @@ def _fit_stage(run: Run, name: str, inside: Images, outside: Images | None, anno
     if objective.uses_outliers and outside is None:
         raise DataError(recipe.name, f"stage '{name}' needs outliers, the recipe has none", "Add an outliers section")
     lightning.seed_everything(recipe.seed, verbose=False)
+    _quiet_lightning()
     classifier = _start(run, stage, inside)
     if recipe.trainer.channels_last:
         classifier = classifier.to(memory_format=torch.channels_last)
@@ -116,7 +119,7 @@ def _start(run: Run, stage: Stage, inside: Images) -> ImageClassifier:
 def _trainer(how: Trainer, stage: Stage, path: Path, timer: Timer) -> lightning.Trainer:
     rich = Console().is_terminal
     callbacks: list[Callback] = [
-        ModelCheckpoint(dirpath=path, save_top_k=0, save_last=True, every_n_epochs=1, save_on_train_epoch_end=True),
+        ModelCheckpoint(dirpath=path, filename="last", enable_version_counter=False, save_on_train_epoch_end=True),
         RichProgressBar() if rich else TQDMProgressBar(refresh_rate=50),
         timer,
     ]
@@ -133,6 +136,12 @@ def _trainer(how: Trainer, stage: Stage, path: Path, timer: Timer) -> lightning.
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
+
+
+def _quiet_lightning() -> None:
+    """Keep Lightning's advice (more workers, other loggers, a sampler of its own) off the terminal."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module=r"lightning\.pytorch")
 
 
 def _workers(*stores: ImageArray | None) -> int:

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from bundle import ImageInput
+from bundle import SCORES, ImageInput
 from training.errors import RecipeError
 from training.registry import Component
 
@@ -134,6 +134,9 @@ class Recipe(_Section):
             earlier.append(name)
         if self.export.stage not in self.stages:
             raise ValueError(f"export.stage: '{self.export.stage}' is not one of {', '.join(self.stages)}")
+        unknown = [name for name in self.export.scores if name not in SCORES]
+        if unknown:
+            raise ValueError(f"export.scores: unknown {', '.join(unknown)}; known: {', '.join(SCORES)}")
         if self.export.default_score not in self.export.scores:
             raise ValueError(f"export.default_score: '{self.export.default_score}' is not among export.scores")
         return self

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from training.errors import RecipeError
+
 SCORE_HEADS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "msp": lambda logits: logits.softmax(dim=1).amax(dim=1),
     "max_logit": lambda logits: logits.amax(dim=1),
@@ -24,6 +26,10 @@ class ScoredClassifier(nn.Module):
 
     def __init__(self, classifier: nn.Module, scores: Sequence[str]) -> None:
         super().__init__()
+        missing = [name for name in scores if name not in SCORE_HEADS]
+        if missing:
+            reason = f"{', '.join(missing)} cannot be computed from a classifier's logits"
+            raise RecipeError("export.scores", reason, f"Choose among {', '.join(SCORE_HEADS)}")
         self.classifier = classifier
         self.scores = tuple(scores)
         self.output_names = (*self.scores, "prediction", "probability")

@@ -100,7 +100,13 @@ def paired_batches(
         world_size=world_size,
     )
     return DataLoader(
-        _PairedData(inside, outside), sampler=sampler, batch_size=None, num_workers=workers, pin_memory=pin_memory
+        _PairedData(inside, outside),
+        sampler=sampler,
+        batch_size=None,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        # Without a generator of its own the loader would draw from the one that augmentation and dropout draw from.
+        generator=torch.Generator(),
     )
 
 

@@ -1,0 +1,153 @@
+"""Loading: any source becomes the same uint8 images, cached or decoded on demand, or a clear error."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from bundle import ImageInput
+from tests.training.datasets_on_disk import LABELS, stripes, write_parquet
+from training.data import DataLocations, hold_out, load_images
+from training.errors import DataError
+from training.recipe import Source
+
+SPEC = ImageInput(height=16, width=16, channels=3, mean=(0.5,) * 3, std=(0.5,) * 3)
+ALL = np.arange(20)
+
+
+@pytest.fixture
+def images() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    return stripes(20, seed=5)
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> DataLocations:
+    return DataLocations(root=tmp_path, cache=tmp_path / "cache")
+
+
+def test_parquet_images_keep_their_pixels_and_labels(
+    places: DataLocations, images: tuple[NDArray[np.uint8], NDArray[np.int64]]
+) -> None:
+    write_parquet(places.root / "a.parquet", *images)
+    loaded = load_images(Source(path="a.parquet", label="label"), SPEC, places, name="a")
+    np.testing.assert_array_equal(loaded.x[ALL], images[0])
+    np.testing.assert_array_equal(loaded.y, images[1])
+    assert loaded.labels == LABELS
+
+
+def test_an_image_folder_is_labelled_by_its_folders(
+    places: DataLocations, images: tuple[NDArray[np.uint8], NDArray[np.int64]]
+) -> None:
+    for i, (image, label) in enumerate(zip(*images, strict=True)):
+        folder = places.root / "pictures" / LABELS[label]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{i:02}.png")
+    loaded = load_images(Source(path="pictures", format="imagefolder", label="label"), SPEC, places, name="p")
+    assert loaded.labels == tuple(sorted(LABELS))
+    brightness = np.asarray(loaded.x[ALL]).mean(axis=(1, 2, 3))
+    assert loaded.y is not None
+    np.testing.assert_array_equal(brightness > 125, np.asarray(loaded.labels)[loaded.y] == "bright")
+
+
+def test_a_csv_names_image_files_and_labels(
+    places: DataLocations, images: tuple[NDArray[np.uint8], NDArray[np.int64]]
+) -> None:
+    with (places.root / "list.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["file", "kind"])
+        for i, (image, label) in enumerate(zip(*images, strict=True)):
+            Image.fromarray(image).save(places.root / f"{i}.png")
+            rows.writerow([str(places.root / f"{i}.png"), LABELS[label]])
+    source = Source(path="list.csv", format="csv", image="file", label="kind")
+    loaded = load_images(source, SPEC, places, name="c")
+    np.testing.assert_array_equal(loaded.x[ALL], images[0])
+    assert loaded.labels == tuple(sorted(LABELS))
+
+
+def test_a_set_too_large_for_the_cache_is_decoded_on_demand_to_the_same_pixels(
+    places: DataLocations, images: tuple[NDArray[np.uint8], NDArray[np.int64]]
+) -> None:
+    write_parquet(places.root / "a.parquet", *images)
+    small = DataLocations(root=places.root, cache=places.cache, cache_bytes=100)
+    loaded = load_images(Source(path="a.parquet"), SPEC, small, name="a")
+    assert not loaded.x.in_memory
+    assert not list(places.cache.glob("*.npy"))
+    np.testing.assert_array_equal(loaded.x[ALL[::-3]], images[0][::-3])
+
+
+def test_a_changed_file_is_decoded_anew(
+    places: DataLocations, images: tuple[NDArray[np.uint8], NDArray[np.int64]]
+) -> None:
+    path = places.root / "a.parquet"
+    write_parquet(path, images[0])
+    before = load_images(Source(path="a.parquet"), SPEC, places, name="a")
+    write_parquet(path, 255 - images[0])
+    after = load_images(Source(path="a.parquet"), SPEC, places, name="a")
+    np.testing.assert_array_equal(after.x[ALL], 255 - images[0])
+    assert after.sha256 != before.sha256
+
+
+def test_excluded_labels_leave_no_gap_in_the_class_numbers(
+    places: DataLocations, images: tuple[NDArray[np.uint8], NDArray[np.int64]]
+) -> None:
+    write_parquet(places.root / "a.parquet", *images)
+    source = Source(path="a.parquet", label="label", exclude_labels=("dark",))
+    loaded = load_images(source, SPEC, places, name="a")
+    assert loaded.labels == ("bright",)
+    np.testing.assert_array_equal(loaded.y, np.zeros(10))
+    with pytest.raises(DataError, match="at least two"):
+        loaded.classes()
+
+
+@pytest.mark.parametrize(
+    ("source", "named"),
+    [
+        (Source(path="absent.parquet"), r"absent\.parquet.*--data"),
+        (Source(path="a.parquet", image="picture"), "picture.*image, label"),
+        (Source(path="a.parquet", label="kind"), "kind"),
+        (Source(path="a.parquet", label="label", exclude_labels=("purple",)), "purple"),
+        (Source(path="a.parquet", label="label", exclude_labels=LABELS), "holds no images"),
+        (Source(path="a.parquet", format="csv"), "cannot be read as csv"),
+    ],
+)
+def test_a_source_that_does_not_fit_is_refused_with_what_is_wrong(
+    places: DataLocations, images: tuple[NDArray[np.uint8], NDArray[np.int64]], source: Source, named: str
+) -> None:
+    write_parquet(places.root / "a.parquet", *images)
+    with pytest.raises(DataError, match=named):
+        load_images(source, SPEC, places, name="a")
+
+
+def test_an_unreadable_image_is_named_by_its_row(places: DataLocations) -> None:
+    folder = places.root / "pictures"
+    folder.mkdir()
+    Image.fromarray(stripes(1, seed=1)[0][0]).save(folder / "a.png")
+    (folder / "b.png").write_bytes(b"not a picture")
+    with pytest.raises(DataError, match=r"row 1.*b\.png"):
+        load_images(Source(path="pictures", format="imagefolder"), SPEC, places, name="p")
+    assert not list(places.cache.glob("*"))
+
+
+def test_an_empty_class_is_refused_by_name(places: DataLocations) -> None:
+    x, _ = stripes(6, seed=1)
+    write_parquet(places.root / "a.parquet", x, np.zeros(6, dtype=np.int64))
+    with pytest.raises(DataError, match="bright"):
+        load_images(Source(path="a.parquet", label="label"), SPEC, places, name="a").classes()
+
+
+def test_the_calibration_split_is_disjoint_and_the_same_for_the_same_seed(
+    places: DataLocations, images: tuple[NDArray[np.uint8], NDArray[np.int64]]
+) -> None:
+    write_parquet(places.root / "a.parquet", *images)
+    loaded = load_images(Source(path="a.parquet", label="label"), SPEC, places, name="a")
+    kept, held = hold_out(loaded, 6, seed=1)
+    again, _ = hold_out(loaded, 6, seed=1)
+    assert (len(kept), len(held)) == (14, 6)
+    pixels = np.concatenate([kept.x[np.arange(14)], held.x[np.arange(6)]])
+    assert len(np.unique(pixels.reshape(20, -1), axis=0)) == 20
+    np.testing.assert_array_equal(kept.x[np.arange(14)], again.x[np.arange(14)])
+    with pytest.raises(DataError, match="too few"):
+        hold_out(loaded, 15, seed=1)

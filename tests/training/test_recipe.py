@@ -1,0 +1,71 @@
+"""Recipes: valid ones parse, everything else is refused with the key that is wrong."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.training.datasets_on_disk import tiny_recipe
+from training.errors import RecipeError
+from training.recipe import load_recipe, parse_recipe
+
+RECIPES = sorted(Path("training/recipes").glob("*.yaml"))
+
+
+@pytest.fixture
+def recipe_file(tmp_path: Path) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(tiny_recipe()), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_shipped_recipe_is_valid_and_named_after_its_file(path: Path) -> None:
+    assert load_recipe(path).name == path.stem
+
+
+def test_overrides_change_any_key(recipe_file: Path) -> None:
+    recipe = load_recipe(recipe_file, ["stages.oe.epochs=7", "architecture.width=8", "seed=3"])
+    assert recipe.stages["oe"].epochs == 7
+    assert recipe.architecture.options == {"width": 8}
+    assert recipe.seed == 3
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("stages.oe.epochs=0", "stages.oe.epochs"),
+        ("stages.oe.epochs=many", "stages.oe.epochs"),
+        ("stages.oe.learning_rat=0.1", "stages.oe.learning_rat"),
+        ("stages.oe.start_from=nowhere", "nowhere"),
+        ("export.stage=missing", "export.stage"),
+        ("export.default_score=bpp", "export.default_score"),
+        ("export.scores=[msp, brightness]", "brightness"),
+        ("input.std=[0.1]", "input"),
+        ("seed", "seed"),
+        ("name.first=x", "name"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_its_key(recipe_file: Path, override: str, named: str) -> None:
+    with pytest.raises(RecipeError, match=named):
+        load_recipe(recipe_file, [override])
+
+
+def test_a_missing_section_is_named() -> None:
+    raw = tiny_recipe()
+    del raw["architecture"]
+    with pytest.raises(RecipeError, match="architecture"):
+        parse_recipe(raw, "here.yaml")
+
+
+@pytest.mark.parametrize("text", ["", "- a list", "a: [unclosed", "seed: 2024-01-01"])
+def test_a_file_that_is_no_recipe_is_refused_by_name(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(RecipeError, match=r"broken\.yaml"):
+        load_recipe(path)
+
+
+def test_an_absent_file_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"absent\.yaml"):
+        load_recipe(tmp_path / "absent.yaml")
