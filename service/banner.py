@@ -33,6 +33,12 @@ def curl_line(model: Model, address: str) -> str:
         if content_type and Path(name).stem == "sample":
             file = shlex.quote(f"@{_short(model.bundle.path / name)}")
             return f"curl -H 'Content-Type: {content_type}' --data-binary {file} {url}"
+    return curl_json(model, address)
+
+
+def curl_json(model: Model, address: str) -> str:
+    """A command that scores a tiny generated picture; it needs no file."""
+    url = shlex.quote(f"{address}/v1/models/{model.name}/score")
     body = orjson.dumps({"inputs": [{"image": sample_for(model.spec)}]}).decode("ascii")
     return f"curl -H 'Content-Type: application/json' -d {shlex.quote(body)} {url}"
 

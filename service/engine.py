@@ -5,11 +5,14 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+import structlog
 from numpy.typing import NDArray
 
 from bundle import Bundle, ImageInput
 from service.external_data import external_files
 from service.providers import Provider, ProviderUnavailable
+
+log = structlog.stdlib.get_logger(__name__)
 
 PREDICTION = "prediction"
 PROBABILITY = "probability"
@@ -51,6 +54,8 @@ class Engine:
                 f"{provider.first} is required, but ONNX Runtime could only open {bundle.model_path} with "
                 f"{self.provider}; its own message above says why. Drivers and CUDA libraries must match."
             )
+        if self.provider != provider.first:
+            log.warning("provider fallback", model=bundle.manifest.name, wanted=provider.first, got=self.provider)
         self._check_signature()
 
     def run(self, items: Sequence[NDArray[np.uint8]]) -> Mapping[str, NDArray[Any]]:

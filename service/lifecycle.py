@@ -15,7 +15,7 @@ class Phase(StrEnum):
 
 
 class Lifecycle:
-    """One per process; changed on the event loop's thread only."""
+    """One per process; changed on the event loop's thread only. `in_flight` counts what came before a drain."""
 
     def __init__(self) -> None:
         self.phase = Phase.STARTING

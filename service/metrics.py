@@ -26,6 +26,7 @@ _ANOMALIES = (
     *(-100, -50, -20, -10, -5, -3, -2, -1, -0.5, 0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8),
     *(0.9, 0.95, 0.99, 1, 1.5, 2, 2.5, 3, 4, 5, 7, 10, 20, 50, 100),
 )
+REJECTIONS = ("overloaded", "draining", "deadline-passed", "client-gone")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -134,6 +135,9 @@ class ModelMeters:
         self._queue_seconds = metrics.queue_seconds.labels(model)
         self._inference_seconds = metrics.inference_seconds.labels(model)
         self._preprocess_seconds = metrics.preprocess_seconds.labels(model)
+        for reason in REJECTIONS:
+            # Present from the start: a rate over a series that appears with its first event misses that event.
+            metrics.rejected.labels(model, reason)
 
     def scored(self, scores: Mapping[str, Mapping[str, Any]]) -> None:
         """Count one scored input, by the `scores` of its result."""

@@ -49,7 +49,9 @@ class RequestContext:
                     headers["connection"] = "close"
             await send(message)
 
-        self._lifecycle.in_flight += 1
+        # What comes after the drain began is refused in no time; counting it could keep the process from ending.
+        accepted = self._lifecycle.phase is not Phase.DRAINING
+        self._lifecycle.in_flight += accepted
         try:
             await self._app(scope, receive, send_with_id)
         except Exception:
@@ -58,7 +60,7 @@ class RequestContext:
                 problem = InternalError("The service failed on this request; its log has the reason under request_id.")
                 await problem_response(problem, request_id)(scope, receive, send_with_id)
         finally:
-            self._lifecycle.in_flight -= 1
+            self._lifecycle.in_flight -= accepted
             seconds = time.perf_counter() - started
             route = getattr(scope.get("route"), "path", "unmatched")
             # Without a status nobody was answered: the client hung up, or the grace period ended.

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bundle import Bundle, ImageInput, load_bundle
+from bundle import Bundle, ImageInput, ManifestInvalid, load_bundle
 from service.batcher import Batcher
 from service.cores import available_cores
 from service.engine import Engine
@@ -55,6 +55,7 @@ def model_loader(
 
     def load(path: Path) -> Model:
         bundle = load_bundle(path)
+        _check_place(bundle)
         engine = Engine(bundle, provider, threads=settings.threads or available_cores())
         engine.warm_up(settings.max_batch)
         manifest = bundle.manifest
@@ -76,3 +77,16 @@ def model_loader(
         return Model(bundle, engine.spec, engine.provider, batcher, scorer, choices, meters)
 
     return load
+
+
+def _check_place(bundle: Bundle) -> None:
+    """A model is asked for by its folder's name: the manifest must not say another."""
+    name, version = bundle.manifest.name, bundle.manifest.version
+    folder = f"{bundle.path.parent.name}/{bundle.path.name}"
+    if folder != f"{name}/{version}":
+        raise ManifestInvalid(
+            bundle.path,
+            "name, version",
+            f"the manifest says {name}/{version}, the folder is {folder}",
+            "Rename the folder, or export the bundle under this name",
+        )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import structlog
 
-from bundle import MANIFEST_NAME, BundleError, ManifestInvalid
+from bundle import MANIFEST_NAME, BundleError
 from service.engine import EngineError
 from service.model import Model
 from service.problems import UnknownModel, UnknownVersion
@@ -69,7 +69,7 @@ class Repository:
         found: list[Model] = []
         for path in self._bundles():
             try:
-                found.append(_load_one(load, path))
+                found.append(load(path))
             except BundleError as error:
                 self._refuse(path, f"{error.where}: {error.reason}. {error.remedy}.")
             except EngineError as error:
@@ -110,9 +110,10 @@ class Repository:
             yield from sorted(_folders(model))
 
     def _refuse(self, path: Path, reason: str) -> None:
-        refused = Refused(path.relative_to(self.root).as_posix(), reason)
+        # Clients see this: where the repository lies on this machine is not theirs to know.
+        refused = Refused(path.relative_to(self.root).as_posix(), reason.replace(f"{self.root.resolve()}/", ""))
         self.refused.append(refused)
-        log.error("bundle refused", bundle=refused.path, reason=reason)
+        log.error("bundle refused", bundle=refused.path, reason=refused.reason)
 
     def _nothing(self) -> str:
         reasons = "".join(f"\n  {refused.path}: {refused.reason}" for refused in self.refused)
@@ -122,19 +123,6 @@ class Repository:
             f"The model repository {str(self.root)!r} holds no bundle. Export one to <name>/<version>/ there, or set "
             "OOD_MODELS (or --models) to another folder."
         )
-
-
-def _load_one(load: Callable[[Path], Model], path: Path) -> Model:
-    model = load(path)
-    if (model.name, model.version) != (path.parent.name, path.name):
-        model.close()
-        raise ManifestInvalid(
-            path,
-            "name, version",
-            f"the manifest says {model.name}/{model.version}, the folder {path.parent.name}/{path.name}",
-            "Rename the folder, or export the bundle under this name",
-        )
-    return model
 
 
 def _folders(path: Path) -> list[Path]:

@@ -1,5 +1,6 @@
 """The process: uvicorn around the application, with a drain that answers everything it accepted."""
 
+import math
 import signal
 import time
 from types import FrameType
@@ -13,6 +14,9 @@ from service.lifecycle import Lifecycle, Phase
 from service.repository import Repository
 from service.settings import Settings
 
+# Long enough for a client on a kept-alive connection to get an answer that closes it, instead of a reset.
+_LINGER_SECONDS = 0.5
+
 log = structlog.stdlib.get_logger(__name__)
 
 
@@ -20,8 +24,8 @@ class Server(uvicorn.Server):
     """Ends with exit code 0 after a signal, with `failed` set where the models could not be loaded.
 
     SIGTERM or SIGINT: `/readyz` answers 503 and new work is refused while the listening socket stays open, so that
-    a load balancer learns it from an answer and not from refused connections; once nothing is in flight, or after
-    `grace_seconds`, the socket closes. A second signal ends at once.
+    load balancers and clients learn it from an answer and not from a closed connection; once all that was accepted is
+    answered, or after `grace_seconds`, the socket closes. A second signal ends at once.
     """
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
@@ -33,6 +37,9 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                # Longer than the idle time of common load balancers and client pools: who closes first must be they,
+                # or a request now and then meets a closing connection.
+                timeout_keep_alive=75,
                 # What is still in flight when the grace period is over is cancelled, not waited for.
                 timeout_graceful_shutdown=1,
             )
@@ -43,7 +50,8 @@ class Server(uvicorn.Server):
         self._lifecycle: Lifecycle = app.state.lifecycle
         self._repository: Repository = app.state.repository
         self._announced = False
-        self._drain_until: float | None = None
+        self._drain_until = self._linger_until = math.inf
+        self._signal: signal.Signals | None = None
 
     @property
     def failure(self) -> Exception | None:
@@ -52,12 +60,14 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler's signature
         """Begin the drain; at the second signal end it. uvicorn's own would raise the signal again at its end."""
-        if self._drain_until is not None:
+        if self._lifecycle.phase is Phase.DRAINING:
             self.should_exit = self.force_exit = True
             return
         self._lifecycle.drain()
         self._drain_until = time.monotonic() + self._grace_seconds
-        log.info("draining", signal=signal.Signals(sig).name, in_flight=self._lifecycle.in_flight)
+        self._linger_until = time.monotonic() + _LINGER_SECONDS
+        # Logged at the next tick: a signal may arrive in the middle of a write to the very same stream.
+        self._signal = signal.Signals(sig)
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second: announce readiness once, notice a failed start, end the drain."""
@@ -66,13 +76,20 @@ class Server(uvicorn.Server):
         elif self._lifecycle.phase is Phase.READY and not self._announced:
             self._announced = True
             print(banner(self._repository, self._address(), self._app.version), flush=True)
-        elif self._drain_until is not None:
-            overdue = time.monotonic() >= self._drain_until
-            if overdue and self._lifecycle.in_flight:
-                log.warning("grace period is over", unanswered=self._lifecycle.in_flight)
-            if overdue or not self._lifecycle.in_flight:
-                self.should_exit = True
+        elif self._lifecycle.phase is Phase.DRAINING:
+            if self._signal is not None:
+                log.info("draining", signal=self._signal.name, in_flight=self._lifecycle.in_flight)
+                self._signal = None
+            self.should_exit |= self._drained(time.monotonic())
         return await super().on_tick(counter)
+
+    def _drained(self, now: float) -> bool:
+        unanswered = self._lifecycle.in_flight
+        if now >= self._drain_until:
+            if unanswered:
+                log.warning("grace period is over", unanswered=unanswered)
+            return True
+        return not unanswered and now >= self._linger_until
 
     def _address(self) -> str:
         port = self.servers[0].sockets[0].getsockname()[1]

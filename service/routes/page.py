@@ -5,8 +5,10 @@ from importlib.resources import files
 from string import Template
 
 from fastapi.routing import APIRoute
+from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from service.banner import curl_json
 from service.lifecycle import Lifecycle
 from service.model import Model
 from service.repository import Repository
@@ -17,6 +19,7 @@ _MODEL = Template("""<article>
 <dl><div><dt>takes</dt><dd>$modality</dd></div><div><dt>scores</dt><dd>$scores</dd></div>
 <div><dt>default</dt><dd>$default</dd></div><div><dt>alpha</dt><dd>$alpha</dd></div>
 <div><dt>calibrated on</dt><dd>$n inputs</dd></div><div><dt>runs on</dt><dd>$provider</dd></div></dl>
+<details><summary>Try it</summary><pre>$curl</pre></details>
 </article>""")
 
 
@@ -24,9 +27,10 @@ def routes(repository: Repository, lifecycle: Lifecycle) -> list[APIRoute]:
     """The page."""
     page = Template(files("service").joinpath("page.html").read_text(encoding="utf-8"))
 
-    async def index() -> Response:
+    async def index(request: Request) -> Response:
         """The console's first page."""
-        models = "\n".join(_article(model) for model in repository) or "<p>No model is loaded yet.</p>"
+        address = str(request.base_url).rstrip("/")
+        models = "\n".join(_article(model, address) for model in repository) or "<p>No model is loaded yet.</p>"
         refused = "".join(
             f"<li><code>{escape(each.path)}</code> {escape(each.reason)}</li>" for each in repository.refused
         )
@@ -43,7 +47,7 @@ def routes(repository: Repository, lifecycle: Lifecycle) -> list[APIRoute]:
     return [APIRoute("/", index, include_in_schema=False)]
 
 
-def _article(model: Model) -> str:
+def _article(model: Model, address: str) -> str:
     manifest = model.bundle.manifest
     values = {
         "name": model.name,
@@ -54,6 +58,7 @@ def _article(model: Model) -> str:
         "default": model.choices.default_score,
         "alpha": f"{model.scorer.alpha:g}",
         "n": f"{manifest.calibration.n:,}",
+        "curl": curl_json(model, address),
         "provider": model.provider.removesuffix("ExecutionProvider"),
     }
     return _MODEL.substitute({key: escape(value) for key, value in values.items()})

@@ -15,6 +15,7 @@ from service.body import read_body
 from service.hangup import CancelOnHangup
 from service.inputs import Prepared, Preparer
 from service.lifecycle import Lifecycle
+from service.metrics import REJECTIONS
 from service.model import Model
 from service.openapi import score_operation
 from service.options import Options, parse_options, query_options
@@ -22,8 +23,6 @@ from service.parsing import Input, Submission, choose_parser
 from service.problems import DeadlinePassed, InferenceFailed, InputError, InvalidInput, Overloaded, Problem
 from service.repository import Repository
 from service.settings import Settings
-
-_REJECTIONS = ("overloaded", "draining", "deadline-passed", "client-gone")
 
 
 def routes(repository: Repository, lifecycle: Lifecycle, preparer: Preparer, settings: Settings) -> list[APIRoute]:
@@ -39,7 +38,7 @@ def routes(repository: Repository, lifecycle: Lifecycle, preparer: Preparer, set
             submission, options = await _accept(request, model, settings)
             return await _answer(request, model, submission, options, preparer)
         except Problem as problem:
-            if problem.type in _REJECTIONS:
+            if problem.type in REJECTIONS:
                 model.meters.rejected(problem.type)
             raise
 

@@ -1,0 +1,78 @@
+"""A live service: the real server on a real socket, in a thread of the test process."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from service import Settings, create_app
+from service.lifecycle import Phase
+from service.server import Server
+from tests.tiny_bundle import make_tiny_bundle
+
+
+@dataclass(frozen=True)
+class Live:
+    """A running service, and a client of it."""
+
+    app: FastAPI
+    client: httpx.Client
+    port: int
+
+    def score(self, content: bytes | None = None, model: str = "tiny", **request: Any) -> httpx.Response:
+        """POST to the model's score route; `content` is sent as a PNG."""
+        if content is not None:
+            request = {"content": content, "headers": {"content-type": "image/png"}} | request
+        return self.client.post(f"/v1/models/{model}/score", **request)
+
+
+Serve = Callable[..., AbstractContextManager[Live]]
+
+
+@contextmanager
+def _live(models: Path, **settings: Any) -> Iterator[Live]:
+    configured = Settings(models=str(models), port=0, threads=1, max_batch=settings.pop("max_batch", 8), **settings)
+    app = create_app(configured)
+    server = Server(app, configured)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started or app.state.lifecycle.phase is Phase.STARTING:
+            assert thread.is_alive(), "the server ended while starting"
+            time.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+            yield Live(app, client, port)
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="session")
+def serve() -> Serve:
+    """`with serve(models, queue_size=4) as live:`"""
+    return _live
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with `tiny` in versions 1 and 2 and the grey `grey`; read-only by convention."""
+    root = tmp_path_factory.mktemp("models")
+    make_tiny_bundle(root)
+    make_tiny_bundle(root, version="2", n_calibration=500, seed=1)
+    make_tiny_bundle(root, name="grey", channels=1, labels=("dark", "light"))
+    return root
+
+
+@pytest.fixture(scope="session")
+def live(repository: Path) -> Iterator[Live]:
+    """The service that most tests share."""
+    with _live(repository, max_inputs=32, max_body_bytes=200_000, max_pixels=1_000_000, queue_size=256) as service:
+        yield service

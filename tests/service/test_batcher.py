@@ -1,0 +1,224 @@
+"""The greedy batcher: order, bounds, deadlines, cancellation, failures."""
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.batcher import Array, Batcher, Expired, Failure, Outcome, QueueFull, Row
+
+
+class Engine:
+    """Doubles its inputs; remembers its batches; waits for `gate` before each one; fails on negative inputs."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def run(self, items: Sequence[Array]) -> Mapping[str, Array]:
+        self.batches.append([int(item) for item in items])
+        assert self.gate.wait(10)
+        if any(item < 0 for item in items):
+            raise ArithmeticError("a negative input")
+        return {"double": np.array(items) * 2}
+
+
+@asynccontextmanager
+async def batcher_of(engine: Engine, *, capacity: int = 100, max_batch: int = 4) -> AsyncIterator[Batcher]:
+    batcher = Batcher("test", engine.run, capacity=capacity, max_batch=max_batch, loop=asyncio.get_running_loop())
+    try:
+        yield batcher
+    finally:
+        engine.gate.set()
+        await asyncio.to_thread(batcher.close)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+async def submit(batcher: Batcher, *numbers: int, deadline: float = float("inf")) -> list[Outcome]:
+    with batcher.admit(len(numbers)) as places:
+        return await places.run([np.array(number) for number in numbers], deadline=deadline)
+
+
+def doubled(outcomes: Sequence[Outcome]) -> list[int]:
+    return [int(outcome.outputs["double"][outcome.index]) for outcome in outcomes if isinstance(outcome, Row)]
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 9), min_size=1, max_size=20),
+    max_batch=st.integers(1, 8),
+    cancelled=st.sets(st.integers(0, 19)),
+)
+def test_every_input_is_answered_once_in_order_within_the_batch_bound(
+    sizes: list[int], max_batch: int, cancelled: set[int]
+) -> None:
+    async def scenario() -> None:
+        engine = Engine()
+        async with batcher_of(engine, capacity=1000, max_batch=max_batch) as batcher:
+            engine.gate.clear()
+            blocker = asyncio.create_task(submit(batcher, 10_000))
+            await until(lambda: engine.batches == [[10_000]])
+            requests, first = [], 0
+            for size in sizes:
+                requests.append(list(range(first, first + size)))
+                first += size
+            tasks = [asyncio.create_task(submit(batcher, *numbers)) for numbers in requests]
+            await asyncio.sleep(0)
+            for index in cancelled & set(range(len(tasks))):
+                tasks[index].cancel()
+            answers = asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.sleep(0.002)
+            engine.gate.set()
+            kept = []
+            for index, (numbers, answer) in enumerate(zip(requests, await answers, strict=True)):
+                if index in cancelled:
+                    assert isinstance(answer, asyncio.CancelledError)
+                else:
+                    assert not isinstance(answer, BaseException)
+                    assert doubled(answer) == [2 * number for number in numbers]
+                    kept += numbers
+            await blocker
+            assert all(len(batch) <= max_batch for batch in engine.batches)
+            # First come, first served, each once, and nothing that was cancelled.
+            assert [number for batch in engine.batches[1:] for number in batch] == kept
+            # Greedy: every batch but the last is full, for all were queued while the engine was busy.
+            assert all(len(batch) == max_batch for batch in engine.batches[1:-1])
+            assert batcher.depth == 0
+
+    asyncio.run(scenario())
+
+
+def test_an_idle_engine_takes_a_single_input_at_once() -> None:
+    async def scenario() -> None:
+        engine = Engine()
+        async with batcher_of(engine) as batcher:
+            assert doubled(await submit(batcher, 21)) == [42]
+        assert engine.batches == [[21]]
+
+    asyncio.run(scenario())
+
+
+def test_the_queue_is_bounded_and_its_places_come_back() -> None:
+    async def scenario() -> None:
+        engine = Engine()
+        async with batcher_of(engine, capacity=3) as batcher:
+            with batcher.admit(2):
+                assert batcher.depth == 2
+                with pytest.raises(QueueFull) as full:
+                    batcher.admit(2)
+                assert full.value.retry_after >= 1
+            assert batcher.depth == 0
+            engine.gate.clear()
+            first = asyncio.create_task(submit(batcher, 0))
+            await until(lambda: engine.batches == [[0]])
+            # What the engine works on holds no place any more.
+            tasks = [asyncio.create_task(submit(batcher, number)) for number in (1, 2, 3)]
+            await asyncio.sleep(0)
+            with pytest.raises(QueueFull):
+                batcher.admit(1)
+            tasks[1].cancel()
+            await asyncio.sleep(0.001)
+            assert batcher.depth == 2
+            engine.gate.set()
+            await asyncio.gather(first, *tasks, return_exceptions=True)
+            assert engine.batches == [[0], [1, 3]]
+
+    asyncio.run(scenario())
+
+
+def test_an_expired_input_is_dropped_before_it_reaches_the_engine() -> None:
+    async def scenario() -> None:
+        engine = Engine()
+        async with batcher_of(engine) as batcher:
+            engine.gate.clear()
+            first = asyncio.create_task(submit(batcher, 0))
+            await until(lambda: engine.batches == [[0]])
+            late = asyncio.create_task(submit(batcher, 1, deadline=time.monotonic()))
+            fine = asyncio.create_task(submit(batcher, 2, deadline=time.monotonic() + 60))
+            await asyncio.sleep(0.01)
+            engine.gate.set()
+            assert isinstance((await late)[0], Expired)
+            assert doubled(await fine) == [4]
+            await first
+        assert engine.batches == [[0], [2]]
+
+    asyncio.run(scenario())
+
+
+def test_a_failure_of_the_engine_costs_only_its_batch() -> None:
+    async def scenario() -> None:
+        engine = Engine()
+        async with batcher_of(engine) as batcher:
+            (outcome,) = await submit(batcher, -1)
+            assert isinstance(outcome, Failure)
+            assert outcome.reason == "ArithmeticError: a negative input"
+            assert doubled(await submit(batcher, 5, 6)) == [10, 12]
+
+    asyncio.run(scenario())
+
+
+def test_a_request_may_run_fewer_inputs_than_it_was_admitted_for_but_not_more() -> None:
+    async def scenario() -> None:
+        engine = Engine()
+        async with batcher_of(engine) as batcher:
+            with batcher.admit(3) as places:
+                assert doubled(await places.run([np.array(1)])) == [2]
+            with batcher.admit(1) as places:
+                with pytest.raises(ValueError, match="2 items for 1 places"):
+                    await places.run([np.array(1), np.array(2)])
+                assert await places.run([]) == []
+            assert batcher.depth == 0
+
+    asyncio.run(scenario())
+
+
+def test_closing_finishes_what_is_queued() -> None:
+    async def scenario() -> None:
+        engine = Engine()
+        async with batcher_of(engine) as batcher:
+            engine.gate.clear()
+            tasks = [asyncio.create_task(submit(batcher, number)) for number in range(10)]
+            await asyncio.sleep(0.01)
+            closing = asyncio.create_task(asyncio.to_thread(batcher.close))
+            await asyncio.sleep(0.01)
+            engine.gate.set()
+            answers: list[Any] = await asyncio.gather(*tasks)
+            assert [doubled(answer) for answer in answers] == [[2 * number] for number in range(10)]
+            await closing
+
+    asyncio.run(scenario())
+
+
+def test_the_observer_sees_each_batch() -> None:
+    class Observer:
+        def __init__(self) -> None:
+            self.seen: list[tuple[int, int]] = []
+
+        def batch(self, size: int, waited: Sequence[float], seconds: float) -> None:
+            assert all(wait >= 0 for wait in waited)
+            assert seconds >= 0
+            self.seen.append((size, len(waited)))
+
+    async def scenario() -> None:
+        engine, observer = Engine(), Observer()
+        batcher = Batcher(
+            "test", engine.run, capacity=10, max_batch=4, loop=asyncio.get_running_loop(), observer=observer
+        )
+        await submit(batcher, 1, 2, 3)
+        await asyncio.to_thread(batcher.close)
+        assert observer.seen == [(3, 3)]
+
+    asyncio.run(scenario())

@@ -1,0 +1,104 @@
+"""Settings: flags over environment over file over defaults, and nothing wrong accepted silently."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from service import Settings, SettingsError, load_settings
+from service.arguments import parse_arguments
+from service.settings import env_name, flag_name, unknown_variables
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("OOD_"):
+            monkeypatch.delenv(name)
+
+
+def test_a_flag_beats_the_environment_which_beats_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text("port: 1\nmax_batch: 2\nalpha: 0.2\n")
+    monkeypatch.setenv("OOD_PORT", "3")
+    monkeypatch.setenv("OOD_MAX_BATCH", "4")
+    flags, path = parse_arguments(["--port", "5", "--settings", str(file)])
+    settings = load_settings(flags, path)
+    assert (settings.port, settings.max_batch, settings.alpha, settings.host) == (5, 4, 0.2, "127.0.0.1")
+    assert type(settings) is Settings
+
+
+def test_the_file_may_be_toml_and_named_by_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text('log_format = "json"\naccess_log = false\n')
+    monkeypatch.setenv("OOD_SETTINGS", str(file))
+    settings = load_settings()
+    assert (settings.log_format, settings.access_log) == ("json", False)
+
+
+def test_every_setting_has_a_flag_and_is_explained_by_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        parse_arguments(["--help"])
+    assert end.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for name, field in Settings.model_fields.items():
+        assert flag_name(name) in text
+        assert env_name(name) in text
+        assert str(field.description) in text
+        assert f"[default {'none' if field.default is None else field.default}; env {env_name(name)}]" in text
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"port": "http"}, "OOD_PORT = 'http'"),
+        ({"port": "70000"}, "OOD_PORT = '70000'"),
+        ({"alpha": "1"}, "OOD_ALPHA = '1'"),
+        ({"alpha": "nan"}, "OOD_ALPHA = 'nan'"),
+        ({"provider": "gpu"}, "OOD_PROVIDER = 'gpu'"),
+        ({"max_inputs": "9", "queue_size": "8"}, "OOD_MAX_INPUTS (9) is more than OOD_QUEUE_SIZE (8)"),
+        ({"workers": "4"}, "OOD_WORKERS: more than one worker process is not supported in this version"),
+        ({"reload": "true"}, "OOD_RELOAD: hot reload is not supported in this version"),
+        ({"api_keys_file": "keys"}, "OOD_API_KEYS_FILE: API keys are not supported in this version"),
+        ({"admin_keys_file": "keys"}, "OOD_ADMIN_KEYS_FILE: admin keys are not supported in this version"),
+        ({"models": "s3://bucket/models"}, "OOD_MODELS: repository URIs are not supported in this version"),
+    ],
+)
+def test_a_setting_that_cannot_be_honoured_is_refused_by_name(flags: dict[str, str], said: str) -> None:
+    with pytest.raises(SettingsError) as error:
+        load_settings(flags)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("a.yaml", "prot: 1", "there is no setting 'prot'. Did you mean 'port'?"),
+        ("a.yaml", "- port", "must be a mapping"),
+        ("a.yaml", "a: [", "cannot be read"),
+        ("a.toml", "port: 1", "cannot be read"),
+    ],
+)
+def test_a_wrong_settings_file_is_refused(tmp_path: Path, name: str, text: str, said: str) -> None:
+    file = tmp_path / name
+    file.write_text(text)
+    with pytest.raises(SettingsError, match=name) as error:
+        load_settings(file=file)
+    assert said in str(error.value)
+
+
+def test_a_missing_settings_file_is_refused_and_an_empty_one_taken(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="cannot be read"):
+        load_settings(file=tmp_path / "none.yaml")
+    (tmp_path / "empty.yaml").touch()
+    assert load_settings(file=tmp_path / "empty.yaml") == Settings()
+
+
+def test_an_empty_variable_is_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OOD_ALPHA", "")
+    assert load_settings().alpha is None
+
+
+def test_a_mistyped_variable_is_noticed() -> None:
+    environ = {"OOD_APLHA": "0.1", "OOD_SETTINGS": "x", "OOD_PORT": "1", "PATH": "/bin", "OOD_ZZZ": ""}
+    assert unknown_variables(environ) == {"OOD_APLHA": "OOD_ALPHA", "OOD_ZZZ": None}
