@@ -35,7 +35,7 @@ def service_version() -> str:
     try:
         return version("ood-scoring-service")
     except PackageNotFoundError:
-        return "unpackaged"
+        return "from source"
 
 
 def create_app(settings: Settings) -> FastAPI:

@@ -171,17 +171,16 @@ class Batcher:
         started = time.monotonic()
         try:
             outputs = self._run([entry.item for entry in batch])
-            outcomes: list[Outcome] = [Row(outputs, index) for index in range(size)]
+            seconds = time.monotonic() - started
+            if self._observer is not None:
+                self._observer.batch(size, [started - entry.since for entry in batch], seconds)
         except Exception as error:
             log.exception("the engine failed on a batch", size=size)
             return [Failure(f"{type(error).__name__}: {error}")] * size
-        seconds = time.monotonic() - started
         # A slow average: Retry-After should not jump with one odd batch.
         share = seconds / size
         self._seconds_per_input += (share - self._seconds_per_input) * (0.1 if self._seconds_per_input else 1.0)
-        if self._observer is not None:
-            self._observer.batch(size, [started - entry.since for entry in batch], seconds)
-        return outcomes
+        return [Row(outputs, index) for index in range(size)]
 
     def _post(self, entries: list[_Entry], outcomes: Sequence[Outcome]) -> None:
         # One wake-up of the event loop per batch, however many requests are in it.

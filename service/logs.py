@@ -42,6 +42,8 @@ def configure_logs(settings: Settings) -> None:
     root.setLevel(_level(settings))
     # uvicorn announces its own start and stop at info; the banner and our lines already say so.
     logging.getLogger("uvicorn").setLevel(max(_level(settings), logging.WARNING))
+    # It warns of every malformed body, which is the client's to know and not the operator's.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 
 def _level(settings: Settings) -> int:

@@ -62,7 +62,7 @@ class RequestContext:
         finally:
             self._lifecycle.in_flight -= accepted
             seconds = time.perf_counter() - started
-            route = getattr(scope.get("route"), "path", "unmatched")
+            route = getattr(scope.get("route"), "path", "other")
             # Without a status nobody was answered: the client hung up, or the grace period ended.
             self._metrics.http(route, scope["method"], status or 499, seconds)
             self._log(scope, route, status or 499, seconds)

@@ -1,5 +1,6 @@
 """How the scoring routes look in the OpenAPI document, with examples that work as they stand."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI
@@ -7,6 +8,7 @@ from fastapi.openapi.utils import get_openapi
 
 from service.examples import sample_for
 from service.parsing import FORM_TYPE, IMAGE_TYPES, JSON_TYPE
+from service.problems import PROBLEM_JSON
 from service.repository import Repository
 from service.schemas import ProblemAnswer, ScoreResponse
 
@@ -53,7 +55,6 @@ def score_operation(which: str, *, version: bool = False) -> dict[str, Any]:
         _query("scores", {"type": "string"}, "Score names, comma-separated, or `all`."),
         _query("timeout_ms", _TIMEOUT, "Deadline; at most the service's own."),
     ]
-    problem = {"model": ProblemAnswer, "content": {"application/problem+json": {}}}
     return {
         "name": f"score_{which.replace(' ', '_')}",
         "operation_id": f"score_{which.replace(' ', '_')}",
@@ -61,10 +62,20 @@ def score_operation(which: str, *, version: bool = False) -> dict[str, Any]:
         "tags": ["scoring"],
         "responses": {
             200: {"model": ScoreResponse, "description": "A result for each input, in their order."},
-            **{status: {**problem, "description": text} for status, text in _PROBLEMS.items()},
+            **problem_responses(_PROBLEMS),
         },
         "openapi_extra": {"parameters": parameters, "requestBody": {"required": True, "content": _bodies()}},
     }
+
+
+def problem_responses(descriptions: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
+    """The errors of a route, for `APIRoute(responses=...)`, under the media type that they really have."""
+    content = {PROBLEM_JSON: {"schema": ProblemAnswer.model_json_schema()}}
+    responses: dict[int | str, dict[str, Any]] = {
+        status: {"description": text, "content": content} for status, text in descriptions.items()
+    }
+    # Without a default FastAPI would add its own validation error, which nobody here ever gets.
+    return responses | {"default": {"description": "Any other error.", "content": content}}
 
 
 def document(app: FastAPI, repository: Repository) -> dict[str, Any]:

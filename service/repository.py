@@ -79,11 +79,14 @@ class Repository:
             except Exception as error:
                 log.exception("a bundle could not be loaded", bundle=str(path))
                 self._refuse(path, f"{type(error).__name__}: {error}")
+        models: dict[str, dict[str, Model]] = {}
         for model in sorted(found, key=lambda model: int(model.version)):
-            self._models.setdefault(model.name, {})[model.version] = model
+            models.setdefault(model.name, {})[model.version] = model
             log.info("model loaded", model=model.name, version=model.version, provider=model.provider)
-        if not self._models:
+        if not models:
             raise RepositoryError(self._nothing())
+        # In one step: requests read it on another thread.
+        self._models = models
 
     def close(self) -> None:
         """Close every model; blocks until their engines have finished."""

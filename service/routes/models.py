@@ -1,13 +1,12 @@
 """`GET /v1/models...`: what is served, what was refused, and where each model comes from."""
 
-from typing import Any
-
 from fastapi.routing import APIRoute
 
 from service.lifecycle import Lifecycle
 from service.model import Model
+from service.openapi import problem_responses
 from service.repository import Repository
-from service.schemas import CalibrationAnswer, ModelDetail, ModelList, ModelSummary, ProblemAnswer, RefusedBundle
+from service.schemas import CalibrationAnswer, ModelDetail, ModelList, ModelSummary, RefusedBundle
 
 
 def routes(repository: Repository, lifecycle: Lifecycle) -> list[APIRoute]:
@@ -15,6 +14,7 @@ def routes(repository: Repository, lifecycle: Lifecycle) -> list[APIRoute]:
 
     async def list_models() -> ModelList:
         """Every model that is served, and every bundle that was refused with its reason."""
+        lifecycle.require_loaded()
         return ModelList(
             models=[_summary(repository, repository.get(name)) for name in repository.names],
             refused=[RefusedBundle(path=refused.path, reason=refused.reason) for refused in repository.refused],
@@ -30,11 +30,15 @@ def routes(repository: Repository, lifecycle: Lifecycle) -> list[APIRoute]:
         lifecycle.require_loaded()
         return _detail(repository, repository.get(model, version))
 
-    unknown: dict[int | str, dict[str, Any]] = {
-        404: {"model": ProblemAnswer, "description": "Unknown model or version."}
-    }
+    unknown = problem_responses({404: "Unknown model or version.", 503: "Starting."})
     return [
-        APIRoute("/v1/models", list_models, tags=["models"], response_model=ModelList),
+        APIRoute(
+            "/v1/models",
+            list_models,
+            tags=["models"],
+            response_model=ModelList,
+            responses=problem_responses({503: "Starting."}),
+        ),
         APIRoute("/v1/models/{model}", get_model, tags=["models"], response_model=ModelDetail, responses=unknown),
         APIRoute(
             "/v1/models/{model}/versions/{version}",

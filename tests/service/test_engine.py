@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from bundle import Bundle, decode_image, load_bundle
+from bundle import Bundle, decode_image, load_bundle, seal_bundle
 from service.engine import Engine, EngineError
 from service.external_data import external_files
 from service.providers import CPU, CUDA, Provider, ProviderUnavailable, choose_provider
@@ -99,6 +99,23 @@ def test_weights_outside_of_the_bundles_files_are_refused(changed: Callable[...,
     bundle = changed(edit)
     with pytest.raises(EngineError, match="which the manifest does not list"):
         Engine(bundle, PROVIDER, threads=1)
+
+
+def test_weights_in_a_file_of_the_bundle_are_read(tiny_bundle: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_bundle, tmp_path / "1"))
+    fields = load_bundle(folder).manifest.model_dump(exclude={"files"})
+    onnx.save(
+        onnx.load(folder / "model.onnx"),
+        folder / "model.onnx",
+        save_as_external_data=True,
+        location="model.data",
+        size_threshold=60,
+    )
+    seal_bundle(folder, fields)
+    engine = Engine(load_bundle(folder), PROVIDER, threads=1)
+    original = Engine(load_bundle(tiny_bundle), PROVIDER, threads=1)
+    images = list(tiny_images(3))
+    assert (engine.run(images)["msp"] == original.run(images)["msp"]).all()
 
 
 def test_external_weights_are_found_wherever_a_graph_can_hold_them() -> None:

@@ -87,7 +87,7 @@ def test_label_values_are_bounded(repository: Path, serve: Serve) -> None:
         live.client.request("PROPFIND", "/")
         text = live.client.get("/metrics").text
         assert "secret" not in text.lower()
-        assert 'route="unmatched"' in text
+        assert 'route="other"' in text
         assert 'method="other"' in text
 
 
@@ -111,6 +111,7 @@ def test_the_openapi_document_describes_answers_and_problems(live: Live) -> None
     assert set(operation["responses"]) >= {"200", "400", "404", "413", "415", "422", "503", "504"}
     assert operation["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].endswith("/ScoreResponse")
     assert {each["name"] for each in operation["parameters"]} == {"model", "alpha", "threshold", "scores", "timeout_ms"}
+    assert set(operation["responses"]["422"]["content"]) == {"application/problem+json"}
     assert {"image/png", "multipart/form-data", "application/json"} <= set(operation["requestBody"]["content"])
     assert live.client.get("/docs").status_code == 200
 
