@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from training.progress import console
+from training.run import Run
 
 app = typer.Typer(
     help=(
@@ -55,7 +56,7 @@ def calibrate(run: RunArgument, data: DataOption = None) -> None:
     """Score the held-out in-distribution split with every stage of RUN."""
     from training import steps
 
-    steps.calibrate(steps.open_run(run), steps.locations(data))
+    steps.calibrate(Run.open(run), steps.locations(data))
 
 
 @app.command()
@@ -63,7 +64,7 @@ def evaluate(run: RunArgument, data: DataOption = None) -> None:
     """Measure every stage of RUN on every out-of-distribution set: report.json, report.md and plots."""
     from training import steps
 
-    steps.evaluate(steps.open_run(run), steps.locations(data))
+    steps.evaluate(Run.open(run), steps.locations(data))
 
 
 @app.command()
@@ -73,7 +74,7 @@ def export(
     """Write RUN's exported stage as a bundle, refused unless ONNX Runtime scores real inputs as torch does."""
     from training import steps
 
-    path = steps.export(steps.open_run(run), steps.locations(data), models, overwrite=overwrite)
+    path = steps.export(Run.open(run), steps.locations(data), models, overwrite=overwrite)
     console.print(f"bundle: {path}")
 
 
@@ -116,7 +117,9 @@ def inspect(bundle: Annotated[Path, typer.Argument(help="Bundle directory.", sho
     ]
     if manifest.training is not None:
         made = manifest.training
-        rows.append(("trained", f"{made.objective}, {made.seconds / 60:.0f} min on {made.hardware}, recipe {made.recipe}"))
+        rows.append(
+            ("trained", f"{made.objective}, {made.seconds / 60:.0f} min on {made.hardware}, recipe {made.recipe}")
+        )
     if manifest.evaluation is not None:
         rows.append(("error", f"{manifest.evaluation.error_percent}%"))
     for name, value in rows:
@@ -142,5 +145,7 @@ def main() -> None:
         console.print(f"[bold red]error[/] {error}", highlight=False)
         sys.exit(1)
     except OSError as error:
-        console.print(f"[bold red]error[/] {error}. Checkpoints so far are kept; continue with --resume", highlight=False)
+        console.print(
+            f"[bold red]error[/] {error}. Checkpoints so far are kept; continue with --resume", highlight=False
+        )
         sys.exit(1)

@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar, Timer, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from rich.console import Console
+from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from training.classifier import ImageClassifier, build_classifier
 from training.data import ImageArray, Images, paired_batches
@@ -73,7 +74,7 @@ def _fit_stage(run: Run, name: str, inside: Images, outside: Images | None, anno
     _quiet_lightning()
     classifier = _start(run, stage, inside)
     if recipe.trainer.channels_last:
-        classifier = classifier.to(memory_format=torch.channels_last)
+        convert_conv2d_weight_memory_format(classifier, torch.channels_last)
     task = ClassifierTask(classifier, objective, stage, seed=recipe.seed, compiled=recipe.trainer.compile)
     timer = Timer()
     trainer = _trainer(recipe.trainer, stage, run.stage_path(name), timer)

@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from training.data import Batch, PadCropFlip
+from training.data import Augmentation, Batch
 from training.errors import DivergedError
 from training.objectives import Objective
 from training.recipe import Stage
@@ -28,7 +28,7 @@ class ClassifierTask(lightning.LightningModule):
         self._objective = objective
         self._stage = stage
         self._seed = seed
-        self._augment = PadCropFlip(stage.augmentation.pad, flip=stage.augmentation.flip)
+        self._augment = Augmentation(**stage.augmentation.model_dump())
         self.last_loss = math.nan
 
     def on_train_epoch_start(self) -> None:

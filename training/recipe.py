@@ -56,11 +56,12 @@ class Outliers(_Section):
     duplicates: Literal["refuse", "remove"] = "refuse"
 
 
-class Augmentation(_Section):
-    """Random translation by padding and cropping, and random mirroring."""
+class AugmentationPlan(_Section):
+    """Random translation by padding and cropping, random mirroring, cutout; see `training.data.Augmentation`."""
 
     pad: int = Field(default=4, ge=0)
     flip: bool = True
+    cutout: int = Field(default=0, ge=0)
 
 
 class Stage(_Section):
@@ -75,7 +76,7 @@ class Stage(_Section):
     warmup: float = Field(default=0.0, ge=0, lt=1)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=5e-4, ge=0)
-    augmentation: Augmentation = Augmentation()
+    augmentation: AugmentationPlan = AugmentationPlan()
 
 
 class Trainer(_Section):
@@ -145,8 +146,16 @@ class Recipe(_Section):
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read and validate a recipe file; `overrides` are `key.path=value`, the value read as YAML.
 
+    A recipe that `extends` another file (a path relative to its own) starts from that one's keys.
     Raises RecipeError naming the file and the key.
     """
+    raw = _read(path)
+    for override in overrides:
+        _apply(raw, override)
+    return parse_recipe(raw, str(path))
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -155,9 +164,22 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(str(path), f"is not valid YAML: {error}", "Correct the file") from error
     if not isinstance(raw, dict):
         raise RecipeError(str(path), "is not a mapping of keys to values", "See training/recipes for examples")
-    for override in overrides:
-        _apply(raw, override)
-    return parse_recipe(raw, str(path))
+    base = raw.pop("extends", None)
+    if base is None:
+        return raw
+    if not isinstance(base, str) or (path.parent / base).resolve() == path.resolve():
+        raise RecipeError(f"{path}: extends", f"{base!r} is no other recipe file", "Give a path relative to this file")
+    return _merge(_read(path.parent / base), raw)
+
+
+def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`base` with `changes` laid over it, section by section; a named component is replaced as a whole."""
+    merged = dict(base)
+    for key, value in changes.items():
+        below = merged.get(key)
+        is_section = isinstance(below, dict) and isinstance(value, dict) and "name" not in value
+        merged[key] = _merge(below or {}, value) if is_section else value
+    return merged
 
 
 def parse_recipe(raw: dict[str, Any], origin: str) -> Recipe:

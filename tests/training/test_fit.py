@@ -110,12 +110,14 @@ class InterruptedImages:
 
 def test_a_run_of_another_recipe_is_not_overwritten_by_accident(tmp_path: Path) -> None:
     start(tmp_path / "run")
-    with pytest.raises(RunError, match="different recipe.*--overwrite"):
+    with pytest.raises(RunError, match=r"different recipe.*--overwrite"):
         start(tmp_path / "run", seed=2)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_with_a_remedy(tmp_path: Path, data: TrainingData) -> None:
-    stages = {"baseline": {"objective": {"name": "cross_entropy"}, "epochs": 3, "batch_size": 16, "learning_rate": 1e30}}
+    stages = {
+        "baseline": {"objective": {"name": "cross_entropy"}, "epochs": 3, "batch_size": 16, "learning_rate": 1e30}
+    }
     run = start(tmp_path / "run", stages=stages, export={"stage": "baseline"})
     with pytest.raises(DivergedError, match="learning_rate"):
         run_fit(run, data)

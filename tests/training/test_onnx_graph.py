@@ -19,7 +19,11 @@ from training.score_heads import SCORE_HEADS, ScoredClassifier
 from training.scoring import score_images
 
 SPEC = ImageInput(height=16, width=16, channels=3, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.25))
-OPTIONS = {"wide_resnet": {"depth": 10, "widen_factor": 1}, "small_conv": {"width": 8}, "whitened_conv": {"widths": [8, 8]}}
+OPTIONS = {
+    "wide_resnet": {"depth": 10, "widen_factor": 1},
+    "small_conv": {"width": 8},
+    "whitened_conv": {"widths": [8, 8]},
+}
 IMAGES = StoredImages(stripes(37, seed=1)[0])
 
 

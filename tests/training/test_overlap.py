@@ -16,7 +16,9 @@ def images(x: NDArray[np.uint8]) -> Images:
 def pictures(n: int, seed: int) -> NDArray[np.uint8]:
     """Smooth random pictures `[n, 32, 32, 3]`, as photographs are."""
     coarse = np.random.default_rng(seed).integers(0, 256, (n, 5, 5, 3), dtype=np.uint8)
-    return np.stack([np.asarray(Image.fromarray(picture).resize((32, 32), Image.Resampling.BICUBIC)) for picture in coarse])
+    return np.stack(
+        [np.asarray(Image.fromarray(picture).resize((32, 32), Image.Resampling.BICUBIC)) for picture in coarse]
+    )
 
 
 def reencoded(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:

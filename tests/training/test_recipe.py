@@ -69,3 +69,19 @@ def test_a_file_that_is_no_recipe_is_refused_by_name(tmp_path: Path, text: str) 
 def test_an_absent_file_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"absent\.yaml"):
         load_recipe(tmp_path / "absent.yaml")
+
+
+def test_a_recipe_that_extends_another_changes_only_what_it_names(recipe_file: Path) -> None:
+    path = recipe_file.with_name("more.yaml")
+    changes = {"extends": recipe_file.name, "architecture": {"name": "wide_resnet"}, "stages": {"oe": {"epochs": 9}}}
+    path.write_text(yaml.safe_dump(changes), encoding="utf-8")
+    base, recipe = load_recipe(recipe_file), load_recipe(path)
+    assert recipe.stages["oe"] == base.stages["oe"].model_copy(update={"epochs": 9})
+    assert recipe.stages["baseline"] == base.stages["baseline"]
+    assert recipe.architecture.options == {}
+
+
+def test_a_recipe_that_extends_itself_is_refused(recipe_file: Path) -> None:
+    recipe_file.write_text(f"extends: {recipe_file.name}", encoding="utf-8")
+    with pytest.raises(RecipeError, match="extends"):
+        load_recipe(recipe_file)

@@ -1,8 +1,8 @@
 """A plain convolutional network that learns fast on small images, after Jordan 2024 (arXiv:2404.00498, section 3).
 
-Its first layer is fixed: 2x2 patches of the training images, whitened. Three blocks of two 3x3 convolutions follow, each
-with one max pooling, every convolution starting as the identity on the channels it is given. On a CPU it reaches a given
-accuracy in a fraction of the time that a wide residual network takes.
+Its first layer is fixed: 2x2 patches of the training images, whitened. Three blocks of two 3x3 convolutions follow,
+each with one max pooling, every convolution starting as the identity on the channels it is given. On a CPU it reaches
+a given accuracy in a fraction of the time that a wide residual network takes.
 """
 
 from itertools import pairwise

@@ -1,20 +1,21 @@
 """Data: sources become uint8 image arrays; arrays become paired in-distribution and outlier batches."""
 
 from training.data.assembly import TrainingData, load_test_images, load_training_data
-from training.data.augmentation import PadCropFlip
+from training.data.augmentation import Augmentation
 from training.data.images import ImageArray, Images, StoredImages
-from training.data.loading import DataLocations, load_images
+from training.data.loading import DataLocations, Progress, load_images
 from training.data.overlap import Overlap, find_overlap
 from training.data.pairing import Batch, paired_batches
 from training.data.splits import hold_out
 
 __all__ = [
+    "Augmentation",
     "Batch",
     "DataLocations",
     "ImageArray",
     "Images",
     "Overlap",
-    "PadCropFlip",
+    "Progress",
     "StoredImages",
     "TrainingData",
     "find_overlap",

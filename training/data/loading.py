@@ -1,4 +1,4 @@
-"""Loading: a recipe's source becomes uint8 images, decoded once into a cache, or on demand if that would be too large."""
+"""Loading: a recipe's source becomes uint8 images, decoded once into a cache, or on demand if that is too large."""
 
 import hashlib
 import json

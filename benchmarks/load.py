@@ -1,0 +1,88 @@
+"""The load generator, `python -m benchmarks.load HOST PORT PATH FILE CONCURRENCY SECONDS`.
+
+Closed loop: each connection sends its next request when it has its answer. It speaks just enough HTTP/1.1 for that, on
+uvloop, because it shares the cores with what it measures and every microsecond it takes would be missing there.
+"""
+
+import asyncio
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import uvloop
+
+
+class Connection(asyncio.Protocol):
+    """One keep-alive connection in a closed loop."""
+
+    def __init__(self, request: bytes, until: float, finished: asyncio.Future[None]) -> None:
+        self.latencies: list[float] = []
+        self.errors = 0
+        self._request = request
+        self._until = until
+        self._finished = finished
+        self._buffer = bytearray()
+        self._sent = 0.0
+        self._transport: asyncio.WriteTransport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)
+        self._transport = transport
+        self._send()
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        end = self._buffer.find(b"\r\n\r\n")
+        if end < 0:
+            return
+        head = bytes(self._buffer[:end]).lower()
+        length = int(head.split(b"content-length:", 1)[1].split(b"\r\n", 1)[0])
+        if len(self._buffer) < end + 4 + length:
+            return
+        self.latencies.append(time.perf_counter() - self._sent)
+        self.errors += b" 200 " not in head[:20]
+        self._buffer.clear()
+        self._send()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self._finished.done():
+            self.errors += exc is not None or time.perf_counter() < self._until
+            self._finished.set_result(None)
+
+    def _send(self) -> None:
+        self._sent = time.perf_counter()
+        if self._sent >= self._until:
+            self._transport.close()
+        else:
+            self._transport.write(self._request)
+
+
+async def generate(host: str, port: int, path: str, body: bytes, concurrency: int, seconds: float) -> dict[str, float]:
+    """Throughput, latency percentiles and errors of a closed loop of `concurrency` connections."""
+    head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: image/png\r\nContent-Length: {len(body)}\r\n\r\n"
+    loop = asyncio.get_running_loop()
+    start = time.perf_counter()
+    ends = [loop.create_future() for _ in range(concurrency)]
+    made = await asyncio.gather(
+        *(
+            loop.create_connection(lambda end=end: Connection(head.encode() + body, start + seconds, end), host, port)
+            for end in ends
+        )
+    )
+    await asyncio.gather(*ends)
+    elapsed = time.perf_counter() - start
+    taken = np.concatenate([np.asarray(connection.latencies) for _, connection in made])
+    return {
+        "requests_per_second": len(taken) / elapsed,
+        "p50": float(np.quantile(taken, 0.5)),
+        "p99": float(np.quantile(taken, 0.99)),
+        "errors": sum(connection.errors for _, connection in made),
+    }
+
+
+if __name__ == "__main__":
+    _, host, port, path, file, concurrency, seconds = sys.argv
+    body = Path(file).read_bytes()
+    print(json.dumps(uvloop.run(generate(host, int(port), path, body, int(concurrency), float(seconds)))))

@@ -1,0 +1,55 @@
+"""The networks that are measured: real bundles, with random weights where only their speed counts."""
+
+import shutil
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from bundle import Calibration, CalibrationSpec, ImageInput, ScoreOutput, save_calibrations, seal_bundle
+from training.architectures import SmallConvNet, WhitenedConvNet, WideResNet
+from training.calibrate import anomalies
+from training.classifier import ImageClassifier
+from training.data import StoredImages
+from training.onnx_graph import run_graph, write_graph
+from training.score_heads import SCORE_HEADS, ScoredClassifier
+
+NETWORKS: Mapping[str, Callable[[], nn.Module]] = {
+    "wrn-40-2": lambda: WideResNet(num_classes=10, depth=40, widen_factor=2),
+    "whitened-conv": lambda: WhitenedConvNet(num_classes=10, widths=(64, 192, 352)),
+    "tiny": lambda: SmallConvNet(num_classes=10, channels=3, width=4),
+}
+SPEC = ImageInput(height=32, width=32, channels=3, mean=(0.5,) * 3, std=(0.25,) * 3)
+
+
+def make_bundle(name: str, repository: Path) -> Path:
+    """A bundle of the network `name` with random weights in `repository`; the folder of its version."""
+    path = repository / name / "1"
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+    torch.manual_seed(0)
+    model = ScoredClassifier(ImageClassifier(NETWORKS[name](), SPEC).eval(), tuple(SCORE_HEADS))
+    write_graph(model, (SPEC.height, SPEC.width, SPEC.channels), path / "model.onnx")
+    noise = np.random.default_rng(0).integers(0, 256, (200, 32, 32, 3), dtype=np.uint8)
+    scores = anomalies(run_graph(path / "model.onnx", StoredImages(noise)), model.scores)
+    save_calibrations(path / "calibration.npz", {key: Calibration.from_scores(value) for key, value in scores.items()})
+    seal_bundle(
+        path,
+        {
+            "name": name,
+            "version": "1",
+            "description": "Random weights: for measuring speed only.",
+            "modality": "image",
+            "task": "classification",
+            "input": SPEC,
+            "labels": [f"class {i}" for i in range(10)],
+            "scores": [ScoreOutput(name=score, output=score) for score in model.scores],
+            "default_score": "msp",
+            "calibration": CalibrationSpec(file="calibration.npz", n=200, source="random noise", alpha=0.05),
+            "created": datetime.now(UTC),
+        },
+    )
+    return path

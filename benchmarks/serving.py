@@ -1,0 +1,101 @@
+"""Serving: the service over HTTP beside ONNX Runtime alone, same model, same cores, interleaved in one run."""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.models import NETWORKS, make_bundle
+from benchmarks.results import report
+
+PORT = 8765
+CONCURRENCY = 32
+
+
+def measure(rounds: int, seconds: float, model: str) -> None:
+    """Print and keep the share of the ceiling at concurrency 32 and the latency added at concurrency 1."""
+    if model not in NETWORKS:
+        raise SystemExit(f"unknown model {model}: choose among {', '.join(NETWORKS)}")
+    with tempfile.TemporaryDirectory() as folder:
+        repository = Path(folder)
+        graph = make_bundle(model, repository) / "model.onnx"
+        picture = repository / "image.png"
+        Image.fromarray(np.random.default_rng(1).integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(picture)
+        path = f"/v1/models/{model}/score"
+        with service(repository):
+            load(path, picture, CONCURRENCY, 2)
+            taken = [one_round(graph, path, picture, seconds) for _ in range(rounds)]
+    middle = {key: median(figures[key] for figures in taken) for key in taken[0]}
+    report(f"serving-{model}", {"rounds": rounds, **middle}, ("onnxruntime", "fastapi", "uvicorn", "numpy", "pillow"))
+    if middle["errors"]:
+        raise SystemExit("the service answered with errors: the figures do not count")
+
+
+def one_round(graph: Path, path: str, picture: Path, seconds: float) -> dict[str, float]:
+    """Ceiling, loaded service and lone requests, one after the other."""
+    ceiling = run("benchmarks.ceiling", str(graph), str(seconds))
+    loaded = load(path, picture, CONCURRENCY, seconds)
+    lone = load(path, picture, 1, seconds / 2)
+    best = max(ceiling["images_per_second"].values())
+    return {
+        "onnx runtime alone, images/s": best,
+        "service at 32, images/s": loaded["requests_per_second"],
+        "share of the ceiling": loaded["requests_per_second"] / best,
+        "service at 32, p50 ms": 1e3 * loaded["p50"],
+        "service at 32, p99 ms": 1e3 * loaded["p99"],
+        "bare session.run, p50 ms": 1e3 * ceiling["median_seconds"],
+        "service at 1, p50 ms": 1e3 * lone["p50"],
+        "added at 1, p50 ms": 1e3 * (lone["p50"] - ceiling["median_seconds"]),
+        "errors": loaded["errors"] + lone["errors"],
+    }
+
+
+def load(path: str, picture: Path, concurrency: int, seconds: float) -> dict[str, Any]:
+    """One run of the load generator in a process of its own."""
+    return run("benchmarks.load", "127.0.0.1", str(PORT), path, str(picture), str(concurrency), str(seconds))
+
+
+def run(module: str, *arguments: str) -> dict[str, Any]:
+    """The JSON that a module prints."""
+    done = subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, text=True, check=True)
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+@contextmanager
+def service(repository: Path) -> Iterator[None]:
+    """A service process on `repository`, ready."""
+    command = [
+        sys.executable,
+        "-m",
+        "service",
+        "--models",
+        str(repository),
+        "--port",
+        str(PORT),
+        "--log-level",
+        "warning",
+    ]
+    with subprocess.Popen(command) as process:
+        try:
+            for _ in range(300):
+                try:
+                    urllib.request.urlopen(f"http://127.0.0.1:{PORT}/readyz", timeout=1).close()
+                    break
+                except OSError:
+                    if process.poll() is not None:
+                        raise SystemExit("the service did not start") from None
+                    time.sleep(0.1)
+            yield
+        finally:
+            process.terminate()
