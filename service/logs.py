@@ -9,6 +9,9 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 from service.settings import Settings
 
+# Local variables stay out of the logs: they hold what clients sent.
+_TRACEBACKS = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
+
 
 def configure_logs(settings: Settings) -> None:
     """Send every log line to stderr, as coloured text or as one JSON object per line."""
@@ -26,9 +29,11 @@ def configure_logs(settings: Settings) -> None:
         cache_logger_on_first_use=True,
     )
     render: list[Processor] = (
-        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(serializer=_to_json)]
+        [_TRACEBACKS, structlog.processors.JSONRenderer(serializer=_to_json)]
         if settings.log_format == "json"
-        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        else [
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+        ]
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(

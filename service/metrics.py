@@ -1,4 +1,4 @@
-"""The Prometheus metrics of API.md, in one registry per application."""
+"""The Prometheus metrics, in one registry per application."""
 
 import math
 from collections.abc import Mapping, Sequence

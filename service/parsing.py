@@ -82,7 +82,7 @@ def choose_parser(content_type: str | None, encoding: str, modality: str, *, max
 
 
 def parse_json(body: bytes, *, max_inputs: int) -> Submission:
-    """The JSON body of API.md. Raises `MalformedBody`, `InvalidParameter` or `TooManyInputs`."""
+    """A JSON body, `{"inputs": [...], "alpha": ...}`. Raises `MalformedBody`, `InvalidParameter` or `TooManyInputs`."""
     try:
         # NaN is no JSON, but common encoders write it: taken here, it is refused under its parameter's name.
         content = from_json(body, allow_inf_nan=True)

@@ -35,7 +35,7 @@ class Scorer:
         return {name: _threshold(calibration, self.alpha) for name, calibration in self.calibrations.items()}
 
     def score(self, rows: Sequence[Row], options: Options) -> list[dict[str, Any] | InputError]:
-        """One result per row: API.md's `result` without `index` and `id`, or what is wrong with the row.
+        """One result per row, `service.schemas.Result` without `index` and `id`, or what is wrong with the row.
 
         A result is an error where a score or the prediction is not a number: NaN never reaches a client.
         """

@@ -1,5 +1,6 @@
 """The process: uvicorn around the application, with a drain that answers everything it accepted."""
 
+import contextlib
 import math
 import signal
 import time
@@ -75,7 +76,9 @@ class Server(uvicorn.Server):
             self.should_exit = True
         elif self._lifecycle.phase is Phase.READY and not self._announced:
             self._announced = True
-            print(banner(self._repository, self._address(), self._app.version), flush=True)
+            # A closed pipe or an ASCII terminal is no reason not to serve.
+            with contextlib.suppress(OSError, UnicodeError):
+                print(banner(self._repository, self._address(), self._app.version), flush=True)
         elif self._lifecycle.phase is Phase.DRAINING:
             if self._signal is not None:
                 log.info("draining", signal=self._signal.name, in_flight=self._lifecycle.in_flight)

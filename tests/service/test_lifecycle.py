@@ -1,0 +1,54 @@
+"""Starting and draining: when work is taken and when it is refused."""
+
+import asyncio
+from pathlib import Path
+
+import httpx
+import pytest
+
+from service.app import create_app
+from service.lifecycle import Lifecycle, Phase
+from service.problems import Draining, Starting
+from service.settings import Settings
+from tests.service.conftest import Serve
+from tests.service.pictures import picture
+
+
+def test_work_is_taken_only_between_start_and_drain() -> None:
+    life = Lifecycle()
+    with pytest.raises(Starting):
+        life.require_ready()
+    life.ready()
+    life.require_ready()
+    life.drain()
+    life.ready()
+    assert life.phase is Phase.DRAINING
+    life.require_loaded()
+    with pytest.raises(Draining):
+        life.require_ready()
+
+
+def test_while_the_models_load_the_service_answers_503(repository: Path) -> None:
+    async def scenario() -> tuple[httpx.Response, ...]:
+        app = create_app(Settings(models=str(repository)))
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as client:
+            return (
+                await client.get("/healthz"),
+                await client.get("/readyz"),
+                await client.post("/v1/models/tiny/score", content=picture()),
+            )
+
+    healthy, ready, scored = asyncio.run(scenario())
+    assert (healthy.status_code, ready.status_code, scored.status_code) == (200, 503, 503)
+    assert (scored.json()["type"], scored.headers["retry-after"]) == ("starting", "1")
+
+
+def test_a_draining_service_refuses_new_work_and_closes_connections(repository: Path, serve: Serve) -> None:
+    with serve(repository) as live:
+        live.app.state.lifecycle.drain()
+        answer = live.score(picture())
+        assert (answer.status_code, answer.json()["type"]) == (503, "draining")
+        assert answer.headers["retry-after"] == "1"
+        assert answer.headers["connection"] == "close"
+        assert live.client.get("/readyz").json() == {"status": "draining"}
+        assert live.client.get("/healthz").status_code == 200

@@ -1,0 +1,39 @@
+"""What people look at: the page, the OpenAPI document, the probes."""
+
+from tests.service.conftest import Live
+
+
+def test_every_example_of_the_openapi_document_works(live: Live) -> None:
+    document = live.client.get("/openapi.json").json()
+    tried = 0
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            content = operation.get("requestBody", {}).get("content", {})
+            named = {each["name"]: each["example"] for each in operation.get("parameters", []) if each["in"] == "path"}
+            for example in content.get("application/json", {}).get("examples", {}).values():
+                answer = live.client.post(path.format(**named), json=example["value"])
+                assert answer.status_code == 200, answer.text
+                assert answer.json()["errors"] == 0
+                tried += 1
+    assert tried == 6
+
+
+def test_the_openapi_document_describes_answers_and_problems(live: Live) -> None:
+    operation = live.client.get("/openapi.json").json()["paths"]["/v1/models/{model}/score"]["post"]
+    assert set(operation["responses"]) >= {"200", "400", "404", "413", "415", "422", "503", "504"}
+    assert operation["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].endswith("/ScoreResponse")
+    assert {each["name"] for each in operation["parameters"]} == {"model", "alpha", "threshold", "scores", "timeout_ms"}
+    assert set(operation["responses"]["422"]["content"]) == {"application/problem+json"}
+    assert {"image/png", "multipart/form-data", "application/json"} <= set(operation["requestBody"]["content"])
+    assert live.client.get("/docs").status_code == 200
+
+
+def test_the_page_links_models_docs_and_metrics(live: Live) -> None:
+    answer = live.client.get("/")
+    assert answer.headers["content-type"].startswith("text/html")
+    for link in ("/docs", "/metrics", "/v1/models", "/v1/models/tiny", "/openapi.json"):
+        assert f'href="{link}"' in answer.text
+
+
+def test_probes_answer(live: Live) -> None:
+    assert (live.client.get("/healthz").status_code, live.client.get("/readyz").status_code) == (200, 200)
