@@ -62,7 +62,7 @@ def test_a_compressed_body_is_415(live: Live) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{", b"[1]", b'"x"', b"null", b'{"inputs": ["\\ud800"]}', b"\xff", b"[" * 100_000, b'{"inputs": [1e]}'],
+    [b"", b"{", b"[1]", b'"x"', b"null", b'{"inputs": ["\\ud800"]}', b"\xff", b"[" * 1000, b'{"inputs": [1e]}'],
 )
 def test_json_that_is_none_is_400(live: Live, body: bytes) -> None:
     problem(live.score(content=body, headers=JSON), 400, "malformed-body")

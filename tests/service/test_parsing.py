@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import time
 
 import pytest
 from hypothesis import given
@@ -76,6 +77,29 @@ def test_surplus_parts_are_refused() -> None:
     part = b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\nx\r\n'
     with pytest.raises(TooManyInputs):
         parse_multipart(part * 3 + b"--b--\r\n", b"b", max_parts=2)
+
+
+@pytest.mark.parametrize(
+    "crowd", [b"{}," * 10_000, b"1," * 10_000, b"[" * 10_000, b'"x",' * 10_000, b'"\\",{",{},' * 9_999]
+)
+def test_a_crowd_of_json_values_is_refused_before_it_is_built(crowd: bytes) -> None:
+    with pytest.raises(TooManyInputs, match="Far more than 4"):
+        parse_json(b'{"inputs": [' + crowd + b"1]}", max_inputs=4)
+
+
+@pytest.mark.parametrize("text", [",{[" * 10_000, '",{[' * 10_000, '\\",{[' * 10_000])
+def test_marks_inside_of_a_text_are_no_crowd(text: str) -> None:
+    assert parse_json(json.dumps({"inputs": [text]}).encode(), max_inputs=4).inputs == [Input(Text(text))]
+
+
+@pytest.mark.parametrize(
+    "body", [b'"' + b'\\"' * 1_000_000 + b",{[" * 10_000, b'"' * 2_000_001 + b"," * 9_999, b'\\"' * 999_999]
+)
+def test_the_look_for_a_crowd_takes_linear_time(body: bytes) -> None:
+    started = time.process_time()
+    with pytest.raises(Problem):
+        parse_json(body, max_inputs=4)
+    assert time.process_time() - started < 5
 
 
 def test_a_text_model_takes_text_and_no_image() -> None:
