@@ -1,5 +1,6 @@
 """`GET /`: a plain page with the models, and the way to docs and metrics."""
 
+from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
 from string import Template
@@ -16,7 +17,7 @@ from service.repository import Repository
 _MODEL = Template("""<article>
 <h2><a href="/v1/models/$name">$name</a> <small>version $version</small></h2>
 <p>$description</p>
-<dl><div><dt>takes</dt><dd>$modality</dd></div><div><dt>scores</dt><dd>$scores</dd></div>
+<dl><div><dt>versions</dt><dd>$versions</dd></div><div><dt>takes</dt><dd>$modality</dd></div><div><dt>scores</dt><dd>$scores</dd></div>
 <div><dt>default</dt><dd>$default</dd></div><div><dt>alpha</dt><dd>$alpha</dd></div>
 <div><dt>calibrated on</dt><dd>$n inputs</dd></div><div><dt>runs on</dt><dd>$provider</dd></div></dl>
 <details><summary>Try it</summary><pre>$curl</pre></details>
@@ -30,7 +31,10 @@ def routes(repository: Repository, lifecycle: Lifecycle) -> list[APIRoute]:
     async def index(request: Request) -> Response:
         """The console's first page."""
         address = str(request.base_url).rstrip("/")
-        models = "\n".join(_article(model, address) for model in repository) or "<p>No model is loaded yet.</p>"
+        models = (
+            "\n".join(_article(repository.get(name), repository.versions(name), address) for name in repository.names)
+            or "<p>No model is loaded yet.</p>"
+        )
         refused = "".join(
             f"<li><code>{escape(each.path)}</code> {escape(each.reason)}</li>" for each in repository.refused
         )
@@ -47,11 +51,12 @@ def routes(repository: Repository, lifecycle: Lifecycle) -> list[APIRoute]:
     return [APIRoute("/", index, include_in_schema=False)]
 
 
-def _article(model: Model, address: str) -> str:
+def _article(model: Model, versions: Sequence[str], address: str) -> str:
     manifest = model.bundle.manifest
     values = {
         "name": model.name,
         "version": model.version,
+        "versions": ", ".join(versions),
         "description": manifest.description,
         "modality": f"{model.spec.width} x {model.spec.height} {manifest.modality}s",
         "scores": ", ".join(model.choices.scores),
