@@ -37,7 +37,7 @@ class Synthetic(_Section):
     """A synthetic out-of-distribution test set, made from a seed (paper, appendix A)."""
 
     synthetic: str
-    size: int = Field(default=2000, ge=1)
+    size: int = Field(default=4000, ge=1)
     jpeg_quality: int | None = Field(default=75, ge=1, le=100)
 
 

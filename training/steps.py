@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
+from bundle import Evaluation
+from training import evaluation
 from training import fit as fitting
+from training.calibrate import anomalies, stage_calibration
 from training.calibrate import calibrate as keep_calibration
-from training.calibrate import stage_calibration
 from training.data import (
     DataLocations,
     Images,
@@ -17,10 +19,11 @@ from training.data import (
     load_test_images,
     load_training_data,
 )
-from training.errors import RunError
+from training.errors import RecipeError
+from training.evaluation import Report, StageScores
 from training.export import export_bundle, sample_of
 from training.progress import console, progress_bars
-from training.recipe import Recipe, Synthetic, load_recipe
+from training.recipe import Recipe, Source, Synthetic, load_recipe
 from training.run import Run
 from training.score_heads import ScoredClassifier
 from training.scoring import Outputs, score_images
@@ -56,7 +59,33 @@ def calibrate(run: Run, places: DataLocations) -> None:
 
 
 def evaluate(run: Run, places: DataLocations) -> None:
-    """Score every test set with every stage and write the report."""
+    """Score every test set with every stage and write `report.json`, `report.md` and the plots."""
+    recipe = run.recipe
+    with progress_bars() as bars:
+        data = load_training_data(recipe, places, bars.report)
+        test = load_test_images(recipe, data.train.labels, places, bars.report)
+        sets = {
+            name: _test_set(name, plan, test, recipe, places, bars.report)
+            for name, plan in recipe.evaluation.ood.items()
+        }
+        stages = {stage: _scores_of(run, stage, test, sets, bars.report) for stage in recipe.stages}
+    report = evaluation.evaluate(
+        stages,
+        alpha=recipe.export.alpha,
+        draws=recipe.evaluation.draws,
+        seed=recipe.seed,
+        default_score=recipe.export.default_score,
+        inside=Path(test.source).parent.name,
+        sets={name: _describe(plan, len(sets[name])) for name, plan in recipe.evaluation.ood.items()},
+        provenance=_provenance(run),
+    )
+    folder = run.report_path
+    folder.mkdir(exist_ok=True)
+    (folder / "report.json").write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    (folder / "report.md").write_text(evaluation.markdown(report, f"Evaluation of {recipe.name}"), encoding="utf-8")
+    evaluation.plot_histograms(stages, recipe.export.default_score, folder / "histograms.png")
+    evaluation.plot_rocs(stages, recipe.export.default_score, folder / "roc.png")
+    console.print(f"report: {folder / 'report.md'}")
 
 
 def export(run: Run, places: DataLocations, models: Path, *, overwrite: bool) -> Path:
@@ -79,7 +108,7 @@ def export(run: Run, places: DataLocations, models: Path, *, overwrite: bool) ->
         calibration=data.calibration,
         samples=sample_of(test, 1000),
         data=roles,
-        evaluation=None,
+        evaluation=_evaluation(run),
         models=models,
         overwrite=overwrite,
     )
@@ -91,3 +120,52 @@ def _model(run: Run, stage: str, num_classes: int) -> ScoredClassifier:
 
 def _score(model: ScoredClassifier, images: Images, stage: str, report: Progress) -> Outputs:
     return score_images(model, images.x, progress=lambda done, total: report(f"{stage}: {images.name}", done, total))
+
+
+def _test_set(
+    name: str, plan: Source | Synthetic, test: Images, recipe: Recipe, places: DataLocations, report: Progress
+) -> Images:
+    if isinstance(plan, Source):
+        return load_images(plan, recipe.input, places, name=name, progress=report)
+    shape = (plan.size, recipe.input.height, recipe.input.width, recipe.input.channels)
+    like = test.x[np.arange(min(plan.size, len(test)), dtype=np.int64)]
+    try:
+        x = evaluation.generate(plan.synthetic, shape, seed=recipe.seed, like=like, jpeg_quality=plan.jpeg_quality)
+    except ValueError as error:
+        raise RecipeError(f"evaluation.ood.{name}", str(error), "Correct the recipe") from error
+    return Images(StoredImages(x), None, (), name, "synthetic", "")
+
+
+def _scores_of(run: Run, stage: str, test: Images, sets: dict[str, Images], report: Progress) -> StageScores:
+    model = _model(run, stage, len(test.labels))
+    names = run.recipe.export.scores
+    outputs = _score(model, test, stage, report)
+    return StageScores(
+        inside=anomalies(outputs, names),
+        outside={name: anomalies(_score(model, images, stage, report), names) for name, images in sets.items()},
+        calibrations=stage_calibration(run, stage),
+        error=float(np.mean(outputs["prediction"] != test.classes())),
+    )
+
+
+def _describe(plan: Source | Synthetic, size: int) -> str:
+    if isinstance(plan, Source):
+        return f"{size:,} images of {plan.path}, seen by no training step and no choice"
+    path = f"through JPEG quality {plan.jpeg_quality}" if plan.jpeg_quality else "not through JPEG"
+    return f"{size:,} synthetic images ({plan.synthetic}), {path}"
+
+
+def _provenance(run: Run) -> dict[str, str]:
+    facts = {"recipe": f"{run.recipe.name}.yaml, seed {run.recipe.seed}"}
+    for name in run.recipe.stages:
+        record = run.record(name)
+        facts[f"stage {name}"] = f"{record.epochs} epochs in {record.seconds / 60:.0f} minutes on {record.hardware}"
+    return facts
+
+
+def _evaluation(run: Run) -> Evaluation | None:
+    path = run.report_path / "report.json"
+    if not path.exists():
+        return None
+    report = Report.model_validate_json(path.read_text(encoding="utf-8"))
+    return evaluation.manifest_evaluation(report, run.recipe.export.stage)

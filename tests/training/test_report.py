@@ -1,0 +1,101 @@
+"""The report: what was measured arrives in the JSON, the table, the manifest and the pictures."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bundle import Calibration
+from training.evaluation import (
+    Report,
+    StageScores,
+    detection_metrics,
+    evaluate,
+    manifest_evaluation,
+    markdown,
+    plot_histograms,
+    plot_rocs,
+)
+
+
+def stage(shift: float, error: float) -> StageScores:
+    generator = np.random.default_rng(7)
+    names = ("msp", "energy")
+    return StageScores(
+        inside={name: generator.normal(0, 1, 1000) for name in names},
+        outside={place: {name: generator.normal(shift, 1, 200) for name in names} for place in ("near", "far")},
+        calibrations={name: Calibration.from_scores(generator.normal(0, 1, 999)) for name in names},
+        error=error,
+    )
+
+
+STAGES = {"baseline": stage(1.0, 0.1), "oe": stage(3.0, 0.08)}
+
+
+@pytest.fixture(scope="module")
+def report() -> Report:
+    return evaluate(
+        STAGES,
+        alpha=0.05,
+        draws=4,
+        seed=1,
+        default_score="msp",
+        inside="testland",
+        sets={"near": "close by", "far": "far away"},
+        provenance={"hardware": "abacus"},
+    )
+
+
+def test_results_are_the_metrics_of_the_scores_in_percent(report: Report) -> None:
+    # 200 outliers are one per five of 1000: every draw takes them all.
+    expected = detection_metrics(STAGES["oe"].inside["msp"], STAGES["oe"].outside["near"]["msp"])
+    found = report.find("near", "oe", "msp")
+    assert found.auroc.mean == pytest.approx(100 * expected.auroc, abs=1e-3)
+    assert found.fpr95.mean == pytest.approx(100 * expected.fpr95, abs=1e-3)
+    assert found.auroc.deviation == pytest.approx(0, abs=1e-3)
+
+
+def test_the_mean_row_averages_the_sets(report: Report) -> None:
+    rows = [report.find(name, "oe", "energy").aupr.mean for name in ("near", "far")]
+    assert report.find("mean", "oe", "energy").aupr.mean == pytest.approx(np.mean(rows), abs=1e-2)
+
+
+def test_flags_are_those_of_each_stages_own_calibration(report: Report) -> None:
+    scores = STAGES["oe"]
+    expected = scores.calibrations["msp"].flagged(scores.outside["far"]["msp"], 0.05).mean()
+    assert report.find("far", "oe", "msp").flagged == pytest.approx(100 * expected)
+    assert all(2 < row.flagged < 8 for row in report.false_flags)
+
+
+def test_the_report_survives_json(report: Report) -> None:
+    assert Report.model_validate_json(report.model_dump_json()) == report
+
+
+def test_the_page_shows_stages_side_by_side_with_the_better_bold(report: Report) -> None:
+    page = markdown(report, "Title")
+    row = next(line for line in page.splitlines() if line.startswith("| near |"))
+    cells = [cell.strip() for cell in row.strip("|").split("|")[1:]]
+    assert len(cells) == 6
+    assert [cell.startswith("**") for cell in cells] == [False, True] * 3
+    assert "| classification error | 10.00 | 8.00 |" in page
+    assert "- hardware: abacus" in page
+    assert "- **far**: far away" in page
+
+
+def test_the_manifest_keeps_all_stages_and_the_exported_ones_error(report: Report) -> None:
+    summary = manifest_evaluation(report, "oe")
+    assert summary.error_percent == 8.0
+    assert {(row.name, row.stage, row.score) for row in summary.sets} == {
+        (name, stage, score) for name in ("near", "far", "mean") for stage in STAGES for score in ("msp", "energy")
+    }
+
+
+@pytest.mark.parametrize("plot", [plot_histograms, plot_rocs])
+def test_plots_are_small_pictures(tmp_path: Path, plot: object) -> None:
+    path = tmp_path / "report" / "plot.png"
+    assert callable(plot)
+    plot(STAGES, "msp", path)
+    assert path.stat().st_size < 150_000
+    with Image.open(path) as picture:
+        assert np.asarray(picture.convert("L")).std() > 10

@@ -1,0 +1,24 @@
+"""Evaluation: how well scores tell out-of-distribution inputs apart, measured as the paper does, as tables and plots."""
+
+from training.evaluation.detection import DetectionMetrics, MetricSummary, detection_metrics, resampled_metrics
+from training.evaluation.plots import plot_histograms, plot_rocs
+from training.evaluation.report import Report, SetResult, StageScores, evaluate, manifest_evaluation
+from training.evaluation.synthetic import SYNTHETIC, generate
+from training.evaluation.tables import markdown
+
+__all__ = [
+    "SYNTHETIC",
+    "DetectionMetrics",
+    "MetricSummary",
+    "Report",
+    "SetResult",
+    "StageScores",
+    "detection_metrics",
+    "evaluate",
+    "generate",
+    "manifest_evaluation",
+    "markdown",
+    "plot_histograms",
+    "plot_rocs",
+    "resampled_metrics",
+]

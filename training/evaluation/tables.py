@@ -1,0 +1,74 @@
+"""Tables: the report as Markdown, baseline beside Outlier Exposure, the better figure bold."""
+
+from collections.abc import Callable, Sequence
+
+from bundle import SCORES
+from training.evaluation.report import MEAN, Report, SetResult, Spread
+
+_METRICS: Sequence[tuple[str, str, bool, Callable[[SetResult], Spread]]] = (
+    ("FPR95", "fpr95", False, lambda row: row.fpr95),
+    ("AUROC", "auroc", True, lambda row: row.auroc),
+    ("AUPR", "aupr", True, lambda row: row.aupr),
+)
+
+
+def markdown(report: Report, title: str) -> str:
+    """The whole report as a Markdown page."""
+    stages = list(report.error)
+    scores = [report.default_score, *(s for s in _scores(report) if s != report.default_score)]
+    parts = [
+        f"# {title}",
+        f"In-distribution test set: {report.inside}, {report.inside_size:,} inputs. Percent; FPR at 95% TPR (lower is "
+        f"better), AUROC, AUPR. Outliers are positive, one per five in-distribution inputs, mean ± standard deviation "
+        f"over {report.draws} draws (in the last row: over the sets).",
+        "| " + " | ".join(("", *stages)) + " |\n" + "| --- " * (len(stages) + 1) + "|\n"
+        "| classification error | " + " | ".join(f"{report.error[stage]:.2f}" for stage in stages) + " |",
+    ]
+    for score in scores:
+        parts += [f"## By {SCORES[score].title} (`{score}`)", _detection(report, stages, score)]
+    parts += [
+        f"## Flags at alpha = {report.alpha:g}",
+        f"Calibrated on {report.calibration_size:,} held-out in-distribution inputs. The in-distribution row is the "
+        f"false-flag rate, {100 * report.alpha:g}% by design; the others are the share of each set that is caught.",
+        _flags(report, stages),
+        "## The sets",
+        "\n".join(f"- **{name}**: {words}" for name, words in report.sets.items()),
+        "## Provenance",
+        "\n".join(f"- {key}: {value}" for key, value in report.provenance.items()),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _scores(report: Report) -> list[str]:
+    return list(dict.fromkeys(row.score for row in report.false_flags))
+
+
+def _detection(report: Report, stages: list[str], score: str) -> str:
+    head = ["out-of-distribution set", *(f"{label} {stage}" for label, *_ in _METRICS for stage in stages)]
+    lines = [head, ["---", *["---:"] * (len(head) - 1)]]
+    for name in (*report.sets, MEAN):
+        rows = [report.find(name, stage, score) for stage in stages]
+        cells = []
+        for _, _, higher, pick in _METRICS:
+            found = [pick(row) for row in rows]
+            best = (max if higher else min)(spread.mean for spread in found)
+            for spread in found:
+                text = f"{spread.mean:.2f} ± {spread.deviation:.2f}"
+                cells.append(f"**{text}**" if spread.mean == best and len(found) > 1 else text)
+        lines.append([f"*{name}*" if name == MEAN else name, *cells])
+    return _table(lines)
+
+
+def _flags(report: Report, stages: list[str]) -> str:
+    scores = _scores(report)
+    columns = [(stage, score) for score in scores for stage in stages]
+    lines = [["set", *(f"{score} {stage}" for stage, score in columns)], ["---", *["---:"] * len(columns)]]
+    false = {(row.stage, row.score): row.flagged for row in report.false_flags}
+    lines.append(["*in-distribution*", *(f"{false[column]:.2f}" for column in columns)])
+    for name in report.sets:
+        lines.append([name, *(f"{report.find(name, stage, score).flagged:.2f}" for stage, score in columns)])
+    return _table(lines)
+
+
+def _table(lines: list[list[str]]) -> str:
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
