@@ -1,4 +1,4 @@
-"""Evaluation: how well scores tell out-of-distribution inputs apart, measured as the paper does, as tables and plots."""
+"""Evaluation: how well scores tell out-of-distribution inputs apart, measured as the paper does, tabulated, plotted."""
 
 from training.evaluation.detection import DetectionMetrics, MetricSummary, detection_metrics, resampled_metrics
 from training.evaluation.plots import plot_histograms, plot_rocs

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-import matplotlib
+import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -28,12 +28,13 @@ _BINS = 60
 
 def plot_histograms(stages: Mapping[str, StageScores], score: str, path: Path) -> None:
     """Densities of the anomaly score, in-distribution (filled) against every set (lines), one panel a stage."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.style.context(_STYLE):
         figure, panels = _panels(len(stages))
         for axes, (stage, scores) in zip(panels, stages.items(), strict=True):
             inside = scores.inside[score]
             everything = np.concatenate([inside, *(outside[score] for outside in scores.outside.values())])
-            edges = np.linspace(*np.quantile(everything, (0.001, 0.999)), _BINS + 1)
+            low, high = np.quantile(everything, (0.001, 0.999)).tolist()
+            edges = np.linspace(low, high, _BINS + 1).tolist()
             axes.hist(_clip(inside, edges), edges, weights=_shares(inside), color=_INSIDE, alpha=0.35, label="in-dist.")
             for colour, (name, outside) in zip(_cycle(len(scores.outside)), scores.outside.items(), strict=True):
                 values = outside[score]
@@ -54,7 +55,7 @@ def plot_histograms(stages: Mapping[str, StageScores], score: str, path: Path) -
 
 def plot_rocs(stages: Mapping[str, StageScores], score: str, path: Path) -> None:
     """ROC curves of every set, outliers positive, with the 95% TPR line, one panel a stage."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.style.context(_STYLE):
         figure, panels = _panels(len(stages))
         for axes, (stage, scores) in zip(panels, stages.items(), strict=True):
             inside = scores.inside[score]
@@ -81,7 +82,7 @@ def _cycle(n: int) -> list[str]:
     return [_COLOURS[i % len(_COLOURS)] for i in range(n)]
 
 
-def _clip(values: Scores, edges: Scores) -> Scores:
+def _clip(values: Scores, edges: list[float]) -> Scores:
     """What lies outside the axis is counted in its first and last bin."""
     return np.clip(values, edges[0], edges[-1])
 

@@ -55,7 +55,8 @@ def _blobs(generator: Generator, shape: Shape) -> UInt8:
     noise = generator.binomial(1, 0.7, shape).astype(np.float64)
     # The authors blur across the channels too, which makes the shapes grey.
     smooth = np.stack([gaussian_filter(image, sigma=1.5, mode="nearest") for image in noise])
-    return np.rint(255 * np.where(smooth < 0.75, 0.0, smooth)).astype(np.uint8)
+    blobs: UInt8 = np.rint(255 * np.where(smooth < 0.75, 0.0, smooth)).astype(np.uint8)
+    return blobs
 
 
 def _jigsaw(generator: Generator, like: UInt8) -> UInt8:
@@ -120,8 +121,9 @@ def _others(generator: Generator, n: int) -> NDArray[np.int64]:
     return (np.arange(n) + generator.integers(1, max(n, 2), size=n)) % n
 
 
-def _from_unit(values: NDArray[np.float64]) -> UInt8:
-    return np.rint(127.5 * (values + 1)).astype(np.uint8)
+def _from_unit(values: NDArray[np.floating]) -> UInt8:
+    images: UInt8 = np.rint(127.5 * (values + 1)).astype(np.uint8)
+    return images
 
 
 def _through_jpeg(image: UInt8, quality: int) -> UInt8:
