@@ -33,6 +33,9 @@ DataOption = Annotated[
 ]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue an interrupted stage from its checkpoint.")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Start anew, replacing an earlier run.")]
+DevicesOption = Annotated[
+    int | None, typer.Option("--devices", min=1, help="Train on so many devices (DDP); sets trainer.devices.")
+]
 ModelsOption = Annotated[Path, typer.Option("--models", help="Model repository that the bundle is written to.")]
 
 
@@ -42,13 +45,15 @@ def fit(
     overrides: Overrides = None,
     run: RunOption = None,
     data: DataOption = None,
+    devices: DevicesOption = None,
     resume: ResumeOption = False,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Train every stage of RECIPE. Finished stages are kept; Ctrl-C keeps the last epoch's checkpoint."""
     from training import steps
 
-    steps.fit(steps.start_run(recipe, overrides or [], run, overwrite=overwrite), steps.locations(data), resume=resume)
+    started = steps.start_run(recipe, _with_devices(overrides, devices), run, overwrite=overwrite)
+    steps.fit(started, steps.locations(data), resume=resume)
 
 
 @app.command()
@@ -85,13 +90,14 @@ def run_all(
     run: RunOption = None,
     data: DataOption = None,
     models: ModelsOption = Path("models"),
+    devices: DevicesOption = None,
     resume: ResumeOption = False,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Fit, calibrate, evaluate and export RECIPE: from data to a bundle in one go."""
     from training import steps
 
-    started = steps.start_run(recipe, overrides or [], run, overwrite=overwrite)
+    started = steps.start_run(recipe, _with_devices(overrides, devices), run, overwrite=overwrite)
     places = steps.locations(data)
     steps.fit(started, places, resume=resume)
     steps.calibrate(started, places)
@@ -131,6 +137,11 @@ def inspect(bundle: Annotated[Path, typer.Argument(help="Bundle directory.", sho
             if row.score == manifest.default_score:
                 results.add_row(row.name, row.stage, row.score, *(f"{v:.2f}" for v in (row.fpr95, row.auroc, row.aupr)))
         console.print(results)
+
+
+def _with_devices(overrides: list[str] | None, devices: int | None) -> list[str]:
+    given = overrides or []
+    return given if devices is None else [*given, f"trainer.devices={devices}", "trainer.strategy=ddp"]
 
 
 def main() -> None:

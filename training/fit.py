@@ -27,6 +27,9 @@ from training.run import Run, StageRecord
 _INITIALISE_WITH = 2000
 """Training images shown to a network that starts from data."""
 
+_INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
 Announce = Callable[[str], None]
 
 
@@ -34,10 +37,12 @@ def fit(run: Run, inside: Images, outside: Images | None, *, resume: bool, annou
     """Train every stage of the run's recipe that is not finished yet, checkpointing each epoch.
 
     `inside` are the labelled in-distribution training images, `outside` the outliers. Raises RunError when a stage
-    is half done and `resume` is off, DivergedError when a loss stops being finite.
+    is half done and `resume` is off, DivergedError when a loss stops being finite. With several devices, processes
+    other than the first end here.
     """
     if run.recipe.trainer.threads is not None:
         torch.set_num_threads(run.recipe.trainer.threads)
+    leading = True
     for name in run.recipe.stages:
         if run.record_path(name).exists():
             announce(f"stage {name}: finished earlier, kept")
@@ -45,7 +50,10 @@ def fit(run: Run, inside: Images, outside: Images | None, *, resume: bool, annou
         if run.checkpoint_path(name).exists() and not resume:
             remedy = "Continue it with --resume, or start anew with --overwrite"
             raise RunError(str(run.path), f"stage '{name}' was interrupted", remedy)
-        _fit_stage(run, name, inside, outside, announce)
+        leading = _fit_stage(run, name, inside, outside, announce)
+    if not leading:
+        # One of several processes of a distributed run: what follows is the first one's work.
+        raise SystemExit(0)
 
 
 def load_classifier(run: Run, stage: str, num_classes: int) -> ImageClassifier:
@@ -65,7 +73,8 @@ def _restore(recipe: Recipe, checkpoint: Path, num_classes: int) -> ImageClassif
     return classifier
 
 
-def _fit_stage(run: Run, name: str, inside: Images, outside: Images | None, announce: Announce) -> None:
+def _fit_stage(run: Run, name: str, inside: Images, outside: Images | None, announce: Announce) -> bool:
+    """Train one stage; whether this process is the one that goes on afterwards."""
     recipe, stage = run.recipe, run.recipe.stages[name]
     objective = build(f"stages.{name}.objective", stage.objective, OBJECTIVES)
     if objective.uses_outliers and outside is None:
@@ -94,7 +103,14 @@ def _fit_stage(run: Run, name: str, inside: Images, outside: Images | None, anno
         pin_memory=trainer.accelerator.__class__.__name__ == "CUDAAccelerator",
     )
     checkpoint = run.checkpoint_path(name)
-    trainer.fit(task, train_dataloaders=loader, ckpt_path=checkpoint if checkpoint.exists() else None)
+    try:
+        trainer.fit(task, train_dataloaders=loader, ckpt_path=checkpoint if checkpoint.exists() else None)
+    except SystemExit:
+        # Lightning's answer to Ctrl-C.
+        announce("interrupted: the last epoch's checkpoint is kept, continue with --resume")
+        raise SystemExit(_INTERRUPTED) from None
+    if not trainer.is_global_zero:
+        return False
     record = StageRecord(
         stage=name,
         epochs=stage.epochs,
@@ -104,6 +120,7 @@ def _fit_stage(run: Run, name: str, inside: Images, outside: Images | None, anno
         final_loss=task.last_loss,
     )
     run.record_path(name).write_text(record.model_dump_json(indent=2), encoding="utf-8")
+    return True
 
 
 def _start(run: Run, stage: Stage, inside: Images) -> ImageClassifier:

@@ -1,5 +1,7 @@
 """The ONNX graph: written by torch's exporter, run by ONNX Runtime, compared with the torch model on real inputs."""
 
+import logging
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -20,18 +22,21 @@ _BATCH = 64
 def write_graph(model: ScoredClassifier, shape: tuple[int, int, int], path: Path) -> None:
     """Write `model` for uint8 images `[N, *shape]` with a dynamic batch to one self-contained file."""
     example = torch.zeros((2, *shape), dtype=torch.uint8)
-    torch.onnx.export(
-        model.eval().cpu(),
-        (example,),
-        str(path),
-        input_names=[INPUT_NAME],
-        output_names=list(model.output_names),
-        dynamic_shapes=({0: torch.export.Dim("N")},),
-        opset_version=_OPSET,
-        dynamo=True,
-        external_data=False,
-        verbose=False,
-    )
+    # The exporter reports operators of packages that are not installed, and its own deprecations.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):
+        torch.onnx.export(
+            model.eval().cpu(),
+            (example,),
+            str(path),
+            input_names=[INPUT_NAME],
+            output_names=list(model.output_names),
+            dynamic_shapes=({0: torch.export.Dim("N")},),
+            opset_version=_OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
 
 
 def run_graph(path: Path, images: ImageArray, batch_size: int = _BATCH) -> Outputs:

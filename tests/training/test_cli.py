@@ -1,5 +1,8 @@
 """The command line, from data to a verified bundle, and its errors."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,9 @@ from tests.training.datasets_on_disk import tiny_recipe, write_tiny_data
 from training.cli import app, main
 from training.data import StoredImages
 from training.evaluation import Report
+from training.fit import load_classifier
 from training.onnx_graph import run_graph
+from training.run import Run
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +123,22 @@ def test_help_teaches_every_command() -> None:
     shown = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "160"})
     for command in ("fit", "calibrate", "evaluate", "export", "run", "inspect"):
         assert command in shown.output
+
+
+def test_training_on_two_devices_ends_in_one_run(tmp_path: Path) -> None:
+    write_tiny_data(tmp_path / "data")
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(tiny_recipe()), encoding="utf-8")
+    options = ["--devices", "2", "--data", str(tmp_path / "data"), "--run", str(tmp_path / "run")]
+    done = subprocess.run(
+        [sys.executable, "-m", "training", "fit", str(tmp_path / "recipe.yaml"), "trainer.accelerator=cpu", *options],
+        env=os.environ | {"OOD_CACHE": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    run = Run.open(tmp_path / "run")
+    assert run.recipe.trainer.devices == 2
+    assert {run.record(stage).epochs for stage in ("baseline", "oe")} == {2}
+    assert load_classifier(run, "oe", 2) is not None

@@ -64,6 +64,8 @@ def load_images(
 
 def _open(source: Source, root: Path) -> tuple[datasets.Dataset, str]:
     origin = source.path if source.format == "hub" else str(root / source.path)
+    # Its bars count rows of an intermediate file; ours count decoded images.
+    datasets.disable_progress_bars()
     try:
         if source.format == "hub":
             table = datasets.load_dataset(source.path, split=source.split)

@@ -1,0 +1,55 @@
+"""The README's example is true: its commands run as written and its answer is what the service says."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.system.conftest import ROOT, Service, Start
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def fenced(kind: str) -> list[str]:
+    """The README's code blocks of one kind."""
+    return re.findall(rf"```{kind}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def run(command: str, service: Service) -> dict[str, object]:
+    """What a command of the README prints, sent to this test's service."""
+    here = command.replace("http://127.0.0.1:8000", service.address)
+    done = subprocess.run(["bash", "-c", here], cwd=ROOT, capture_output=True, text=True, timeout=30, check=True)
+    answer: dict[str, object] = json.loads(done.stdout)
+    return answer
+
+
+@pytest.fixture
+def service(start: Start) -> Service:
+    return start(Path("models"))
+
+
+def test_the_example_request_gets_the_example_answer(service: Service) -> None:
+    command = next(block for block in fenced("sh") if "sample.png" in block)
+    shown = json.loads(fenced("json")[0])
+    assert run(command, service) == approximately(shown)
+
+
+def test_the_request_of_several_scores_the_good_input_and_explains_the_bad_one(service: Service) -> None:
+    command = next(block for block in fenced("sh") if "-F file=@README.md" in block)
+    answer = run(command, service)
+    assert answer["errors"] == 1
+    results = answer["results"]
+    assert isinstance(results, list)
+    assert len(results[0]["scores"]) == 5
+    assert results[1]["error"]["type"] == "undecodable-image"
+
+
+def approximately(value: object) -> object:
+    """`value` with its floats compared to within rounding: processors differ in the last digits."""
+    if isinstance(value, dict):
+        return {key: approximately(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [approximately(each) for each in value]
+    return pytest.approx(value, rel=1e-3, abs=1e-4) if isinstance(value, float) else value
