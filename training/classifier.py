@@ -41,6 +41,19 @@ class ImageClassifier(nn.Module):
             start(self.normalise(images))
 
 
+class Mirrored(nn.Module):
+    """The mean logits of each image and its mirror image: test-time augmentation inside the graph."""
+
+    def __init__(self, classifier: nn.Module) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits `[N, K]` of uint8 images `[N, H, W, C]`."""
+        logits: Tensor = self.classifier(torch.cat((images, images.flip(2))))
+        return logits.reshape(2, -1, logits.shape[1]).mean(dim=0)
+
+
 def build_classifier(recipe: Recipe, num_classes: int) -> ImageClassifier:
     """The recipe's architecture for `num_classes` classes, freshly initialised from torch's generator."""
     network = build(

@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from torch import nn
 
 from bundle import Evaluation
 from training import evaluation
 from training import fit as fitting
 from training.calibrate import anomalies, stage_calibration
 from training.calibrate import calibrate as keep_calibration
+from training.classifier import Mirrored
 from training.data import (
     DataLocations,
     Images,
@@ -115,7 +117,10 @@ def export(run: Run, places: DataLocations, models: Path, *, overwrite: bool) ->
 
 
 def _model(run: Run, stage: str, num_classes: int) -> ScoredClassifier:
-    return ScoredClassifier(fitting.load_classifier(run, stage, num_classes), run.recipe.export.scores)
+    classifier: nn.Module = fitting.load_classifier(run, stage, num_classes)
+    if run.recipe.export.mirror:
+        classifier = Mirrored(classifier)
+    return ScoredClassifier(classifier, run.recipe.export.scores)
 
 
 def _score(model: ScoredClassifier, images: Images, stage: str, report: Progress) -> Outputs:

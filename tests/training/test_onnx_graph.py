@@ -11,7 +11,7 @@ from scipy.stats import entropy
 from bundle import ImageInput
 from tests.training.datasets_on_disk import stripes
 from training.architectures import ARCHITECTURES
-from training.classifier import ImageClassifier
+from training.classifier import ImageClassifier, Mirrored
 from training.data import StoredImages
 from training.errors import ParityError, RecipeError
 from training.onnx_graph import check_parity, run_graph, write_graph
@@ -46,6 +46,21 @@ def test_the_graph_scores_as_torch_does_at_every_batch_size(name: str, tmp_path:
     for batch_size in (1, 5, 37):
         differences = check_parity(expected, run_graph(tmp_path / "model.onnx", IMAGES, batch_size), 1e-4)
         assert set(differences) == {*SCORE_HEADS, "probability"}
+
+
+def test_a_mirrored_classifier_scores_an_image_and_its_mirror_image_alike_in_torch_and_in_the_graph(
+    tmp_path: Path,
+) -> None:
+    plain = scored("whitened_conv").classifier
+    model = ScoredClassifier(Mirrored(plain), tuple(SCORE_HEADS))
+    mirrored = StoredImages(np.ascontiguousarray(IMAGES.array[:, :, ::-1]))
+    write_graph(model, (16, 16, 3), tmp_path / "model.onnx")
+    there, back = score_images(model, IMAGES), run_graph(tmp_path / "model.onnx", mirrored, 5)
+    check_parity(there, back, 1e-4)
+    images = torch.from_numpy(IMAGES.array)
+    expected = (plain(images) + plain(images.flip(2))) / 2
+    torch.testing.assert_close(Mirrored(plain)(images), expected)
+    assert not torch.allclose(plain(images), expected)
 
 
 def test_a_graph_of_other_weights_is_refused(tmp_path: Path) -> None:
