@@ -20,6 +20,7 @@ from training.classifier import ImageClassifier
 from training.data import Augmentation, Images, StoredImages, paired_batches
 from training.lightning_module import ClassifierTask
 from training.objectives import CrossEntropy
+from training.precision import fastest_precision
 from training.recipe import Stage
 from training.registry import Component
 
@@ -71,7 +72,8 @@ def our_loop(x: np.ndarray, y: np.ndarray) -> float:
     with tempfile.TemporaryDirectory() as folder:
         trainer = lightning.Trainer(
             default_root_dir=folder,
-            precision="bf16-mixed",
+            precision=fastest_precision("cpu"),
+            accelerator="cpu",
             max_epochs=1,
             callbacks=[clock],
             logger=False,

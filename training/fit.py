@@ -20,6 +20,7 @@ from training.data import ImageArray, Images, paired_batches
 from training.errors import DataError, RunError
 from training.lightning_module import ClassifierTask
 from training.objectives import OBJECTIVES
+from training.precision import fastest_precision
 from training.recipe import Recipe, Stage, Trainer
 from training.registry import build
 from training.run import Run, StageRecord
@@ -145,7 +146,7 @@ def _trainer(how: Trainer, stage: Stage, path: Path, timer: Timer) -> lightning.
         accelerator=how.accelerator,
         devices=how.devices,
         strategy=how.strategy,
-        precision=how.precision,
+        precision=fastest_precision(how.accelerator) if how.precision == "auto" else how.precision,
         max_epochs=stage.epochs,
         callbacks=callbacks,
         logger=[CSVLogger(path, name="", version="csv"), TensorBoardLogger(path, name="", version="tensorboard")],

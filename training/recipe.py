@@ -12,6 +12,8 @@ from bundle import SCORES, ImageInput
 from training.errors import RecipeError
 from training.registry import Component
 
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -80,12 +82,15 @@ class Stage(_Section):
 
 
 class Trainer(_Section):
-    """How the hardware is used; nothing here changes what is learned beyond rounding."""
+    """How the hardware is used; nothing here changes what is learned beyond rounding.
+
+    `precision` auto is mixed where the hardware computes it natively, else float32.
+    """
 
     accelerator: str = "auto"
     devices: int | Literal["auto"] = "auto"
     strategy: str = "auto"
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "bf16-mixed"
+    precision: Precision | Literal["auto"] = "auto"
     channels_last: bool = True
     compile: bool = False
     threads: int | None = Field(default=None, ge=1)
