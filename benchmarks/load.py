@@ -9,6 +9,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import uvloop
@@ -22,14 +23,14 @@ class Connection(asyncio.Protocol):
         self.errors = 0
         self._request = request
         self._until = until
-        self._finished = finished
+        self.finished = finished
         self._buffer = bytearray()
         self._sent = 0.0
         self._transport: asyncio.WriteTransport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)
-        self._transport = transport
+        # uvloop's transports are not subclasses of asyncio's: no isinstance here.
+        self._transport = cast(asyncio.WriteTransport, transport)
         self._send()
 
     def data_received(self, data: bytes) -> None:
@@ -47,9 +48,9 @@ class Connection(asyncio.Protocol):
         self._send()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if not self._finished.done():
+        if not self.finished.done():
             self.errors += exc is not None or time.perf_counter() < self._until
-            self._finished.set_result(None)
+            self.finished.set_result(None)
 
     def _send(self) -> None:
         self._sent = time.perf_counter()
@@ -64,22 +65,23 @@ async def generate(host: str, port: int, path: str, body: bytes, concurrency: in
     head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: image/png\r\nContent-Length: {len(body)}\r\n\r\n"
     loop = asyncio.get_running_loop()
     start = time.perf_counter()
-    ends = [loop.create_future() for _ in range(concurrency)]
-    made = await asyncio.gather(
-        *(
-            loop.create_connection(lambda end=end: Connection(head.encode() + body, start + seconds, end), host, port)
-            for end in ends
-        )
-    )
-    await asyncio.gather(*ends)
+    until = start + seconds
+    connections = [Connection(head.encode() + body, until, loop.create_future()) for _ in range(concurrency)]
+    await asyncio.gather(*(_drive(each, host, port) for each in connections))
     elapsed = time.perf_counter() - start
-    taken = np.concatenate([np.asarray(connection.latencies) for _, connection in made])
+    taken = np.concatenate([np.asarray(each.latencies) for each in connections])
     return {
         "requests_per_second": len(taken) / elapsed,
         "p50": float(np.quantile(taken, 0.5)),
         "p99": float(np.quantile(taken, 0.99)),
-        "errors": sum(connection.errors for _, connection in made),
+        "errors": sum(each.errors for each in connections),
     }
+
+
+async def _drive(connection: Connection, host: str, port: int) -> None:
+    """Connect and stay until the connection has closed."""
+    await asyncio.get_running_loop().create_connection(lambda: connection, host, port)
+    await connection.finished
 
 
 if __name__ == "__main__":

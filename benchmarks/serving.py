@@ -66,8 +66,10 @@ def load(path: str, picture: Path, concurrency: int, seconds: float) -> dict[str
 
 
 def run(module: str, *arguments: str) -> dict[str, Any]:
-    """The JSON that a module prints."""
-    done = subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, text=True, check=True)
+    """The JSON that a module prints as its last argument's seconds go by."""
+    patience = 60 + 2 * float(arguments[-1])
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=patience)
     result: dict[str, Any] = json.loads(done.stdout)
     return result
 
