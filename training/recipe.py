@@ -97,10 +97,20 @@ class Trainer(_Section):
 
 
 class EvaluationPlan(_Section):
-    """The out-of-distribution test sets and how often the paper's 1:5 mixture is drawn."""
+    """The out-of-distribution sets and how often the paper's 1:5 mixture is drawn.
+
+    `ood` are the test sets, which no choice may touch; `validation` the sets that choices are made by, reported apart.
+    """
 
     ood: dict[str, Source | Synthetic] = Field(min_length=1)
+    validation: dict[str, Source | Synthetic] = {}
     draws: int = Field(default=10, ge=2)
+
+    @model_validator(mode="after")
+    def _no_test_set_validates(self) -> Self:
+        if both := sorted(self.ood.keys() & self.validation.keys()):
+            raise ValueError(f"{', '.join(both)}: in ood and in validation; a test set decides nothing")
+        return self
 
 
 class Export(_Section):

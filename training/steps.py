@@ -66,10 +66,8 @@ def evaluate(run: Run, places: DataLocations) -> None:
     with progress_bars() as bars:
         data = load_training_data(recipe, places, bars.report)
         test = load_test_images(recipe, data.train.labels, places, bars.report)
-        sets = {
-            name: _test_set(name, plan, test, recipe, places, bars.report)
-            for name, plan in recipe.evaluation.ood.items()
-        }
+        plans = recipe.evaluation.ood | recipe.evaluation.validation
+        sets = {name: _test_set(name, plan, test, recipe, places, bars.report) for name, plan in plans.items()}
         stages = {stage: _scores_of(run, stage, test, sets, bars.report) for stage in recipe.stages}
     report = evaluation.evaluate(
         stages,
@@ -78,7 +76,8 @@ def evaluate(run: Run, places: DataLocations) -> None:
         seed=recipe.seed,
         default_score=recipe.export.default_score,
         inside=Path(test.source).parent.name,
-        sets={name: _describe(plan, len(sets[name])) for name, plan in recipe.evaluation.ood.items()},
+        sets={name: _describe(plan, len(sets[name])) for name, plan in plans.items()},
+        validation=tuple(recipe.evaluation.validation),
         provenance=_provenance(run),
     )
     folder = run.report_path
@@ -155,7 +154,7 @@ def _scores_of(run: Run, stage: str, test: Images, sets: dict[str, Images], repo
 
 def _describe(plan: Source | Synthetic, size: int) -> str:
     if isinstance(plan, Source):
-        return f"{size:,} images of {plan.path}, seen by no training step and no choice"
+        return f"{size:,} images of {plan.path}, seen by no training step"
     path = f"through JPEG quality {plan.jpeg_quality}" if plan.jpeg_quality else "not through JPEG"
     return f"{size:,} synthetic images ({plan.synthetic}), {path}"
 

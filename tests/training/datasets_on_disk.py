@@ -71,6 +71,7 @@ def tiny_recipe(**changes: Any) -> dict[str, Any]:
         "trainer": {"precision": "32-true"},
         "evaluation": {
             "ood": {"checkers": {"path": "ood.parquet"}, "gaussian": {"synthetic": "gaussian", "size": 40}},
+            "validation": {"jigsaw": {"synthetic": "jigsaw", "size": 40}},
             "draws": 3,
         },
         "export": {"stage": "oe", "alpha": 0.05},

@@ -42,6 +42,7 @@ def test_overrides_change_any_key(recipe_file: Path) -> None:
         ("export.default_score=bpp", "export.default_score"),
         ("export.scores=[msp, brightness]", "brightness"),
         ("input.std=[0.1]", "input"),
+        ("evaluation.validation={checkers: {synthetic: uniform}}", "evaluation.*checkers"),
         ("seed", "seed"),
         ("name.first=x", "name"),
     ],

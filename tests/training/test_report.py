@@ -18,13 +18,15 @@ from training.evaluation import (
     plot_rocs,
 )
 
+SETS = {"near": "close by", "far": "far away", "tuning": "to choose by"}
+
 
 def stage(shift: float, error: float) -> StageScores:
     generator = np.random.default_rng(7)
     names = ("msp", "energy")
     return StageScores(
         inside={name: generator.normal(0, 1, 1000) for name in names},
-        outside={place: {name: generator.normal(shift, 1, 200) for name in names} for place in ("near", "far")},
+        outside={place: {name: generator.normal(shift, 1, 200) for name in names} for place in SETS},
         calibrations={name: Calibration.from_scores(generator.normal(0, 1, 999)) for name in names},
         error=error,
     )
@@ -42,7 +44,8 @@ def report() -> Report:
         seed=1,
         default_score="msp",
         inside="testland",
-        sets={"near": "close by", "far": "far away"},
+        sets=SETS,
+        validation=("tuning",),
         provenance={"hardware": "abacus"},
     )
 
@@ -56,7 +59,7 @@ def test_results_are_the_metrics_of_the_scores_in_percent(report: Report) -> Non
     assert found.auroc.deviation == pytest.approx(0, abs=1e-3)
 
 
-def test_the_mean_row_averages_the_sets(report: Report) -> None:
+def test_the_mean_row_averages_the_test_sets(report: Report) -> None:
     rows = [report.find(name, "oe", "energy").aupr.mean for name in ("near", "far")]
     assert report.find("mean", "oe", "energy").aupr.mean == pytest.approx(np.mean(rows), abs=1e-2)
 
@@ -81,6 +84,12 @@ def test_the_page_shows_stages_side_by_side_with_the_better_bold(report: Report)
     assert "| classification error | 10.00 | 8.00 |" in page
     assert "- hardware: abacus" in page
     assert "- **far**: far away" in page
+
+
+def test_validation_sets_stand_apart_from_the_test_sets(report: Report) -> None:
+    tested, apart = markdown(report, "Title").split("## Validation sets")
+    assert "| tuning |" not in tested
+    assert "| tuning |" in apart
 
 
 def test_the_manifest_keeps_all_stages_and_the_exported_ones_error(report: Report) -> None:

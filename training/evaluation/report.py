@@ -1,6 +1,6 @@
 """The report: every stage on every out-of-distribution set by every score, as data."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,10 +67,16 @@ class Report(_Part):
     inside_size: int
     calibration_size: int
     sets: dict[str, str]
+    validation: tuple[str, ...] = ()
     error: dict[str, float]
     results: list[SetResult]
     false_flags: list[FalseFlags]
     provenance: dict[str, str]
+
+    @property
+    def test_sets(self) -> list[str]:
+        """The sets that no choice was made by."""
+        return [name for name in self.sets if name not in self.validation]
 
     def find(self, name: str, stage: str, score: str) -> SetResult:
         """The result of one set, stage and score."""
@@ -86,11 +92,12 @@ def evaluate(
     default_score: str,
     inside: str,
     sets: Mapping[str, str],
+    validation: Collection[str] = (),
     provenance: Mapping[str, str],
 ) -> Report:
     """Measure every stage, set and score; `sets` says of each set in words what it is.
 
-    All stages are measured on the same draws.
+    The average leaves out the sets named in `validation`. All stages are measured on the same draws.
     """
     results: list[SetResult] = []
     false_flags: list[FalseFlags] = []
@@ -105,7 +112,7 @@ def evaluate(
                 outside = scores.outside[name][score]
                 summary = resampled_metrics(anomaly, outside, draws=draws, seed=seed)
                 rows.append(_result(name, stage, score, summary, calibration.flagged(outside, alpha).mean()))
-            results += [*rows, _average(rows)]
+            results += [*rows, _average([row for row in rows if row.set not in validation])]
     first = next(iter(stages.values()))
     return Report(
         alpha=alpha,
@@ -115,6 +122,7 @@ def evaluate(
         inside_size=len(first.inside[default_score]),
         calibration_size=first.calibrations[default_score].n,
         sets=dict(sets),
+        validation=tuple(validation),
         error={stage: _percent(scores.error) for stage, scores in stages.items()},
         results=results,
         false_flags=false_flags,
@@ -123,7 +131,7 @@ def evaluate(
 
 
 def manifest_evaluation(report: Report, stage: str) -> Evaluation:
-    """What a bundle's manifest keeps of the report: every stage's results, and the exported stage's error."""
+    """What a bundle's manifest keeps of the report: every stage on the test sets, and the exported stage's error."""
     return Evaluation(
         error_percent=report.error[stage],
         sets=[
@@ -136,6 +144,7 @@ def manifest_evaluation(report: Report, stage: str) -> Evaluation:
                 aupr=result.aupr.mean,
             )
             for result in report.results
+            if result.set not in report.validation
         ],
     )
 

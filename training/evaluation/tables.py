@@ -24,8 +24,15 @@ def markdown(report: Report, title: str) -> str:
         "| " + " | ".join(("", *stages)) + " |\n" + "| --- " * (len(stages) + 1) + "|\n"
         "| classification error | " + " | ".join(f"{report.error[stage]:.2f}" for stage in stages) + " |",
     ]
+    tested = [*report.test_sets, MEAN]
     for score in scores:
-        parts += [f"## By {SCORES[score].title} (`{score}`)", _detection(report, stages, score)]
+        parts += [f"## By {SCORES[score].title} (`{score}`)", _detection(report, stages, score, tested)]
+    if report.validation:
+        parts += [
+            f"## Validation sets (`{report.default_score}`)",
+            "For choosing between settings without a look at a test set; no part of the averages above.",
+            _detection(report, stages, report.default_score, report.validation),
+        ]
     parts += [
         f"## Flags at alpha = {report.alpha:g}",
         f"Calibrated on {report.calibration_size:,} held-out in-distribution inputs. The in-distribution row is the "
@@ -43,10 +50,10 @@ def _scores(report: Report) -> list[str]:
     return list(dict.fromkeys(row.score for row in report.false_flags))
 
 
-def _detection(report: Report, stages: list[str], score: str) -> str:
+def _detection(report: Report, stages: list[str], score: str, sets: Sequence[str]) -> str:
     head = ["out-of-distribution set", *(f"{label} {stage}" for label, *_ in _METRICS for stage in stages)]
     lines = [head, ["---", *["---:"] * (len(head) - 1)]]
-    for name in (*report.sets, MEAN):
+    for name in sets:
         rows = [report.find(name, stage, score) for stage in stages]
         cells = []
         for _, _, higher, pick in _METRICS:
