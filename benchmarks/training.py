@@ -1,4 +1,7 @@
-"""Training: our steps beside a plain PyTorch loop of the same network, batch and data, interleaved in one run."""
+"""Training: our steps beside a plain PyTorch loop of the same network, batch and data, interleaved in one run.
+
+The limit is what one large matrix product reaches on the same cores, in the number format that `fit` chooses for them.
+"""
 
 import logging
 import tempfile
@@ -9,10 +12,10 @@ import lightning
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
-from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import convert_conv2d_weight_memory_format
 from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.models import SPEC
 from benchmarks.results import report
@@ -22,7 +25,7 @@ from training.data import Augmentation, Images, StoredImages, paired_batches
 from training.lightning_module import ClassifierTask
 from training.objectives import CrossEntropy
 from training.precision import fastest_precision
-from training.recipe import Stage
+from training.recipe import Precision, Stage
 from training.registry import Component
 
 BATCH = 128
@@ -36,14 +39,43 @@ def measure(rounds: int, steps: int) -> None:
     n = BATCH * (steps + WARM_UP)
     x = generator.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8)
     y = np.arange(n, dtype=np.int64) % 10
-    taken = [(plain_loop(x, y), our_loop(x, y)) for _ in range(rounds)]
-    plain, ours = (median(column) for column in zip(*taken, strict=True))
-    ratio = median(b / a for a, b in taken)
-    figures = {"rounds": rounds, "plain loop, images/s": plain, "ours, images/s": ours, "ratio": ratio}
+    flops = flops_per_image()
+    precision = fastest_precision("cpu")
+    taken = [(plain_loop(x, y), our_loop(x, y), matmul_flops(precision)) for _ in range(rounds)]
+    plain, ours, peak = (median(column) for column in zip(*taken, strict=True))
+    figures = {
+        "rounds": rounds,
+        "precision": precision,
+        "plain loop, images/s": plain,
+        "ours, images/s": ours,
+        "ratio": median(b / a for a, b, _ in taken),
+        "matrix product, GFLOP/s": peak / 1e9,
+        "share of it, plain loop": median(a * flops / limit for a, _, limit in taken),
+        "share of it, ours": median(b * flops / limit for _, b, limit in taken),
+    }
     report("training-wrn-40-2", figures, ("torch", "lightning", "numpy"))
 
 
-def network() -> nn.Module:
+def flops_per_image() -> float:
+    """Floating-point operations of one training step, forward and backward, per image."""
+    images = torch.zeros((2, 32, 32, 3), dtype=torch.uint8)
+    with FlopCounterMode(display=False) as counter:
+        network().train()(images).sum().backward()
+    return float(counter.get_total_flops()) / len(images)
+
+
+def matmul_flops(precision: Precision, size: int = 2048, repeats: int = 5) -> float:
+    """Floating-point operations a second of a large square matrix product."""
+    a = torch.randn((size, size), dtype=torch.float32 if precision == "32-true" else torch.bfloat16)
+    seconds: list[float] = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        torch.mm(a, a)
+        seconds.append(time.perf_counter() - start)
+    return 2 * size**3 / median(seconds)
+
+
+def network() -> ImageClassifier:
     """A fresh WRN-40-2 behind its normalisation."""
     torch.manual_seed(0)
     return ImageClassifier(WideResNet(num_classes=10, dropout=0.0), SPEC)
@@ -56,7 +88,9 @@ def plain_loop(x: np.ndarray, y: np.ndarray) -> float:
     loader = DataLoader(TensorDataset(torch.from_numpy(x), torch.from_numpy(y)), BATCH, shuffle=True, drop_last=True)
     ends: list[float] = []
     for images, targets in loader:
-        loss = F.cross_entropy(model(augment(images)), targets)
+        # Contiguous channels-first floats, as the usual transforms hand them to a network.
+        inputs = model.normalise(augment(images)).contiguous()
+        loss = F.cross_entropy(model.network(inputs), targets)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch's gap
         optimizer.step()
