@@ -1,8 +1,6 @@
 # Everything a person does with this project. `make help` lists it.
 PYTHON ?= python3
 VENV ?= .venv
-PORT ?= 8000
-HOST ?= 127.0.0.1
 DATA ?= $(or $(OOD_DATA),data)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
@@ -13,8 +11,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
-serve: $(BIN)/.service ## Serve every bundle in models/ (PORT=8000, HOST=127.0.0.1)
-	$(BIN)/python -m service --host $(HOST) --port $(PORT)
+# A setting given to make (make serve OOD_PORT=9000) reaches the service as an environment variable.
+serve: $(BIN)/.service ## Serve every bundle in models/ on port 8000 (OOD_PORT=9000 for another)
+	$(BIN)/python -m service
 
 test: lint ## Lint, types, import rules and all tests
 	$(BIN)/python -m pytest -n auto
@@ -25,9 +24,9 @@ lint: $(BIN)/.dev ## Ruff, mypy (strict) and the import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-train: $(BIN)/.dev ## Train, calibrate, evaluate and export: make train RECIPE=training/recipes/cifar10-oe.yaml DATA=dir
+train: $(BIN)/.dev ## Train, calibrate, evaluate and export: make train RECIPE=recipe.yaml DATA=dir [ARGS='--version 2']
 	@test -n "$(RECIPE)" || { echo "give a recipe: make train RECIPE=training/recipes/cifar10-oe.yaml DATA=dir"; exit 2; }
-	$(BIN)/python -m training run $(RECIPE) --data $(DATA) --resume
+	$(BIN)/python -m training run $(RECIPE) --data $(DATA) --resume $(ARGS)
 
 bench: $(BIN)/.dev ## Measure service and training side by side with their ceilings (benchmarks/)
 	$(BIN)/python -m benchmarks

@@ -55,7 +55,7 @@ def model_loader(
 
     def load(path: Path) -> Model:
         bundle = load_bundle(path)
-        _check_place(bundle)
+        _check_place(path, bundle)
         engine = Engine(bundle, provider, threads=settings.threads or available_cores())
         engine.warm_up(settings.max_batch)
         manifest = bundle.manifest
@@ -79,10 +79,13 @@ def model_loader(
     return load
 
 
-def _check_place(bundle: Bundle) -> None:
-    """A model is asked for by its folder's name: the manifest must not say another."""
+def _check_place(path: Path, bundle: Bundle) -> None:
+    """A model is asked for by its folder's name: the manifest must not say another.
+
+    By the name in the repository, wherever a link leads: a link of another name would be the same version once more.
+    """
     name, version = bundle.manifest.name, bundle.manifest.version
-    folder = f"{bundle.path.parent.name}/{bundle.path.name}"
+    folder = f"{path.parent.name}/{path.name}"
     if folder != f"{name}/{version}":
         raise ManifestInvalid(
             bundle.path,

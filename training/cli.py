@@ -3,12 +3,13 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
-from training.progress import console
+from training.progress import console, output
 from training.run import Run
 
 app = typer.Typer(
@@ -35,6 +36,9 @@ ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue an interr
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Start anew, replacing an earlier run.")]
 DevicesOption = Annotated[
     int | None, typer.Option("--devices", min=1, help="Train on so many devices (DDP); sets trainer.devices.")
+]
+VersionOption = Annotated[
+    int | None, typer.Option("--version", min=1, help="Version of the bundle, in place of the recipe's.")
 ]
 ModelsOption = Annotated[Path, typer.Option("--models", help="Model repository that the bundle is written to.")]
 
@@ -74,12 +78,16 @@ def evaluate(run: RunArgument, data: DataOption = None) -> None:
 
 @app.command()
 def export(
-    run: RunArgument, data: DataOption = None, models: ModelsOption = Path("models"), overwrite: OverwriteOption = False
+    run: RunArgument,
+    data: DataOption = None,
+    models: ModelsOption = Path("models"),
+    version: VersionOption = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle if it exists.")] = False,
 ) -> None:
     """Write RUN's exported stage as a bundle, refused unless ONNX Runtime scores real inputs as torch does."""
     from training import steps
 
-    path = steps.export(Run.open(run), steps.locations(data), models, overwrite=overwrite)
+    path = steps.export(Run.open(run), steps.locations(data), models, version=version, overwrite=overwrite)
     console.print(f"bundle: {path}")
 
 
@@ -90,19 +98,25 @@ def run_all(
     run: RunOption = None,
     data: DataOption = None,
     models: ModelsOption = Path("models"),
+    version: VersionOption = None,
     devices: DevicesOption = None,
     resume: ResumeOption = False,
-    overwrite: OverwriteOption = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Start anew, replacing an earlier run and bundle.")
+    ] = False,
 ) -> None:
     """Fit, calibrate, evaluate and export RECIPE: from data to a bundle in one go."""
     from training import steps
+    from training.export import bundle_path
 
     started = steps.start_run(recipe, _with_devices(overrides, devices), run, overwrite=overwrite)
     places = steps.locations(data)
+    # Asked now: hours later would be a bad time to learn that the bundle's place is taken.
+    bundle_path(started.recipe, models, version=version, overwrite=overwrite)
     steps.fit(started, places, resume=resume)
     steps.calibrate(started, places)
     steps.evaluate(started, places)
-    path = steps.export(started, places, models, overwrite=overwrite)
+    path = steps.export(started, places, models, version=version, overwrite=overwrite)
     console.print(f"bundle: {path}\nserve it with: python -m service --models {models}")
 
 
@@ -130,13 +144,13 @@ def inspect(bundle: Annotated[Path, typer.Argument(help="Bundle directory.", sho
         rows.append(("error", f"{manifest.evaluation.error_percent}%"))
     for name, value in rows:
         facts.add_row(name, str(value))
-    console.print(facts)
+    output.print(facts)
     if manifest.evaluation is not None:
         results = Table("set", "stage", "score", "FPR95", "AUROC", "AUPR", title="evaluation, percent")
         for row in manifest.evaluation.sets:
             if row.score == manifest.default_score:
                 results.add_row(row.name, row.stage, row.score, *(f"{v:.2f}" for v in (row.fpr95, row.auroc, row.aupr)))
-        console.print(results)
+        output.print(results)
 
 
 def _with_devices(overrides: list[str] | None, devices: int | None) -> list[str]:
@@ -153,10 +167,11 @@ def main() -> None:
     try:
         guarded()
     except (TrainingError, BundleError) as error:
-        console.print(f"[bold red]error[/] {error}", highlight=False)
-        sys.exit(1)
+        _complain(str(error))
     except OSError as error:
-        console.print(
-            f"[bold red]error[/] {error}. Checkpoints so far are kept; continue with --resume", highlight=False
-        )
-        sys.exit(1)
+        _complain(f"{error}. A run keeps its checkpoints; continue one with --resume")
+
+
+def _complain(message: str) -> NoReturn:
+    console.print(f"[bold red]error[/] {escape(message)}", highlight=False)
+    sys.exit(1)

@@ -5,10 +5,14 @@ class TrainingError(Exception):
     """Base of all training errors; its text is written for the person who started the run."""
 
     def __init__(self, subject: str, reason: str, remedy: str) -> None:
-        super().__init__(f"{subject}: {reason}. {remedy}")
+        # All three to the base class: what a data worker raises is pickled on its way to the training process.
+        super().__init__(subject, reason, remedy)
         self.subject = subject
         self.reason = reason
         self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.subject}: {self.reason}. {self.remedy}"
 
 
 class RecipeError(TrainingError):

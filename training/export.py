@@ -1,7 +1,6 @@
 """Export: a finished stage becomes a bundle, whole or not at all, and only if the graph scores as the model does."""
 
 import shutil
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,11 +8,9 @@ import numpy as np
 from PIL import Image
 
 from bundle import (
-    MANIFEST_NAME,
     Calibration,
     CalibrationSpec,
     Evaluation,
-    Manifest,
     Parity,
     ScoreOutput,
     save_calibrations,
@@ -24,6 +21,7 @@ from training.data import Images
 from training.errors import RunError
 from training.onnx_graph import check_parity, run_graph, write_graph
 from training.provenance import describe_training
+from training.recipe import Recipe
 from training.run import Run
 from training.score_heads import ScoredClassifier
 from training.scoring import score_images
@@ -34,50 +32,48 @@ _SAMPLE = "sample.png"
 """One real input, for the first request that somebody makes."""
 
 
+def bundle_path(recipe: Recipe, models: Path, *, version: int | None = None, overwrite: bool) -> Path:
+    """`models/<name>/<version>`, by default the recipe's; RunError when it exists and `overwrite` is off."""
+    path = models / recipe.name / str(version or recipe.export.version)
+    if path.exists() and not overwrite:
+        raise RunError(str(path), "exists", "Give the new bundle another --version, or replace this one: --overwrite")
+    return path
+
+
 def export_bundle(
     run: Run,
     model: ScoredClassifier,
     *,
     calibration: Images,
     samples: Images,
-    data: Mapping[str, Images],
     evaluation: Evaluation | None,
-    models: Path,
-    overwrite: bool,
-) -> Path:
-    """Write `models/<name>/<version>` and return it.
+    path: Path,
+) -> None:
+    """Write the bundle `path`, `<name>/<version>`, in place of what is there.
 
     The calibration is taken anew through the ONNX graph, so that p-values compare what serving computes with what
-    serving would have computed. `samples` are further real inputs for the parity check; `data` the sets by role that
-    the provenance names. Raises ParityError, or RunError when the version exists and `overwrite` is off.
+    serving would have computed. `samples` are further real inputs for the parity check. Raises ParityError.
     """
-    recipe = run.recipe
-    path = models / recipe.name / recipe.export.version
-    if path.exists() and not overwrite:
-        remedy = "Give the new bundle the next version (export.version=2), or replace this one with --overwrite"
-        raise RunError(str(path), "exists", remedy)
     partial = path.with_name(f".{path.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        manifest = _fill(run, model, partial, calibration, samples, data, evaluation)
+        _fill(run, model, partial, path.name, calibration, samples, evaluation)
         shutil.rmtree(path, ignore_errors=True)
         partial.rename(path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    assert (path / MANIFEST_NAME).exists(), manifest
-    return path
 
 
 def _fill(
     run: Run,
     model: ScoredClassifier,
     path: Path,
+    version: str,
     calibration: Images,
     samples: Images,
-    data: Mapping[str, Images],
     evaluation: Evaluation | None,
-) -> Manifest:
+) -> None:
     recipe, spec = run.recipe, run.recipe.input
     write_graph(model, (spec.height, spec.width, spec.channels), path / _GRAPH)
     differences: dict[str, float] = {}
@@ -92,11 +88,11 @@ def _fill(
     if run.report_path.exists():
         shutil.copytree(run.report_path, path / "report")
     shutil.copy(run.recipe_path, path / "recipe.yaml")
-    return seal_bundle(
+    seal_bundle(
         path,
         {
             "name": recipe.name,
-            "version": recipe.export.version,
+            "version": version,
             "description": recipe.description,
             "modality": "image",
             "task": "classification",
@@ -108,7 +104,7 @@ def _fill(
             "calibration": CalibrationSpec(
                 file=_CALIBRATION, n=len(calibration), source=calibration.name, alpha=recipe.export.alpha
             ),
-            "training": describe_training(run, recipe.export.stage, dict(data)),
+            "training": describe_training(run, recipe.export.stage),
             "evaluation": evaluation,
             "parity": Parity(
                 tolerance=recipe.export.tolerance,

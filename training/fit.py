@@ -1,6 +1,7 @@
 """Fit: train a recipe's stages in order, each finished stage kept, each unfinished one resumable."""
 
 import logging
+import math
 import platform
 import warnings
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 import lightning
 import numpy as np
 import torch
+from lightning.pytorch.accelerators import CUDAAccelerator
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar, Timer, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from rich.console import Console
@@ -101,7 +103,7 @@ def _fit_stage(run: Run, name: str, inside: Images, outside: Images | None, anno
         rank=trainer.global_rank,
         world_size=trainer.world_size,
         workers=_workers(inside.x, outliers.x if outliers else None),
-        pin_memory=trainer.accelerator.__class__.__name__ == "CUDAAccelerator",
+        pin_memory=isinstance(trainer.accelerator, CUDAAccelerator),
     )
     checkpoint = run.checkpoint_path(name)
     try:
@@ -118,7 +120,7 @@ def _fit_stage(run: Run, name: str, inside: Images, outside: Images | None, anno
         seconds=timer.time_elapsed("train"),
         started=started,
         hardware=describe_hardware(trainer),
-        final_loss=task.last_loss,
+        final_loss=None if math.isnan(task.last_loss) else task.last_loss,
     )
     run.record_path(name).write_text(record.model_dump_json(indent=2), encoding="utf-8")
     return True
@@ -149,8 +151,11 @@ def _trainer(how: Trainer, stage: Stage, path: Path, timer: Timer) -> lightning.
         precision=fastest_precision(how.accelerator) if how.precision == "auto" else how.precision,
         max_epochs=stage.epochs,
         callbacks=callbacks,
-        logger=[CSVLogger(path, name="", version="csv"), TensorBoardLogger(path, name="", version="tensorboard")],
-        log_every_n_steps=50,
+        # A folder for each attempt: Lightning's writer empties the one it finds.
+        logger=[
+            CSVLogger(path, name="", version=f"csv-{len(list(path.glob('csv-*'))) + 1}"),
+            TensorBoardLogger(path, name="", version="tensorboard"),
+        ],
         use_distributed_sampler=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
@@ -171,7 +176,7 @@ def _workers(*stores: ImageArray | None) -> int:
 
 def describe_hardware(trainer: lightning.Trainer) -> str:
     """The processor that a run was made on, for its report."""
-    if torch.cuda.is_available() and trainer.num_devices:
+    if isinstance(trainer.accelerator, CUDAAccelerator):
         return f"{trainer.num_devices} x {torch.cuda.get_device_name()}"
     return f"{processor_name()}, {torch.get_num_threads()} threads"
 

@@ -51,11 +51,15 @@ class ClassifierTask(lightning.LightningModule):
             raise DivergedError(
                 f"epoch {self.current_epoch}",
                 f"the loss is {self.last_loss}",
-                "Lower learning_rate or add warmup; the checkpoint of the last epoch is kept, continue with --resume",
+                "Lower the stage's learning_rate or give it warmup, and start anew with --overwrite",
             )
-        accuracy = (logits.detach().argmax(dim=1) == targets).float().mean()
-        self.log("loss", self.last_loss, prog_bar=True)
-        self.log("accuracy", accuracy, prog_bar=True)
+        accuracy = float((logits.detach().argmax(dim=1) == targets).float().mean())
+        seen = {"loss": self.last_loss, "accuracy": accuracy}
+        self.log_dict(seen, prog_bar=True, logger=False)
+        # To the loggers directly: `log` would write at steps of its own choice, the last seen value again and again.
+        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        for logger in self.loggers:
+            logger.log_metrics({**seen, "learning_rate": rate, "epoch": self.current_epoch}, step=self.global_step)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Nesterov SGD; the learning rate falls by a cosine per step, after a linear warm-up if one is asked for."""

@@ -7,6 +7,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 console = Console(stderr=True)
+"""For what a person watches."""
+
+output = Console()
+"""For what a command was asked for: it may go into a pipe or a file."""
 
 
 class Bars:

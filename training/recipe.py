@@ -1,12 +1,13 @@
 """The recipe: one validated YAML file that says everything a training run depends on."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from bundle import SCORES, ImageInput
 from training.errors import RecipeError
@@ -22,8 +23,9 @@ class _Section(BaseModel):
 class Source(_Section):
     """One data set: what Hugging Face `datasets.load_dataset` reads, and which rows of it.
 
-    `format` is a builder (`parquet`, `imagefolder`, `csv`, `json`) for files at `path`, or `hub` for a hub name.
-    Relative paths are looked up in the data directory (`--data`, environment variable OOD_DATA).
+    `format` is a builder (`parquet`, `imagefolder`, `csv`, `json`) for files at `path`, or `hub` for a hub name, of
+    which `split` is read. Relative paths are looked up in the data directory (`--data`, environment variable OOD_DATA),
+    image files that a csv or json file names in that file's folder. `limit` takes so many rows, evenly spread.
     """
 
     path: str
@@ -41,6 +43,20 @@ class Synthetic(_Section):
     synthetic: str
     size: int = Field(default=4000, ge=1)
     jpeg_quality: int | None = Field(default=75, ge=1, le=100)
+
+
+_SOURCE, _SYNTHETIC = "data set", "synthetic set"
+
+
+def _kind_of_set(plan: Any) -> str:
+    synthetic = "synthetic" in plan if isinstance(plan, dict) else isinstance(plan, Synthetic)
+    return _SYNTHETIC if synthetic else _SOURCE
+
+
+TestSet = Annotated[
+    Annotated[Source, Tag(_SOURCE)] | Annotated[Synthetic, Tag(_SYNTHETIC)], Discriminator(_kind_of_set)
+]
+"""An out-of-distribution set, synthetic where it has the key `synthetic`."""
 
 
 class InDistribution(_Section):
@@ -82,9 +98,10 @@ class Stage(_Section):
 
 
 class Trainer(_Section):
-    """How the hardware is used; nothing here changes what is learned beyond rounding.
+    """How the hardware is used; on one device nothing here changes what is learned beyond rounding.
 
-    `precision` auto is mixed where the hardware computes it natively, else float32.
+    `precision` auto is mixed where the hardware computes it natively, else float32. Each of several `devices` takes
+    batches of the stage's `batch_size`, so that an epoch has fewer and larger steps.
     """
 
     accelerator: str = "auto"
@@ -102,8 +119,8 @@ class EvaluationPlan(_Section):
     `ood` are the test sets, which no choice may touch; `validation` the sets that choices are made by, reported apart.
     """
 
-    ood: dict[str, Source | Synthetic] = Field(min_length=1)
-    validation: dict[str, Source | Synthetic] = {}
+    ood: dict[str, TestSet] = Field(min_length=1)
+    validation: dict[str, TestSet] = {}
     draws: int = Field(default=10, ge=2)
 
     @model_validator(mode="after")
@@ -111,6 +128,11 @@ class EvaluationPlan(_Section):
         if both := sorted(self.ood.keys() & self.validation.keys()):
             raise ValueError(f"{', '.join(both)}: in ood and in validation; a test set decides nothing")
         return self
+
+
+def _as_text(version: Any) -> Any:
+    """A whole number as YAML reads it, as the text that a manifest holds."""
+    return str(version) if type(version) is int else version
 
 
 class Export(_Section):
@@ -121,7 +143,7 @@ class Export(_Section):
     """
 
     stage: str
-    version: str = "1"
+    version: Annotated[str, BeforeValidator(_as_text), Field(pattern=r"^[1-9][0-9]{0,8}$")] = "1"
     scores: tuple[str, ...] = ("msp", "max_logit", "energy", "entropy", "kl_uniform")
     default_score: str = "msp"
     alpha: float = Field(default=0.01, gt=0, lt=1)
@@ -143,6 +165,12 @@ class Recipe(_Section):
     trainer: Trainer = Trainer()
     evaluation: EvaluationPlan
     export: Export
+
+    @property
+    def weights_depend_on(self) -> dict[str, Any]:
+        """The sections that decide what is learned; a change to any other needs no new training."""
+        sections = {"seed", "input", "in_distribution", "outliers", "architecture", "stages"}
+        return self.model_dump(mode="json", include=sections)
 
     @model_validator(mode="after")
     def _stages_fit_together(self) -> Self:
@@ -175,21 +203,39 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     return parse_recipe(raw, str(path))
 
 
-def _read(path: Path) -> dict[str, Any]:
+class _Yaml(yaml.SafeLoader):
+    """YAML whose floats are those of version 1.2: PyYAML reads 1e-3 as a text."""
+
+
+_Yaml.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def _parse_yaml(text: str, origin: str) -> Any:
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.load(text, _Yaml)
+    except yaml.YAMLError as error:
+        raise RecipeError(origin, f"is not valid YAML: {error}", "Correct it") from error
+
+
+def _read(path: Path, extending: tuple[Path, ...] = ()) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise RecipeError(str(path), f"cannot be read ({error.strerror})", "Give the path of a recipe file") from error
-    except yaml.YAMLError as error:
-        raise RecipeError(str(path), f"is not valid YAML: {error}", "Correct the file") from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(str(path), f"is not UTF-8 text: {error}", "Give the path of a recipe file") from error
+    raw = _parse_yaml(text, str(path))
     if not isinstance(raw, dict):
         raise RecipeError(str(path), "is not a mapping of keys to values", "See training/recipes for examples")
     base = raw.pop("extends", None)
     if base is None:
         return raw
-    if not isinstance(base, str) or (path.parent / base).resolve() == path.resolve():
+    chain = (*extending, path.resolve())
+    if not isinstance(base, str) or (path.parent / base).resolve() in chain:
         raise RecipeError(f"{path}: extends", f"{base!r} is no other recipe file", "Give a path relative to this file")
-    return _merge(_read(path.parent / base), raw)
+    return _merge(_read(path.parent / base, chain), raw)
 
 
 def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -208,10 +254,15 @@ def parse_recipe(raw: dict[str, Any], origin: str) -> Recipe:
         # Strict JSON mode: lists become tuples, but "10" never becomes 10.
         return Recipe.model_validate_json(json.dumps(raw))
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'recipe'}: {e['msg']}" for e in error.errors())
-        raise RecipeError(origin, problems, "Correct the keys named; `inspect` shows a valid recipe") from error
+        problems = "; ".join(f"{_key(each['loc'])}: {each['msg']}" for each in error.errors())
+        raise RecipeError(origin, problems, "Correct the keys named; training/recipes has valid recipes") from error
     except TypeError as error:
         raise RecipeError(origin, f"holds a value YAML reads as a date or object: {error}", "Quote it") from error
+
+
+def _key(location: tuple[int | str, ...]) -> str:
+    """A key as the recipe's author wrote it, without the names of the alternatives that were tried."""
+    return ".".join(str(part) for part in location if part not in (_SOURCE, _SYNTHETIC)) or "recipe"
 
 
 def _apply(raw: dict[str, Any], override: str) -> None:
@@ -224,4 +275,4 @@ def _apply(raw: dict[str, Any], override: str) -> None:
         section = section.setdefault(parent, {})
         if not isinstance(section, dict):
             raise RecipeError(key, f"'{parent}' holds a value, not a section", "Correct the key")
-    section[last] = yaml.safe_load(value)
+    section[last] = _parse_yaml(value, override)

@@ -1,5 +1,6 @@
 """The run directory: a recipe's stages, scores and report, kept so that any step can be taken up again."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -21,7 +22,7 @@ class StageRecord(BaseModel):
     seconds: float
     started: AwareDatetime
     hardware: str
-    final_loss: float
+    final_loss: float | None
 
 
 @dataclass(frozen=True)
@@ -33,18 +34,25 @@ class Run:
 
     @classmethod
     def create(cls, path: Path, recipe: Recipe, *, overwrite: bool) -> Self:
-        """Start or take up the run at `path`; RunError when it holds a run of another recipe."""
+        """Start the run at `path`, or take it up.
+
+        With `overwrite` nothing of an earlier run remains. Without it, what was trained is kept if `recipe` trains the
+        same; calibration and report are kept if it is the same recipe. RunError when it trains something else.
+        """
         run = cls(path, recipe)
-        text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-        if run.recipe_path.exists() and run.recipe_path.read_text(encoding="utf-8") != text and not overwrite:
-            remedy = "Choose another --run directory, or give --overwrite to start anew"
-            raise RunError(str(path), "holds a run of a different recipe", remedy)
+        earlier = cls.open(path).recipe if run.recipe_path.exists() and not overwrite else None
+        if earlier is not None:
+            before, now = earlier.weights_depend_on, recipe.weights_depend_on
+            if changed := [key for key in now if now[key] != before[key]]:
+                reason = f"holds a run of a different recipe ({', '.join(changed)} changed)"
+                raise RunError(str(path), reason, "Choose another --run directory, or give --overwrite to start anew")
         path.mkdir(parents=True, exist_ok=True)
-        if overwrite:
-            for stage in recipe.stages:
-                run.record_path(stage).unlink(missing_ok=True)
-                run.checkpoint_path(stage).unlink(missing_ok=True)
-        run.recipe_path.write_text(text, encoding="utf-8")
+        if earlier != recipe:
+            outdated = [run.calibration_path, run.report_path]
+            for folder in [*outdated, run.stages_path] if earlier is None else outdated:
+                shutil.rmtree(folder, ignore_errors=True)
+            text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+            run.recipe_path.write_text(text, encoding="utf-8")
         return run
 
     @classmethod
@@ -69,9 +77,19 @@ class Run:
         """Sorted calibration scores of every stage."""
         return self.path / "calibration"
 
+    @property
+    def data_path(self) -> Path:
+        """Fingerprints of the data that was trained on."""
+        return self.path / "data.json"
+
+    @property
+    def stages_path(self) -> Path:
+        """What was trained: a directory for each stage."""
+        return self.path / "stages"
+
     def stage_path(self, stage: str) -> Path:
         """The directory of a stage's checkpoint and logs."""
-        return self.path / "stages" / stage
+        return self.stages_path / stage
 
     def checkpoint_path(self, stage: str) -> Path:
         """The newest checkpoint of a stage."""

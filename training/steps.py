@@ -1,5 +1,6 @@
 """The steps of a training run, each from the run directory to the run directory, as the command line calls them."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,14 +18,17 @@ from training.data import (
     Images,
     Progress,
     StoredImages,
+    find_overlap,
     load_images,
-    load_test_images,
-    load_training_data,
+    load_in_distribution,
+    load_outliers,
+    without_overlap,
 )
 from training.errors import RecipeError
 from training.evaluation import Report, StageScores
-from training.export import export_bundle, sample_of
+from training.export import bundle_path, export_bundle, sample_of
 from training.progress import console, progress_bars
+from training.provenance import keep_fingerprints
 from training.recipe import Recipe, Source, Synthetic, load_recipe
 from training.run import Run
 from training.score_heads import ScoredClassifier
@@ -39,35 +43,44 @@ def locations(data: Path | None) -> DataLocations:
 def start_run(recipe_path: Path, overrides: Sequence[str], path: Path | None, *, overwrite: bool) -> Run:
     """Validate the recipe and create, or take up, its run directory."""
     recipe = load_recipe(recipe_path, overrides)
-    return Run.create(path or Path("runs") / recipe.name, recipe, overwrite=overwrite)
+    # The further processes of a distributed run execute the same command: what the first one began must stay.
+    first = os.environ.get("LOCAL_RANK", "0") == "0"
+    return Run.create(path or Path("runs") / recipe.name, recipe, overwrite=overwrite and first)
 
 
 def fit(run: Run, places: DataLocations, *, resume: bool) -> None:
     """Load the data and train what is not trained yet."""
+    recipe = run.recipe
     with progress_bars() as bars:
-        data = load_training_data(run.recipe, places, bars.report)
-    if data.overlap_removed:
-        console.print(f"removed {data.overlap_removed} outliers that are (nearly) in-distribution images")
-    fitting.fit(run, data.train, data.outliers, resume=resume, announce=console.print)
+        inside = load_in_distribution(recipe, places, bars.report)
+        found = load_outliers(recipe, places, bars.report)
+        outliers = found
+        if found is not None and recipe.outliers is not None:
+            outliers = without_overlap(found, inside, recipe.outliers, bars.report)
+    if found is not None and outliers is not None and len(outliers) < len(found):
+        console.print(f"removed {len(found) - len(outliers)} outliers that are (nearly) in-distribution images")
+    keep_fingerprints(run, [inside.train, inside.calibration, inside.test, *([] if outliers is None else [outliers])])
+    fitting.fit(run, inside.train, outliers, resume=resume, announce=console.print)
 
 
 def calibrate(run: Run, places: DataLocations) -> None:
     """Score the calibration split with every stage."""
     with progress_bars() as bars:
-        data = load_training_data(run.recipe, places, bars.report)
+        inside = load_in_distribution(run.recipe, places, bars.report)
         for stage in run.recipe.stages:
-            model = _model(run, stage, len(data.train.labels))
-            keep_calibration(run, stage, _score(model, data.calibration, stage, bars.report))
+            model = _model(run, stage, len(inside.train.labels))
+            keep_calibration(run, stage, _score(model, inside.calibration, stage, bars.report))
 
 
 def evaluate(run: Run, places: DataLocations) -> None:
     """Score every test set with every stage and write `report.json`, `report.md` and the plots."""
     recipe = run.recipe
+    plans = recipe.evaluation.ood | recipe.evaluation.validation
     with progress_bars() as bars:
-        data = load_training_data(recipe, places, bars.report)
-        test = load_test_images(recipe, data.train.labels, places, bars.report)
-        plans = recipe.evaluation.ood | recipe.evaluation.validation
+        test = load_in_distribution(recipe, places, bars.report).test
+        outliers = load_outliers(recipe, places, bars.report)
         sets = {name: _test_set(name, plan, test, recipe, places, bars.report) for name, plan in plans.items()}
+        described = {name: _describe(plan, sets[name], outliers) for name, plan in plans.items()}
         stages = {stage: _scores_of(run, stage, test, sets, bars.report) for stage in recipe.stages}
     report = evaluation.evaluate(
         stages,
@@ -75,8 +88,8 @@ def evaluate(run: Run, places: DataLocations) -> None:
         draws=recipe.evaluation.draws,
         seed=recipe.seed,
         default_score=recipe.export.default_score,
-        inside=Path(test.source).parent.name,
-        sets={name: _describe(plan, len(sets[name])) for name, plan in plans.items()},
+        inside=recipe.in_distribution.test.path,
+        sets=described,
         validation=tuple(recipe.evaluation.validation),
         provenance=_provenance(run),
     )
@@ -89,30 +102,22 @@ def evaluate(run: Run, places: DataLocations) -> None:
     console.print(f"report: {folder / 'report.md'}")
 
 
-def export(run: Run, places: DataLocations, models: Path, *, overwrite: bool) -> Path:
-    """Write the exported stage's bundle into the repository `models`."""
+def export(run: Run, places: DataLocations, models: Path, *, version: int | None = None, overwrite: bool) -> Path:
+    """Write the exported stage's bundle into the repository `models`, as `version` or the recipe's."""
     recipe, stage = run.recipe, run.recipe.export.stage
+    path = bundle_path(recipe, models, version=version, overwrite=overwrite)
     with progress_bars() as bars:
-        data = load_training_data(recipe, places, bars.report)
-        test = load_test_images(recipe, data.train.labels, places, bars.report)
-    roles = {
-        "in-distribution train": data.train,
-        "in-distribution calibration": data.calibration,
-        "in-distribution test": test,
-    }
-    if data.outliers is not None:
-        roles["outliers"] = data.outliers
+        inside = load_in_distribution(recipe, places, bars.report)
     console.print("writing the graph and comparing it with torch on real inputs ...")
-    return export_bundle(
+    export_bundle(
         run,
-        _model(run, stage, len(test.labels)),
-        calibration=data.calibration,
-        samples=sample_of(test, 1000),
-        data=roles,
+        _model(run, stage, len(inside.test.labels)),
+        calibration=inside.calibration,
+        samples=sample_of(inside.test, 1000),
         evaluation=_evaluation(run),
-        models=models,
-        overwrite=overwrite,
+        path=path,
     )
+    return path
 
 
 def _model(run: Run, stage: str, num_classes: int) -> ScoredClassifier:
@@ -136,7 +141,7 @@ def _test_set(
     try:
         x = evaluation.generate(plan.synthetic, shape, seed=recipe.seed, like=like, jpeg_quality=plan.jpeg_quality)
     except ValueError as error:
-        raise RecipeError(f"evaluation.ood.{name}", str(error), "Correct the recipe") from error
+        raise RecipeError(f"evaluation set {name}", str(error), "Correct the recipe") from error
     return Images(StoredImages(x), None, (), name, "synthetic", "")
 
 
@@ -152,11 +157,13 @@ def _scores_of(run: Run, stage: str, test: Images, sets: dict[str, Images], repo
     )
 
 
-def _describe(plan: Source | Synthetic, size: int) -> str:
-    if isinstance(plan, Source):
-        return f"{size:,} images of {plan.path}, seen by no training step"
-    path = f"through JPEG quality {plan.jpeg_quality}" if plan.jpeg_quality else "not through JPEG"
-    return f"{size:,} synthetic images ({plan.synthetic}), {path}"
+def _describe(plan: Source | Synthetic, images: Images, outliers: Images | None) -> str:
+    if isinstance(plan, Synthetic):
+        path = f"through JPEG quality {plan.jpeg_quality}" if plan.jpeg_quality else "not through JPEG"
+        return f"{len(images):,} synthetic images ({plan.synthetic}), {path}"
+    repeated = 0 if outliers is None else len(find_overlap(outliers, images).rows)
+    seen = f"{repeated:,} of them (nearly) outliers that were trained on" if repeated else "none of them trained on"
+    return f"{len(images):,} images of {plan.path}, {seen}"
 
 
 def _provenance(run: Run) -> dict[str, str]:

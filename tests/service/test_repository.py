@@ -38,6 +38,18 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
+def test_a_version_may_be_a_link_but_no_version_is_served_under_two_names(tmp_path: Path, serve: Serve) -> None:
+    stored = make_tiny_bundle(tmp_path / "volume").rename(tmp_path / "volume" / "abc")
+    models = tmp_path / "models" / "tiny"
+    models.mkdir(parents=True)
+    (models / "1").symlink_to(stored)
+    (models / "latest").symlink_to("1")
+    with serve(tmp_path / "models") as live:
+        listed = live.client.get("/v1/models").json()
+    assert [model["versions"] for model in listed["models"]] == [["1"]]
+    assert [refused["path"] for refused in listed["refused"]] == ["tiny/latest"]
+
+
 def test_a_bad_bundle_is_refused_with_its_reason_and_the_others_are_served(tmp_path: Path, serve: Serve) -> None:
     make_tiny_bundle(tmp_path)
     for name, (damage, _) in DAMAGES.items():

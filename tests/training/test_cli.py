@@ -41,7 +41,13 @@ def test_run_ends_in_a_bundle_that_verifies_and_tells_its_making(finished: Path)
     assert manifest.calibration.n == 40
     assert manifest.training is not None
     assert manifest.training.stage == "oe"
-    assert {data.role for data in manifest.training.data} >= {"in-distribution train", "outliers"}
+    roles = {data.role: data.rows for data in manifest.training.data}
+    assert roles == {
+        "in-distribution train": 160,
+        "in-distribution calibration": 40,
+        "in-distribution test": 100,
+        "outliers": 120,
+    }
     assert manifest.parity is not None
     assert max(manifest.parity.max_difference.values()) <= manifest.parity.tolerance
     assert manifest.evaluation is not None
@@ -97,6 +103,26 @@ def test_a_version_that_exists_is_not_replaced_by_accident(
         main()
     assert stop.value.code == 1
     assert "--overwrite" in capsys.readouterr().err
+
+
+def test_the_next_version_needs_no_training(finished: Path) -> None:
+    places = ["--data", str(finished / "data"), "--models", str(finished / "models")]
+    done = CliRunner().invoke(app, ["export", str(finished / "run"), *places, "--version", "2"])
+    assert done.exit_code == 0, done.output
+    first, second = (load_bundle(finished / "models" / "stripes" / version) for version in ("1", "2"))
+    assert second.manifest.version == "2"
+    assert second.manifest.training == first.manifest.training
+
+
+def test_a_taken_place_is_noticed_before_anything_is_trained(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = ["--data", str(finished / "data"), "--models", str(finished / "models"), "--run", str(tmp_path / "run")]
+    monkeypatch.setattr("sys.argv", ["ood-train", "run", str(finished / "recipe.yaml"), *places])
+    with pytest.raises(SystemExit):
+        main()
+    assert "exists. Give the new bundle another --version" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "run" / "stages").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
 """Fit: stages learn, are kept, and continue after an interruption as if nothing had happened."""
 
+import csv
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -10,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from tests.training.datasets_on_disk import tiny_recipe, write_tiny_data
-from training.data import DataLocations, ImageArray, TrainingData, load_training_data
-from training.errors import DataError, DivergedError, OverlapError, RunError
+from training.data import DataLocations, ImageArray, Images, load_in_distribution, load_outliers
+from training.errors import DataError, DivergedError, RunError
 from training.fit import fit, load_classifier
 from training.recipe import parse_recipe
 from training.run import Run
@@ -19,17 +20,26 @@ from training.run import Run
 Weights = dict[str, torch.Tensor]
 
 
+class Data(NamedTuple):
+    train: Images
+    calibration: Images
+    outliers: Images
+
+
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> TrainingData:
+def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
     root = write_tiny_data(tmp_path_factory.mktemp("data"))
-    return load_training_data(parse_recipe(tiny_recipe(), "test"), DataLocations(root=root, cache=root / "cache"))
+    recipe, places = parse_recipe(tiny_recipe(), "test"), DataLocations(root=root, cache=root / "cache")
+    inside, outliers = load_in_distribution(recipe, places), load_outliers(recipe, places)
+    assert outliers is not None
+    return Data(inside.train, inside.calibration, outliers)
 
 
 def start(path: Path, **changes: Any) -> Run:
     return Run.create(path, parse_recipe(tiny_recipe(**changes), "test"), overwrite=False)
 
 
-def run_fit(run: Run, data: TrainingData, *, resume: bool = False) -> list[str]:
+def run_fit(run: Run, data: Data, *, resume: bool = False) -> list[str]:
     said: list[str] = []
     fit(run, data.train, data.outliers, resume=resume, announce=said.append)
     return said
@@ -39,7 +49,7 @@ def weights(run: Run, stage: str) -> Weights:
     return load_classifier(run, stage, 2).state_dict()
 
 
-def accuracy(run: Run, stage: str, data: TrainingData) -> float:
+def accuracy(run: Run, stage: str, data: Data) -> float:
     rows = torch.arange(len(data.calibration)).numpy()
     with torch.inference_mode():
         logits = load_classifier(run, stage, 2)(torch.from_numpy(data.calibration.x[rows]))
@@ -47,12 +57,9 @@ def accuracy(run: Run, stage: str, data: TrainingData) -> float:
     return float((logits.argmax(dim=1) == torch.from_numpy(data.calibration.y)).float().mean())
 
 
-def test_both_stages_learn_and_outlier_exposure_lowers_confidence_on_outliers(
-    tmp_path: Path, data: TrainingData
-) -> None:
+def test_both_stages_learn_and_outlier_exposure_lowers_confidence_on_outliers(tmp_path: Path, data: Data) -> None:
     run = start(tmp_path / "run")
     run_fit(run, data)
-    assert data.outliers is not None
     outliers = torch.from_numpy(data.outliers.x[torch.arange(len(data.outliers)).numpy()])
     confidence = {}
     for stage in run.recipe.stages:
@@ -62,9 +69,7 @@ def test_both_stages_learn_and_outlier_exposure_lowers_confidence_on_outliers(
     assert confidence["oe"] < confidence["baseline"]
 
 
-def test_an_interrupted_run_resumes_to_the_same_weights_as_an_uninterrupted_one(
-    tmp_path: Path, data: TrainingData
-) -> None:
+def test_an_interrupted_run_resumes_to_the_same_weights_as_an_uninterrupted_one(tmp_path: Path, data: Data) -> None:
     options: dict[str, Any] = {"architecture": {"name": "wide_resnet", "depth": 10, "widen_factor": 1, "dropout": 0.3}}
     whole, broken = start(tmp_path / "whole", **options), start(tmp_path / "broken", **options)
     run_fit(whole, data)
@@ -75,14 +80,14 @@ def test_an_interrupted_run_resumes_to_the_same_weights_as_an_uninterrupted_one(
         torch.testing.assert_close(weights(broken, "oe")[name], value, rtol=0, atol=0, msg=name)
 
 
-def test_a_half_done_stage_is_not_restarted_by_accident(tmp_path: Path, data: TrainingData) -> None:
+def test_a_half_done_stage_is_not_restarted_by_accident(tmp_path: Path, data: Data) -> None:
     run = start(tmp_path / "run")
     interrupt_in_second_epoch(run, data)
     with pytest.raises(RunError, match="--resume"):
         run_fit(run, data)
 
 
-def interrupt_in_second_epoch(run: Run, data: TrainingData) -> None:
+def interrupt_in_second_epoch(run: Run, data: Data) -> None:
     """Press Ctrl-C in the second epoch of the first stage: on disk is the checkpoint of the first epoch."""
     train = replace(data.train, x=InterruptedImages(data.train.x, reads_left=14))
     with pytest.raises(SystemExit):
@@ -108,13 +113,46 @@ class InterruptedImages:
         return self._images[rows]
 
 
+def test_the_log_of_the_epochs_before_an_interruption_is_kept(tmp_path: Path, data: Data) -> None:
+    run = start(tmp_path / "run")
+    interrupt_in_second_epoch(run, data)
+    run_fit(run, data, resume=True)
+    epochs = []
+    for log in sorted(run.stage_path("baseline").glob("csv-*/metrics.csv")):
+        with log.open(newline="") as file:
+            epochs.append({row["epoch"] for row in csv.DictReader(file)})
+    assert epochs[0] >= {"0"}
+    assert epochs[1] == {"1"}
+
+
 def test_a_run_of_another_recipe_is_not_overwritten_by_accident(tmp_path: Path) -> None:
     start(tmp_path / "run")
-    with pytest.raises(RunError, match=r"different recipe.*--overwrite"):
+    with pytest.raises(RunError, match=r"different recipe \(seed changed\).*--overwrite"):
         start(tmp_path / "run", seed=2)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_with_a_remedy(tmp_path: Path, data: TrainingData) -> None:
+def test_what_follows_training_can_change_without_training_again(tmp_path: Path, data: Data) -> None:
+    run = start(tmp_path / "run")
+    run_fit(run, data)
+    run.report_path.mkdir()
+    run.calibration_path.mkdir()
+    changed = start(tmp_path / "run", export={"stage": "oe", "alpha": 0.2})
+    assert Run.open(tmp_path / "run").recipe.export.alpha == 0.2
+    assert run_fit(changed, data) == ["stage baseline: finished earlier, kept", "stage oe: finished earlier, kept"]
+    # They were made at another alpha.
+    assert not run.report_path.exists()
+    assert not run.calibration_path.exists()
+
+
+def test_nothing_of_an_overwritten_run_remains(tmp_path: Path, data: Data) -> None:
+    run = start(tmp_path / "run")
+    run_fit(run, data)
+    run.report_path.mkdir()
+    anew = Run.create(tmp_path / "run", run.recipe, overwrite=True)
+    assert [path.name for path in anew.path.iterdir() if path.is_dir()] == []
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_a_remedy(tmp_path: Path, data: Data) -> None:
     stages = {
         "baseline": {"objective": {"name": "cross_entropy"}, "epochs": 3, "batch_size": 16, "learning_rate": 1e30}
     }
@@ -124,24 +162,14 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_a_remedy(tmp_path: Path, d
     assert not run.record_path("baseline").exists()
 
 
-def test_a_stage_that_needs_outliers_and_has_none_is_refused_before_it_trains(
-    tmp_path: Path, data: TrainingData
-) -> None:
+def test_a_stage_that_needs_outliers_and_has_none_is_refused_before_it_trains(tmp_path: Path, data: Data) -> None:
     stages = {"oe": {"objective": {"name": "outlier_exposure"}, "epochs": 1}}
     run = start(tmp_path / "run", stages=stages, outliers=None)
     with pytest.raises(DataError, match="needs outliers"):
         fit(run, data.train, None, resume=False, announce=lambda _: None)
 
 
-def test_outliers_that_are_in_distribution_images_are_refused_or_removed(tmp_path: Path) -> None:
-    root = write_tiny_data(tmp_path)
-    places = DataLocations(root=root, cache=root / "cache")
-    raw = tiny_recipe(outliers={"train": {"path": "train.parquet"}})
-    with pytest.raises(OverlapError, match="every outlier"):
-        load_training_data(parse_recipe(raw, "test"), places)
-
-
-def test_mixed_precision_learns_as_well(tmp_path: Path, data: TrainingData) -> None:
+def test_mixed_precision_learns_as_well(tmp_path: Path, data: Data) -> None:
     run = start(tmp_path / "run", trainer={"precision": "bf16-mixed"})
     run_fit(run, data)
     assert accuracy(run, "oe", data) > 0.9

@@ -1,8 +1,10 @@
 """Loading: any source becomes the same uint8 images, cached or decoded on demand, or a clear error."""
 
 import csv
+import pickle
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -60,11 +62,52 @@ def test_a_csv_names_image_files_and_labels(
         rows.writerow(["file", "kind"])
         for i, (image, label) in enumerate(zip(*images, strict=True)):
             Image.fromarray(image).save(places.root / f"{i}.png")
-            rows.writerow([str(places.root / f"{i}.png"), LABELS[label]])
+            # One by its absolute path, the others from where the list lies.
+            rows.writerow([str(places.root / "0.png") if i == 0 else f"{i}.png", LABELS[label]])
     source = Source(path="list.csv", format="csv", image="file", label="kind")
     loaded = load_images(source, SPEC, places, name="c")
     np.testing.assert_array_equal(loaded.x[ALL], images[0])
     assert loaded.labels == tuple(sorted(LABELS))
+
+
+def test_file_and_folder_names_that_sound_like_splits_lose_no_image(
+    places: DataLocations, images: tuple[NDArray[np.uint8], NDArray[np.int64]]
+) -> None:
+    for i, image in enumerate(images[0]):
+        folder = places.root / "test" / ("train" if i % 2 else "validation")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{('train', 'test')[i // 10]}-{i:02}.png")
+    loaded = load_images(Source(path="test", format="imagefolder", label="label"), SPEC, places, name="p")
+    assert loaded.labels == ("train", "validation")
+    assert len(loaded) == 20
+    assert len(load_images(Source(path="test", format="imagefolder"), SPEC, places, name="p")) == 20
+
+
+def test_a_limit_takes_rows_from_the_whole_set(
+    places: DataLocations, images: tuple[NDArray[np.uint8], NDArray[np.int64]]
+) -> None:
+    write_parquet(places.root / "a.parquet", *images)
+    loaded = load_images(Source(path="a.parquet", limit=3), SPEC, places, name="a")
+    np.testing.assert_array_equal(loaded.x[np.arange(3)], images[0][[0, 9, 19]])
+
+
+def test_a_row_without_label_is_refused(places: DataLocations) -> None:
+    x, _ = stripes(3, seed=1)
+    write_parquet(places.root / "a.parquet", x, np.array([0, -1, 1]))
+    with pytest.raises(DataError, match="row 1"):
+        load_images(Source(path="a.parquet", label="label"), SPEC, places, name="a")
+
+
+def test_a_row_without_image_is_refused(places: DataLocations) -> None:
+    table = datasets.Dataset.from_dict({"image": [None]}, features=datasets.Features({"image": datasets.Image()}))
+    table.to_parquet(places.root / "a.parquet")
+    with pytest.raises(DataError, match="row 0"):
+        load_images(Source(path="a.parquet"), SPEC, places, name="a")
+
+
+def test_an_error_in_a_data_worker_arrives_as_it_is() -> None:
+    error = pickle.loads(pickle.dumps(DataError("a.parquet, row 3", "is no readable image", "Repair it")))
+    assert (type(error), str(error)) == (DataError, "a.parquet, row 3: is no readable image. Repair it")
 
 
 def test_a_set_too_large_for_the_cache_is_decoded_on_demand_to_the_same_pixels(
@@ -106,6 +149,7 @@ def test_excluded_labels_leave_no_gap_in_the_class_numbers(
     ("source", "named"),
     [
         (Source(path="absent.parquet"), r"absent\.parquet.*--data"),
+        (Source(path="absent", format="imagefolder"), r"absent.*--data"),
         (Source(path="a.parquet", image="picture"), "picture.*image, label"),
         (Source(path="a.parquet", label="kind"), "kind"),
         (Source(path="a.parquet", label="label", exclude_labels=("purple",)), "purple"),
@@ -146,6 +190,7 @@ def test_the_calibration_split_is_disjoint_and_the_same_for_the_same_seed(
     kept, held = hold_out(loaded, 6, seed=1)
     again, _ = hold_out(loaded, 6, seed=1)
     assert (len(kept), len(held)) == (14, 6)
+    assert len({loaded.sha256, kept.sha256, held.sha256}) == 3
     pixels = np.concatenate([kept.x[np.arange(14)], held.x[np.arange(6)]])
     assert len(np.unique(pixels.reshape(20, -1), axis=0)) == 20
     np.testing.assert_array_equal(kept.x[np.arange(14)], again.x[np.arange(14)])

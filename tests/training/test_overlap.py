@@ -3,14 +3,17 @@
 from io import BytesIO
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from training.data import Images, StoredImages, find_overlap
+from training.data import Images, InDistributionData, StoredImages, find_overlap, without_overlap
+from training.errors import OverlapError
+from training.recipe import Outliers, Source
 
 
 def images(x: NDArray[np.uint8]) -> Images:
-    return Images(StoredImages(x), None, (), "set", "memory", "0")
+    return Images(StoredImages(x), None, (), "set", "memory", "00")
 
 
 def pictures(n: int, seed: int) -> NDArray[np.uint8]:
@@ -52,3 +55,17 @@ def test_progress_reaches_the_number_of_outliers() -> None:
     seen: list[tuple[int, int]] = []
     find_overlap(images(pictures(5, seed=1)), images(pictures(7, seed=2)), lambda *step: seen.append(step))
     assert seen[-1] == (7, 7)
+
+
+def test_outliers_that_are_in_distribution_images_of_any_split_are_refused_or_removed() -> None:
+    inside = InDistributionData(*(images(pictures(20, seed)) for seed in (1, 2, 3)))
+    x = pictures(30, seed=4)
+    for row, split in zip((5, 6, 7), (inside.train, inside.calibration, inside.test), strict=True):
+        x[row] = split.x[np.array([row])][0]
+    refuse, remove = (Outliers(train=Source(path="x"), duplicates=choice) for choice in ("refuse", "remove"))
+    with pytest.raises(OverlapError, match=r"3 outliers.*\[5, 6, 7\].*duplicates=remove"):
+        without_overlap(images(x), inside, refuse)
+    left = without_overlap(images(x), inside, remove)
+    np.testing.assert_array_equal(left.x[np.arange(27)], np.delete(x, [5, 6, 7], axis=0))
+    with pytest.raises(OverlapError, match="every outlier"):
+        without_overlap(inside.test, inside, remove)

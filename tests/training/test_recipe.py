@@ -25,10 +25,13 @@ def test_every_shipped_recipe_is_valid_and_named_after_its_file(path: Path) -> N
 
 
 def test_overrides_change_any_key(recipe_file: Path) -> None:
-    recipe = load_recipe(recipe_file, ["stages.oe.epochs=7", "architecture.width=8", "seed=3"])
+    changes = ["stages.oe.epochs=7", "architecture.width=8", "seed=3", "export.version=2"]
+    recipe = load_recipe(recipe_file, [*changes, "stages.oe.learning_rate=1e-3"])
     assert recipe.stages["oe"].epochs == 7
     assert recipe.architecture.options == {"width": 8}
     assert recipe.seed == 3
+    assert recipe.export.version == "2"
+    assert recipe.stages["oe"].learning_rate == 0.001
 
 
 @pytest.mark.parametrize(
@@ -43,6 +46,10 @@ def test_overrides_change_any_key(recipe_file: Path) -> None:
         ("export.scores=[msp, brightness]", "brightness"),
         ("input.std=[0.1]", "input"),
         ("evaluation.validation={checkers: {synthetic: uniform}}", "evaluation.*checkers"),
+        ("evaluation.ood.checkers.pth=x", r"evaluation\.ood\.checkers\.pth"),
+        ("evaluation.ood.gaussian.sise=3", r"evaluation\.ood\.gaussian\.sise"),
+        ("export.version=1.5", "export.version"),
+        ("stages.oe.epochs=[", "valid YAML"),
         ("seed", "seed"),
         ("name.first=x", "name"),
     ],
@@ -86,3 +93,10 @@ def test_a_recipe_that_extends_itself_is_refused(recipe_file: Path) -> None:
     recipe_file.write_text(f"extends: {recipe_file.name}", encoding="utf-8")
     with pytest.raises(RecipeError, match="extends"):
         load_recipe(recipe_file)
+
+
+def test_recipes_that_extend_each_other_in_a_circle_are_refused(tmp_path: Path) -> None:
+    for one, other in (("a", "b"), ("b", "a")):
+        (tmp_path / f"{one}.yaml").write_text(f"extends: {other}.yaml", encoding="utf-8")
+    with pytest.raises(RecipeError, match="extends"):
+        load_recipe(tmp_path / "a.yaml")

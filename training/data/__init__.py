@@ -1,6 +1,6 @@
 """Data: sources become uint8 image arrays; arrays become paired in-distribution and outlier batches."""
 
-from training.data.assembly import TrainingData, load_test_images, load_training_data
+from training.data.assembly import InDistributionData, load_in_distribution, load_outliers, without_overlap
 from training.data.augmentation import Augmentation
 from training.data.images import ImageArray, Images, StoredImages
 from training.data.loading import DataLocations, Progress, load_images
@@ -14,14 +14,15 @@ __all__ = [
     "DataLocations",
     "ImageArray",
     "Images",
+    "InDistributionData",
     "Overlap",
     "Progress",
     "StoredImages",
-    "TrainingData",
     "find_overlap",
     "hold_out",
     "load_images",
-    "load_test_images",
-    "load_training_data",
+    "load_in_distribution",
+    "load_outliers",
     "paired_batches",
+    "without_overlap",
 ]

@@ -1,5 +1,6 @@
 """Images: a labelled set of equally sized uint8 images, in memory or decoded on demand."""
 
+import hashlib
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -31,7 +32,8 @@ class ImageArray(Protocol):
 class Images:
     """A data set: `x` uint8 `[N, H, W, C]`, `y` class indices `[N]` or None, and where it came from.
 
-    `sha256` is taken over pixels and labels; for a set that is decoded on demand, over its source's identity.
+    `sha256` is taken over pixels and labels; for a set that is decoded on demand, over its source's identity; for a
+    subset, over its whole's and the rows.
     """
 
     x: ImageArray
@@ -47,7 +49,8 @@ class Images:
     def rows(self, rows: NDArray[np.int64], name: str | None = None) -> "Images":
         """The subset at `rows` (a view: nothing is copied until it is read)."""
         y = None if self.y is None else self.y[rows]
-        return replace(self, x=_Rows(self.x, rows), y=y, name=name or self.name)
+        sha256 = hashlib.sha256(bytes.fromhex(self.sha256) + rows.astype("<i8").tobytes()).hexdigest()
+        return replace(self, x=_Rows(self.x, rows), y=y, name=name or self.name, sha256=sha256)
 
     def classes(self) -> NDArray[np.int64]:
         """The class indices `[N]`; DataError when the set is unlabelled or cannot be classified."""

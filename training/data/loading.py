@@ -64,20 +64,13 @@ def load_images(
 
 def _open(source: Source, root: Path) -> tuple[datasets.Dataset, str]:
     origin = source.path if source.format == "hub" else str(root / source.path)
+    if source.format != "hub" and not Path(origin).exists():
+        remedy = "Set the data directory with --data or OOD_DATA, or correct the recipe's path"
+        raise DataError(origin, "does not exist", remedy)
     # Its bars count rows of an intermediate file; ours count decoded images.
     datasets.disable_progress_bars()
     try:
-        if source.format == "hub":
-            table = datasets.load_dataset(source.path, split=source.split)
-        elif source.format == "imagefolder":
-            table = datasets.load_dataset("imagefolder", data_dir=origin, split=source.split)
-        else:
-            if not Path(origin).exists():
-                remedy = "Set the data directory with --data or OOD_DATA, or correct the recipe's path"
-                raise DataError(origin, "does not exist", remedy)
-            table = datasets.load_dataset(source.format, data_files=origin, split="train")
-    except DataError:
-        raise
+        table = datasets.load_dataset(**_request(source, origin))
     except Exception as error:
         # `datasets` raises whatever its builders raise.
         reason = f"cannot be read as {source.format}: {error}"
@@ -89,13 +82,28 @@ def _open(source: Source, root: Path) -> tuple[datasets.Dataset, str]:
     return table.cast_column(source.image, datasets.Image(decode=False)), origin
 
 
+def _request(source: Source, origin: str) -> dict[str, Any]:
+    """The arguments of `load_dataset`."""
+    if source.format == "hub":
+        return {"path": source.path, "split": source.split}
+    if source.format != "imagefolder":
+        return {"path": source.format, "data_files": origin, "split": "train"}
+    # Files by pattern, all of one split: given a folder, `datasets` takes names such as test_0.png for other splits.
+    files = {"train": str(Path(origin) / "**")}
+    return {"path": "imagefolder", "data_files": files, "split": "train", "drop_labels": source.label is None}
+
+
 def _labels(table: datasets.Dataset, source: Source) -> tuple[NDArray[np.int64] | None, tuple[str, ...]]:
     if source.label is None:
         return None, ()
     values = table[source.label][:]
     feature = table.features[source.label]
     if isinstance(feature, datasets.ClassLabel):
-        return np.asarray(values, dtype=np.int64), tuple(feature.names)
+        y = np.asarray(values, dtype=np.int64)
+        if len(unlabelled := np.flatnonzero(y < 0)):
+            reason = f"{len(unlabelled)} rows have no label, the first is row {unlabelled[0]}"
+            raise DataError(source.path, reason, "Label them or remove them")
+        return y, tuple(feature.names)
     names = sorted({str(value) for value in values})
     index = {label: i for i, label in enumerate(names)}
     return np.asarray([index[str(value)] for value in values], dtype=np.int64), tuple(names)
@@ -109,7 +117,10 @@ def _selected(y: NDArray[np.int64] | None, labels: tuple[str, ...], source: Sour
             reason = f"exclude_labels names {', '.join(unknown) or 'labels, but no label column is given'}"
             raise DataError(source.path, f"{reason}, which the data does not have", "Correct exclude_labels or label")
         rows = rows[~np.isin(y, [labels.index(label) for label in source.exclude_labels])]
-    return rows[: source.limit]
+    if source.limit is None or source.limit >= len(rows):
+        return rows
+    # Spread over the set: files sorted by class would lose whole classes at either end.
+    return rows[np.linspace(0, len(rows) - 1, source.limit).astype(np.int64)]
 
 
 def _compact(
@@ -164,10 +175,13 @@ class _Decoded:
         encoded = self.table[rows.tolist()][self.column]
         return np.stack([self._decode(image, int(row)) for image, row in zip(encoded, rows, strict=True)])
 
-    def _decode(self, image: dict[str, Any], row: int) -> NDArray[np.uint8]:
+    def _decode(self, image: dict[str, Any] | None, row: int) -> NDArray[np.uint8]:
+        if image is None:
+            raise DataError(f"{self.origin}, row {row}", "has no image", "Remove the row or give it one")
         data, path = image["bytes"], image["path"]
         try:
-            return decode_image(Path(path).read_bytes() if data is None else data, self.spec)
+            # A path in a csv file is meant from where that file lies.
+            return decode_image((Path(self.origin).parent / path).read_bytes() if data is None else data, self.spec)
         except (ImageError, OSError) as error:
             where = f"{self.origin}, row {row}" + (f" ({path})" if path else "")
             raise DataError(where, f"is no readable image: {error}", "Remove or repair it") from error
