@@ -9,7 +9,8 @@ import yaml
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from training.errors import RunError
-from training.recipe import Recipe, load_recipe
+from training.recipe import Recipe
+from training.recipe_file import load_recipe
 
 
 class StageRecord(BaseModel):

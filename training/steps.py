@@ -29,7 +29,8 @@ from training.evaluation import Report, StageScores
 from training.export import bundle_path, export_bundle, sample_of
 from training.progress import console, progress_bars
 from training.provenance import keep_fingerprints
-from training.recipe import Recipe, Source, Synthetic, load_recipe
+from training.recipe import Recipe, Source, Synthetic
+from training.recipe_file import load_recipe
 from training.run import Run
 from training.score_heads import ScoredClassifier
 from training.scoring import Outputs, score_images

@@ -14,7 +14,7 @@ from tests.training.datasets_on_disk import tiny_recipe, write_tiny_data
 from training.data import DataLocations, ImageArray, Images, load_in_distribution, load_outliers
 from training.errors import DataError, DivergedError, RunError
 from training.fit import fit, load_classifier
-from training.recipe import parse_recipe
+from training.recipe_file import parse_recipe
 from training.run import Run
 
 Weights = dict[str, torch.Tensor]

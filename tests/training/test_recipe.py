@@ -7,7 +7,7 @@ import yaml
 
 from tests.training.datasets_on_disk import tiny_recipe
 from training.errors import RecipeError
-from training.recipe import load_recipe, parse_recipe
+from training.recipe_file import load_recipe, parse_recipe
 
 RECIPES = sorted(Path("training/recipes").glob("*.yaml"))
 
