@@ -18,9 +18,9 @@ PREDICTION = "prediction"
 PROBABILITY = "probability"
 _IMAGES = "images"
 
-# Threads that wait must not spin: the event loop and other models need the cores. One interleaved round on two cores with
-# WRN-40-2: 0.85 of ONNX Runtime alone at concurrency 32 against 0.77 with spinning, 1.6 ms added at 1 against 2.5. Longer
-# runs without spinning vary around 0.79 and 2 ms: see benchmarks/results.
+# Threads that wait must not spin: the event loop and other models need the cores. One interleaved round on two cores,
+# WRN-40-2: 0.85 of ONNX Runtime alone at concurrency 32 against 0.77 with spinning, 1.6 ms added at 1 against 2.5;
+# longer runs without spinning vary around 0.79 and 2 ms (benchmarks/results).
 _SESSION_CONFIG = {"session.intra_op.allow_spinning": "0"}
 
 
