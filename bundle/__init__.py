@@ -7,6 +7,7 @@ from bundle.errors import (
     CalibrationError,
     CalibrationInvalid,
     EmptyImage,
+    EmptyText,
     FileCorrupt,
     FileMissing,
     ImageError,
@@ -15,6 +16,7 @@ from bundle.errors import (
     ManifestMissing,
     PathEscapes,
     SchemaTooNew,
+    TokenizerInvalid,
     UndecodableImage,
     UnknownScore,
 )
@@ -36,10 +38,12 @@ from bundle.manifest import (
 from bundle.preprocessing import DEFAULT_MAX_PIXELS, decode_image, prepare_image
 from bundle.scores import SCORES, Score, get_score
 from bundle.store import Bundle, load_bundle, seal_bundle, sha256_file
+from bundle.tokenization import PADDING, TextEncoder, pad_tokens
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",
     "MANIFEST_NAME",
+    "PADDING",
     "SCHEMA_VERSION",
     "SCORES",
     "AnimatedImage",
@@ -51,6 +55,7 @@ __all__ = [
     "CalibrationSpec",
     "DataFingerprint",
     "EmptyImage",
+    "EmptyText",
     "Evaluation",
     "FileCorrupt",
     "FileMissing",
@@ -67,7 +72,9 @@ __all__ = [
     "SchemaTooNew",
     "Score",
     "ScoreOutput",
+    "TextEncoder",
     "TextInput",
+    "TokenizerInvalid",
     "Training",
     "UndecodableImage",
     "UnknownScore",
@@ -75,6 +82,7 @@ __all__ = [
     "get_score",
     "load_bundle",
     "load_calibrations",
+    "pad_tokens",
     "prepare_image",
     "save_calibrations",
     "seal_bundle",

@@ -53,6 +53,10 @@ class CalibrationInvalid(BundleError):
     """The calibration file is unreadable or does not match the scores that the manifest offers."""
 
 
+class TokenizerInvalid(BundleError):
+    """The tokenizer file is unreadable."""
+
+
 class CalibrationError(ValueError):
     """Calibration scores, or an alpha, that admit no p-value or threshold."""
 
@@ -98,3 +102,18 @@ class AnimatedImage(ImageError):
     """The file holds several frames, so that it is not clear which one to score."""
 
     type = "animated-image"
+
+
+class EmptyText(ValueError):
+    """A text without a single token.
+
+    Attributes:
+        type: the problem's slug, stable for clients.
+        detail: a sentence for the person who sent the text: what is wrong and what to do.
+    """
+
+    type: ClassVar[str] = "empty-input"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail

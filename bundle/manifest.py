@@ -1,7 +1,9 @@
 """The manifest: the versioned schema of `manifest.json`, which says everything about a bundle.
 
-Graph contract: an image model's input is the tensor `images`, uint8 `[N, H, W, C]`; every score is an output, float32
-`[N]`; a classifier also outputs `prediction`, int64 `[N]`, and `probability`, float32 `[N]`. N is dynamic.
+Graph contract: an image model's input is the tensor `images`, uint8 `[N, H, W, C]`; a text model's are `tokens`,
+int64 `[N, L]`, and `lengths`, int64 `[N]`: what lies behind a text's length is padding that changes no output. Every
+score is an output, float32 `[N]`; a classifier also outputs `prediction`, int64 `[N]`, and `probability`, float32
+`[N]`. N and L are dynamic.
 """
 
 from typing import Annotated, Final, Literal, Self
