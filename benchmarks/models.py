@@ -13,9 +13,9 @@ from bundle import Calibration, CalibrationSpec, ImageInput, ScoreOutput, save_c
 from training.architectures import SmallConvNet, WhitenedConvNet, WideResNet
 from training.calibrate import anomalies
 from training.classifier import ImageClassifier
-from training.data import StoredImages
+from training.data import StoredArray
 from training.onnx_graph import run_graph, write_graph
-from training.score_heads import SCORE_HEADS, ScoredClassifier
+from training.score_heads import LOGIT_SCORES, ScoredClassifier
 
 NETWORKS: Mapping[str, Callable[[], nn.Module]] = {
     "wrn-40-2": lambda: WideResNet(num_classes=10, depth=40, widen_factor=2),
@@ -31,10 +31,11 @@ def make_bundle(name: str, repository: Path) -> Path:
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True)
     torch.manual_seed(0)
-    model = ScoredClassifier(ImageClassifier(NETWORKS[name](), SPEC).eval(), tuple(SCORE_HEADS))
-    write_graph(model, (SPEC.height, SPEC.width, SPEC.channels), path / "model.onnx")
+    model = ScoredClassifier(ImageClassifier(NETWORKS[name](), SPEC).eval(), tuple(LOGIT_SCORES))
     noise = np.random.default_rng(0).integers(0, 256, (200, 32, 32, 3), dtype=np.uint8)
-    scores = anomalies(run_graph(path / "model.onnx", StoredImages(noise)), model.scores)
+    write_graph(model, noise[:2], path / "model.onnx")
+    outputs = run_graph(path / "model.onnx", StoredArray(noise), model.classifier.prepare)
+    scores = anomalies(outputs, model.scores)
     save_calibrations(path / "calibration.npz", {key: Calibration.from_scores(value) for key, value in scores.items()})
     seal_bundle(
         path,

@@ -21,7 +21,7 @@ from benchmarks.models import SPEC
 from benchmarks.results import report
 from training.architectures import WideResNet
 from training.classifier import ImageClassifier
-from training.data import Augmentation, Images, StoredImages, paired_batches
+from training.data import Augmentation, Examples, StoredArray, paired_batches
 from training.lightning_module import ClassifierTask
 from training.objectives import CrossEntropy
 from training.precision import fastest_precision
@@ -60,7 +60,7 @@ def flops_per_image() -> float:
     """Floating-point operations of one training step, forward and backward, per image."""
     images = torch.zeros((2, 32, 32, 3), dtype=torch.uint8)
     with FlopCounterMode(display=False) as counter:
-        network().train()(images).sum().backward()
+        network().train()(images).logits.sum().backward()
     return float(counter.get_total_flops()) / len(images)
 
 
@@ -101,10 +101,10 @@ def plain_loop(x: np.ndarray, y: np.ndarray) -> float:
 def our_loop(x: np.ndarray, y: np.ndarray) -> float:
     """Images a second of what `fit` runs, with a recipe's defaults."""
     stage = Stage(objective=Component(name="cross_entropy"), batch_size=BATCH)
-    images = Images(StoredImages(x), y, tuple(map(str, range(10))), "noise", "memory", "0")
+    images = Examples(StoredArray(x), y, tuple(map(str, range(10))), "noise", "memory", "0")
     model = network()
     convert_conv2d_weight_memory_format(model, torch.channels_last)
-    task = ClassifierTask(model, CrossEntropy(), stage, seed=0)
+    task = ClassifierTask(model, CrossEntropy(), stage, seed=0, augment=Augmentation(4))
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
         trainer = lightning.Trainer(

@@ -26,6 +26,7 @@ class TextEncoder:
         self._tokenizer = Tokenizer.from_str(tokenizer.to_str())
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_tokens)
+        self.max_tokens = max_tokens
 
     @classmethod
     def load(cls, path: Path, max_tokens: int) -> Self:

@@ -1,35 +1,38 @@
 """Export: a finished stage becomes a bundle, whole or not at all, and only if the graph scores as the model does."""
 
 import shutil
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from bundle import (
     Calibration,
     CalibrationSpec,
     Evaluation,
+    ImageInput,
     Parity,
     ScoreOutput,
+    TextInput,
     save_calibrations,
     seal_bundle,
 )
 from training.calibrate import anomalies
-from training.data import Images
+from training.data import Examples
 from training.errors import RunError
 from training.onnx_graph import check_parity, run_graph, write_graph
 from training.provenance import describe_training
-from training.recipe import Recipe
+from training.recipe import Recipe, TextPlan
 from training.run import Run
 from training.score_heads import ScoredClassifier
-from training.scoring import score_images
+from training.scoring import score_inputs
 
 _CALIBRATION = "calibration.npz"
 _GRAPH = "model.onnx"
-_SAMPLE = "sample.png"
-"""One real input, for the first request that somebody makes."""
+_TOKENIZER = "tokenizer.json"
+_EXAMPLE = 8
+"""Inputs that the exporter traces the model with."""
 
 
 def bundle_path(recipe: Recipe, models: Path, *, version: int | None = None, overwrite: bool) -> Path:
@@ -44,20 +47,23 @@ def export_bundle(
     run: Run,
     model: ScoredClassifier,
     *,
-    calibration: Images,
-    samples: Images,
+    calibration: Examples,
+    samples: Examples,
+    write_sample: Callable[[Path], None],
     evaluation: Evaluation | None,
     path: Path,
 ) -> None:
     """Write the bundle `path`, `<name>/<version>`, in place of what is there.
 
     The calibration is taken anew through the ONNX graph, so that p-values compare what serving computes with what
-    serving would have computed. `samples` are further real inputs for the parity check. Raises ParityError.
+    serving would have computed. `samples` are further real inputs for the parity check; `write_sample` puts one, for
+    somebody's first request, into the folder it is given. Raises ParityError.
     """
     partial = path.with_name(f".{path.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
+        write_sample(partial)
         _fill(run, model, partial, path.name, calibration, samples, evaluation)
         shutil.rmtree(path, ignore_errors=True)
         partial.rename(path)
@@ -70,21 +76,26 @@ def _fill(
     model: ScoredClassifier,
     path: Path,
     version: str,
-    calibration: Images,
-    samples: Images,
+    calibration: Examples,
+    samples: Examples,
     evaluation: Evaluation | None,
 ) -> None:
-    recipe, spec = run.recipe, run.recipe.input
-    write_graph(model, (spec.height, spec.width, spec.channels), path / _GRAPH)
+    recipe = run.recipe
+    write_graph(model, calibration.x[np.arange(_EXAMPLE)], path / _GRAPH)
     differences: dict[str, float] = {}
-    for images in (calibration, samples):
-        outputs = run_graph(path / _GRAPH, images.x)
-        found = check_parity(score_images(model, images.x), outputs, recipe.export.tolerance)
+    for examples in (calibration, samples):
+        outputs = run_graph(path / _GRAPH, examples.x, model.classifier.prepare)
+        found = check_parity(score_inputs(model, examples.x), outputs, recipe.export.tolerance)
         differences = {name: max(value, differences.get(name, 0.0)) for name, value in found.items()}
-        if images is calibration:
+        if examples is calibration:
             scores = anomalies(outputs, model.scores)
     save_calibrations(path / _CALIBRATION, {name: Calibration.from_scores(values) for name, values in scores.items()})
-    Image.fromarray(np.squeeze(samples.x[np.zeros(1, dtype=np.int64)][0])).save(path / _SAMPLE)
+    spec: ImageInput | TextInput
+    if isinstance(recipe.input, TextPlan):
+        shutil.copy(run.tokenizer_path, path / _TOKENIZER)
+        spec = TextInput(tokenizer=_TOKENIZER, max_tokens=recipe.input.max_tokens)
+    else:
+        spec = recipe.input
     if run.report_path.exists():
         shutil.copytree(run.report_path, path / "report")
     shutil.copy(run.recipe_path, path / "recipe.yaml")
@@ -94,7 +105,7 @@ def _fill(
             "name": recipe.name,
             "version": version,
             "description": recipe.description,
-            "modality": "image",
+            "modality": spec.kind,
             "task": "classification",
             "input": spec,
             "labels": list(calibration.labels),
@@ -116,7 +127,7 @@ def _fill(
     )
 
 
-def sample_of(images: Images, size: int) -> Images:
-    """Up to `size` images spread over the set."""
-    rows = np.linspace(0, len(images) - 1, min(size, len(images)), dtype=np.int64)
-    return images.rows(np.unique(rows))
+def sample_of(examples: Examples, size: int) -> Examples:
+    """Up to `size` examples spread over the set."""
+    rows = np.linspace(0, len(examples) - 1, min(size, len(examples)), dtype=np.int64)
+    return examples.rows(np.unique(rows))

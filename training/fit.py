@@ -17,18 +17,19 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from rich.console import Console
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
-from training.classifier import ImageClassifier, build_classifier
-from training.data import ImageArray, Images, paired_batches
-from training.errors import DataError, RunError
+from bundle import ImageInput, TextEncoder
+from training.classifier import Classifier, build_classifier
+from training.data import Augmentation, Examples, InputArray, paired_batches
+from training.errors import DataError, RecipeError, RunError
 from training.lightning_module import ClassifierTask
 from training.objectives import OBJECTIVES
 from training.precision import fastest_precision
-from training.recipe import Recipe, Stage, Trainer
+from training.recipe import Stage, Trainer
 from training.registry import build
 from training.run import Run, StageRecord
 
 _INITIALISE_WITH = 2000
-"""Training images shown to a network that starts from data."""
+"""Training examples shown to a network that starts from data."""
 
 _INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
@@ -36,10 +37,10 @@ _INTERRUPTED = 130
 Announce = Callable[[str], None]
 
 
-def fit(run: Run, inside: Images, outside: Images | None, *, resume: bool, announce: Announce) -> None:
+def fit(run: Run, inside: Examples, outside: Examples | None, *, resume: bool, announce: Announce) -> None:
     """Train every stage of the run's recipe that is not finished yet, checkpointing each epoch.
 
-    `inside` are the labelled in-distribution training images, `outside` the outliers. Raises RunError when a stage
+    `inside` are the labelled in-distribution training examples, `outside` the outliers. Raises RunError when a stage
     is half done and `resume` is off, DivergedError when a loss stops being finite. With several devices, processes
     other than the first end here.
     """
@@ -59,16 +60,16 @@ def fit(run: Run, inside: Images, outside: Images | None, *, resume: bool, annou
         raise SystemExit(0)
 
 
-def load_classifier(run: Run, stage: str, num_classes: int) -> ImageClassifier:
+def load_classifier(run: Run, stage: str, num_classes: int) -> Classifier:
     """The classifier as the finished `stage` left it, in evaluation mode on the CPU."""
     run.record(stage)
-    return _restore(run.recipe, run.checkpoint_path(stage), num_classes).eval()
+    return _restore(run, run.checkpoint_path(stage), num_classes).eval()
 
 
-def _restore(recipe: Recipe, checkpoint: Path, num_classes: int) -> ImageClassifier:
+def _restore(run: Run, checkpoint: Path, num_classes: int) -> Classifier:
     if not checkpoint.exists():
         raise RunError(str(checkpoint), "does not exist", "Correct start_from, or fit that stage first")
-    classifier = build_classifier(recipe, num_classes)
+    classifier = _build(run, num_classes)
     state = torch.load(checkpoint, map_location="cpu", weights_only=False)["state_dict"]
     prefix = "classifier."
     weights = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
@@ -76,23 +77,33 @@ def _restore(recipe: Recipe, checkpoint: Path, num_classes: int) -> ImageClassif
     return classifier
 
 
-def _fit_stage(run: Run, name: str, inside: Images, outside: Images | None, announce: Announce) -> bool:
+def _fit_stage(run: Run, name: str, inside: Examples, outside: Examples | None, announce: Announce) -> bool:
     """Train one stage; whether this process is the one that goes on afterwards."""
     recipe, stage = run.recipe, run.recipe.stages[name]
     objective = build(f"stages.{name}.objective", stage.objective, OBJECTIVES)
     if objective.uses_outliers and outside is None:
         raise DataError(recipe.name, f"stage '{name}' needs outliers, the recipe has none", "Add an outliers section")
+    if objective.uses_confidence and not recipe.confidence_branch:
+        key, used = f"stages.{name}.objective", stage.objective.name
+        raise RecipeError(key, f"'{used}' trains a confidence branch", "Set confidence_branch: true")
     lightning.seed_everything(recipe.seed, verbose=False)
     _quiet_lightning()
     classifier = _start(run, stage, inside)
     if recipe.trainer.channels_last:
         convert_conv2d_weight_memory_format(classifier, torch.channels_last)
-    task = ClassifierTask(classifier, objective, stage, seed=recipe.seed, compiled=recipe.trainer.compile)
+    task = ClassifierTask(
+        classifier,
+        objective,
+        stage,
+        seed=recipe.seed,
+        augment=Augmentation(**stage.augmentation.model_dump()) if isinstance(recipe.input, ImageInput) else None,
+        compiled=recipe.trainer.compile,
+    )
     timer = Timer()
     trainer = _trainer(recipe.trainer, stage, run.stage_path(name), timer)
     outliers = outside if objective.uses_outliers else None
     beside = f" and outliers from {len(outliers):,}" if outliers else ""
-    announce(f"stage {name}: {stage.epochs} epochs of {len(inside):,} images{beside}")
+    announce(f"stage {name}: {stage.epochs} epochs of {len(inside):,} examples{beside}")
     started = datetime.now(UTC)
     loader = paired_batches(
         inside,
@@ -126,15 +137,23 @@ def _fit_stage(run: Run, name: str, inside: Images, outside: Images | None, anno
     return True
 
 
-def _start(run: Run, stage: Stage, inside: Images) -> ImageClassifier:
+def _start(run: Run, stage: Stage, inside: Examples) -> Classifier:
     start = stage.start_from
     if start is None:
-        classifier = build_classifier(run.recipe, len(inside.labels))
+        classifier = _build(run, len(inside.labels))
         sample = np.arange(min(len(inside), _INITIALISE_WITH), dtype=np.int64)
         classifier.initialise(torch.from_numpy(np.ascontiguousarray(inside.x[sample])))
         return classifier
     checkpoint = run.checkpoint_path(start) if start in run.recipe.stages else Path(start)
-    return _restore(run.recipe, checkpoint, len(inside.labels))
+    return _restore(run, checkpoint, len(inside.labels))
+
+
+def _build(run: Run, num_classes: int) -> Classifier:
+    plan = run.recipe.input
+    if isinstance(plan, ImageInput):
+        return build_classifier(run.recipe, num_classes)
+    encoder = TextEncoder.load(run.tokenizer_path, plan.max_tokens)
+    return build_classifier(run.recipe, num_classes, encoder.vocabulary_size)
 
 
 def _trainer(how: Trainer, stage: Stage, path: Path, timer: Timer) -> lightning.Trainer:
@@ -168,7 +187,7 @@ def _quiet_lightning() -> None:
     warnings.filterwarnings("ignore", module=r"lightning\.pytorch")
 
 
-def _workers(*stores: ImageArray | None) -> int:
+def _workers(*stores: InputArray | None) -> int:
     """Arrays are read in the training process; what is decoded on demand gets processes of its own."""
     on_demand = any(store is not None and not store.in_memory for store in stores)
     return max(torch.get_num_threads() - 1, 1) if on_demand else 0

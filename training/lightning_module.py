@@ -1,4 +1,4 @@
-"""The Lightning module: one forward pass over in-distribution and outlier images, a cosine learning rate per step."""
+"""The Lightning module: the objective of each paired batch, the optimizer, a learning rate for every step."""
 
 import math
 
@@ -7,9 +7,11 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
+from training.classifier import Classifier
 from training.data import Augmentation, Batch
 from training.errors import DivergedError
 from training.objectives import Objective
+from training.prediction import Prediction
 from training.recipe import Stage
 
 _CHECK_EVERY = 50
@@ -17,18 +19,26 @@ _CHECK_EVERY = 50
 
 
 class ClassifierTask(lightning.LightningModule):
-    """Trains `classifier` (uint8 images `[N, H, W, C]` to logits) by `objective` on `Batch`es."""
+    """Trains `classifier` by `objective` on `Batch`es of stored rows, images augmented by `augment`."""
 
     def __init__(
-        self, classifier: nn.Module, objective: Objective, stage: Stage, *, seed: int, compiled: bool = False
+        self,
+        classifier: Classifier,
+        objective: Objective,
+        stage: Stage,
+        *,
+        seed: int,
+        augment: Augmentation | None = None,
+        compiled: bool = False,
     ) -> None:
         super().__init__()
         self.classifier = classifier
-        self._forward = torch.compile(classifier) if compiled else classifier
-        self._objective = objective
+        self._network = torch.compile(classifier) if compiled else classifier
+        # An objective with state is a module and becomes a part of the checkpoint.
+        self.objective = objective
         self._stage = stage
         self._seed = seed
-        self._augment = Augmentation(**stage.augmentation.model_dump())
+        self._augment = augment
         self.last_loss = math.nan
 
     def on_train_epoch_start(self) -> None:
@@ -37,13 +47,23 @@ class ClassifierTask(lightning.LightningModule):
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """The objective's loss of one paired batch."""
-        n = len(batch.x_in)
-        images = batch.x_in if batch.x_out is None else torch.cat((batch.x_in, batch.x_out))
-        logits = self._forward(self._augment(images)).float()
-        loss = self._objective(logits[:n], batch.y_in, logits[n:] if batch.x_out is not None else None)
+        loss = self.objective(self._forward, self._augmented(batch))
         if batch_index % _CHECK_EVERY == 0 or batch_index + 1 == self.trainer.num_training_batches:
-            self._look_at(loss, logits[:n], batch.y_in)
-        return loss
+            self._look_at(loss.value, loss.logits_in, batch.y_in)
+        return loss.value
+
+    def _forward(self, rows: Tensor) -> Prediction:
+        prediction: Prediction = self._network(*self.classifier.prepare(rows))
+        return prediction.float()
+
+    def _augmented(self, batch: Batch) -> Batch:
+        if self._augment is None:
+            return batch
+        if batch.x_out is None:
+            return batch._replace(x_in=self._augment(batch.x_in))
+        n = len(batch.x_in)
+        both = self._augment(torch.cat((batch.x_in, batch.x_out)))
+        return batch._replace(x_in=both[:n], x_out=both[n:])
 
     def _look_at(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
         self.last_loss = float(loss.detach())
@@ -62,22 +82,28 @@ class ClassifierTask(lightning.LightningModule):
             logger.log_metrics({**seen, "learning_rate": rate, "epoch": self.current_epoch}, step=self.global_step)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Nesterov SGD; the learning rate falls by a cosine per step, after a linear warm-up if one is asked for."""
+        """The stage's optimizer; by step, the learning rate rises linearly in the warm-up and follows the schedule."""
         stage = self._stage
-        optimizer = torch.optim.SGD(
-            (parameter for parameter in self.classifier.parameters() if parameter.requires_grad),
-            lr=stage.learning_rate,
-            momentum=stage.momentum,
-            weight_decay=stage.weight_decay,
-            nesterov=stage.momentum > 0,
-        )
+        optimizer = _optimizer(stage, [p for p in self.classifier.parameters() if p.requires_grad])
         total = int(self.trainer.estimated_stepping_batches)
         warm = round(stage.warmup * total)
 
         def factor(step: int) -> float:
             if step < warm:
                 return (step + 1) / warm
+            if stage.schedule == "constant":
+                return 1.0
             return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(total - warm, 1)))
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def _optimizer(stage: Stage, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    rate, decay = stage.learning_rate, stage.weight_decay
+    if stage.optimizer == "adam":
+        return torch.optim.Adam(parameters, lr=rate, weight_decay=decay)
+    if stage.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
+    momentum = stage.momentum
+    return torch.optim.SGD(parameters, lr=rate, momentum=momentum, weight_decay=decay, nesterov=momentum > 0)

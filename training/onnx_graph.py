@@ -2,36 +2,41 @@
 
 import logging
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from training.data import ImageArray
+from training.data import InputArray
 from training.errors import ParityError
 from training.score_heads import ScoredClassifier
-from training.scoring import Outputs
+from training.scoring import Outputs, row_batches
 
-INPUT_NAME = "images"
 _OPSET = 18
 _BATCH = 64
 
 
-def write_graph(model: ScoredClassifier, shape: tuple[int, int, int], path: Path) -> None:
-    """Write `model` for uint8 images `[N, *shape]` with a dynamic batch to one self-contained file."""
-    example = torch.zeros((2, *shape), dtype=torch.uint8)
+def write_graph(model: ScoredClassifier, example: NDArray[Any], path: Path) -> None:
+    """Write `model` with a dynamic batch (and text length) to one self-contained file.
+
+    `example` are two stored rows or more; texts of two tokens or more.
+    """
+    classifier = model.classifier
     # The exporter reports operators of packages that are not installed, and its own deprecations.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings(action="ignore", category=FutureWarning):
+    with warnings.catch_warnings(action="ignore", category=Warning):
         torch.onnx.export(
             model.eval().cpu(),
-            (example,),
+            classifier.prepare(torch.from_numpy(example)),
             str(path),
-            input_names=[INPUT_NAME],
+            input_names=list(classifier.input_names),
             output_names=list(model.output_names),
-            dynamic_shapes=({0: torch.export.Dim("N")},),
+            # One tuple for all inputs, because `forward` takes them as `*inputs`.
+            dynamic_shapes=(classifier.dynamic_shapes,),
             opset_version=_OPSET,
             dynamo=True,
             external_data=False,
@@ -39,14 +44,24 @@ def write_graph(model: ScoredClassifier, shape: tuple[int, int, int], path: Path
         )
 
 
-def run_graph(path: Path, images: ImageArray, batch_size: int = _BATCH) -> Outputs:
-    """Every output of the graph by name, each `[N]`, computed by ONNX Runtime on the CPU."""
+def run_graph(
+    path: Path,
+    inputs: InputArray,
+    prepare: Callable[[torch.Tensor], tuple[torch.Tensor, ...]] = lambda rows: (rows,),
+    batch_size: int = _BATCH,
+) -> Outputs:
+    """Every output of the graph by name, each `[N]`, computed by ONNX Runtime on the CPU.
+
+    `prepare` makes the graph's inputs, in their order, of stored rows: a classifier's method of that name. Images need
+    none.
+    """
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    takes = [node.name for node in session.get_inputs()]
     names = [output.name for output in session.get_outputs()]
     parts: list[list[NDArray[np.generic]]] = []
-    for start in range(0, images.shape[0], batch_size):
-        rows = np.arange(start, min(start + batch_size, images.shape[0]), dtype=np.int64)
-        parts.append(session.run(names, {INPUT_NAME: np.ascontiguousarray(images[rows])}))
+    for rows in row_batches(inputs.shape[0], batch_size):
+        prepared = prepare(torch.from_numpy(np.ascontiguousarray(inputs[rows])))
+        parts.append(session.run(names, dict(zip(takes, (tensor.numpy() for tensor in prepared), strict=True))))
     return {name: np.concatenate(column) for name, column in zip(names, zip(*parts, strict=True), strict=True)}
 
 

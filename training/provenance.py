@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from bundle import DataFingerprint, Training
-from training.data import Images
+from training.data import Examples
 from training.errors import RunError
 from training.run import Run
 
@@ -19,7 +19,7 @@ _PACKAGES = ("torch", "lightning", "datasets", "numpy", "pillow", "onnx", "onnxr
 _Fingerprints = TypeAdapter(list[DataFingerprint])
 
 
-def keep_fingerprints(run: Run, data: Sequence[Images]) -> None:
+def keep_fingerprints(run: Run, data: Sequence[Examples]) -> None:
     """Note in the run directory which sets it is trained, calibrated and tested on; each one's name is its role."""
     found = [
         DataFingerprint(
@@ -57,7 +57,7 @@ def describe_training(run: Run, stage: str) -> Training:
     )
 
 
-def _origin(images: Images) -> str:
+def _origin(images: Examples) -> str:
     """The last two parts of where a set is: what tells it apart, and nothing of the machine it was read on."""
     return "/".join(Path(images.source).parts[-2:])
 

@@ -17,22 +17,24 @@ class _Section(BaseModel):
 class Source(_Section):
     """One data set: what Hugging Face `datasets.load_dataset` reads, and which rows of it.
 
-    `format` is a builder (`parquet`, `imagefolder`, `csv`, `json`) for files at `path`, or `hub` for a hub name, of
-    which `split` is read. Relative paths are looked up in the data directory (`--data`, environment variable OOD_DATA),
-    image files that a csv or json file names in that file's folder. `limit` takes so many rows, evenly spread.
+    `format` is a builder (`parquet`, `imagefolder`, `csv`, `json`, `text`) for files at `path`, or `hub` for a hub
+    name, of which `split` is read. Relative paths are looked up in the data directory (`--data`, environment variable
+    OOD_DATA), image files that a csv or json file names in that file's folder. `image` or `text` is the column of the
+    inputs, `label` that of the classes. `limit` takes so many rows, evenly spread.
     """
 
     path: str
-    format: Literal["parquet", "imagefolder", "csv", "json", "hub"] = "parquet"
+    format: Literal["parquet", "imagefolder", "csv", "json", "text", "hub"] = "parquet"
     split: str = "train"
     image: str = "image"
+    text: str = "text"
     label: str | None = None
     exclude_labels: tuple[str, ...] = ()
     limit: int | None = Field(default=None, ge=1)
 
 
 class Synthetic(_Section):
-    """A synthetic out-of-distribution test set, made from a seed (paper, appendix A)."""
+    """A synthetic out-of-distribution set, made from a seed (paper, appendix A)."""
 
     synthetic: str
     size: int = Field(default=4000, ge=1)
@@ -54,6 +56,22 @@ TestSet = Annotated[
 """An out-of-distribution set, synthetic where it has the key `synthetic`."""
 
 
+class TextPlan(_Section):
+    """What a text model takes: at most `max_tokens` tokens.
+
+    `tokenizer` is a tokenizer.json, a folder with one, or a model's name on the hub. Without it a word-level one is
+    made of the in-distribution training texts: the `vocabulary_size` most frequent words that occur `min_frequency`
+    times or more.
+    """
+
+    kind: Literal["text"] = "text"
+    max_tokens: int = Field(default=256, ge=1)
+    tokenizer: str | None = None
+    vocabulary_size: int = Field(default=20_000, ge=3)
+    min_frequency: int = Field(default=2, ge=1)
+    lowercase: bool = True
+
+
 class InDistribution(_Section):
     """The data the model is for: train and test, and what is held out of train for calibration."""
 
@@ -63,9 +81,9 @@ class InDistribution(_Section):
 
 
 class Outliers(_Section):
-    """The auxiliary outliers (D_out^OE) and what happens when some of them are in-distribution images."""
+    """The auxiliary outliers (D_out^OE) and what happens when some of them are in-distribution examples."""
 
-    train: Source
+    train: TestSet
     duplicates: Literal["refuse", "remove"] = "refuse"
 
 
@@ -78,7 +96,10 @@ class AugmentationPlan(_Section):
 
 
 class Stage(_Section):
-    """One training phase. Its defaults are the paper's schedule for training from scratch."""
+    """One training phase. Its defaults are the paper's schedule for training image classifiers from scratch.
+
+    `momentum` is Nesterov's, for sgd. `augmentation` is for images.
+    """
 
     objective: Component
     start_from: str | None = None
@@ -87,8 +108,10 @@ class Stage(_Section):
     outlier_ratio: float = Field(default=2.0, gt=0)
     learning_rate: float = Field(default=0.1, gt=0)
     warmup: float = Field(default=0.0, ge=0, lt=1)
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=5e-4, ge=0)
+    schedule: Literal["cosine", "constant"] = "cosine"
     augmentation: AugmentationPlan = AugmentationPlan()
 
 
@@ -147,15 +170,20 @@ class Export(_Section):
 
 
 class Recipe(_Section):
-    """A whole run: data, network, stages in order, evaluation, export."""
+    """A whole run: data, network, stages in order, evaluation, export.
+
+    With `confidence_branch` the network has one more output, the learned confidence b(x) that the objectives
+    `confidence` and `confidence_outlier_exposure` train and the score `confidence` reads.
+    """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
     description: str = ""
     seed: int = Field(default=1, ge=0)
-    input: ImageInput
+    input: Annotated[ImageInput | TextPlan, Discriminator("kind")]
     in_distribution: InDistribution
     outliers: Outliers | None = None
     architecture: Component
+    confidence_branch: bool = False
     stages: dict[str, Stage] = Field(min_length=1)
     trainer: Trainer = Trainer()
     evaluation: EvaluationPlan
@@ -164,8 +192,21 @@ class Recipe(_Section):
     @property
     def weights_depend_on(self) -> dict[str, Any]:
         """The sections that decide what is learned; a change to any other needs no new training."""
-        sections = {"seed", "input", "in_distribution", "outliers", "architecture", "stages"}
+        sections = {"seed", "input", "in_distribution", "outliers", "architecture", "confidence_branch", "stages"}
         return self.model_dump(mode="json", include=sections)
+
+    @model_validator(mode="after")
+    def _texts_are_not_treated_as_images(self) -> Self:
+        if isinstance(self.input, TextPlan):
+            plans = [*self.evaluation.ood.items(), *self.evaluation.validation.items()]
+            plans += [("outliers", self.outliers.train)] if self.outliers is not None else []
+            if synthetic := [name for name, plan in plans if isinstance(plan, Synthetic)]:
+                raise ValueError(f"{', '.join(synthetic)}: synthetic sets are images, the input is text")
+            if augmented := [name for name, stage in self.stages.items() if "augmentation" in stage.model_fields_set]:
+                raise ValueError(f"stages.{augmented[0]}.augmentation: for images, the input is text")
+            if self.export.mirror:
+                raise ValueError("export.mirror: for images, the input is text")
+        return self
 
     @model_validator(mode="after")
     def _stages_fit_together(self) -> Self:
@@ -181,6 +222,8 @@ class Recipe(_Section):
         unknown = [name for name in self.export.scores if name not in SCORES]
         if unknown:
             raise ValueError(f"export.scores: unknown {', '.join(unknown)}; known: {', '.join(SCORES)}")
+        if "confidence" in self.export.scores and not self.confidence_branch:
+            raise ValueError("export.scores: 'confidence' needs confidence_branch: true")
         if self.export.default_score not in self.export.scores:
             raise ValueError(f"export.default_score: '{self.export.default_score}' is not among export.scores")
         return self

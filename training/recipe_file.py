@@ -84,7 +84,10 @@ def parse_recipe(raw: dict[str, Any], origin: str) -> Recipe:
 
 def _key(location: tuple[int | str, ...]) -> str:
     """A key as the recipe's author wrote it, without the names of the alternatives that were tried."""
-    return ".".join(str(part) for part in location if part not in ALTERNATIVES) or "recipe"
+    parts = [str(part) for part in location if part not in ALTERNATIVES]
+    if parts[:1] == ["input"]:
+        del parts[1:2]
+    return ".".join(parts) or "recipe"
 
 
 def _apply(raw: dict[str, Any], override: str) -> None:

@@ -52,6 +52,8 @@ class Run:
             outdated = [run.calibration_path, run.report_path]
             for folder in [*outdated, run.stages_path] if earlier is None else outdated:
                 shutil.rmtree(folder, ignore_errors=True)
+            if earlier is None:
+                run.tokenizer_path.unlink(missing_ok=True)
             text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
             run.recipe_path.write_text(text, encoding="utf-8")
         return run
@@ -82,6 +84,11 @@ class Run:
     def data_path(self) -> Path:
         """Fingerprints of the data that was trained on."""
         return self.path / "data.json"
+
+    @property
+    def tokenizer_path(self) -> Path:
+        """The tokenizer of a run on texts."""
+        return self.path / "tokenizer.json"
 
     @property
     def stages_path(self) -> Path:

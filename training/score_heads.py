@@ -1,13 +1,15 @@
-"""Score heads: every score of a classifier's logits as torch computes it, inside the exported graph."""
+"""Score heads: every score of a classifier's prediction as torch computes it, inside the exported graph."""
 
 from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from training.classifier import Classifier
 from training.errors import RecipeError
+from training.prediction import Prediction
 
-SCORE_HEADS: Mapping[str, Callable[[Tensor], Tensor]] = {
+LOGIT_SCORES: Mapping[str, Callable[[Tensor], Tensor]] = {
     "msp": lambda logits: logits.softmax(dim=1).amax(dim=1),
     "max_logit": lambda logits: logits.amax(dim=1),
     "energy": lambda logits: -logits.logsumexp(dim=1),
@@ -15,6 +17,8 @@ SCORE_HEADS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "kl_uniform": lambda logits: -F.log_softmax(logits, dim=1).mean(dim=1),
 }
 """Name in `bundle.SCORES` -> value `[N]` of logits `[N, K]`, in the units of that table."""
+
+CONFIDENCE = "confidence"
 
 
 class ScoredClassifier(nn.Module):
@@ -24,18 +28,25 @@ class ScoredClassifier(nn.Module):
     probability float32 `[N]`.
     """
 
-    def __init__(self, classifier: nn.Module, scores: Sequence[str]) -> None:
+    def __init__(self, classifier: Classifier, scores: Sequence[str]) -> None:
         super().__init__()
-        missing = [name for name in scores if name not in SCORE_HEADS]
+        known = [*LOGIT_SCORES, *([CONFIDENCE] if classifier.confidence_branch else [])]
+        missing = [name for name in scores if name not in known]
         if missing:
-            reason = f"{', '.join(missing)} cannot be computed from a classifier's logits"
-            raise RecipeError("export.scores", reason, f"Choose among {', '.join(SCORE_HEADS)}")
+            reason = f"{', '.join(missing)} cannot be computed from this classifier"
+            raise RecipeError("export.scores", reason, f"Choose among {', '.join(known)}")
         self.classifier = classifier
         self.scores = tuple(scores)
         self.output_names = (*self.scores, "prediction", "probability")
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Scores and prediction of uint8 images `[N, H, W, C]`."""
-        logits = self.classifier(images).float()
-        probability, prediction = logits.softmax(dim=1).max(dim=1)
-        return (*(SCORE_HEADS[name](logits) for name in self.scores), prediction, probability)
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Scores and prediction of what the classifier takes."""
+        prediction: Prediction = self.classifier(*inputs).float()
+        probability, predicted = prediction.logits.softmax(dim=1).max(dim=1)
+        return (*(_score(name, prediction) for name in self.scores), predicted, probability)
+
+
+def _score(name: str, prediction: Prediction) -> Tensor:
+    if name == CONFIDENCE and prediction.confidence_logit is not None:
+        return prediction.confidence_logit.sigmoid()
+    return LOGIT_SCORES[name](prediction.logits)

@@ -5,26 +5,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from torch import nn
 
 from bundle import Evaluation
 from training import evaluation
 from training import fit as fitting
 from training.calibrate import anomalies, stage_calibration
 from training.calibrate import calibrate as keep_calibration
-from training.classifier import Mirrored
+from training.classifier import Classifier, Mirrored
 from training.data import (
     DataLocations,
-    Images,
+    Examples,
+    InDistributionData,
     Progress,
-    StoredImages,
-    find_overlap,
-    load_images,
+    Reader,
     load_in_distribution,
-    load_outliers,
+    load_set,
+    open_reader,
     without_overlap,
 )
-from training.errors import RecipeError
 from training.evaluation import Report, StageScores
 from training.export import bundle_path, export_bundle, sample_of
 from training.progress import console, progress_bars
@@ -33,7 +31,7 @@ from training.recipe import Recipe, Source, Synthetic
 from training.recipe_file import load_recipe
 from training.run import Run
 from training.score_heads import ScoredClassifier
-from training.scoring import Outputs, score_images
+from training.scoring import Outputs, score_inputs
 
 
 def locations(data: Path | None) -> DataLocations:
@@ -52,14 +50,15 @@ def start_run(recipe_path: Path, overrides: Sequence[str], path: Path | None, *,
 def fit(run: Run, places: DataLocations, *, resume: bool) -> None:
     """Load the data and train what is not trained yet."""
     recipe = run.recipe
+    reader = _reader(run, places)
     with progress_bars() as bars:
-        inside = load_in_distribution(recipe, places, bars.report)
-        found = load_outliers(recipe, places, bars.report)
+        inside = load_in_distribution(recipe, reader, bars.report)
+        found = _outliers(recipe, reader, inside, bars.report)
         outliers = found
         if found is not None and recipe.outliers is not None:
-            outliers = without_overlap(found, inside, recipe.outliers, bars.report)
+            outliers = without_overlap(found, inside, reader, recipe.outliers, bars.report)
     if found is not None and outliers is not None and len(outliers) < len(found):
-        console.print(f"removed {len(found) - len(outliers)} outliers that are (nearly) in-distribution images")
+        console.print(f"removed {len(found) - len(outliers)} outliers that are (nearly) in-distribution examples")
     keep_fingerprints(run, [inside.train, inside.calibration, inside.test, *([] if outliers is None else [outliers])])
     fitting.fit(run, inside.train, outliers, resume=resume, announce=console.print)
 
@@ -67,7 +66,7 @@ def fit(run: Run, places: DataLocations, *, resume: bool) -> None:
 def calibrate(run: Run, places: DataLocations) -> None:
     """Score the calibration split with every stage."""
     with progress_bars() as bars:
-        inside = load_in_distribution(run.recipe, places, bars.report)
+        inside = load_in_distribution(run.recipe, _reader(run, places), bars.report)
         for stage in run.recipe.stages:
             model = _model(run, stage, len(inside.train.labels))
             keep_calibration(run, stage, _score(model, inside.calibration, stage, bars.report))
@@ -75,13 +74,17 @@ def calibrate(run: Run, places: DataLocations) -> None:
 
 def evaluate(run: Run, places: DataLocations) -> None:
     """Score every test set with every stage and write `report.json`, `report.md` and the plots."""
-    recipe = run.recipe
+    recipe, reader = run.recipe, _reader(run, places)
     plans = recipe.evaluation.ood | recipe.evaluation.validation
     with progress_bars() as bars:
-        test = load_in_distribution(recipe, places, bars.report).test
-        outliers = load_outliers(recipe, places, bars.report)
-        sets = {name: _test_set(name, plan, test, recipe, places, bars.report) for name, plan in plans.items()}
-        described = {name: _describe(plan, sets[name], outliers) for name, plan in plans.items()}
+        inside = load_in_distribution(recipe, reader, bars.report)
+        test = inside.test
+        outliers = _outliers(recipe, reader, inside, bars.report)
+        sets = {
+            name: load_set(plan, reader, test, name=name, seed=recipe.seed, progress=bars.report)
+            for name, plan in plans.items()
+        }
+        described = {name: _describe(plan, sets[name], outliers, reader) for name, plan in plans.items()}
         stages = {stage: _scores_of(run, stage, test, sets, bars.report) for stage in recipe.stages}
     report = evaluation.evaluate(
         stages,
@@ -107,64 +110,64 @@ def export(run: Run, places: DataLocations, models: Path, *, version: int | None
     """Write the exported stage's bundle into the repository `models`, as `version` or the recipe's."""
     recipe, stage = run.recipe, run.recipe.export.stage
     path = bundle_path(recipe, models, version=version, overwrite=overwrite)
+    reader = _reader(run, places)
     with progress_bars() as bars:
-        inside = load_in_distribution(recipe, places, bars.report)
+        inside = load_in_distribution(recipe, reader, bars.report)
     console.print("writing the graph and comparing it with torch on real inputs ...")
     export_bundle(
         run,
         _model(run, stage, len(inside.test.labels)),
         calibration=inside.calibration,
         samples=sample_of(inside.test, 1000),
+        write_sample=lambda folder: reader.write_sample(recipe.in_distribution.test, folder),
         evaluation=_evaluation(run),
         path=path,
     )
     return path
 
 
+def _reader(run: Run, places: DataLocations) -> Reader:
+    return open_reader(run.recipe, places, run.tokenizer_path)
+
+
+def _outliers(recipe: Recipe, reader: Reader, inside: InDistributionData, report: Progress) -> Examples | None:
+    """The auxiliary outliers as they are, or None where the recipe has none."""
+    if recipe.outliers is None:
+        return None
+    return load_set(recipe.outliers.train, reader, inside.train, name="outliers", seed=recipe.seed, progress=report)
+
+
 def _model(run: Run, stage: str, num_classes: int) -> ScoredClassifier:
-    classifier: nn.Module = fitting.load_classifier(run, stage, num_classes)
+    classifier: Classifier = fitting.load_classifier(run, stage, num_classes)
     if run.recipe.export.mirror:
         classifier = Mirrored(classifier)
     return ScoredClassifier(classifier, run.recipe.export.scores)
 
 
-def _score(model: ScoredClassifier, images: Images, stage: str, report: Progress) -> Outputs:
-    return score_images(model, images.x, progress=lambda done, total: report(f"{stage}: {images.name}", done, total))
+def _score(model: ScoredClassifier, examples: Examples, stage: str, report: Progress) -> Outputs:
+    title = f"{stage}: {examples.name}"
+    return score_inputs(model, examples.x, progress=lambda done, total: report(title, done, total))
 
 
-def _test_set(
-    name: str, plan: Source | Synthetic, test: Images, recipe: Recipe, places: DataLocations, report: Progress
-) -> Images:
-    if isinstance(plan, Source):
-        return load_images(plan, recipe.input, places, name=name, progress=report)
-    shape = (plan.size, recipe.input.height, recipe.input.width, recipe.input.channels)
-    like = test.x[np.arange(min(plan.size, len(test)), dtype=np.int64)]
-    try:
-        x = evaluation.generate(plan.synthetic, shape, seed=recipe.seed, like=like, jpeg_quality=plan.jpeg_quality)
-    except ValueError as error:
-        raise RecipeError(f"evaluation set {name}", str(error), "Correct the recipe") from error
-    return Images(StoredImages(x), None, (), name, "synthetic", "")
-
-
-def _scores_of(run: Run, stage: str, test: Images, sets: dict[str, Images], report: Progress) -> StageScores:
+def _scores_of(run: Run, stage: str, test: Examples, sets: dict[str, Examples], report: Progress) -> StageScores:
     model = _model(run, stage, len(test.labels))
     names = run.recipe.export.scores
     outputs = _score(model, test, stage, report)
     return StageScores(
         inside=anomalies(outputs, names),
-        outside={name: anomalies(_score(model, images, stage, report), names) for name, images in sets.items()},
+        outside={name: anomalies(_score(model, examples, stage, report), names) for name, examples in sets.items()},
         calibrations=stage_calibration(run, stage),
-        error=float(np.mean(outputs["prediction"] != test.classes())),
+        error=float(np.mean(outputs["prediction"] != test.targets())),
     )
 
 
-def _describe(plan: Source | Synthetic, images: Images, outliers: Images | None) -> str:
+def _describe(plan: Source | Synthetic, examples: Examples, outliers: Examples | None, reader: Reader) -> str:
     if isinstance(plan, Synthetic):
         path = f"through JPEG quality {plan.jpeg_quality}" if plan.jpeg_quality else "not through JPEG"
-        return f"{len(images):,} synthetic images ({plan.synthetic}), {path}"
-    repeated = 0 if outliers is None else len(find_overlap(outliers, images).rows)
+        return f"{len(examples):,} synthetic images ({plan.synthetic}), {path}"
+    repeated = 0 if outliers is None else len(reader.overlap(outliers, examples, f"overlap of {examples.name}").rows)
     seen = f"{repeated:,} of them (nearly) outliers that were trained on" if repeated else "none of them trained on"
-    return f"{len(images):,} images of {plan.path}, {seen}"
+    return f"{len(examples):,} examples of {plan.path}, {seen}"
 
 
 def _provenance(run: Run) -> dict[str, str]:

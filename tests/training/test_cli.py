@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from bundle import decode_image, load_bundle
 from tests.training.datasets_on_disk import tiny_recipe, write_tiny_data
 from training.cli import app, main
-from training.data import StoredImages
+from training.data import StoredArray
 from training.evaluation import Report
 from training.fit import load_classifier
 from training.onnx_graph import run_graph
@@ -59,7 +59,7 @@ def test_the_bundle_flags_what_it_never_saw_and_not_its_own_sample(finished: Pat
     assert bundle.manifest.input.kind == "image"
     sample = decode_image((bundle.path / "sample.png").read_bytes(), bundle.manifest.input)
     score = bundle.calibrations["msp"]
-    value = run_graph(bundle.model_path, StoredImages(sample[None]))["msp"]
+    value = run_graph(bundle.model_path, StoredArray(sample[None]))["msp"]
     assert not score.flagged(1 - value.astype(np.float64), 0.05).any()
 
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from tests.training.datasets_on_disk import tiny_recipe, write_tiny_data
-from training.data import DataLocations, ImageArray, Images, load_in_distribution, load_outliers
+from training.data import DataLocations, Examples, InputArray, load_in_distribution, load_set, open_reader
 from training.errors import DataError, DivergedError, RunError
 from training.fit import fit, load_classifier
 from training.recipe_file import parse_recipe
@@ -21,17 +21,19 @@ Weights = dict[str, torch.Tensor]
 
 
 class Data(NamedTuple):
-    train: Images
-    calibration: Images
-    outliers: Images
+    train: Examples
+    calibration: Examples
+    outliers: Examples
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
     root = write_tiny_data(tmp_path_factory.mktemp("data"))
     recipe, places = parse_recipe(tiny_recipe(), "test"), DataLocations(root=root, cache=root / "cache")
-    inside, outliers = load_in_distribution(recipe, places), load_outliers(recipe, places)
-    assert outliers is not None
+    reader = open_reader(recipe, places, root / "tokenizer.json")
+    assert recipe.outliers is not None
+    inside = load_in_distribution(recipe, reader)
+    outliers = load_set(recipe.outliers.train, reader, inside.train, name="outliers", seed=1)
     return Data(inside.train, inside.calibration, outliers)
 
 
@@ -52,7 +54,7 @@ def weights(run: Run, stage: str) -> Weights:
 def accuracy(run: Run, stage: str, data: Data) -> float:
     rows = torch.arange(len(data.calibration)).numpy()
     with torch.inference_mode():
-        logits = load_classifier(run, stage, 2)(torch.from_numpy(data.calibration.x[rows]))
+        logits = load_classifier(run, stage, 2)(torch.from_numpy(data.calibration.x[rows])).logits
     assert data.calibration.y is not None
     return float((logits.argmax(dim=1) == torch.from_numpy(data.calibration.y)).float().mean())
 
@@ -65,7 +67,7 @@ def test_both_stages_learn_and_outlier_exposure_lowers_confidence_on_outliers(tm
     for stage in run.recipe.stages:
         assert accuracy(run, stage, data) > 0.9
         with torch.inference_mode():
-            confidence[stage] = float(load_classifier(run, stage, 2)(outliers).softmax(dim=1).amax(dim=1).mean())
+            confidence[stage] = float(load_classifier(run, stage, 2)(outliers).logits.softmax(dim=1).amax(dim=1).mean())
     assert confidence["oe"] < confidence["baseline"]
 
 
@@ -101,7 +103,7 @@ class InterruptedImages:
 
     in_memory = True
 
-    def __init__(self, images: ImageArray, reads_left: int) -> None:
+    def __init__(self, images: InputArray, reads_left: int) -> None:
         self._images = images
         self._reads_left = reads_left
         self.shape = images.shape

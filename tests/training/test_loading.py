@@ -142,7 +142,7 @@ def test_excluded_labels_leave_no_gap_in_the_class_numbers(
     assert loaded.labels == ("bright",)
     np.testing.assert_array_equal(loaded.y, np.zeros(10))
     with pytest.raises(DataError, match="at least two"):
-        loaded.classes()
+        loaded.require_classes()
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_excluded_labels_leave_no_gap_in_the_class_numbers(
         (Source(path="a.parquet", image="picture"), "picture.*image, label"),
         (Source(path="a.parquet", label="kind"), "kind"),
         (Source(path="a.parquet", label="label", exclude_labels=("purple",)), "purple"),
-        (Source(path="a.parquet", label="label", exclude_labels=LABELS), "holds no images"),
+        (Source(path="a.parquet", label="label", exclude_labels=LABELS), "holds nothing"),
         (Source(path="a.parquet", format="csv"), "cannot be read as csv"),
     ],
 )
@@ -179,7 +179,7 @@ def test_an_empty_class_is_refused_by_name(places: DataLocations) -> None:
     x, _ = stripes(6, seed=1)
     write_parquet(places.root / "a.parquet", x, np.zeros(6, dtype=np.int64))
     with pytest.raises(DataError, match="bright"):
-        load_images(Source(path="a.parquet", label="label"), SPEC, places, name="a").classes()
+        load_images(Source(path="a.parquet", label="label"), SPEC, places, name="a").require_classes()
 
 
 def test_the_calibration_split_is_disjoint_and_the_same_for_the_same_seed(

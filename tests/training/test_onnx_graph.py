@@ -12,11 +12,11 @@ from bundle import ImageInput
 from tests.training.datasets_on_disk import stripes
 from training.architectures import ARCHITECTURES
 from training.classifier import ImageClassifier, Mirrored
-from training.data import StoredImages
+from training.data import StoredArray
 from training.errors import ParityError, RecipeError
 from training.onnx_graph import check_parity, run_graph, write_graph
-from training.score_heads import SCORE_HEADS, ScoredClassifier
-from training.scoring import score_images
+from training.score_heads import LOGIT_SCORES, ScoredClassifier
+from training.scoring import Outputs, score_inputs
 
 SPEC = ImageInput(height=16, width=16, channels=3, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.25))
 OPTIONS = {
@@ -24,7 +24,7 @@ OPTIONS = {
     "small_conv": {"width": 8},
     "whitened_conv": {"widths": [8, 8]},
 }
-IMAGES = StoredImages(stripes(37, seed=1)[0])
+IMAGES = StoredArray(stripes(37, seed=1)[0])
 
 
 def scored(name: str) -> ScoredClassifier:
@@ -34,42 +34,46 @@ def scored(name: str) -> ScoredClassifier:
     classifier.initialise(torch.from_numpy(IMAGES.array))
     # A training pass gives batch normalisation statistics that are not the identity.
     classifier.train()(torch.from_numpy(IMAGES.array))
-    return ScoredClassifier(classifier.eval(), tuple(SCORE_HEADS))
+    return ScoredClassifier(classifier.eval(), tuple(LOGIT_SCORES))
+
+
+def by_graph(model: ScoredClassifier, folder: Path, batch_size: int = 64) -> Outputs:
+    return run_graph(folder / "model.onnx", IMAGES, model.classifier.prepare, batch_size)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_the_graph_scores_as_torch_does_at_every_batch_size(name: str, tmp_path: Path) -> None:
     model = scored(name)
-    write_graph(model, (16, 16, 3), tmp_path / "model.onnx")
+    write_graph(model, IMAGES.array[:2], tmp_path / "model.onnx")
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
-    expected = score_images(model, IMAGES)
+    expected = score_inputs(model, IMAGES)
     for batch_size in (1, 5, 37):
-        differences = check_parity(expected, run_graph(tmp_path / "model.onnx", IMAGES, batch_size), 1e-4)
-        assert set(differences) == {*SCORE_HEADS, "probability"}
+        differences = check_parity(expected, by_graph(model, tmp_path, batch_size), 1e-4)
+        assert set(differences) == {*LOGIT_SCORES, "probability"}
 
 
 def test_a_mirrored_classifier_scores_an_image_and_its_mirror_image_alike_in_torch_and_in_the_graph(
     tmp_path: Path,
 ) -> None:
     plain = scored("whitened_conv").classifier
-    model = ScoredClassifier(Mirrored(plain), tuple(SCORE_HEADS))
-    mirrored = StoredImages(np.ascontiguousarray(IMAGES.array[:, :, ::-1]))
-    write_graph(model, (16, 16, 3), tmp_path / "model.onnx")
-    there, back = score_images(model, IMAGES), run_graph(tmp_path / "model.onnx", mirrored, 5)
+    model = ScoredClassifier(Mirrored(plain), tuple(LOGIT_SCORES))
+    mirrored = StoredArray(np.ascontiguousarray(IMAGES.array[:, :, ::-1]))
+    write_graph(model, IMAGES.array[:2], tmp_path / "model.onnx")
+    there, back = score_inputs(model, IMAGES), run_graph(tmp_path / "model.onnx", mirrored, model.classifier.prepare, 5)
     check_parity(there, back, 1e-4)
     images = torch.from_numpy(IMAGES.array)
-    expected = (plain(images) + plain(images.flip(2))) / 2
-    torch.testing.assert_close(Mirrored(plain)(images), expected)
-    assert not torch.allclose(plain(images), expected)
+    expected = (plain(images).logits + plain(images.flip(2)).logits) / 2
+    torch.testing.assert_close(Mirrored(plain)(images).logits, expected)
+    assert not torch.allclose(plain(images).logits, expected)
 
 
 def test_a_graph_of_other_weights_is_refused(tmp_path: Path) -> None:
     model = scored("small_conv")
-    write_graph(model, (16, 16, 3), tmp_path / "model.onnx")
+    write_graph(model, IMAGES.array[:2], tmp_path / "model.onnx")
     with torch.no_grad():
         model.classifier.network.classifier.bias[0] += 0.1
     with pytest.raises(ParityError, match="max_logit"):
-        check_parity(score_images(model, IMAGES), run_graph(tmp_path / "model.onnx", IMAGES), 1e-3)
+        check_parity(score_inputs(model, IMAGES), by_graph(model, tmp_path), 1e-3)
 
 
 def test_a_nan_is_no_parity() -> None:
@@ -95,15 +99,15 @@ def test_every_score_head_equals_its_definition_computed_by_scipy() -> None:
         "entropy": entropy(p, axis=1),
         "kl_uniform": -np.log(p).mean(axis=1),
     }
-    assert set(expected) == set(SCORE_HEADS)
+    assert set(expected) == set(LOGIT_SCORES)
     for name, values in expected.items():
-        np.testing.assert_allclose(SCORE_HEADS[name](torch.from_numpy(logits)), values, rtol=1e-9, err_msg=name)
+        np.testing.assert_allclose(LOGIT_SCORES[name](torch.from_numpy(logits)), values, rtol=1e-9, err_msg=name)
 
 
 def test_entropy_of_a_certain_prediction_is_zero_not_nan() -> None:
-    assert float(SCORE_HEADS["entropy"](torch.tensor([[500.0, -500.0, 0.0]]))) == 0.0
+    assert float(LOGIT_SCORES["entropy"](torch.tensor([[500.0, -500.0, 0.0]]))) == 0.0
 
 
 def test_a_score_that_logits_do_not_give_is_refused_by_name() -> None:
     with pytest.raises(RecipeError, match="bpp"):
-        ScoredClassifier(torch.nn.Identity(), ("msp", "bpp"))
+        ScoredClassifier(ImageClassifier(torch.nn.Identity(), SPEC), ("msp", "bpp"))

@@ -7,13 +7,24 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from training.data import Images, InDistributionData, StoredImages, find_overlap, without_overlap
+from bundle import ImageInput
+from training.data import (
+    DataLocations,
+    Examples,
+    ImageReader,
+    InDistributionData,
+    StoredArray,
+    find_overlap,
+    without_overlap,
+)
 from training.errors import OverlapError
 from training.recipe import Outliers, Source
 
+READER = ImageReader(ImageInput(height=32, width=32, channels=3, mean=(0.5,) * 3, std=(0.5,) * 3), DataLocations())
 
-def images(x: NDArray[np.uint8]) -> Images:
-    return Images(StoredImages(x), None, (), "set", "memory", "00")
+
+def images(x: NDArray[np.uint8]) -> Examples:
+    return Examples(StoredArray(x), None, (), "set", "memory", "00")
 
 
 def pictures(n: int, seed: int) -> NDArray[np.uint8]:
@@ -64,8 +75,8 @@ def test_outliers_that_are_in_distribution_images_of_any_split_are_refused_or_re
         x[row] = split.x[np.array([row])][0]
     refuse, remove = (Outliers(train=Source(path="x"), duplicates=choice) for choice in ("refuse", "remove"))
     with pytest.raises(OverlapError, match=r"3 outliers.*\[5, 6, 7\].*duplicates=remove"):
-        without_overlap(images(x), inside, refuse)
-    left = without_overlap(images(x), inside, remove)
+        without_overlap(images(x), inside, READER, refuse)
+    left = without_overlap(images(x), inside, READER, remove)
     np.testing.assert_array_equal(left.x[np.arange(27)], np.delete(x, [5, 6, 7], axis=0))
     with pytest.raises(OverlapError, match="every outlier"):
-        without_overlap(inside.test, inside, remove)
+        without_overlap(inside.test, inside, READER, remove)

@@ -5,18 +5,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.data import Images, StoredImages, paired_batches
+from training.data import Examples, StoredArray, paired_batches
 from training.data.pairing import PairedSampler
 from training.errors import DataError
 
 sizes = st.integers(1, 60)
 
 
-def numbered(n: int, classes: int = 2) -> Images:
+def numbered(n: int, classes: int = 2) -> Examples:
     """Images whose every pixel is their row number."""
     x = np.broadcast_to(np.arange(n, dtype=np.uint8)[:, None, None, None], (n, 2, 2, 1))
     y = np.arange(n, dtype=np.int64) % classes
-    return Images(StoredImages(x), y, tuple("abc"[:classes]), "numbered", "memory", "0")
+    return Examples(StoredArray(x), y, tuple("abc"[:classes]), "numbered", "memory", "0")
 
 
 @given(n_in=sizes, n_out=sizes, batch=st.integers(1, 12), ratio=st.integers(1, 3), epoch=st.integers(0, 5))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.training.datasets_on_disk import stripes
-from training.evaluation import SYNTHETIC, generate
+from training.data import SYNTHETIC, generate
 
 SHAPE = (60, 32, 32, 3)
 LIKE = stripes(60, seed=1, size=32)[0]

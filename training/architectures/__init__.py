@@ -1,11 +1,13 @@
-"""Networks: each maps normalised images `[N, C, H, W]` to logits `[N, K]`."""
+"""Networks: each maps normalised images `[N, C, H, W]`, or token ids `[N, L]` and lengths `[N]`, to logits `[N, K]`."""
 
 from collections.abc import Callable, Mapping
 
 from torch import nn
 
 from training.architectures.all_conv import AllConvNet
+from training.architectures.gru import GRUClassifier
 from training.architectures.small_conv import SmallConvNet
+from training.architectures.transformer import TransformerClassifier
 from training.architectures.whitened_conv import WhitenedConvNet
 from training.architectures.wide_resnet import WideResNet
 
@@ -16,4 +18,18 @@ ARCHITECTURES: Mapping[str, Callable[..., nn.Module]] = {
     "whitened_conv": WhitenedConvNet,
 }
 
-__all__ = ["ARCHITECTURES", "AllConvNet", "SmallConvNet", "WhitenedConvNet", "WideResNet"]
+TEXT_ARCHITECTURES: Mapping[str, Callable[..., nn.Module]] = {
+    "gru": GRUClassifier,
+    "transformer": TransformerClassifier,
+}
+
+__all__ = [
+    "ARCHITECTURES",
+    "TEXT_ARCHITECTURES",
+    "AllConvNet",
+    "GRUClassifier",
+    "SmallConvNet",
+    "TransformerClassifier",
+    "WhitenedConvNet",
+    "WideResNet",
+]

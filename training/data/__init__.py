@@ -1,28 +1,42 @@
-"""Data: sources become uint8 image arrays; arrays become paired in-distribution and outlier batches."""
+"""Data: sources become arrays of images or token ids; arrays become paired in-distribution and outlier batches."""
 
-from training.data.assembly import InDistributionData, load_in_distribution, load_outliers, without_overlap
+from training.data.assembly import InDistributionData, load_in_distribution, load_set, without_overlap
 from training.data.augmentation import Augmentation
-from training.data.images import ImageArray, Images, StoredImages
-from training.data.loading import DataLocations, Progress, load_images
+from training.data.examples import NO_TOKEN, Examples, InputArray, StoredArray
+from training.data.image_loading import load_images
 from training.data.overlap import Overlap, find_overlap
 from training.data.pairing import Batch, paired_batches
+from training.data.reader import ImageReader, Reader, TextReader, open_reader
+from training.data.sources import DataLocations, Progress
 from training.data.splits import hold_out
+from training.data.synthetic import SYNTHETIC, generate
+from training.data.text_loading import load_texts
+from training.data.text_overlap import find_text_overlap
 
 __all__ = [
+    "NO_TOKEN",
+    "SYNTHETIC",
     "Augmentation",
     "Batch",
     "DataLocations",
-    "ImageArray",
-    "Images",
+    "Examples",
+    "ImageReader",
     "InDistributionData",
+    "InputArray",
     "Overlap",
     "Progress",
-    "StoredImages",
+    "Reader",
+    "StoredArray",
+    "TextReader",
     "find_overlap",
+    "find_text_overlap",
+    "generate",
     "hold_out",
     "load_images",
     "load_in_distribution",
-    "load_outliers",
+    "load_set",
+    "load_texts",
+    "open_reader",
     "paired_batches",
     "without_overlap",
 ]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data.images import ImageArray, Images
+from training.data.examples import Examples, InputArray
 
 _SKETCH = 8
 _BLOCK = 4096
@@ -27,7 +27,7 @@ class Overlap:
         return np.union1d(self.exact, self.near)
 
 
-def find_overlap(inside: Images, outside: Images, progress: Callable[[int, int], None] | None = None) -> Overlap:
+def find_overlap(inside: Examples, outside: Examples, progress: Callable[[int, int], None] | None = None) -> Overlap:
     """Compare every outlier with every in-distribution image.
 
     An 8x8 average of each image (and of its mirror image) is compared with all others by one matrix product per block;
@@ -63,7 +63,7 @@ def find_overlap(inside: Images, outside: Images, progress: Callable[[int, int],
     return Overlap(np.asarray(sorted(exact), dtype=np.int64), np.asarray(sorted(near - exact), dtype=np.int64))
 
 
-def _sketches(x: ImageArray) -> NDArray[np.float32]:
+def _sketches(x: InputArray) -> NDArray[np.float32]:
     n = x.shape[0]
     blocks = (np.arange(i, min(i + _BLOCK, n), dtype=np.int64) for i in range(0, n, _BLOCK))
     return np.concatenate([_sketch(x[block]) for block in blocks])

@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from training.data.images import ImageArray, Images
+from training.data.examples import Examples, InputArray
 from training.errors import DataError
 
 
 class Batch(NamedTuple):
-    """One step's data: `x_in` uint8 `[N, H, W, C]`, `y_in` int64 `[N]`, `x_out` uint8 `[M, H, W, C]` or None."""
+    """One step's data: stored inputs `x_in` `[N, ...]`, `y_in` int64 `[N]`, stored outliers `x_out` `[M, ...]`."""
 
     x_in: Tensor
     y_in: Tensor
@@ -29,8 +29,8 @@ class _Step(NamedTuple):
 class _PairedData(Dataset[Batch]):
     """Reads a whole step at once, so that an array store costs one fancy index per batch."""
 
-    def __init__(self, inside: Images, outside: Images | None) -> None:
-        self._x_in, self._y_in = inside.x, inside.classes()
+    def __init__(self, inside: Examples, outside: Examples | None) -> None:
+        self._x_in, self._y_in = inside.x, inside.targets()
         self._x_out = outside.x if outside is not None else None
 
     def __getitem__(self, step: _Step) -> Batch:
@@ -76,8 +76,8 @@ class PairedSampler(Sampler[_Step]):
 
 
 def paired_batches(
-    inside: Images,
-    outside: Images | None,
+    inside: Examples,
+    outside: Examples | None,
     *,
     batch_size: int,
     outlier_ratio: float,
@@ -87,9 +87,9 @@ def paired_batches(
     workers: int = 0,
     pin_memory: bool = False,
 ) -> DataLoader[Batch]:
-    """A loader of `Batch`es with `batch_size` in-distribution images and `outlier_ratio` times as many outliers."""
+    """A loader of `Batch`es with `batch_size` in-distribution examples and `outlier_ratio` times as many outliers."""
     if len(inside) < batch_size * world_size:
-        raise DataError(inside.source, f"{len(inside)} images fill no batch of {batch_size}", "Lower batch_size")
+        raise DataError(inside.source, f"{len(inside)} examples fill no batch of {batch_size}", "Lower batch_size")
     sampler = PairedSampler(
         len(inside),
         0 if outside is None else len(outside),
@@ -110,5 +110,5 @@ def paired_batches(
     )
 
 
-def _tensor(array: ImageArray, rows: NDArray[np.int64]) -> Tensor:
+def _tensor(array: InputArray, rows: NDArray[np.int64]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array[rows]))

@@ -3,11 +3,9 @@
 from training.evaluation.detection import DetectionMetrics, MetricSummary, detection_metrics, resampled_metrics
 from training.evaluation.plots import plot_histograms, plot_rocs
 from training.evaluation.report import Report, SetResult, StageScores, evaluate, manifest_evaluation
-from training.evaluation.synthetic import SYNTHETIC, generate
 from training.evaluation.tables import markdown
 
 __all__ = [
-    "SYNTHETIC",
     "DetectionMetrics",
     "MetricSummary",
     "Report",
@@ -15,7 +13,6 @@ __all__ = [
     "StageScores",
     "detection_metrics",
     "evaluate",
-    "generate",
     "manifest_evaluation",
     "markdown",
     "plot_histograms",

@@ -1,27 +1,34 @@
-"""Training objectives: each maps logits of one in-distribution and one outlier batch to a loss."""
+"""Training objectives, one file each: losses of an in-distribution batch and, for most, a batch of outliers."""
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
 
-from torch import Tensor
-
+from training.objectives.confidence import Confidence, ConfidenceOutlierExposure
 from training.objectives.cross_entropy import CrossEntropy
+from training.objectives.energy_bounded import EnergyBounded, energy_bounded_loss
+from training.objectives.mix_oe import MixOE
+from training.objectives.objective import Forward, Loss, Objective
 from training.objectives.outlier_exposure import OutlierExposure, outlier_exposure_loss
-
-
-class Objective(Protocol):
-    """What `fit` minimises."""
-
-    uses_outliers: bool
-
-    def __call__(self, logits_in: Tensor, targets: Tensor, logits_out: Tensor | None) -> Tensor:
-        """Scalar loss from logits `[N, K]`, class indices `[N]` and, when `uses_outliers`, logits `[M, K]`."""
-        ...
-
 
 OBJECTIVES: Mapping[str, Callable[..., Objective]] = {
     "cross_entropy": CrossEntropy,
     "outlier_exposure": OutlierExposure,
+    "energy_bounded": EnergyBounded,
+    "mix_oe": MixOE,
+    "confidence": Confidence,
+    "confidence_outlier_exposure": ConfidenceOutlierExposure,
 }
 
-__all__ = ["OBJECTIVES", "CrossEntropy", "Objective", "OutlierExposure", "outlier_exposure_loss"]
+__all__ = [
+    "OBJECTIVES",
+    "Confidence",
+    "ConfidenceOutlierExposure",
+    "CrossEntropy",
+    "EnergyBounded",
+    "Forward",
+    "Loss",
+    "MixOE",
+    "Objective",
+    "OutlierExposure",
+    "energy_bounded_loss",
+    "outlier_exposure_loss",
+]

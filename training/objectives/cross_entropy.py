@@ -1,15 +1,18 @@
 """Plain cross entropy: the baseline that Outlier Exposure is measured against."""
 
-from torch import Tensor
 from torch.nn import functional as F
+
+from training.data.pairing import Batch
+from training.objectives.objective import Forward, Loss
 
 
 class CrossEntropy:
     """Mean cross entropy on the in-distribution batch; sees no outliers."""
 
     uses_outliers = False
+    uses_confidence = False
 
-    def __call__(self, logits_in: Tensor, targets: Tensor, logits_out: Tensor | None = None) -> Tensor:
-        """Scalar loss from logits `[N, K]` and class indices `[N]`."""
-        del logits_out
-        return F.cross_entropy(logits_in, targets)
+    def __call__(self, forward: Forward, batch: Batch) -> Loss:
+        """The loss of the in-distribution part of `batch`."""
+        logits = forward(batch.x_in).logits
+        return Loss(F.cross_entropy(logits, batch.y_in), logits)

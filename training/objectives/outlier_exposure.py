@@ -8,6 +8,14 @@ On outliers the softmax is drawn towards the uniform distribution U over the K c
 from torch import Tensor
 from torch.nn import functional as F
 
+from training.data.pairing import Batch
+from training.objectives.objective import Forward, Loss, forward_pair
+
+
+def uniform_cross_entropy(logits: Tensor) -> Tensor:
+    """H(U; softmax(logits)) averaged over the batch, a scalar from `[M, K]`."""
+    return -F.log_softmax(logits, dim=1).mean()
+
 
 def outlier_exposure_loss(logits_in: Tensor, targets: Tensor, logits_out: Tensor, weight: float = 0.5) -> Tensor:
     """Scalar Outlier Exposure loss.
@@ -15,22 +23,21 @@ def outlier_exposure_loss(logits_in: Tensor, targets: Tensor, logits_out: Tensor
     `logits_in` `[N, K]` with class indices `targets` `[N]`; `logits_out` `[M, K]`; `weight` is the paper's lambda
     (0.5 for vision, 1.0 for text).
     """
-    to_uniform = -F.log_softmax(logits_out, dim=1).mean()
-    return F.cross_entropy(logits_in, targets) + weight * to_uniform
+    return F.cross_entropy(logits_in, targets) + weight * uniform_cross_entropy(logits_out)
 
 
 class OutlierExposure:
     """The Outlier Exposure loss with its weight fixed by the recipe."""
 
     uses_outliers = True
+    uses_confidence = False
 
     def __init__(self, weight: float = 0.5) -> None:
         if weight < 0:
             raise ValueError(f"weight must not be negative, got {weight}")
         self.weight = weight
 
-    def __call__(self, logits_in: Tensor, targets: Tensor, logits_out: Tensor | None) -> Tensor:
-        """Scalar loss from logits `[N, K]`, class indices `[N]` and outlier logits `[M, K]`."""
-        if logits_out is None:
-            raise ValueError("Outlier Exposure needs the logits of an outlier batch")
-        return outlier_exposure_loss(logits_in, targets, logits_out, self.weight)
+    def __call__(self, forward: Forward, batch: Batch) -> Loss:
+        """The loss of a paired batch."""
+        inside, outside = forward_pair(forward, batch)
+        return Loss(outlier_exposure_loss(inside.logits, batch.y_in, outside.logits, self.weight), inside.logits)

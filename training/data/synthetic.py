@@ -1,8 +1,9 @@
 """Synthetic images that are out of distribution by construction (paper, appendix A and its code).
 
 Gaussian and Rademacher noise and blobs are test sets; uniform noise, jigsaw and the others are for validation, so that
-choices need not touch a test set. The authors draw noise in the network's normalised input space; these are images (a
-service sees nothing else), -1..1 mapped onto 0..255, through the JPEG encoder of the data they are compared with.
+choices need not touch a test set. Any can be a training run's outliers (section 4.3: they generalise badly). The
+authors draw noise in the network's normalised input space; these are images (a service sees nothing else), -1..1
+mapped onto 0..255, through the JPEG encoder of the data they are compared with.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,8 +15,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from training.data.examples import Examples, StoredArray
+from training.data.image_loading import content_hash
+from training.errors import RecipeError
+from training.recipe import Synthetic
+
 UInt8 = NDArray[np.uint8]
-Shape = tuple[int, int, int, int]
+Shape = tuple[int, ...]
 
 
 def generate(name: str, shape: Shape, *, seed: int, like: UInt8 | None = None, jpeg_quality: int | None = 75) -> UInt8:
@@ -34,6 +40,23 @@ def generate(name: str, shape: Shape, *, seed: int, like: UInt8 | None = None, j
     else:
         images = DISTORTIONS[name](generator, like[: shape[0]])
     return images if jpeg_quality is None else np.stack([_through_jpeg(image, jpeg_quality) for image in images])
+
+
+def synthesise(plan: Synthetic, like: Examples, *, name: str, seed: int) -> Examples:
+    """The synthetic set that `plan` asks for, in the shape of the images `like`; RecipeError if unknown.
+
+    Kinds that distort images take those of `like` in turn.
+    """
+    n = plan.size
+    rows = np.arange(n, dtype=np.int64) % len(like)
+    try:
+        x = generate(
+            plan.synthetic, (n, *like.x.shape[1:]), seed=seed, like=like.x[rows], jpeg_quality=plan.jpeg_quality
+        )
+    except ValueError as error:
+        raise RecipeError(f"{name}.synthetic", str(error), "Correct the recipe") from error
+    array = StoredArray(x)
+    return Examples(array, None, (), name, f"synthetic/{plan.synthetic}", content_hash(array, None))
 
 
 def _gaussian(generator: Generator, shape: Shape) -> UInt8:
@@ -91,6 +114,12 @@ def _speckle(generator: Generator, like: UInt8) -> UInt8:
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
+def _noisy(generator: Generator, like: UInt8) -> UInt8:
+    """Additive Gaussian noise, its deviation drawn for each image between a tenth and the whole of the range."""
+    deviation = generator.uniform(25.5, 255.0, size=(len(like), 1, 1, 1))
+    return np.clip(np.rint(like + deviation * generator.normal(size=like.shape)), 0, 255).astype(np.uint8)
+
+
 def _inverted(generator: Generator, like: UInt8) -> UInt8:
     """Some or all channels inverted."""
     channels = like.shape[3]
@@ -110,6 +139,7 @@ DISTORTIONS: Mapping[str, Callable[[Generator, UInt8], UInt8]] = {
     "arithmetic_mean": _arithmetic_mean,
     "geometric_mean": _geometric_mean,
     "speckle": _speckle,
+    "noisy": _noisy,
     "inverted": _inverted,
 }
 SYNTHETIC = (*NOISE, *DISTORTIONS)

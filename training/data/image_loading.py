@@ -1,0 +1,114 @@
+"""Image loading: a source becomes uint8 images, decoded once into a cache, or on demand if that is too large."""
+
+import hashlib
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+from numpy.typing import NDArray
+
+from bundle import ImageError, ImageInput, decode_image
+from training.data.examples import Examples, InputArray, StoredArray
+from training.data.sources import DataLocations, Progress, read_rows
+from training.errors import DataError
+from training.recipe import Source
+
+_DECODE_CHUNK = 512
+
+
+def load_images(
+    source: Source, spec: ImageInput, locations: DataLocations, *, name: str, progress: Progress | None = None
+) -> Examples:
+    """The images of `source`, decoded and resized as serving does it (`bundle.decode_image`).
+
+    Raises DataError naming the file and the row when something cannot be read.
+    """
+    found = read_rows(source, locations.root, source.image)
+    table = found.table.cast_column(source.image, datasets.Image(decode=False))
+    key = _cache_key(source, spec, table)
+    lazy = _Decoded(table, source.image, spec, found.origin)
+    x: InputArray = lazy
+    if len(table) * spec.height * spec.width * spec.channels <= locations.cache_bytes:
+        x = _cached(locations.cache / f"{key}.npy", lazy, name, progress)
+    sha256 = content_hash(x, found.y) if x.in_memory else key
+    return Examples(x=x, y=found.y, labels=found.labels, name=name, source=found.origin, sha256=sha256)
+
+
+def _cache_key(source: Source, spec: ImageInput, table: datasets.Dataset) -> str:
+    """Names the decoded rows: `datasets` puts a hash of the files' state into the names of its own cache files."""
+    identity = {
+        "source": source.model_dump(mode="json"),
+        "input": spec.model_dump(mode="json", include={"height", "width", "channels", "resize"}),
+        "files": sorted(str(file["filename"]) for file in table.cache_files),
+    }
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def content_hash(x: InputArray, y: NDArray[np.int64] | None) -> str:
+    """sha256 over all inputs and labels in row order."""
+    digest = hashlib.sha256()
+    for chunk in _chunks(x.shape[0]):
+        digest.update(np.ascontiguousarray(x[chunk]).data)
+    if y is not None:
+        digest.update(y.tobytes())
+    return digest.hexdigest()
+
+
+def _chunks(n: int) -> list[NDArray[np.int64]]:
+    return [np.arange(i, min(i + _DECODE_CHUNK, n), dtype=np.int64) for i in range(0, n, _DECODE_CHUNK)]
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """Images decoded when they are read: what streams a set that is too large for memory."""
+
+    table: datasets.Dataset
+    column: str
+    spec: ImageInput
+    origin: str
+    in_memory: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.table), self.spec.height, self.spec.width, self.spec.channels)
+
+    def __getitem__(self, rows: NDArray[np.int64], /) -> NDArray[np.uint8]:
+        encoded = self.table[rows.tolist()][self.column]
+        return np.stack([self._decode(image, int(row)) for image, row in zip(encoded, rows, strict=True)])
+
+    def _decode(self, image: dict[str, Any] | None, row: int) -> NDArray[np.uint8]:
+        if image is None:
+            raise DataError(f"{self.origin}, row {row}", "has no image", "Remove the row or give it one")
+        data, path = image["bytes"], image["path"]
+        try:
+            # A path in a csv file is meant from where that file lies.
+            return decode_image((Path(self.origin).parent / path).read_bytes() if data is None else data, self.spec)
+        except (ImageError, OSError) as error:
+            where = f"{self.origin}, row {row}" + (f" ({path})" if path else "")
+            raise DataError(where, f"is no readable image: {error}", "Remove or repair it") from error
+
+
+def _cached(path: Path, lazy: _Decoded, name: str, progress: Progress | None) -> InputArray:
+    """The decoded images as a memory-mapped array, made on first use; written whole or not at all."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}.partial")
+        n = lazy.shape[0]
+        chunks = _chunks(n)
+        array = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=lazy.shape)
+        try:
+            with ThreadPoolExecutor() as pool:
+                for chunk, images in zip(chunks, pool.map(lazy.__getitem__, chunks), strict=True):
+                    array[chunk] = images
+                    if progress is not None:
+                        progress(name, int(chunk[-1]) + 1, n)
+            array.flush()
+            partial.rename(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    return StoredArray(np.load(path, mmap_mode="r"))

@@ -1,0 +1,86 @@
+r"""The confidence branch (DeVries & Taylor 2018, section 2) and its Outlier Exposure (paper, section 4.3).
+
+The network predicts, beside the softmax p, a confidence c = b(x) in (0, 1). In training it may buy hints:
+
+    p' = c p + (1 - c) onehot(y),    loss = E_in[-log p'_y] + budgeting * E_in[-log c]
+
+Half of each batch gets hints (section 2.3.2); `budgeting` rises while E[-log c] exceeds the budget and falls while it
+is below (section 2.3.1). Outlier Exposure adds weight * E_out[log c]: low confidence on outliers.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from training.data.pairing import Batch
+from training.objectives.objective import Forward, Loss, forward_pair
+from training.prediction import Prediction
+
+_STEP = 1.01
+"""The factor by which the budgeting weight moves after each batch, as in the authors' code."""
+
+
+def hinted_loss(prediction: Prediction, targets: Tensor, hinted: Tensor) -> tuple[Tensor, Tensor]:
+    """Task loss E[-log p'_y] and confidence loss E[-log c], scalars; `hinted` bool `[N]` says who may buy hints."""
+    logit = _confidence(prediction)
+    log_p = F.log_softmax(prediction.logits, dim=1).gather(1, targets[:, None]).squeeze(1)
+    # log(c p_y + 1 - c), in logarithms throughout: c may round to 0 or 1.
+    with_hint = torch.logaddexp(F.logsigmoid(logit) + log_p, F.logsigmoid(-logit))
+    return -torch.where(hinted, with_hint, log_p).mean(), -F.logsigmoid(logit).mean()
+
+
+def outlier_confidence(prediction: Prediction) -> Tensor:
+    """E_out[log c], a scalar."""
+    return F.logsigmoid(_confidence(prediction)).mean()
+
+
+class Confidence(nn.Module):
+    """The confidence branch's loss, its budgeting weight a part of the checkpoint."""
+
+    uses_outliers = False
+    uses_confidence = True
+    budgeting: Tensor
+
+    def __init__(self, budget: float = 0.3, budgeting: float = 0.1) -> None:
+        super().__init__()
+        if budget <= 0 or budgeting <= 0:
+            raise ValueError(f"budget ({budget}) and budgeting ({budgeting}) must be positive")
+        self.budget = budget
+        self.register_buffer("budgeting", torch.tensor(budgeting))
+
+    def forward(self, forward: Forward, batch: Batch) -> Loss:
+        """The loss of the in-distribution part of `batch`."""
+        return self._loss(forward(batch.x_in), batch)
+
+    def _loss(self, prediction: Prediction, batch: Batch) -> Loss:
+        hinted = torch.rand(len(batch.y_in), device=batch.y_in.device) < 0.5
+        task, confidence = hinted_loss(prediction, batch.y_in, hinted)
+        # A copy: what is moved below is still needed for the gradient.
+        loss = task + self.budgeting.clone() * confidence
+        with torch.no_grad():
+            self.budgeting *= torch.where(confidence > self.budget, _STEP, 1 / _STEP)
+        return Loss(loss, prediction.logits)
+
+
+class ConfidenceOutlierExposure(Confidence):
+    """`Confidence` with low confidence taught on outliers."""
+
+    uses_outliers = True
+
+    def __init__(self, weight: float = 0.5, budget: float = 0.3, budgeting: float = 0.1) -> None:
+        super().__init__(budget, budgeting)
+        if weight < 0:
+            raise ValueError(f"weight must not be negative, got {weight}")
+        self.weight = weight
+
+    def forward(self, forward: Forward, batch: Batch) -> Loss:
+        """The loss of a paired batch."""
+        inside, outside = forward_pair(forward, batch)
+        loss = self._loss(inside, batch)
+        return loss._replace(value=loss.value + self.weight * outlier_confidence(outside))
+
+
+def _confidence(prediction: Prediction) -> Tensor:
+    if prediction.confidence_logit is None:
+        raise ValueError("this objective needs a network with a confidence branch")
+    return prediction.confidence_logit

@@ -1,0 +1,41 @@
+"""The objective: what `fit` minimises, from a batch and the network that is to be trained on it."""
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from training.data.pairing import Batch
+from training.prediction import Prediction
+
+Forward = Callable[[Tensor], Prediction]
+"""The network in training mode on stored inputs, `[N, ...]` as in a `Batch`; on images also on float pixels 0..255."""
+
+
+class Loss(NamedTuple):
+    """The scalar to minimise, and the class logits `[N, K]` of the in-distribution batch for the log."""
+
+    value: Tensor
+    logits_in: Tensor
+
+
+class Objective(Protocol):
+    """What `fit` minimises. One that holds state is an `nn.Module` and is kept in the checkpoints."""
+
+    uses_outliers: bool
+    """Whether batches need outliers."""
+
+    uses_confidence: bool
+    """Whether the network needs a confidence branch."""
+
+    def __call__(self, forward: Forward, batch: Batch) -> Loss:
+        """The loss of one batch."""
+        ...
+
+
+def forward_pair(forward: Forward, batch: Batch) -> tuple[Prediction, Prediction]:
+    """Predictions for in-distribution and outlier inputs, in one pass: batch norm sees both, as the authors do."""
+    if batch.x_out is None:
+        raise ValueError("this objective needs an outlier batch")
+    return forward(torch.cat((batch.x_in, batch.x_out))).split(len(batch.x_in))
