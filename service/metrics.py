@@ -78,7 +78,7 @@ class Metrics:
         )
         self.preprocess_seconds = Histogram(
             "ood_preprocess_seconds",
-            "Seconds to decode and resize an input.",
+            "Seconds to decode an image or encode a text.",
             ("model",),
             registry=registry,
             buckets=_FINE_SECONDS,

@@ -59,10 +59,12 @@ def test_nothing_and_white_space_are_empty(encoder: TextEncoder, text: str) -> N
 
 
 @pytest.mark.parametrize("encoder", ENCODERS.values(), ids=ENCODERS)
-@pytest.mark.parametrize("text", ["a\ud800b", "a\udfffb"])
+@pytest.mark.parametrize("text", ["a{}b", "{}", "ball {} ball"])
 def test_a_lone_surrogate_is_read_as_the_replacement_character(encoder: TextEncoder, text: str) -> None:
-    np.testing.assert_array_equal(encoder.encode(text), encoder.encode("a\ufffdb"))
-    np.testing.assert_array_equal(encoder.encode_batch([text, "a"])[1], encoder.encode("a"))
+    for surrogate in ("\ud800", "\udbff", "\udc00", "\udfff"):
+        ids, beside = encoder.encode_batch([text.format(surrogate), "ball"])
+        np.testing.assert_array_equal(ids, encoder.encode(text.format("\ufffd")))
+        np.testing.assert_array_equal(beside, encoder.encode("ball"))
 
 
 def test_a_pair_of_surrogates_is_the_character_that_it_stands_for() -> None:
