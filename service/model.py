@@ -67,7 +67,7 @@ def model_loader(
         metrics.describe(name, version, engine.provider, scorer)
         batcher = Batcher(
             f"{name}-{version}",
-            engine.run,
+            engine.modality.arrange(engine.run),
             capacity=settings.queue_size,
             max_batch=settings.max_batch,
             loop=loop,

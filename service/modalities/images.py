@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bundle import Bundle, ImageError, ImageInput, ImageTooLarge, decode_image
 from service.examples import sample_png
-from service.modalities.modality import Array, Limits, Prepared
+from service.modalities.modality import Array, Limits, Prepared, Run
 from service.payloads import Base64, Payload, Text
 from service.problems import InputError
 
@@ -97,6 +97,10 @@ class Images:
     def feed(self, items: Sequence[Array]) -> dict[str, Array]:
         """`images` uint8 `[N, H, W, C]`."""
         return {_GRAPH_INPUT: items[0][None] if len(items) == 1 else np.stack(items)}
+
+    def arrange(self, run: Run) -> Run:
+        """As they come: images of one model are of one size."""
+        return run
 
     def examples(self, size: int) -> Iterator[list[Array]]:
         """One batch: darkness and noise in turns."""

@@ -13,6 +13,9 @@ Array = NDArray[Any]
 Prepared = Array | InputError
 """One input as the model takes it, or what is wrong with it."""
 
+Run = Callable[[Sequence[Array]], Mapping[str, Array]]
+"""From a batch of prepared inputs to named outputs with a row for each."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -58,6 +61,9 @@ class Modality(Protocol):
 
     def feed(self, items: Sequence[Array]) -> dict[str, Array]:
         """The graph's inputs for a batch of prepared inputs."""
+
+    def arrange(self, run: Run) -> Run:
+        """`run` for batches as they come: the same rows, from whatever order and calls cost least."""
 
     def examples(self, size: int) -> Iterator[list[Array]]:
         """Batches of `size` prepared inputs that differ in whatever a graph could depend on."""

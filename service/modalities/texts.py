@@ -8,12 +8,13 @@ from numpy.typing import NDArray
 
 from bundle import Bundle, EmptyText, TextEncoder, TextInput, pad_tokens
 from service.examples import SAMPLE_SENTENCE
-from service.modalities.modality import Array, Limits, Prepared
+from service.modalities.length_groups import in_length_groups
+from service.modalities.modality import Array, Limits, Prepared, Run
 from service.payloads import Payload, Text, text_of
 from service.problems import InputError, UnsupportedMediaType
 
-# Encoding takes about 0.2 microseconds a character, handing over to another thread and back about 100.
-_INLINE_CHARS = 512
+# Encoding takes about 0.15 microseconds a character, handing over to another thread and back about 130.
+_INLINE_CHARS = 1024
 _CHARSETS = frozenset({"utf-8", "utf8", "us-ascii"})
 _SAMPLE = "sample.txt"
 _EXAMPLE_CHARS = 200
@@ -95,6 +96,10 @@ class Texts:
         """`tokens` int64 `[N, L]`, L the longest of the batch, and `lengths` int64 `[N]`."""
         tokens, lengths = pad_tokens(items)
         return {_TOKENS: tokens, _LENGTHS: lengths}
+
+    def arrange(self, run: Run) -> Run:
+        """In groups of similar length."""
+        return in_length_groups(run)
 
     def examples(self, size: int) -> Iterator[list[Array]]:
         """A batch of single tokens, one of half the length that the model takes, one of all of it."""
