@@ -54,7 +54,7 @@ class CalibrationInvalid(BundleError):
 
 
 class TokenizerInvalid(BundleError):
-    """The tokenizer file is unreadable."""
+    """The tokenizer file is unreadable, or cannot encode every text."""
 
 
 class CalibrationError(ValueError):

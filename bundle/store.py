@@ -16,9 +16,11 @@ from bundle.errors import (
     FileMissing,
     ManifestMissing,
     PathEscapes,
+    TokenizerInvalid,
 )
-from bundle.manifest import MANIFEST_NAME, SCHEMA_VERSION, Manifest
+from bundle.manifest import MANIFEST_NAME, SCHEMA_VERSION, Manifest, TextInput
 from bundle.parsing import REMEDY_EXPORT, parse_manifest
+from bundle.tokenization import TextEncoder
 
 _PARTIAL_NAME = f".{MANIFEST_NAME}.partial"
 
@@ -31,11 +33,13 @@ class Bundle:
         path: its folder, absolute.
         manifest: its manifest.
         calibrations: by score name, one for every score that the manifest offers.
+        text_encoder: a text model's tokenizer, cut to what the model takes; None for other models.
     """
 
     path: Path
     manifest: Manifest
     calibrations: Mapping[str, Calibration]
+    text_encoder: TextEncoder | None = None
 
     @property
     def model_path(self) -> Path:
@@ -49,8 +53,8 @@ def load_bundle(path: Path, *, verify: bool = True) -> Bundle:
     With `verify`, every file's SHA-256 must be the manifest's; without, the files must only be there.
 
     Raises:
-        ManifestMissing, ManifestInvalid, SchemaTooNew, FileMissing, FileCorrupt, PathEscapes, CalibrationInvalid:
-            each a `BundleError` that names the file or the manifest field at fault.
+        ManifestMissing, ManifestInvalid, SchemaTooNew, FileMissing, FileCorrupt, PathEscapes, CalibrationInvalid,
+        TokenizerInvalid: each a `BundleError` that names the file or the manifest field at fault.
     """
     # The folder itself may be a link (a `latest` link, a mounted volume); nothing inside may lead out of it.
     path = path.resolve()
@@ -59,7 +63,7 @@ def load_bundle(path: Path, *, verify: bool = True) -> Bundle:
         file = _inside(path, name)
         if verify:
             _check_digest(path, file, name, expected)
-    return Bundle(path, manifest, _read_calibrations(path, manifest))
+    return Bundle(path, manifest, _read_calibrations(path, manifest), _read_tokenizer(path, manifest))
 
 
 def seal_bundle(path: Path, fields: Mapping[str, object]) -> Manifest:
@@ -75,12 +79,14 @@ def seal_bundle(path: Path, fields: Mapping[str, object]) -> Manifest:
         The manifest that was written.
 
     Raises:
-        ManifestInvalid, CalibrationInvalid, PathEscapes: what `load_bundle` would refuse is never written.
+        ManifestInvalid, CalibrationInvalid, TokenizerInvalid, PathEscapes: what `load_bundle` would refuse is never
+        written.
     """
     path = path.resolve()
     files = {name: sha256_file(path / name) for name in _files(path)}
     manifest = parse_manifest(path, to_json({"schema_version": SCHEMA_VERSION, **fields, "files": files}))
     _read_calibrations(path, manifest)
+    _read_tokenizer(path, manifest)
     _write_atomically(path / MANIFEST_NAME, manifest.model_dump_json(indent=2).encode() + b"\n")
     return manifest
 
@@ -138,6 +144,17 @@ def _read_calibrations(path: Path, manifest: Manifest) -> Mapping[str, Calibrati
             reason = f"it holds {calibrations[score.name].n} scores for {score.name}, calibration.n says {spec.n}"
             raise CalibrationInvalid(path, spec.file, reason, REMEDY_EXPORT)
     return MappingProxyType({score.name: calibrations[score.name] for score in manifest.scores})
+
+
+def _read_tokenizer(path: Path, manifest: Manifest) -> TextEncoder | None:
+    spec = manifest.input
+    if not isinstance(spec, TextInput):
+        return None
+    try:
+        return TextEncoder.load(_inside(path, spec.tokenizer), spec.max_tokens)
+    except TokenizerInvalid as error:
+        # Of the bundle and the file's name in it, wherever a link or a subfolder leads.
+        raise TokenizerInvalid(path, spec.tokenizer, error.reason, error.remedy) from error
 
 
 def _files(path: Path) -> Iterator[str]:

@@ -10,7 +10,7 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from bundle.errors import EmptyText, TokenizerInvalid
 
@@ -19,50 +19,88 @@ PADDING = 0
 
 
 class TextEncoder:
-    """A tokenizer and the length that a model takes. Encoding is thread-safe."""
+    """A tokenizer and the length that a model takes. Encoding is thread-safe, and other Python threads run meanwhile.
+
+    Every text is defined: a lone surrogate, which UTF-8 cannot hold, is read as U+FFFD, the replacement character.
+
+    Raises:
+        ValueError: if the tokenizer cannot encode every text, or marks of its own take up all of `max_tokens`.
+    """
 
     def __init__(self, tokenizer: Tokenizer, max_tokens: int) -> None:
         # A private copy: truncation and padding are settings of the tokenizer object itself.
         self._tokenizer = Tokenizer.from_str(tokenizer.to_str())
         self._tokenizer.no_padding()
+        marks = self._tokenizer.num_special_tokens_to_add(False)
+        if marks >= max_tokens:
+            raise ValueError(f"it adds {marks} tokens to every text, which leaves no room for words in {max_tokens}")
         self._tokenizer.enable_truncation(max_tokens)
         self.max_tokens = max_tokens
+        self._vocabulary_size = max(self._tokenizer.get_vocab().values(), default=-1) + 1
+        try:
+            self.encode_batch(_STRANGE_TEXTS)
+        # The library raises plain Exception, for example where the vocabulary has no id for unknown words.
+        except Exception as error:
+            raise ValueError(f"it cannot encode every text: {error}") from error
 
     @classmethod
     def load(cls, path: Path, max_tokens: int) -> Self:
         """The encoder of the tokenizer file at `path`.
 
         Raises:
-            TokenizerInvalid: if the file is no tokenizer.
+            TokenizerInvalid: if the file is no tokenizer, or one that cannot encode every text.
         """
         try:
-            tokenizer = Tokenizer.from_file(str(path))
-        # The library raises plain Exception for whatever is wrong with the file.
-        except Exception as error:
+            return cls(Tokenizer.from_file(str(path)), max_tokens)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        # The library raises plain Exception for whatever is wrong with the file, and for some of it its Rust code
+        # panics, which Python sees as a BaseException.
+        except BaseException as error:
             raise TokenizerInvalid(
-                path.parent, path.name, f"cannot be read as a tokenizer: {error}", "Export the model again"
+                path.parent, path.name, f"cannot be used as a tokenizer: {error}", "Export the model again"
             ) from error
-        return cls(tokenizer, max_tokens)
 
     @property
     def vocabulary_size(self) -> int:
-        """How many ids there are, `PADDING` included."""
-        return int(self._tokenizer.get_vocab_size())
+        """One more than the largest id: the rows that a table of embeddings needs, `PADDING` included."""
+        return self._vocabulary_size
 
     def encode(self, text: str) -> NDArray[np.int64]:
         """The token ids `[L]` of `text`, 1 <= L <= `max_tokens`; words outside the vocabulary have the id of unknown.
 
         Raises:
-            EmptyText: where no token is found (nothing but white space, for most tokenizers).
+            EmptyText: where no token is found, or nothing but white space.
         """
-        ids = self._tokenizer.encode(text).ids
-        if not ids:
+        (ids,) = self.encode_batch((text,))
+        if not ids.size:
             raise EmptyText("the text is empty: it holds no word; send some text")
-        return np.asarray(ids, dtype=np.int64)
+        return ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
         """The token ids of each of `texts`, on all cores; an array of none where `encode` raises `EmptyText`."""
-        return [np.asarray(found.ids, dtype=np.int64) for found in self._tokenizer.encode_batch_fast(list(texts))]
+        # The batch call even for a single text: unlike `Tokenizer.encode` it lets go of the GIL, and it computes no
+        # offsets, which takes half the time.
+        try:
+            found = self._tokenizer.encode_batch_fast(list(texts))
+        except TypeError:
+            found = self._tokenizer.encode_batch_fast([_without_surrogates(text) for text in texts])
+        return [_ids(text, encoding) for text, encoding in zip(texts, found, strict=True)]
+
+
+# Out of every vocabulary, several scripts, control characters, nothing, and longer than any model takes at once.
+_STRANGE_TEXTS = ("", "\U0010fffd", "zq\u0416\u6f22\U0001f600\u200d\0", "\ufdd0 " * 3, "zq xj " * 2048)
+
+
+def _ids(text: str, encoding: Encoding) -> NDArray[np.int64]:
+    # A tokenizer may find tokens in white space, or add its own marks around nothing: there is no text all the same.
+    if text.isspace() or all(encoding.special_tokens_mask):
+        return np.empty(0, dtype=np.int64)
+    return np.asarray(encoding.ids, dtype=np.int64)
+
+
+def _without_surrogates(text: str) -> str:
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def pad_tokens(sequences: Sequence[NDArray[np.int64]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

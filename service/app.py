@@ -13,10 +13,11 @@ from starlette.middleware import Middleware
 
 from service.cores import available_cores
 from service.errors import exception_handlers
-from service.inputs import Limits, Preparer
+from service.inputs import Preparer
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.middleware import RequestContext
+from service.modalities import Limits
 from service.model import model_loader
 from service.openapi import document
 from service.providers import choose_provider
@@ -76,7 +77,7 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(
         title="OOD Scoring Service",
         version=service_version(),
-        description="Calibrated out-of-distribution scores for images, with a false-flag rate that you choose.",
+        description="Calibrated out-of-distribution scores of images and texts, at a false-flag rate that you choose.",
         lifespan=lifespan,
         routes=[
             *score.routes(repository, lifecycle, preparer, settings),

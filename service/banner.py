@@ -1,15 +1,11 @@
 """What the server says once it is ready: where it listens, what it serves, and one command that works as shown."""
 
+import json
 import shlex
 from pathlib import Path
 
-import orjson
-
-from service.examples import sample_for
 from service.model import Model
 from service.repository import Repository
-
-_CONTENT_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
 
 
 def banner(repository: Repository, address: str, version: str) -> str:
@@ -26,10 +22,10 @@ def banner(repository: Repository, address: str, version: str) -> str:
 
 
 def curl_line(model: Model, address: str) -> str:
-    """A command that scores the bundle's own sample file, or a tiny generated picture where it brings none."""
+    """A command that scores the bundle's own sample file, or a generated example where it brings none."""
     url = shlex.quote(f"{address}/v1/models/{model.name}/score")
     for name in sorted(model.bundle.manifest.files):
-        content_type = _CONTENT_TYPES.get(Path(name).suffix.lower())
+        content_type = model.modality.sample_types.get(Path(name).suffix.lower())
         if content_type and Path(name).stem == "sample":
             file = shlex.quote(f"@{_short(model.bundle.path / name)}")
             return f"curl -H 'Content-Type: {content_type}' --data-binary {file} {url}"
@@ -37,17 +33,17 @@ def curl_line(model: Model, address: str) -> str:
 
 
 def curl_json(model: Model, address: str) -> str:
-    """A command that scores a tiny generated picture; it needs no file."""
+    """A command that scores the model's example; it needs no file."""
     url = shlex.quote(f"{address}/v1/models/{model.name}/score")
-    body = orjson.dumps({"inputs": [{"image": sample_for(model.spec)}]}).decode("ascii")
+    body = json.dumps({"inputs": [model.modality.example()]})
     return f"curl -H 'Content-Type: application/json' -d {shlex.quote(body)} {url}"
 
 
 def _describe(model: Model) -> str:
     manifest = model.bundle.manifest
     return (
-        f"{model.name} version {model.version}: {manifest.task} of {model.spec.width}x{model.spec.height} "
-        f"{manifest.modality}s, score {model.choices.default_score} (of {', '.join(model.choices.scores)}), "
+        f"{model.name} version {model.version}: {manifest.task} of {model.modality.takes}, "
+        f"score {model.choices.default_score} (of {', '.join(model.choices.scores)}), "
         f"alpha {model.scorer.alpha:g}"
     )
 

@@ -25,4 +25,4 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
 
 
 def _too_large(max_bytes: int) -> TooLarge:
-    return TooLarge(f"The body is larger than {max_bytes} bytes. Send smaller images, or fewer inputs per request.")
+    return TooLarge(f"The body is larger than {max_bytes} bytes. Send smaller inputs, or fewer per request.")

@@ -64,7 +64,7 @@ class Metrics:
             buckets=_P_VALUES,
         )
         self.batch_size = Histogram(
-            "ood_batch_size", "Inputs per call of the engine.", ("model",), registry=registry, buckets=_SIZES
+            "ood_batch_size", "Inputs per batch of the engine.", ("model",), registry=registry, buckets=_SIZES
         )
         self.queue_seconds = Histogram(
             "ood_queue_seconds",
@@ -74,11 +74,11 @@ class Metrics:
             buckets=_FINE_SECONDS,
         )
         self.inference_seconds = Histogram(
-            "ood_inference_seconds", "Seconds per call of the engine.", ("model",), registry=registry, buckets=_SECONDS
+            "ood_inference_seconds", "Seconds per batch of the engine.", ("model",), registry=registry, buckets=_SECONDS
         )
         self.preprocess_seconds = Histogram(
             "ood_preprocess_seconds",
-            "Seconds to decode and resize an input.",
+            "Seconds to decode an image or encode a text.",
             ("model",),
             registry=registry,
             buckets=_FINE_SECONDS,
@@ -161,7 +161,7 @@ class ModelMeters:
         self._preprocess_seconds.observe(seconds)
 
     def batch(self, size: int, waited: Sequence[float], seconds: float) -> None:
-        """Note one call of the engine (`service.batcher.BatchObserver`)."""
+        """Note one batch of the engine (`service.batcher.BatchObserver`)."""
         self._batch_size.observe(size)
         self._inference_seconds.observe(seconds)
         for each in waited:

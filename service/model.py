@@ -5,11 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bundle import Bundle, ImageInput, ManifestInvalid, load_bundle
+from bundle import Bundle, ManifestInvalid, load_bundle
 from service.batcher import Batcher
 from service.cores import available_cores
 from service.engine import Engine
 from service.metrics import Metrics, ModelMeters
+from service.modalities import Modality
 from service.options import Choices, Options
 from service.providers import Provider
 from service.scoring import Scorer
@@ -21,7 +22,7 @@ class Model:
     """A loaded, warm model version. `close` ends its engine's thread."""
 
     bundle: Bundle
-    spec: ImageInput
+    modality: Modality
     provider: str
     batcher: Batcher
     scorer: Scorer
@@ -66,7 +67,7 @@ def model_loader(
         metrics.describe(name, version, engine.provider, scorer)
         batcher = Batcher(
             f"{name}-{version}",
-            engine.run,
+            engine.modality.arrange(engine.run),
             capacity=settings.queue_size,
             max_batch=settings.max_batch,
             loop=loop,
@@ -74,7 +75,7 @@ def model_loader(
         )
         metrics.watch_queue(name, batcher)
         choices = Choices(scores, manifest.default_score, settings.timeout_ms)
-        return Model(bundle, engine.spec, engine.provider, batcher, scorer, choices, meters)
+        return Model(bundle, engine.modality, engine.provider, batcher, scorer, choices, meters)
 
     return load
 

@@ -6,8 +6,8 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from service.examples import sample_for
-from service.parsing import FORM_TYPE, IMAGE_TYPES, JSON_TYPE
+from service.modalities import MODALITIES
+from service.parsing import FORM_TYPE, JSON_TYPE
 from service.problems import PROBLEM_JSON
 from service.repository import Repository
 from service.schemas import ProblemAnswer, ScoreResponse
@@ -38,7 +38,7 @@ _INPUT = {
 _PROBLEMS = {
     400: "Malformed body.",
     404: "Unknown model or version.",
-    413: "Body or image too large, or too many inputs.",
+    413: "Body or input too large, or too many inputs.",
     415: "A content type that the model does not take.",
     422: "Undecodable or invalid input.",
     503: "Overloaded, starting or draining; see Retry-After.",
@@ -79,7 +79,7 @@ def problem_responses(descriptions: Mapping[int, str]) -> dict[int | str, dict[s
 
 
 def document(app: FastAPI, repository: Repository) -> dict[str, Any]:
-    """The OpenAPI document, its path parameters' examples naming a model that is served."""
+    """The OpenAPI document, with examples that work as they stand: a model that is served, inputs that it takes."""
     content = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     if not repository.names:
         return content
@@ -90,11 +90,12 @@ def document(app: FastAPI, repository: Repository) -> dict[str, Any]:
             for parameter in operation.get("parameters", []):
                 if parameter["in"] == "path":
                     parameter["example"] = examples[parameter["name"]]
+            if "requestBody" in operation:
+                operation["requestBody"]["content"][JSON_TYPE]["examples"] = _json_examples(model.modality.example())
     return content
 
 
 def _bodies() -> dict[str, Any]:
-    image = sample_for()
     json_schema = {
         "type": "object",
         "required": ["inputs"],
@@ -107,20 +108,25 @@ def _bodies() -> dict[str, Any]:
             "timeout_ms": _TIMEOUT,
         },
     }
-    examples = {
-        "one image": {"value": {"inputs": [{"image": image}]}},
-        "several, at an alpha": {
-            "value": {"inputs": [{"image": image, "id": "a"}, {"image": image, "id": "b"}], "alpha": 0.01}
-        },
-        "every score": {"value": {"inputs": [{"image": image}], "scores": "all"}},
-    }
-    binary = {"schema": {"type": "string", "format": "binary"}}
     files = {"type": "array", "items": {"type": "string", "format": "binary"}}
     form = {"type": "object", "properties": {"file": files, "text": {"type": "array", "items": {"type": "string"}}}}
     return {
-        JSON_TYPE: {"schema": json_schema, "examples": examples},
-        **dict.fromkeys(IMAGE_TYPES, binary),
+        JSON_TYPE: {"schema": json_schema},
+        **{
+            media_type: {"schema": modality.body_schema}
+            for modality in MODALITIES.values()
+            for media_type in modality.media_types
+        },
         FORM_TYPE: {"schema": form},
+    }
+
+
+def _json_examples(example: Mapping[str, str]) -> dict[str, Any]:
+    several = [{**example, "id": "a"}, {**example, "id": "b"}]
+    return {
+        "one input": {"value": {"inputs": [example]}},
+        "several, at an alpha": {"value": {"inputs": several, "alpha": 0.01}},
+        "every score": {"value": {"inputs": [example], "scores": "all"}},
     }
 
 

@@ -8,43 +8,17 @@ from typing import Any
 from pydantic_core import from_json
 from python_multipart.multipart import parse_options_header
 
+from service.modalities import Modality
 from service.multipart import parse_multipart
 from service.options import OPTION_NAMES
+from service.payloads import Base64, Input, Text, text_of
 from service.problems import InputError, InvalidParameter, MalformedBody, TooManyInputs, UnsupportedMediaType
 
-IMAGE_TYPES = ("image/png", "image/jpeg", "image/webp", "image/bmp", "application/octet-stream")
-TEXT_TYPE = "text/plain"
 JSON_TYPE = "application/json"
 FORM_TYPE = "multipart/form-data"
 _MAX_ID_CHARS = 256
 # A JSON string, closed or not: so that the scan stays linear whatever comes.
 _JSON_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
-
-
-@dataclass(frozen=True, slots=True)
-class Base64:
-    """An encoded image in base64, not decoded yet: that is work for a worker thread."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """A text to score."""
-
-    text: str
-
-
-Payload = bytes | Base64 | Text | InputError
-"""What a client sent as one input: an encoded image, a text, or something that is neither."""
-
-
-@dataclass(frozen=True, slots=True)
-class Input:
-    """One input of a request, and the client's own name for it."""
-
-    payload: Payload
-    id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +32,8 @@ class Submission:
 Parser = Callable[[bytes], Submission]
 
 
-def choose_parser(content_type: str | None, encoding: str, modality: str, *, max_inputs: int) -> Parser:
-    """How to parse a body of `content_type` and content `encoding` for a model of `modality` ("image" or "text").
+def choose_parser(content_type: str | None, encoding: str, modality: Modality, *, max_inputs: int) -> Parser:
+    """How to parse a body of `content_type` and content `encoding` for a model of `modality`.
 
     The choice needs no body: what cannot be taken is refused (`UnsupportedMediaType`) before it is read.
     """
@@ -74,14 +48,10 @@ def choose_parser(content_type: str | None, encoding: str, modality: str, *, max
         if not boundary:
             raise MalformedBody("The content type multipart/form-data needs a boundary; let the HTTP client set it.")
         return lambda body: parse_form(body, boundary, max_inputs=max_inputs)
-    if modality == "image" and media_type in IMAGE_TYPES:
-        return lambda body: Submission([Input(body)])
-    if modality == "text" and media_type == TEXT_TYPE:
-        charset = parameters.get(b"charset", b"utf-8").decode("latin-1").lower()
-        if charset in ("utf-8", "utf8", "us-ascii"):
-            return lambda body: Submission([Input(_text(body))])
-        raise UnsupportedMediaType(f"The charset {charset!r} is not supported; send text as UTF-8.")
-    raise UnsupportedMediaType(_refusal(media_type, modality))
+    if media_type in modality.media_types:
+        read = modality.body_reader(parameters)
+        return lambda body: Submission([Input(read(body))])
+    raise UnsupportedMediaType(_refusal(content_type, media_type, modality))
 
 
 def parse_json(body: bytes, *, max_inputs: int) -> Submission:
@@ -94,7 +64,9 @@ def parse_json(body: bytes, *, max_inputs: int) -> Submission:
     except ValueError as error:
         raise MalformedBody(f"The body is not JSON: {error}") from error
     if not isinstance(content, dict):
-        raise MalformedBody('The body must be a JSON object, for example {"inputs": [{"image": "<base64>"}]}.')
+        raise MalformedBody(
+            'The body must be a JSON object: {"inputs": [{"image": "<base64>"}]} or {"inputs": ["text"]}.'
+        )
     for name in content:
         if name not in ("inputs", *OPTION_NAMES):
             raise InvalidParameter(name[:64], f"no such key; the keys are inputs, {', '.join(OPTION_NAMES)}")
@@ -114,7 +86,7 @@ def parse_form(body: bytes, boundary: bytes, *, max_inputs: int) -> Submission:
     for part in parse_multipart(body, boundary, max_parts=max_inputs):
         if part.name not in ("file", "text"):
             raise InvalidParameter(part.name[:64], "name each part `file` or `text`; options go into the query")
-        inputs.append(Input(part.data if part.name == "file" else _text(part.data)))
+        inputs.append(Input(part.data if part.name == "file" else text_of(part.data)))
     if not inputs:
         raise InvalidParameter("file", "the form has no part; give at least one `file` or `text`")
     return Submission(inputs)
@@ -149,16 +121,11 @@ def _json_input(item: Any) -> Input:
     return Input(InputError("invalid-input", "An input object has `image` (base64) or `text`, a string."), name)
 
 
-def _text(data: bytes) -> Text | InputError:
-    try:
-        return Text(data.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        return InputError("undecodable-text", f"The text is not UTF-8: {error}")
-
-
-def _refusal(media_type: str, modality: str) -> str:
-    own = IMAGE_TYPES if modality == "image" else (TEXT_TYPE,)
+def _refusal(content_type: str | None, media_type: str, modality: Modality) -> str:
+    own = modality.media_types
     takes = f"This model takes {', '.join((*own, FORM_TYPE, JSON_TYPE))}."
+    if not content_type:
+        return f"{takes} The body came without a Content-Type."
     if media_type == "application/x-www-form-urlencoded":
         return f"{takes} curl says {media_type!r} unless told otherwise: add -H 'Content-Type: {own[0]}'."
     return f"{takes} It does not take {media_type[:100]!r}."

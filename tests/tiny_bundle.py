@@ -111,6 +111,23 @@ def tiny_graph(classes: int, *, size: int = 8, channels: int = 3, seed: int = 0)
         helper.make_node("Sub", ["unit", "mean"], ["centred"]),
         helper.make_node("Div", ["centred", "std"], ["normalised"]),
         helper.make_node("MatMul", ["normalised", "weight"], ["logits"]),
+        *score_nodes(),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", size, size, channels])],
+        score_outputs(),
+        [numpy_helper.from_array(value, key) for key, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def score_nodes() -> list[onnx.NodeProto]:
+    """From `logits` `[N, K]`, with the constant `class_axis`, to every score, `prediction` and `probability`."""
+    return [
         helper.make_node("LogSoftmax", ["logits"], ["log_softmax"], axis=1),
         helper.make_node("Softmax", ["logits"], ["softmax"], axis=1),
         helper.make_node("ArgMax", ["logits"], ["prediction"], axis=1, keepdims=0),
@@ -125,17 +142,11 @@ def tiny_graph(classes: int, *, size: int = 8, channels: int = 3, seed: int = 0)
         helper.make_node("ReduceMean", ["log_softmax", "class_axis"], ["mean_log_softmax"], keepdims=0),
         helper.make_node("Neg", ["mean_log_softmax"], ["kl_uniform"]),
     ]
+
+
+def score_outputs() -> list[onnx.ValueInfoProto]:
+    """The outputs that `score_nodes` computes."""
     outputs = [
         helper.make_tensor_value_info(score, TensorProto.FLOAT, ["N"]) for score in (*TINY_SCORES, "probability")
     ]
-    outputs.append(helper.make_tensor_value_info("prediction", TensorProto.INT64, ["N"]))
-    graph = helper.make_graph(
-        nodes,
-        "tiny",
-        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", size, size, channels])],
-        outputs,
-        [numpy_helper.from_array(value, key) for key, value in constants.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    onnx.checker.check_model(model, full_check=True)
-    return model
+    return [*outputs, helper.make_tensor_value_info("prediction", TensorProto.INT64, ["N"])]

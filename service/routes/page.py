@@ -17,7 +17,7 @@ from service.repository import Repository
 _MODEL = Template("""<article>
 <h2><a href="/v1/models/$name">$name</a> <small>version $version</small></h2>
 <p>$description</p>
-<dl><div><dt>versions</dt><dd>$versions</dd></div><div><dt>takes</dt><dd>$modality</dd></div><div><dt>scores</dt><dd>$scores</dd></div>
+<dl><div><dt>versions</dt><dd>$versions</dd></div><div><dt>takes</dt><dd>$takes</dd></div><div><dt>scores</dt><dd>$scores</dd></div>
 <div><dt>default</dt><dd>$default</dd></div><div><dt>alpha</dt><dd>$alpha</dd></div>
 <div><dt>calibrated on</dt><dd>$n inputs</dd></div><div><dt>runs on</dt><dd>$provider</dd></div></dl>
 <details><summary>Try it</summary><pre>$curl</pre></details>
@@ -58,7 +58,7 @@ def _article(model: Model, versions: Sequence[str], address: str) -> str:
         "version": model.version,
         "versions": ", ".join(versions),
         "description": manifest.description,
-        "modality": f"{model.spec.width} x {model.spec.height} {manifest.modality}s",
+        "takes": model.modality.takes,
         "scores": ", ".join(model.choices.scores),
         "default": model.choices.default_score,
         "alpha": f"{model.scorer.alpha:g}",

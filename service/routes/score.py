@@ -13,13 +13,15 @@ from starlette.responses import Response
 from service.batcher import Expired, Failure, Outcome, Places, QueueFull, Row
 from service.body import read_body
 from service.hangup import CancelOnHangup
-from service.inputs import Prepared, Preparer
+from service.inputs import Preparer
 from service.lifecycle import Lifecycle
 from service.metrics import REJECTIONS
+from service.modalities import Prepared
 from service.model import Model
 from service.openapi import score_operation
 from service.options import Options, parse_options, query_options
-from service.parsing import Input, Submission, choose_parser
+from service.parsing import Submission, choose_parser
+from service.payloads import Input
 from service.problems import DeadlinePassed, InferenceFailed, InputError, InvalidInput, Overloaded, Problem
 from service.repository import Repository
 from service.settings import Settings
@@ -37,7 +39,7 @@ def routes(repository: Repository, lifecycle: Lifecycle, preparer: Preparer, set
     """Scoring with the latest version of a model, and with a named one."""
 
     async def score(request: Request) -> Response:
-        """Score images. Several inputs of one request may share batches with those of others."""
+        """Score images or texts. Several inputs of one request may share batches with those of others."""
         lifecycle.require_loaded()
         path = request.path_params
         model = repository.get(path["model"], path.get("version"))
@@ -63,9 +65,9 @@ def routes(repository: Repository, lifecycle: Lifecycle, preparer: Preparer, set
 
 async def _accept(request: Request, model: Model, settings: Settings) -> tuple[Submission, Options]:
     """Everything that can be refused, in the order of what it costs: headers, query, queue, body."""
-    modality = model.bundle.manifest.modality
     encoding = request.headers.get("content-encoding", "identity")
-    parse = choose_parser(request.headers.get("content-type"), encoding, modality, max_inputs=settings.max_inputs)
+    content_type = request.headers.get("content-type")
+    parse = choose_parser(content_type, encoding, model.modality, max_inputs=settings.max_inputs)
     query = query_options(request.query_params.multi_items()) if request.scope["query_string"] else {}
     if query:
         parse_options(query, model.choices)
@@ -88,7 +90,7 @@ async def _answer(
     with _admit(model, len(inputs)) as places:
         try:
             async with CancelOnHangup(request.receive), asyncio.timeout(seconds) as timer:
-                prepared = await preparer.prepare(inputs, model.spec, model.meters.prepared)
+                prepared = await preparer.prepare(inputs, model.modality, model.meters.prepared)
                 arrays = [each for each in prepared if not isinstance(each, InputError)]
                 outcomes = await places.run(arrays, deadline=deadline)
         except TimeoutError:

@@ -16,6 +16,7 @@ from service import Settings, create_app
 from service.lifecycle import Phase
 from service.server import Server
 from tests.tiny_bundle import make_tiny_bundle
+from tests.tiny_text_bundle import make_tiny_text_bundle
 
 
 @dataclass(frozen=True)
@@ -75,4 +76,21 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def live(repository: Path) -> Iterator[Live]:
     """The service that most tests share."""
     with _live(repository, max_inputs=32, max_body_bytes=200_000, max_pixels=1_000_000, queue_size=256) as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+def text_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with the text models `topics` and `words` (a language model) and the image model `tiny`."""
+    root = tmp_path_factory.mktemp("texts")
+    make_tiny_text_bundle(root)
+    make_tiny_text_bundle(root, name="words", task="language-model", sample=None)
+    make_tiny_bundle(root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def text_live(text_repository: Path) -> Iterator[Live]:
+    """The service that most tests of texts share."""
+    with _live(text_repository, max_text_chars=5_000, max_inputs=64, max_body_bytes=200_000) as service:
         yield service

@@ -1,5 +1,6 @@
 """Picture files for requests."""
 
+import base64
 import struct
 import zlib
 from io import BytesIO
@@ -12,6 +13,11 @@ def picture(colour: str = "red", size: tuple[int, int] = (8, 8), file_format: st
     file = BytesIO()
     Image.new("RGB", size, colour).save(file, file_format)
     return file.getvalue()
+
+
+def encoded(data: bytes) -> str:
+    """A file as JSON carries it."""
+    return base64.b64encode(data).decode()
 
 
 def animation() -> bytes:

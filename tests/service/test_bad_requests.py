@@ -3,23 +3,13 @@
 import base64
 from typing import Any
 
-import httpx
 import pytest
 
+from tests.service.answers import problem
 from tests.service.conftest import Live
 from tests.service.pictures import animation, declared_size, picture
 
 JSON = {"content-type": "application/json"}
-
-
-def problem(answer: httpx.Response, status: int, kind: str) -> dict[str, Any]:
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
-    content: dict[str, Any] = answer.json()
-    assert {"type", "title", "status", "detail", "request_id"} <= content.keys()
-    assert (content["type"], content["status"]) == (kind, status)
-    assert content["request_id"] == answer.headers["x-request-id"]
-    return content
 
 
 @pytest.mark.parametrize(

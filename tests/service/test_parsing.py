@@ -8,11 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bundle import ImageInput, TextEncoder
+from service.modalities import Images, Texts
 from service.multipart import Part, parse_multipart
 from service.options import Choices, parse_options, query_options
-from service.parsing import Base64, Input, Text, choose_parser, parse_form, parse_json
+from service.parsing import choose_parser, parse_form, parse_json
+from service.payloads import Base64, Input, Text
 from service.problems import InputError, Problem, TooManyInputs, UnsupportedMediaType
+from tests.tiny_text_bundle import tiny_tokenizer
 
+IMAGES = Images(ImageInput(height=8, width=8, channels=1, mean=(0.5,), std=(0.5,)))
+TEXTS = Texts(TextEncoder(tiny_tokenizer(), 8), 8)
 CHOICES = Choices(("msp", "energy"), "msp", 1000)
 json_values = st.recursive(
     st.none() | st.booleans() | st.floats() | st.integers() | st.text(),
@@ -51,7 +57,7 @@ def test_arbitrary_bytes_as_a_form_are_a_problem_or_a_submission(body: bytes) ->
 
 @given(st.text(max_size=60) | st.sampled_from(["multipart/form-data; boundary=é", 'text/plain; charset="', ";", "/"]))
 def test_an_arbitrary_content_type_is_a_problem_or_a_parser(content_type: str) -> None:
-    for modality in ("image", "text"):
+    for modality in (IMAGES, TEXTS):
         with contextlib.suppress(Problem):
             choose_parser(content_type.encode("utf-8").decode("latin-1"), "identity", modality, max_inputs=4)
 
@@ -103,14 +109,14 @@ def test_the_look_for_a_crowd_takes_linear_time(body: bytes) -> None:
 
 
 def test_a_text_model_takes_text_and_no_image() -> None:
-    parse = choose_parser("text/plain; charset=UTF-8", "identity", "text", max_inputs=4)
+    parse = choose_parser("text/plain; charset=UTF-8", "identity", TEXTS, max_inputs=4)
     assert parse("naïve".encode()).inputs == [Input(Text("naïve"))]
     (bad,) = parse(b"\xff").inputs
     assert isinstance(bad.payload, InputError)
     assert bad.payload.type == "undecodable-text"
     for content_type in ("image/png", None, "text/plain; charset=latin-1"):
         with pytest.raises(UnsupportedMediaType):
-            choose_parser(content_type, "identity", "text", max_inputs=4)
+            choose_parser(content_type, "identity", TEXTS, max_inputs=4)
 
 
 def test_json_texts_and_images_keep_their_ids() -> None:

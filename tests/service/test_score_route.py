@@ -1,6 +1,5 @@
 """POST .../score: every kind of body, every option, on a real socket."""
 
-import base64
 from typing import Any
 
 import onnxruntime
@@ -8,11 +7,7 @@ import pytest
 
 from bundle import decode_image, load_bundle
 from tests.service.conftest import Live
-from tests.service.pictures import picture
-
-
-def encoded(data: bytes) -> str:
-    return base64.b64encode(data).decode()
+from tests.service.pictures import encoded, picture
 
 
 def test_a_raw_image_is_scored_with_the_latest_version(live: Live) -> None:

@@ -1,6 +1,7 @@
 """The service as a process: start, answers, metrics, end."""
 
 import base64
+import html
 import json
 import signal
 import socket
@@ -19,6 +20,7 @@ from service.examples import sample_png
 from tests.service.pictures import picture
 from tests.system.conftest import ROOT, Service, Start, run_to_its_end
 from tests.tiny_bundle import make_tiny_bundle
+from tests.tiny_text_bundle import make_tiny_text_bundle
 
 PNG = {"content-type": "image/png"}
 
@@ -62,6 +64,18 @@ def test_the_curl_line_scores_the_bundles_own_sample(tmp_path: Path, start: Star
     service = start(tmp_path / "mo dels")
     assert "sample.png" in service.curl
     assert run_in_shell(service.curl)["errors"] == 0
+
+
+@pytest.mark.parametrize("sample", ["It's the team's ball: naïve,\nbut a \"goal\" & $HOME.\n", None])
+def test_the_curl_line_of_a_text_model_sends_a_text(tmp_path: Path, start: Start, sample: str | None) -> None:
+    make_tiny_text_bundle(tmp_path / "mo dels", sample=sample)
+    service = start(tmp_path / "mo dels")
+    assert "topics version 1: classification of texts of up to 32 tokens, score msp" in service.banner
+    assert ("sample.txt" in service.curl) is (sample is not None)
+    assert run_in_shell(service.curl)["errors"] == 0
+    page = html.unescape(service.client.get("/").text)
+    assert run_in_shell(page.split("<pre>")[1].split("</pre>")[0])["errors"] == 0
+    assert service.end() == 0
 
 
 def test_good_inputs_are_scored_beside_a_refused_bundle_and_the_metrics_add_up(models: Path, start: Start) -> None:

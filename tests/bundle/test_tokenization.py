@@ -1,0 +1,154 @@
+"""Texts to token ids: the same alone, in a batch and on many threads, whatever the text holds."""
+
+import contextlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+from bundle import PADDING, EmptyText, TextEncoder, TokenizerInvalid, pad_tokens
+from tests.tiny_text_bundle import tiny_tokenizer
+
+# Hypothesis leaves surrogates out of `st.text()` unless asked for them.
+any_text = st.text(st.characters(exclude_categories=()), max_size=40) | st.text(" \t\n\u3000\u2028\x85", max_size=5)
+sequences = st.lists(st.lists(st.integers(0, 2**40), min_size=1, max_size=9), max_size=6)
+
+
+def bytes_tokenizer() -> Tokenizer:
+    """A token for each byte, white space included, and marks around each text."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {mark: i for i, mark in enumerate(["[PAD]", "[CLS]", "[SEP]", *alphabet])}
+    tokenizer = Tokenizer(models.BPE(vocabulary, []))
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    return tokenizer
+
+
+ENCODERS = {"words": TextEncoder(tiny_tokenizer(), 12), "bytes": TextEncoder(bytes_tokenizer(), 12)}
+
+
+@given(st.lists(any_text, max_size=6), st.sampled_from(list(ENCODERS)))
+def test_a_text_has_the_same_ids_alone_and_in_a_batch_or_is_empty(texts: list[str], name: str) -> None:
+    encoder = ENCODERS[name]
+    together = encoder.encode_batch(texts)
+    assert len(together) == len(texts)
+    for text, ids in zip(texts, together, strict=True):
+        assert ids.dtype == np.int64
+        assert ids.size <= 12
+        if ids.size:
+            np.testing.assert_array_equal(encoder.encode(text), ids)
+            assert 0 <= ids.min() <= ids.max() < encoder.vocabulary_size
+        else:
+            with pytest.raises(EmptyText, match="holds no word; send some text"):
+                encoder.encode(text)
+
+
+@pytest.mark.parametrize("encoder", ENCODERS.values(), ids=ENCODERS)
+@pytest.mark.parametrize("text", ["", " ", "\n\t \r\n", "\u3000", "\u2028\x85"])
+def test_nothing_and_white_space_are_empty(encoder: TextEncoder, text: str) -> None:
+    with pytest.raises(EmptyText) as caught:
+        encoder.encode(text)
+    assert caught.value.type == "empty-input"
+
+
+@pytest.mark.parametrize("encoder", ENCODERS.values(), ids=ENCODERS)
+@pytest.mark.parametrize("text", ["a{}b", "{}", "ball {} ball"])
+def test_a_lone_surrogate_is_read_as_the_replacement_character(encoder: TextEncoder, text: str) -> None:
+    for surrogate in ("\ud800", "\udbff", "\udc00", "\udfff"):
+        ids, beside = encoder.encode_batch([text.format(surrogate), "ball"])
+        np.testing.assert_array_equal(ids, encoder.encode(text.format("\ufffd")))
+        np.testing.assert_array_equal(beside, encoder.encode("ball"))
+
+
+def test_a_pair_of_surrogates_is_the_character_that_it_stands_for() -> None:
+    np.testing.assert_array_equal(ENCODERS["bytes"].encode("\ud83d\ude00"), ENCODERS["bytes"].encode("\U0001f600"))
+
+
+@given(st.lists(st.sampled_from(["ball", "vote", "xyzzy"]), min_size=1, max_size=30))
+def test_what_exceeds_the_length_is_cut_off_at_the_end(words: list[str]) -> None:
+    whole = TextEncoder(tiny_tokenizer(), 100).encode(" ".join(words))
+    np.testing.assert_array_equal(ENCODERS["words"].encode(" ".join(words)), whole[:12])
+
+
+def test_marks_count_towards_the_length() -> None:
+    ids = ENCODERS["bytes"].encode("a long text")
+    assert (len(ids), ids[0], ids[-1]) == (12, 1, 2)
+    with pytest.raises(ValueError, match="adds 2 tokens to every text, which leaves no room for words in 2"):
+        TextEncoder(bytes_tokenizer(), 2)
+
+
+def test_settings_of_the_given_tokenizer_are_neither_used_nor_changed() -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.enable_padding(length=20)
+    tokenizer.enable_truncation(1, direction="left")
+    before = tokenizer.to_str()
+    assert len(TextEncoder(tokenizer, 12).encode("ball goal vote")) == 3
+    assert tokenizer.to_str() == before
+
+
+def test_the_vocabulary_counts_up_to_its_largest_id() -> None:
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 1, "far": 40}, unk_token="[UNK]"))
+    assert TextEncoder(tokenizer, 12).vocabulary_size == 41
+
+
+def test_encoding_on_many_threads_gives_what_it_gives_on_one() -> None:
+    texts = [f"ball {'goal ' * (i % 15)} word{i} {'vote' if i % 2 else ''}" for i in range(400)]
+    for encoder in ENCODERS.values():
+        alone = [encoder.encode(text) for text in texts]
+        with ThreadPoolExecutor(8) as pool:
+            for expected, ids in zip(alone, pool.map(encoder.encode, texts), strict=True):
+                np.testing.assert_array_equal(ids, expected)
+
+
+@given(sequences)
+def test_padding_fills_up_to_the_longest(given_sequences: list[list[int]]) -> None:
+    arrays = [np.array(sequence, dtype=np.int64) for sequence in given_sequences]
+    tokens, lengths = pad_tokens(arrays)
+    assert tokens.dtype == lengths.dtype == np.int64
+    assert tokens.shape == (len(arrays), max(map(len, arrays), default=0))
+    assert lengths.tolist() == [len(array) for array in arrays]
+    for row, array in zip(tokens, arrays, strict=True):
+        np.testing.assert_array_equal(row[: len(array)], array)
+        assert (row[len(array) :] == PADDING).all()
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"not json", b"\xff\xfe", b"[" * 10_000, b'{"version": "9.0"}'])
+def test_a_file_that_is_no_tokenizer_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "tokenizer.json").write_bytes(content)
+    with pytest.raises(TokenizerInvalid) as caught:
+        TextEncoder.load(tmp_path / "tokenizer.json", 8)
+    assert (caught.value.path, caught.value.where) == (tmp_path, "tokenizer.json")
+    assert "cannot be used as a tokenizer" in caught.value.reason
+
+
+def test_a_file_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TokenizerInvalid, match=r"tokenizer\.json"):
+        TextEncoder.load(tmp_path / "tokenizer.json", 8)
+
+
+def test_a_tokenizer_that_fails_on_unknown_words_is_refused(tmp_path: Path) -> None:
+    Tokenizer(models.WordLevel({"a": 0}, unk_token="[UNK]")).save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(TokenizerInvalid, match=r"cannot encode every text: .*\[UNK\]"):
+        TextEncoder.load(tmp_path / "tokenizer.json", 8)
+
+
+@given(position=st.integers(0, 100_000), value=st.integers(0, 255))
+def test_a_changed_byte_of_the_file_never_raises_anything_but_tokenizer_invalid(
+    tmp_path_factory: pytest.TempPathFactory, position: int, value: int
+) -> None:
+    file = tmp_path_factory.mktemp("changed") / "tokenizer.json"
+    for tokenizer in (tiny_tokenizer(), bytes_tokenizer()):
+        data = bytearray(tokenizer.to_str().encode())
+        data[position % len(data)] = value
+        file.write_bytes(data)
+        with contextlib.suppress(TokenizerInvalid):
+            encoder = TextEncoder.load(file, 8)
+            with contextlib.suppress(EmptyText):
+                assert 1 <= len(encoder.encode("ball \ud800 xyzzy")) <= 8

@@ -1,0 +1,54 @@
+"""Grouping by length: every row comes back in its place, and padding is bounded."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.modalities.length_groups import in_length_groups, length_groups
+from service.modalities.modality import Array
+
+lengths_of_batches = st.lists(st.integers(1, 2000), min_size=1, max_size=100)
+
+
+@given(lengths_of_batches)
+def test_each_position_is_in_one_group(lengths: list[int]) -> None:
+    positions = [position for group in length_groups(lengths) for position in group]
+    assert sorted(positions) == list(range(len(lengths)))
+
+
+@given(lengths_of_batches)
+def test_padding_at_most_doubles_what_is_not_short(lengths: list[int]) -> None:
+    for group in length_groups(lengths):
+        longest = max(lengths[position] for position in group)
+        assert all(2 * max(lengths[position], 32) >= longest for position in group)
+
+
+@given(lengths_of_batches)
+def test_there_are_no_more_groups_than_doublings(lengths: list[int]) -> None:
+    assert len(length_groups(lengths)) <= 7
+
+
+def test_short_sequences_are_one_group() -> None:
+    assert len(length_groups(list(range(1, 65)))) == 1
+
+
+@given(lengths_of_batches)
+def test_rows_come_back_in_the_order_of_the_batch(lengths: list[int]) -> None:
+    calls = 0
+
+    def run(items: Sequence[Array]) -> Mapping[str, Array]:
+        nonlocal calls
+        calls += 1
+        return {
+            "length": np.array([len(item) for item in items], np.float32),
+            "first": np.array([item[0] for item in items], np.int64),
+        }
+
+    items = [np.full(length, position, np.int64) for position, length in enumerate(lengths)]
+    outputs = in_length_groups(run)(items)
+    assert outputs["length"].tolist() == lengths
+    assert outputs["first"].tolist() == list(range(len(lengths)))
+    assert (outputs["length"].dtype, outputs["first"].dtype) == (np.float32, np.int64)
+    assert calls == len(length_groups(lengths))
