@@ -10,7 +10,7 @@ from torch import nn
 from bundle import Evaluation
 from training import evaluation
 from training import fit as fitting
-from training.calibrate import anomalies, stage_calibration
+from training.calibrate import anomalies, keep_temperature, stage_calibration, stage_temperature
 from training.calibrate import calibrate as keep_calibration
 from training.classifier import Mirrored
 from training.data import (
@@ -27,6 +27,7 @@ from training.data import (
 from training.errors import RecipeError
 from training.evaluation import Report, StageScores
 from training.export import bundle_path, export_bundle, sample_of
+from training.logits import LOGITS, recorded_logits, stage_logits
 from training.progress import console, progress_bars
 from training.provenance import keep_fingerprints
 from training.recipe import Recipe, Source, Synthetic
@@ -70,7 +71,10 @@ def calibrate(run: Run, places: DataLocations) -> None:
         inside = load_in_distribution(run.recipe, places, bars.report)
         for stage in run.recipe.stages:
             model = _model(run, stage, len(inside.train.labels))
-            keep_calibration(run, stage, _score(model, inside.calibration, stage, bars.report))
+            outputs = _score(model, inside.calibration, stage, bars.report)
+            keep_calibration(run, stage, outputs)
+            if inside.calibration.y is not None:
+                keep_temperature(run, stage, outputs, inside.calibration.y)
 
 
 def evaluate(run: Run, places: DataLocations) -> None:
@@ -100,6 +104,7 @@ def evaluate(run: Run, places: DataLocations) -> None:
     (folder / "report.md").write_text(evaluation.markdown(report, f"Evaluation of {recipe.name}"), encoding="utf-8")
     evaluation.plot_histograms(stages, recipe.export.default_score, folder / "histograms.png")
     evaluation.plot_rocs(stages, recipe.export.default_score, folder / "roc.png")
+    evaluation.plot_reliability(stages, report.test_sets, recipe.seed, folder / "reliability.png")
     console.print(f"report: {folder / 'report.md'}")
 
 
@@ -129,7 +134,10 @@ def _model(run: Run, stage: str, num_classes: int) -> ScoredClassifier:
 
 
 def _score(model: ScoredClassifier, images: Images, stage: str, report: Progress) -> Outputs:
-    return score_images(model, images.x, progress=lambda done, total: report(f"{stage}: {images.name}", done, total))
+    """Every output of the graph, and `logits` `[N, K]` besides."""
+    with recorded_logits(model) as logits:
+        outputs = score_images(model, images.x, progress=lambda *done: report(f"{stage}: {images.name}", *done))
+    return outputs | {LOGITS: logits.array()}
 
 
 def _test_set(
@@ -150,11 +158,13 @@ def _scores_of(run: Run, stage: str, test: Images, sets: dict[str, Images], repo
     model = _model(run, stage, len(test.labels))
     names = run.recipe.export.scores
     outputs = _score(model, test, stage, report)
+    outside = {name: _score(model, images, stage, report) for name, images in sets.items()}
     return StageScores(
         inside=anomalies(outputs, names),
-        outside={name: anomalies(_score(model, images, stage, report), names) for name, images in sets.items()},
+        outside={name: anomalies(found, names) for name, found in outside.items()},
         calibrations=stage_calibration(run, stage),
         error=float(np.mean(outputs["prediction"] != test.classes())),
+        logits=stage_logits(outputs, test.classes(), outside, stage_temperature(run, stage)),
     )
 
 
