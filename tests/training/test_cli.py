@@ -168,7 +168,7 @@ def test_errors_are_one_readable_message_and_exit_code_one(
 
 def test_help_teaches_every_command() -> None:
     shown = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "160"})
-    for command in ("fit", "calibrate", "evaluate", "export", "run", "inspect"):
+    for command in ("fit", "calibrate", "evaluate", "export", "run", "inspect", "paper"):
         assert command in shown.output
 
 
