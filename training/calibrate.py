@@ -1,4 +1,4 @@
-"""Calibrate: the anomaly scores of the held-out in-distribution split, stage by stage."""
+"""Calibrate: what a stage makes of the held-out in-distribution split, its anomaly scores and its temperature."""
 
 from collections.abc import Mapping
 
@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 from bundle import Calibration, get_score, load_calibrations, save_calibrations
 from training.errors import RunError
+from training.evaluation import tune_temperature
+from training.logits import LOGITS
 from training.run import Run
 from training.scoring import Outputs
 
@@ -31,3 +33,22 @@ def stage_calibration(run: Run, stage: str) -> Mapping[str, Calibration]:
     if not path.exists():
         raise RunError(str(run.path), f"stage '{stage}' is not calibrated", f"Run `calibrate {run.path}` first")
     return load_calibrations(path)
+
+
+def keep_temperature(run: Run, stage: str, outputs: Outputs, targets: NDArray[np.int64]) -> float:
+    """Tune and keep a stage's temperature from its `logits` `[N, K]` for the calibration split, of classes `[N]`.
+
+    It is for the report's probabilities alone: scores and their calibration are untempered, and p-values of scores
+    that were tuned on the calibration split itself would lose their guarantee.
+    """
+    temperature = tune_temperature(outputs[LOGITS], targets)
+    run.temperature_path(stage).write_text(f"{temperature!r}\n", encoding="utf-8")
+    return temperature
+
+
+def stage_temperature(run: Run, stage: str) -> float:
+    """The temperature kept for `stage`; RunError when it was calibrated without one, or not at all."""
+    path = run.temperature_path(stage)
+    if not path.exists():
+        raise RunError(str(run.path), f"stage '{stage}' has no temperature", f"Run `calibrate {run.path}` first")
+    return float(path.read_text(encoding="utf-8"))

@@ -153,6 +153,25 @@ def inspect(bundle: Annotated[Path, typer.Argument(help="Bundle directory.", sho
         output.print(results)
 
 
+@app.command()
+def paper(
+    models: Annotated[Path, typer.Option("--models", help="Model repository whose reports are compared.")] = Path(
+        "models"
+    ),
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+) -> None:
+    """Show the paper's tables: what the bundles' own reports measured beside what the paper reports."""
+    from training.paper import as_markdown, as_text, compare, measured_runs, paper_tables
+
+    measured = measured_runs(models)
+    for table in paper_tables():
+        comparison = compare(table, measured)
+        if markdown:
+            typer.echo(as_markdown(comparison))
+        else:
+            output.print(as_text(comparison))
+
+
 def _with_devices(overrides: list[str] | None, devices: int | None) -> list[str]:
     given = overrides or []
     return given if devices is None else [*given, f"trainer.devices={devices}", "trainer.strategy=ddp"]

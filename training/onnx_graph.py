@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import torch
 from numpy.typing import NDArray
 
+from training.classifier import Classifier
 from training.data import InputArray
 from training.errors import ParityError
 from training.score_heads import ScoredClassifier
@@ -31,7 +33,7 @@ def write_graph(model: ScoredClassifier, example: NDArray[Any], path: Path) -> N
     with warnings.catch_warnings(action="ignore", category=Warning):
         torch.onnx.export(
             model.eval().cpu(),
-            classifier.prepare(torch.from_numpy(example)),
+            _example_inputs(classifier, torch.from_numpy(example)),
             str(path),
             input_names=list(classifier.input_names),
             output_names=list(model.output_names),
@@ -42,6 +44,23 @@ def write_graph(model: ScoredClassifier, example: NDArray[Any], path: Path) -> N
             external_data=False,
             verbose=False,
         )
+    _forget_where_it_was_made(path)
+
+
+def _forget_where_it_was_made(path: Path) -> None:
+    """Drop the exporter's notes on each node: stack traces with this machine's paths."""
+    model = onnx.load(path)
+    noted = [model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output]
+    for part in [*noted, *model.graph.initializer, *model.functions]:
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    onnx.save(model, path)
+
+
+def _example_inputs(classifier: Classifier, rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Inputs of `rows`, or of all but the last where batch and length agree: the exporter would take them for one."""
+    inputs = classifier.prepare(rows)
+    return classifier.prepare(rows[:-1]) if inputs[0].shape[0] == inputs[0].shape[1] else inputs
 
 
 def run_graph(

@@ -80,6 +80,10 @@ class Run:
         """Sorted calibration scores of every stage."""
         return self.path / "calibration"
 
+    def temperature_path(self, stage: str) -> Path:
+        """The temperature of a stage's probabilities."""
+        return self.calibration_path / f"{stage}.temperature"
+
     @property
     def data_path(self) -> Path:
         """Fingerprints of the data that was trained on."""

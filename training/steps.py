@@ -9,7 +9,7 @@ import numpy as np
 from bundle import Evaluation
 from training import evaluation
 from training import fit as fitting
-from training.calibrate import anomalies, stage_calibration
+from training.calibrate import anomalies, keep_temperature, stage_calibration, stage_temperature
 from training.calibrate import calibrate as keep_calibration
 from training.classifier import Classifier, Mirrored
 from training.data import (
@@ -25,6 +25,7 @@ from training.data import (
 )
 from training.evaluation import Report, StageScores
 from training.export import bundle_path, export_bundle, sample_of
+from training.logits import LOGITS, recorded_logits, stage_logits
 from training.progress import console, progress_bars
 from training.provenance import keep_fingerprints
 from training.recipe import Recipe, Source, Synthetic
@@ -69,7 +70,10 @@ def calibrate(run: Run, places: DataLocations) -> None:
         inside = load_in_distribution(run.recipe, _reader(run, places), bars.report)
         for stage in run.recipe.stages:
             model = _model(run, stage, len(inside.train.labels))
-            keep_calibration(run, stage, _score(model, inside.calibration, stage, bars.report))
+            outputs = _score(model, inside.calibration, stage, bars.report)
+            keep_calibration(run, stage, outputs)
+            if inside.calibration.y is not None:
+                keep_temperature(run, stage, outputs, inside.calibration.y)
 
 
 def evaluate(run: Run, places: DataLocations) -> None:
@@ -103,6 +107,7 @@ def evaluate(run: Run, places: DataLocations) -> None:
     (folder / "report.md").write_text(evaluation.markdown(report, f"Evaluation of {recipe.name}"), encoding="utf-8")
     evaluation.plot_histograms(stages, recipe.export.default_score, folder / "histograms.png")
     evaluation.plot_rocs(stages, recipe.export.default_score, folder / "roc.png")
+    evaluation.plot_reliability(stages, report.test_sets, recipe.seed, folder / "reliability.png")
     console.print(f"report: {folder / 'report.md'}")
 
 
@@ -145,19 +150,24 @@ def _model(run: Run, stage: str, num_classes: int) -> ScoredClassifier:
 
 
 def _score(model: ScoredClassifier, examples: Examples, stage: str, report: Progress) -> Outputs:
+    """Every output of the graph, and `logits` `[N, K]` besides."""
     title = f"{stage}: {examples.name}"
-    return score_inputs(model, examples.x, progress=lambda done, total: report(title, done, total))
+    with recorded_logits(model) as logits:
+        outputs = score_inputs(model, examples.x, progress=lambda done, total: report(title, done, total))
+    return outputs | {LOGITS: logits.array()}
 
 
 def _scores_of(run: Run, stage: str, test: Examples, sets: dict[str, Examples], report: Progress) -> StageScores:
     model = _model(run, stage, len(test.labels))
     names = run.recipe.export.scores
     outputs = _score(model, test, stage, report)
+    outside = {name: _score(model, examples, stage, report) for name, examples in sets.items()}
     return StageScores(
         inside=anomalies(outputs, names),
-        outside={name: anomalies(_score(model, examples, stage, report), names) for name, examples in sets.items()},
+        outside={name: anomalies(found, names) for name, found in outside.items()},
         calibrations=stage_calibration(run, stage),
         error=float(np.mean(outputs["prediction"] != test.targets())),
+        logits=stage_logits(outputs, test.targets(), outside, stage_temperature(run, stage)),
     )
 
 

@@ -1,6 +1,7 @@
 """The command line, from data to a verified bundle, and its errors."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -70,6 +71,15 @@ def test_outlier_exposure_beats_the_baseline_in_the_report(finished: Path) -> No
     assert report.find("mean", "oe", "msp").auroc.mean >= report.find("mean", "baseline", "msp").auroc.mean
 
 
+def test_the_report_says_how_honest_each_stages_probabilities_are(finished: Path) -> None:
+    report = Report.model_validate_json((finished / "run" / "report" / "report.json").read_text())
+    cases = {(row.stage, row.inputs, row.tuned): row for row in report.probabilities}
+    assert len(cases) == 8
+    assert cases["oe", "mixture", True].size == 120
+    assert cases["oe", "mixture", True].temperature == cases["oe", "in-distribution", True].temperature
+    assert (finished / "run" / "report" / "reliability.png").exists()
+
+
 def test_each_step_can_be_taken_on_its_own(finished: Path) -> None:
     runner, common = CliRunner(), ["--data", str(finished / "data")]
     run = str(finished / "run")
@@ -78,6 +88,17 @@ def test_each_step_can_be_taken_on_its_own(finished: Path) -> None:
     again = runner.invoke(app, ["fit", str(finished / "recipe.yaml"), "--run", run, *common])
     assert again.exit_code == 0
     assert "finished earlier" in again.output
+
+
+def test_a_run_calibrated_before_temperatures_were_kept_is_told_to_calibrate_again(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(finished / "run", tmp_path / "run")
+    (tmp_path / "run" / "calibration" / "oe.temperature").unlink()
+    monkeypatch.setattr("sys.argv", ["ood-train", "evaluate", str(tmp_path / "run"), "--data", str(finished / "data")])
+    with pytest.raises(SystemExit):
+        main()
+    assert "stage 'oe' has no temperature" in " ".join(capsys.readouterr().err.split())
 
 
 def test_inspect_shows_what_a_bundle_is(finished: Path) -> None:
@@ -147,7 +168,7 @@ def test_errors_are_one_readable_message_and_exit_code_one(
 
 def test_help_teaches_every_command() -> None:
     shown = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "160"})
-    for command in ("fit", "calibrate", "evaluate", "export", "run", "inspect"):
+    for command in ("fit", "calibrate", "evaluate", "export", "run", "inspect", "paper"):
         assert command in shown.output
 
 

@@ -1,5 +1,6 @@
 """The report: what was measured arrives in the JSON, the table, the manifest and the pictures."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,14 @@ from PIL import Image
 from bundle import Calibration
 from training.evaluation import (
     Report,
+    StageLogits,
     StageScores,
     detection_metrics,
     evaluate,
     manifest_evaluation,
     markdown,
     plot_histograms,
+    plot_reliability,
     plot_rocs,
 )
 
@@ -29,6 +32,12 @@ def stage(shift: float, error: float) -> StageScores:
         outside={place: {name: generator.normal(shift, 1, 200) for name in names} for place in SETS},
         calibrations={name: Calibration.from_scores(generator.normal(0, 1, 999)) for name in names},
         error=error,
+        logits=StageLogits(
+            inside=generator.normal(0, 3, (1000, 4)),
+            targets=generator.integers(0, 4, 1000),
+            outside={place: generator.normal(0, 3 - shift, (200, 4)) for place in SETS},
+            temperature=2.5,
+        ),
     )
 
 
@@ -90,6 +99,39 @@ def test_validation_sets_stand_apart_from_the_test_sets(report: Report) -> None:
     tested, apart = markdown(report, "Title").split("## Validation sets")
     assert "| tuning |" not in tested
     assert "| tuning |" in apart
+
+
+def test_probabilities_stand_side_by_side_without_and_with_temperature(report: Report) -> None:
+    section = markdown(report, "Title").split("## Calibration of probabilities")[1].split("## The sets")[0]
+    rows = [line for line in section.splitlines() if line.startswith(("| in-dist", "| mixture"))]
+    assert [row.split("|")[1].strip() for row in rows] == [
+        "in-distribution (1,000)",
+        "in-distribution, with temperature (1,000)",
+        "mixture (1,200)",
+        "mixture, with temperature (1,200)",
+    ]
+    assert "RMS baseline | RMS oe | MAD baseline | MAD oe | soft F1 baseline | soft F1 oe" in section
+    assert "baseline 2.500, oe 2.500" in section
+
+
+def test_a_report_of_before_probabilities_were_measured_still_loads(report: Report) -> None:
+    old = Report.model_validate_json(report.model_dump_json(exclude={"probabilities"}))
+    assert old.probabilities == []
+    assert "Calibration of probabilities" not in markdown(old, "Title")
+
+
+def test_stages_without_logits_have_no_probabilities_and_no_reliability_plot(tmp_path: Path) -> None:
+    bare = {name: replace(scores, logits=None) for name, scores in STAGES.items()}
+    plot_reliability(bare, ("near",), 1, tmp_path / "reliability.png")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_reliability_plot_is_a_small_picture(tmp_path: Path) -> None:
+    path = tmp_path / "report" / "reliability.png"
+    plot_reliability(STAGES, ("near", "far"), 1, path)
+    assert path.stat().st_size < 150_000
+    with Image.open(path) as picture:
+        assert np.asarray(picture.convert("L")).std() > 10
 
 
 def test_the_manifest_keeps_all_stages_and_the_exported_ones_error(report: Report) -> None:

@@ -8,8 +8,8 @@ class GRUClassifier(nn.Module):
     """Classifies a text by the GRU's last state.
 
     Inputs token ids int64 `[N, L]` and lengths int64 `[N]`, 1 or more each; output logits `[N, num_classes]`. The state
-    is read behind each text's own last token, so that padding changes nothing. `dropout` is for embeddings and between
-    layers.
+    is read behind each text's own last token, so that padding changes nothing. `dropout` is for embeddings, between
+    layers and for the state.
     """
 
     def __init__(
@@ -29,7 +29,33 @@ class GRUClassifier(nn.Module):
 
     def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """Logits `[N, num_classes]`."""
-        states, _ = self.gru(self.dropout(self.embedding(tokens)))
+        embedded = self.dropout(self.embedding(tokens))
+        states = _exported(self.gru, embedded) if torch.onnx.is_in_onnx_export() else self.gru(embedded)[0]
         last = states[torch.arange(states.shape[0], device=states.device), lengths - 1]
         logits: Tensor = self.classifier(self.dropout(last))
         return logits
+
+
+def _exported(gru: nn.GRU, x: Tensor) -> Tensor:
+    """The states `[N, L, hidden]` by ONNX's own GRU operator: the exporter would unroll torch's to one fixed length."""
+    x = x.transpose(0, 1)
+    length, n, _ = x.shape
+    for layer in range(gru.num_layers):
+        parameters = (getattr(gru, f"{name}_l{layer}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+        w, r, bias_w, bias_r = (_reset_behind_update(parameter) for parameter in parameters)
+        x = torch.onnx.ops.symbolic(
+            "GRU",
+            (x, w[None], r[None], torch.cat((bias_w, bias_r))[None]),
+            # Torch applies the reset gate to the state's product, not to the state.
+            {"hidden_size": gru.hidden_size, "linear_before_reset": 1},
+            dtype=x.dtype,
+            shape=(length, 1, n, gru.hidden_size),
+            version=14,
+        ).squeeze(1)
+    return x.transpose(0, 1)
+
+
+def _reset_behind_update(parameter: Tensor) -> Tensor:
+    """Torch stacks the gates as reset, update, new; ONNX as update, reset, new."""
+    gates = parameter.reshape(3, -1, *parameter.shape[1:])
+    return gates[torch.tensor([1, 0, 2])].flatten(0, 1)

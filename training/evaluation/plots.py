@@ -1,6 +1,6 @@
-"""Plots: score histograms and ROC curves, stages side by side."""
+"""Plots: score histograms, ROC curves and reliability diagrams, stages side by side."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import matplotlib.style
@@ -11,7 +11,9 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from bundle import SCORES
 from training.evaluation.detection import Scores
+from training.evaluation.probabilities import BIN_SIZE, reliability_bins
 from training.evaluation.report import StageScores
+from training.evaluation.stage_probabilities import stage_predictions
 
 _INSIDE = "#3b4252"
 _COLOURS = ("#d1495b", "#0077b6", "#edae49", "#2a9d8f", "#8d5a97", "#7f7f7f", "#b56576", "#457b9d")
@@ -24,6 +26,8 @@ _STYLE = {
     "figure.dpi": 110,
 }
 _BINS = 60
+_RELIABILITY_POINTS = 20
+_INPUTS = {"in-distribution": "#0077b6", "mixture": "#d1495b"}
 
 
 def plot_histograms(stages: Mapping[str, StageScores], score: str, path: Path) -> None:
@@ -70,6 +74,39 @@ def plot_rocs(stages: Mapping[str, StageScores], score: str, path: Path) -> None
             axes.set(title=stage, xlabel="false positive rate", xlim=(-0.01, 1), ylim=(0, 1.01))
             axes.legend(loc="lower right", title="AUROC")
         panels[0].set_ylabel("true positive rate")
+        _save(figure, path)
+
+
+def plot_reliability(stages: Mapping[str, StageScores], sets: Collection[str], seed: int, path: Path) -> None:
+    """Accuracy against confidence in bins of equal count, one panel a stage: before temperature (dashed) and after.
+
+    In-distribution test inputs alone, and their mixture with the out-of-distribution `sets`, rescaled, as reported.
+    Stages without logits are left out; of those alone nothing is drawn.
+    """
+    classifiers = {stage: scores.logits for stage, scores in stages.items() if scores.logits is not None}
+    if not classifiers:
+        return
+    with matplotlib.style.context(_STYLE):
+        figure, panels = _panels(len(classifiers))
+        for axes, (stage, logits) in zip(panels, classifiers.items(), strict=True):
+            axes.plot((0, 1), (0, 1), color="#999999", lw=0.8, ls=":")
+            for found in stage_predictions(logits, sets, seed=seed):
+                # Fewer and larger bins than the errors are measured in: points that an eye can follow.
+                size = max(BIN_SIZE, len(found.confidence) // _RELIABILITY_POINTS)
+                bins = reliability_bins(found.confidence, found.correct, size)
+                axes.plot(
+                    bins.confidence,
+                    bins.accuracy,
+                    color=_INPUTS[found.inputs],
+                    lw=1.6 if found.tuned else 1.0,
+                    ls="-" if found.tuned else "--",
+                    marker="o" if found.tuned else ".",
+                    ms=4,
+                    label=f"{found.inputs}, T = {found.temperature:.2f}",
+                )
+            axes.set(title=stage, xlabel="confidence", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
+            axes.legend(loc="upper left")
+        panels[0].set_ylabel("share of right predictions")
         _save(figure, path)
 
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from bundle import Calibration, Evaluation, OODResult
 from training.evaluation.detection import DetectionMetrics, MetricSummary, Scores, resampled_metrics
+from training.evaluation.stage_probabilities import ProbabilityResult, StageLogits, measure_probabilities
 
 MEAN = "mean"
 """The name of the row that averages all sets."""
@@ -17,13 +18,15 @@ MEAN = "mean"
 class StageScores:
     """One stage's anomaly scores by score name: on the in-distribution test set, and on each out-of-distribution set.
 
-    `error` is the share of in-distribution test inputs that the stage misclassifies, `calibrations` its own.
+    `error` is the share of in-distribution test inputs that the stage misclassifies, `calibrations` its own; `logits`
+    are there for a classifier, so that its probabilities can be measured too.
     """
 
     inside: Mapping[str, Scores]
     outside: Mapping[str, Mapping[str, Scores]]
     calibrations: Mapping[str, Calibration]
     error: float
+    logits: StageLogits | None = None
 
 
 class _Part(BaseModel):
@@ -71,6 +74,7 @@ class Report(_Part):
     error: dict[str, float]
     results: list[SetResult]
     false_flags: list[FalseFlags]
+    probabilities: list[ProbabilityResult] = []
     provenance: dict[str, str]
 
     @property
@@ -114,6 +118,7 @@ def evaluate(
                 rows.append(_result(name, stage, score, summary, calibration.flagged(outside, alpha).mean()))
             results += [*rows, _average([row for row in rows if row.set not in validation])]
     first = next(iter(stages.values()))
+    logits = {stage: scores.logits for stage, scores in stages.items() if scores.logits is not None}
     return Report(
         alpha=alpha,
         draws=draws,
@@ -126,6 +131,7 @@ def evaluate(
         error={stage: _percent(scores.error) for stage, scores in stages.items()},
         results=results,
         false_flags=false_flags,
+        probabilities=measure_probabilities(logits, [name for name in sets if name not in validation], seed=seed),
         provenance=dict(provenance),
     )
 

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 
 from bundle import SCORES
+from training.evaluation.markdown_table import markdown_table
+from training.evaluation.probability_table import probability_section
 from training.evaluation.report import MEAN, Report, SetResult, Spread
 
 _METRICS: Sequence[tuple[str, str, bool, Callable[[SetResult], Spread]]] = (
@@ -38,6 +40,7 @@ def markdown(report: Report, title: str) -> str:
         f"Calibrated on {report.calibration_size:,} held-out in-distribution inputs. The in-distribution row is the "
         f"false-flag rate, {100 * report.alpha:g}% by design; the others are the share of each set that is caught.",
         _flags(report, stages),
+        *probability_section(report),
         "## The sets",
         "\n".join(f"- **{name}**: {words}" for name, words in report.sets.items()),
         "## Provenance",
@@ -52,7 +55,7 @@ def _scores(report: Report) -> list[str]:
 
 def _detection(report: Report, stages: list[str], score: str, sets: Sequence[str]) -> str:
     head = ["out-of-distribution set", *(f"{label} {stage}" for label, *_ in _METRICS for stage in stages)]
-    lines = [head, ["---", *["---:"] * (len(head) - 1)]]
+    lines = []
     for name in sets:
         rows = [report.find(name, stage, score) for stage in stages]
         cells = []
@@ -63,19 +66,14 @@ def _detection(report: Report, stages: list[str], score: str, sets: Sequence[str
                 text = f"{spread.mean:.2f} ± {spread.deviation:.2f}"
                 cells.append(f"**{text}**" if spread.mean == best and len(found) > 1 else text)
         lines.append([f"*{name}*" if name == MEAN else name, *cells])
-    return _table(lines)
+    return markdown_table(head, lines)
 
 
 def _flags(report: Report, stages: list[str]) -> str:
     scores = _scores(report)
     columns = [(stage, score) for score in scores for stage in stages]
-    lines = [["set", *(f"{score} {stage}" for stage, score in columns)], ["---", *["---:"] * len(columns)]]
     false = {(row.stage, row.score): row.flagged for row in report.false_flags}
-    lines.append(["*in-distribution*", *(f"{false[column]:.2f}" for column in columns)])
+    lines = [["*in-distribution*", *(f"{false[column]:.2f}" for column in columns)]]
     for name in report.sets:
         lines.append([name, *(f"{report.find(name, stage, score).flagged:.2f}" for stage, score in columns)])
-    return _table(lines)
-
-
-def _table(lines: list[list[str]]) -> str:
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return markdown_table(["set", *(f"{score} {stage}" for stage, score in columns)], lines)
