@@ -33,7 +33,8 @@ class ClassifierTask(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self.classifier = classifier
-        self._network = torch.compile(classifier) if compiled else classifier
+        # The call, not the module: a second module would double every weight in the checkpoint.
+        self._network = torch.compile(classifier.__call__) if compiled else classifier.__call__
         # An objective with state is a module and becomes a part of the checkpoint.
         self.objective = objective
         self._stage = stage

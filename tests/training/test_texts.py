@@ -9,11 +9,12 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
+from transformers import AutoConfig, AutoModelForSequenceClassification
 from typer.testing import CliRunner
 
 from bundle import TextEncoder, TextInput, load_bundle, pad_tokens
 from tests.training.texts_on_disk import TOPICS, sentences, tiny_text_recipe, write_texts, write_tiny_texts
-from training.architectures import GRUClassifier
+from training.architectures import GRUClassifier, TransformerClassifier
 from training.classifier import TextClassifier
 from training.cli import app
 from training.data import NO_TOKEN, DataLocations, StoredArray, TextReader, load_in_distribution, open_reader
@@ -106,6 +107,41 @@ def test_the_graph_scores_as_torch_does_at_every_batch_size_and_length(tmp_path:
         for batch_size in (1, 7, 33):
             found = run_graph(tmp_path / "model.onnx", texts, model.classifier.prepare, batch_size)
             check_parity(score_inputs(model, texts), found, 1e-4)
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert"])
+def test_a_transformers_backbone_exports_and_ignores_padding(kind: str, tmp_path: Path) -> None:
+    save_backbone(kind, tmp_path / kind)
+    torch.manual_seed(1)
+    network = TransformerClassifier(5, str(tmp_path / kind), max_tokens=70)
+    model = ScoredClassifier(TextClassifier(network).eval(), ("msp", "energy"))
+    write_graph(model, random_tokens(8, 10, 0).array, tmp_path / "model.onnx")
+    for longest in (1, 10, 70):
+        texts = random_tokens(12, longest, longest)
+        for batch_size in (1, 12):
+            found = run_graph(tmp_path / "model.onnx", texts, model.classifier.prepare, batch_size)
+            check_parity(score_inputs(model, texts, batch_size=5), found, 1e-4)
+
+
+def test_a_backbone_that_is_not_there_or_too_short_is_refused_by_name(tmp_path: Path) -> None:
+    save_backbone("bert", tmp_path / "bert")
+    for backbone, max_tokens, named in ((tmp_path / "none", 10, "none"), (tmp_path / "bert", 500, "takes 90 tokens")):
+        with pytest.raises(ValueError, match=named):
+            TransformerClassifier(2, str(backbone), max_tokens=max_tokens)
+
+
+def save_backbone(kind: str, folder: Path) -> None:
+    """A tiny model with random weights as `transformers` saves one."""
+    common = {
+        "vocab_size": 40,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "max_position_embeddings": 90,
+    }
+    config = AutoConfig.for_model(kind, **common)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
 
 
 @settings(max_examples=25)
