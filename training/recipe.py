@@ -1,5 +1,6 @@
 """The recipe: the schema of everything that a training run depends on."""
 
+from collections.abc import Collection
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
@@ -189,11 +190,12 @@ class Recipe(_Section):
     evaluation: EvaluationPlan
     export: Export
 
-    @property
-    def weights_depend_on(self) -> dict[str, Any]:
-        """The sections that decide what is learned; a change to any other needs no new training."""
-        sections = {"seed", "input", "in_distribution", "outliers", "architecture", "confidence_branch", "stages"}
-        return self.model_dump(mode="json", include=sections)
+    def changed_for(self, other: "Recipe", trained: Collection[str]) -> list[str]:
+        """The keys in which `other` would have trained the stages `trained` otherwise than this recipe did."""
+        sections = {"seed", "input", "in_distribution", "outliers", "architecture", "confidence_branch"}
+        before, now = (recipe.model_dump(mode="json", include=sections) for recipe in (self, other))
+        changed = [key for key in now if now[key] != before[key]]
+        return changed + [f"stages.{name}" for name in trained if self.stages[name] != other.stages.get(name)]
 
     @model_validator(mode="after")
     def _texts_are_not_treated_as_images(self) -> Self:

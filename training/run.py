@@ -37,14 +37,15 @@ class Run:
     def create(cls, path: Path, recipe: Recipe, *, overwrite: bool) -> Self:
         """Start the run at `path`, or take it up.
 
-        With `overwrite` nothing of an earlier run remains. Without it, what was trained is kept if `recipe` trains the
-        same; calibration and report are kept if it is the same recipe. RunError when it trains something else.
+        With `overwrite` nothing of an earlier run remains. Without it, stages that were trained are kept if `recipe`
+        trains them alike (it may add others); calibration and report are kept if it is the same recipe. RunError when
+        it trains something else.
         """
         run = cls(path, recipe)
         earlier = cls.open(path).recipe if run.recipe_path.exists() and not overwrite else None
         if earlier is not None:
-            before, now = earlier.weights_depend_on, recipe.weights_depend_on
-            if changed := [key for key in now if now[key] != before[key]]:
+            trained = [name for name in earlier.stages if run.checkpoint_path(name).exists()]
+            if changed := earlier.changed_for(recipe, trained):
                 reason = f"holds a run of a different recipe ({', '.join(changed)} changed)"
                 raise RunError(str(path), reason, "Choose another --run directory, or give --overwrite to start anew")
         path.mkdir(parents=True, exist_ok=True)

@@ -146,6 +146,18 @@ def test_what_follows_training_can_change_without_training_again(tmp_path: Path,
     assert not run.calibration_path.exists()
 
 
+def test_a_stage_can_be_added_to_a_trained_run_and_a_trained_stage_cannot_change(tmp_path: Path, data: Data) -> None:
+    stages = tiny_recipe()["stages"]
+    run_fit(start(tmp_path / "run"), data)
+    longer = stages | {"more": stages["oe"] | {"start_from": "oe", "epochs": 1}}
+    said = run_fit(start(tmp_path / "run", stages=longer), data)
+    assert said[:2] == ["stage baseline: finished earlier, kept", "stage oe: finished earlier, kept"]
+    assert said[2].startswith("stage more: 1 epochs")
+    changed = stages | {"oe": stages["oe"] | {"epochs": 3}}
+    with pytest.raises(RunError, match=r"different recipe \(stages\.oe, stages\.more changed\)"):
+        start(tmp_path / "run", stages=changed)
+
+
 def test_nothing_of_an_overwritten_run_remains(tmp_path: Path, data: Data) -> None:
     run = start(tmp_path / "run")
     run_fit(run, data)
