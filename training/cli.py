@@ -14,7 +14,7 @@ from training.run import Run
 
 app = typer.Typer(
     help=(
-        "Train image classifiers with Outlier Exposure, calibrate them, evaluate them as the paper does "
+        "Train classifiers of images and texts with Outlier Exposure, calibrate them, evaluate them as the paper does "
         "and export them as bundles that `python -m service` serves.\n\n"
         "Start with: python -m training run training/recipes/cifar10-oe.yaml --data DIR"
     ),
