@@ -3,12 +3,12 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
+from training import wrap_command
 from training.progress import console, output
 from training.run import Run
 
@@ -21,6 +21,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )
+app.command("wrap")(wrap_command.wrap)
 
 RecipeArgument = Annotated[Path, typer.Argument(help="Recipe file (YAML); see training/recipes.", show_default=False)]
 Overrides = Annotated[
@@ -108,6 +109,7 @@ def run_all(
     """Fit, calibrate, evaluate and export RECIPE: from data to a bundle in one go."""
     from training import steps
     from training.export import bundle_path
+    from training.next_steps import next_steps
 
     started = steps.start_run(recipe, _with_devices(overrides, devices), run, overwrite=overwrite)
     places = steps.locations(data)
@@ -117,40 +119,17 @@ def run_all(
     steps.calibrate(started, places)
     steps.evaluate(started, places)
     path = steps.export(started, places, models, version=version, overwrite=overwrite)
-    console.print(f"bundle: {path}\nserve it with: python -m service --models {models}")
+    next_steps(path, models)
 
 
 @app.command()
 def inspect(bundle: Annotated[Path, typer.Argument(help="Bundle directory.", show_default=False)]) -> None:
     """Verify BUNDLE and show what it is, how it was made and how well it does."""
-    from bundle import load_bundle
+    from training.inspection import facts, results
 
-    manifest = load_bundle(bundle).manifest
-    facts = Table(title=f"{manifest.name} version {manifest.version}", show_header=False)
-    calibration = manifest.calibration
-    rows: list[tuple[str, Any]] = [
-        ("description", manifest.description),
-        ("task", f"{manifest.task} of {manifest.modality}s"),
-        ("labels", ", ".join(manifest.labels)),
-        ("scores", ", ".join(score.name for score in manifest.scores) + f" (default {manifest.default_score})"),
-        ("calibration", f"{calibration.n} from {calibration.source}, default alpha {calibration.alpha}"),
-    ]
-    if manifest.training is not None:
-        made = manifest.training
-        rows.append(
-            ("trained", f"{made.objective}, {made.seconds / 60:.0f} min on {made.hardware}, recipe {made.recipe}")
-        )
-    if manifest.evaluation is not None:
-        rows.append(("error", f"{manifest.evaluation.error_percent}%"))
-    for name, value in rows:
-        facts.add_row(name, str(value))
-    output.print(facts)
-    if manifest.evaluation is not None:
-        results = Table("set", "stage", "score", "FPR95", "AUROC", "AUPR", title="evaluation, percent")
-        for row in manifest.evaluation.sets:
-            if row.score == manifest.default_score:
-                results.add_row(row.name, row.stage, row.score, *(f"{v:.2f}" for v in (row.fpr95, row.auroc, row.aupr)))
-        output.print(results)
+    output.print(facts(bundle))
+    if (table := results(bundle)) is not None:
+        output.print(table)
 
 
 @app.command()

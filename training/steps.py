@@ -101,13 +101,8 @@ def evaluate(run: Run, places: DataLocations) -> None:
         validation=tuple(recipe.evaluation.validation),
         provenance=_provenance(run),
     )
-    folder = run.report_path
-    folder.mkdir(exist_ok=True)
-    (folder / "report.json").write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    (folder / "report.md").write_text(evaluation.markdown(report, f"Evaluation of {recipe.name}"), encoding="utf-8")
-    evaluation.plot_histograms(stages, recipe.export.default_score, folder / "histograms.png")
-    evaluation.plot_rocs(stages, recipe.export.default_score, folder / "roc.png")
-    evaluation.plot_reliability(stages, report.test_sets, recipe.seed, folder / "reliability.png")
+    folder, title = run.report_path, f"Evaluation of {recipe.name}"
+    evaluation.write_report(report, stages, folder, title=title, seed=recipe.seed, score=recipe.export.default_score)
     console.print(f"report: {folder / 'report.md'}")
 
 

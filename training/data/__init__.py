@@ -7,6 +7,7 @@ from training.data.image_loading import load_images
 from training.data.overlap import Overlap, find_overlap
 from training.data.pairing import Batch, paired_batches
 from training.data.reader import ImageReader, Reader, TextReader, open_reader
+from training.data.source_guess import class_folders, columns_of, guess_source
 from training.data.sources import DataLocations, Progress
 from training.data.splits import hold_out
 from training.data.synthetic import SYNTHETIC, generate
@@ -28,9 +29,12 @@ __all__ = [
     "Reader",
     "StoredArray",
     "TextReader",
+    "class_folders",
+    "columns_of",
     "find_overlap",
     "find_text_overlap",
     "generate",
+    "guess_source",
     "hold_out",
     "load_images",
     "load_in_distribution",
