@@ -14,9 +14,10 @@ from training.run import Run
 
 app = typer.Typer(
     help=(
-        "Train image classifiers with Outlier Exposure, calibrate them, evaluate them as the paper does "
+        "Train classifiers of images and texts with Outlier Exposure, calibrate them, evaluate them as the paper does "
         "and export them as bundles that `python -m service` serves.\n\n"
-        "Start with: python -m training run training/recipes/cifar10-oe.yaml --data DIR"
+        "Start with your own data: python -m training run --in-distribution DIR --outliers DIR\n\n"
+        "Or with a model you already have: python -m training wrap MODEL.onnx --calibration DIR"
     ),
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
@@ -29,7 +30,7 @@ Overrides = Annotated[
     typer.Argument(help="Recipe keys to override, for example stages.oe.epochs=3", show_default=False),
 ]
 RunArgument = Annotated[Path, typer.Argument(help="Run directory, for example runs/cifar10-oe.", show_default=False)]
-RunOption = Annotated[Path | None, typer.Option("--run", help="Run directory  [default: runs/<recipe name>]")]
+RunOption = Annotated[Path | None, typer.Option("--run", help="Run directory (else runs/<recipe name>).")]
 DataOption = Annotated[
     Path | None, typer.Option("--data", envvar="OOD_DATA", help="Directory that the recipe's paths start from.")
 ]
@@ -56,8 +57,9 @@ def fit(
 ) -> None:
     """Train every stage of RECIPE. Finished stages are kept; Ctrl-C keeps the last epoch's checkpoint."""
     from training import steps
+    from training.recipe_file import load_recipe
 
-    started = steps.start_run(recipe, _with_devices(overrides, devices), run, overwrite=overwrite)
+    started = steps.start_run(load_recipe(recipe, _with_devices(overrides, devices)), run, overwrite=overwrite)
     steps.fit(started, steps.locations(data), resume=resume)
 
 
@@ -94,8 +96,21 @@ def export(
 
 @app.command("run")
 def run_all(
-    recipe: RecipeArgument,
+    recipe: Annotated[
+        str | None, typer.Argument(help="Recipe file (YAML); see training/recipes.", show_default=False)
+    ] = None,
     overrides: Overrides = None,
+    in_distribution: Annotated[
+        Path | None,
+        typer.Option("--in-distribution", help="Your data: a folder of images, one sub-folder per class, or a .csv."),
+    ] = None,
+    outliers: Annotated[
+        Path | None, typer.Option("--outliers", help="Inputs of none of your classes: a folder, .csv or .txt.")
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name without a recipe (else the folder's).")] = None,
+    size: Annotated[
+        str | None, typer.Option("--size", help="Image size without a recipe, HxW (else the files', 32x32 at most).")
+    ] = None,
     run: RunOption = None,
     data: DataOption = None,
     models: ModelsOption = Path("models"),
@@ -106,13 +121,29 @@ def run_all(
         bool, typer.Option("--overwrite", help="Start anew, replacing an earlier run and bundle.")
     ] = False,
 ) -> None:
-    """Fit, calibrate, evaluate and export RECIPE: from data to a bundle in one go."""
-    from training import steps
+    """From data to a bundle in one go: fit, calibrate, evaluate and export.
+
+    With a recipe, which says everything:
+    python -m training run training/recipes/cifar10-oe.yaml --data DIR stages.oe.epochs=3
+
+    Without one, on a folder of images with a sub-folder per class, or a CSV file with the columns text and label. A
+    small network is trained within minutes on a CPU, and the recipe that was made of the data is kept to go on from:
+    python -m training run --in-distribution DIR --outliers DIR
+    """
+    from training import quick_command, steps
     from training.export import bundle_path
     from training.next_steps import next_steps
 
-    started = steps.start_run(recipe, _with_devices(overrides, devices), run, overwrite=overwrite)
-    places = steps.locations(data)
+    planned = quick_command.plan_run(
+        recipe,
+        _with_devices(overrides, devices),
+        data,
+        quick_command.QuickOptions(in_distribution, outliers, name, size),
+    )
+    started = steps.start_run(planned.recipe, run, overwrite=overwrite)
+    if planned.made_of_data:
+        quick_command.show_recipe(started.recipe_path, planned.root)
+    places = steps.locations(planned.root)
     # Asked now: hours later would be a bad time to learn that the bundle's place is taken.
     bundle_path(started.recipe, models, version=version, overwrite=overwrite)
     steps.fit(started, places, resume=resume)

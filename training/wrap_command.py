@@ -21,35 +21,31 @@ def wrap(
     ],
     logits: Annotated[
         str | None,
-        typer.Option("--logits", help="Tensor [N, K] before any softmax; without it the candidates are listed."),
+        typer.Option("--logits", help="Tensor [N, K] before any softmax; left out, candidates are listed."),
     ] = None,
     mean: Annotated[
         list[str] | None,
-        typer.Option(
-            "--mean", help="Mean per channel of pixel values in 0..SCALE, as 0.5,0.5,0.5 or repeated.  [default: 0]"
-        ),
+        typer.Option("--mean", help="Mean per channel of pixel values in 0..SCALE: 0.5,0.5,0.5 or repeated (else 0)."),
     ] = None,
     std: Annotated[
         list[str] | None,
-        typer.Option("--std", help="Deviation per channel: the graph gets (pixel - mean) / std.  [default: 1]"),
+        typer.Option("--std", help="Deviation per channel: the graph gets (pixel - mean) / std (else 1)."),
     ] = None,
     scale: Annotated[
         float, typer.Option("--scale", min=0.001, help="What white is where --mean and --std apply: 1 or 255.")
     ] = 1.0,
     layout: Annotated[
-        Literal["nchw", "nhwc"] | None, typer.Option("--layout", help="Order of axes  [default: by the input's shape]")
+        Literal["nchw", "nhwc"] | None, typer.Option("--layout", help="Order of axes (else by the input's shape).")
     ] = None,
     size: Annotated[
-        str | None, typer.Option("--size", help="Size of the images, HxW  [default: by the input's shape]")
+        str | None, typer.Option("--size", help="Size of the images, HxW (else by the input's shape).")
     ] = None,
     resize: Annotated[
         Literal["bilinear", "bicubic", "lanczos"], typer.Option("--resize", help="How other sizes are brought to it.")
     ] = "bilinear",
     labels: Annotated[
         str | None,
-        typer.Option(
-            "--labels", help="Class names in the model's order: a,b,c or a file, one per line  [default: the data's]"
-        ),
+        typer.Option("--labels", help="Class names in the model's order: a,b,c or a file of lines (else the data's)."),
     ] = None,
     test: Annotated[
         Path | None, typer.Option("--test", help="Labelled in-distribution test set: the bundle gets a report.")
@@ -57,13 +53,11 @@ def wrap(
     ood: Annotated[
         list[str] | None, typer.Option("--ood", help="Out-of-distribution set for the report, NAME=PATH; repeatable.")
     ] = None,
-    image_column: Annotated[
-        str, typer.Option("--image-column", help="Column of the images in .parquet, .csv.")
-    ] = "image",
+    image_column: Annotated[str, typer.Option("--image-column", help="Column of images in a table.")] = "image",
     label_column: Annotated[
-        str | None, typer.Option("--label-column", help="Column of the classes  [default: label, if there is one]")
+        str | None, typer.Option("--label-column", help="Column of the classes (else label, if there is one).")
     ] = None,
-    name: Annotated[str | None, typer.Option("--name", help="The bundle's name  [default: the file's]")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="The bundle's name (else the file's).")] = None,
     version: Annotated[int, typer.Option("--version", min=1, help="The bundle's version.")] = 1,
     description: Annotated[str, typer.Option("--description", help="What the model is for.")] = "",
     models: Annotated[Path, typer.Option("--models", help="Model repository that the bundle is written to.")] = Path(
@@ -72,7 +66,7 @@ def wrap(
     alpha: Annotated[
         float | None,
         typer.Option(
-            "--alpha", min=1e-6, max=0.999, help="Default false-flag rate  [default: 0.01, more for few data]"
+            "--alpha", min=1e-6, max=0.999, help="Default false-flag rate (else 0.01, more where data are few)."
         ),
     ] = None,
     default_score: Annotated[str, typer.Option("--default-score", help="Score that decides by default.")] = "msp",

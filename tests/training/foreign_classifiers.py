@@ -30,7 +30,7 @@ class Network(nn.Module):
     @torch.inference_mode()
     def logits_of(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Of uint8 images `[N, 16, 16, 3]`."""
-        pixels = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
+        pixels = torch.tensor(images).permute(0, 3, 1, 2) / 255
         scaled = (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
         logits: NDArray[np.float32] = self.eval()(scaled).numpy()
         return logits

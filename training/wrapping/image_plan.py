@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +44,7 @@ class ImagePlan:
 
     def nodes(self, target: str) -> tuple[list[NodeProto], list[TensorProto]]:
         """Nodes and constants that compute the foreign graph's input `target` from `images`."""
-        steps: list[tuple[str, list[str], dict[str, object]]] = []
+        steps: list[tuple[str, list[str], dict[str, Any]]] = []
         constants: list[TensorProto] = []
         if self.layout == "nchw":
             steps.append(("Transpose", [], {"perm": [0, 3, 1, 2]}))

@@ -45,8 +45,8 @@ def load_original(path: Path, logits: str | None) -> Original:
     """
     model = _read(path)
     forget_where_it_was_made(model)
-    if 0 < _opset(model) < _MIN_OPSET:
-        reason = f"its opset is {_opset(model)}, older than {_MIN_OPSET}"
+    if 0 < opset_of(model) < _MIN_OPSET:
+        reason = f"its opset is {opset_of(model)}, older than {_MIN_OPSET}"
         raise GraphError(path.name, reason, "Convert it first (onnx.version_converter.convert_version)")
     if logits is None or logits not in {name for node in model.graph.node for name in node.output}:
         candidates = ", ".join(candidate_logits(model)) or "none: no float tensor of two dimensions is computed in it"
@@ -106,8 +106,9 @@ def graphs_of(graph: GraphProto) -> Iterator[GraphProto]:
                     yield from graphs_of(inner)
 
 
-def _opset(model: ModelProto) -> int:
-    return next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), 0)
+def opset_of(model: ModelProto) -> int:
+    """The version of ONNX's own operators that `model` uses, 0 where it uses none."""
+    return next((int(each.version) for each in model.opset_import if each.domain in ("", "ai.onnx")), 0)
 
 
 def _prune(graph: GraphProto, target: str) -> None:
@@ -150,7 +151,9 @@ def _image_input(file: str, inputs: Iterable[onnx.ValueInfoProto]) -> tuple[int,
     if len(given) != 1:
         names = ", ".join(each.name for each in given) or "none"
         raise GraphError(
-            file, f"the logits depend on {len(given)} inputs ({names})", "wrap takes graphs with one input"
+            file,
+            f"the logits depend on {len(given)} inputs ({names})",
+            "wrap takes image classifiers, which have one; texts are not supported",
         )
     tensor = given[0].type.tensor_type
     shape = tuple(each.dim_value if each.HasField("dim_value") else None for each in tensor.shape.dim)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from onnx import GraphProto, ModelProto, TensorProto, helper
 
 from training.wrapping.image_plan import IMAGES, ImagePlan
-from training.wrapping.original import Original, graphs_of
+from training.wrapping.original import Original, graphs_of, opset_of
 from training.wrapping.score_nodes import SCORE_NAMES, score_nodes, score_outputs
 
 _DEFAULT_OPSET = 18
@@ -20,26 +20,19 @@ def wrap_graph(original: Original, plan: ImagePlan) -> ModelProto:
         _rename(inner, taken)
     source, logits = (taken.get(name, name) for name in (original.input, original.logits))
     before, constants = plan.nodes(source)
-    after, more = score_nodes(logits, _opset(model))
+    if not opset_of(model):
+        model.opset_import.append(helper.make_opsetid("", _DEFAULT_OPSET))
+    after, more = score_nodes(logits, opset_of(model))
     graph, spec = model.graph, plan.spec
     nodes = [*before, *graph.node, *after]
     del graph.node[:], graph.input[:], graph.output[:]
     graph.node.extend(nodes)
     graph.initializer.extend([*constants, *more])
-    shape = ["N", spec.height, spec.width, spec.channels]
+    shape: list[str | int] = ["N", spec.height, spec.width, spec.channels]
     graph.input.append(helper.make_tensor_value_info(IMAGES, TensorProto.UINT8, shape))
     graph.output.extend(score_outputs())
     model.producer_name = "ood-scoring-service"
     return model
-
-
-def _opset(model: ModelProto) -> int:
-    """The version of ONNX's own operators, added where a graph has none."""
-    found = next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), None)
-    if found is None:
-        model.opset_import.append(helper.make_opsetid("", _DEFAULT_OPSET))
-        return _DEFAULT_OPSET
-    return found
 
 
 def _rename(graph: GraphProto, names: Mapping[str, str]) -> None:
