@@ -119,7 +119,7 @@ def _prune(graph: GraphProto, target: str) -> None:
         made_by = producers.get(wanted.pop())
         if made_by is not None and made_by not in kept:
             kept.add(made_by)
-            new = set(_reads(graph.node[made_by])) - names
+            new = set(reads(graph.node[made_by])) - names
             names |= new
             wanted += new
     _keep(graph.node, [node for i, node in enumerate(graph.node) if i in kept])
@@ -137,12 +137,12 @@ def _keep(field: object, kept: list[object]) -> None:
     field.extend(kept)  # type: ignore[attr-defined]
 
 
-def _reads(node: NodeProto) -> Iterator[str]:
-    """Names that `node` reads, those that the graphs inside it read included."""
+def reads(node: NodeProto) -> Iterator[str]:
+    """The names that `node` reads, those that the graphs inside it read included."""
     yield from (name for name in node.input if name)
     for attribute in node.attribute:
         for inner in (attribute.g, *attribute.graphs):
-            yield from (name for each in inner.node for name in _reads(each))
+            yield from (name for each in inner.node for name in reads(each))
             yield from (each.name for each in inner.output)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from onnx import GraphProto, ModelProto, TensorProto, helper
 
 from training.wrapping.image_plan import IMAGES, ImagePlan
-from training.wrapping.original import Original, graphs_of, opset_of
+from training.wrapping.original import Original, graphs_of, opset_of, reads
 from training.wrapping.score_nodes import SCORE_NAMES, score_nodes, score_outputs
 
 _DEFAULT_OPSET = 18
@@ -28,6 +28,11 @@ def wrap_graph(original: Original, plan: ImagePlan) -> ModelProto:
     del graph.node[:], graph.input[:], graph.output[:]
     graph.node.extend(nodes)
     graph.initializer.extend([*constants, *more])
+    # A shape that named the fixed batch, or axes that this operator set has elsewhere: ONNX Runtime would warn of them.
+    used = {name for node in graph.node for name in reads(node)}
+    weights = [each for each in graph.initializer if each.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(weights)
     shape: list[str | int] = ["N", spec.height, spec.width, spec.channels]
     graph.input.append(helper.make_tensor_value_info(IMAGES, TensorProto.UINT8, shape))
     graph.output.extend(score_outputs())
