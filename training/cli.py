@@ -3,12 +3,12 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
+from training import wrap_command
 from training.progress import console, output
 from training.run import Run
 
@@ -16,11 +16,13 @@ app = typer.Typer(
     help=(
         "Train classifiers of images and texts with Outlier Exposure, calibrate them, evaluate them as the paper does "
         "and export them as bundles that `python -m service` serves.\n\n"
-        "Start with: python -m training run training/recipes/cifar10-oe.yaml --data DIR"
+        "Start with your own data: python -m training run --in-distribution DIR --outliers DIR\n\n"
+        "Or with a model you already have: python -m training wrap MODEL.onnx --calibration DIR"
     ),
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )
+app.command("wrap")(wrap_command.wrap)
 
 RecipeArgument = Annotated[Path, typer.Argument(help="Recipe file (YAML); see training/recipes.", show_default=False)]
 Overrides = Annotated[
@@ -28,7 +30,7 @@ Overrides = Annotated[
     typer.Argument(help="Recipe keys to override, for example stages.oe.epochs=3", show_default=False),
 ]
 RunArgument = Annotated[Path, typer.Argument(help="Run directory, for example runs/cifar10-oe.", show_default=False)]
-RunOption = Annotated[Path | None, typer.Option("--run", help="Run directory  [default: runs/<recipe name>]")]
+RunOption = Annotated[Path | None, typer.Option("--run", help="Run directory (else runs/<recipe name>).")]
 DataOption = Annotated[
     Path | None, typer.Option("--data", envvar="OOD_DATA", help="Directory that the recipe's paths start from.")
 ]
@@ -55,8 +57,9 @@ def fit(
 ) -> None:
     """Train every stage of RECIPE. Finished stages are kept; Ctrl-C keeps the last epoch's checkpoint."""
     from training import steps
+    from training.recipe_file import load_recipe
 
-    started = steps.start_run(recipe, _with_devices(overrides, devices), run, overwrite=overwrite)
+    started = steps.start_run(load_recipe(recipe, _with_devices(overrides, devices)), run, overwrite=overwrite)
     steps.fit(started, steps.locations(data), resume=resume)
 
 
@@ -93,8 +96,21 @@ def export(
 
 @app.command("run")
 def run_all(
-    recipe: RecipeArgument,
+    recipe: Annotated[
+        str | None, typer.Argument(help="Recipe file (YAML); see training/recipes.", show_default=False)
+    ] = None,
     overrides: Overrides = None,
+    in_distribution: Annotated[
+        Path | None,
+        typer.Option("--in-distribution", help="Your data: a folder of images, one sub-folder per class, or a .csv."),
+    ] = None,
+    outliers: Annotated[
+        Path | None, typer.Option("--outliers", help="Inputs of none of your classes: a folder, .csv or .txt.")
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name without a recipe (else the folder's).")] = None,
+    size: Annotated[
+        str | None, typer.Option("--size", help="Image size without a recipe, HxW (else the files', 32x32 at most).")
+    ] = None,
     run: RunOption = None,
     data: DataOption = None,
     models: ModelsOption = Path("models"),
@@ -105,52 +121,46 @@ def run_all(
         bool, typer.Option("--overwrite", help="Start anew, replacing an earlier run and bundle.")
     ] = False,
 ) -> None:
-    """Fit, calibrate, evaluate and export RECIPE: from data to a bundle in one go."""
-    from training import steps
-    from training.export import bundle_path
+    """From data to a bundle in one go: fit, calibrate, evaluate and export.
 
-    started = steps.start_run(recipe, _with_devices(overrides, devices), run, overwrite=overwrite)
-    places = steps.locations(data)
+    With a recipe, which says everything:
+    python -m training run training/recipes/cifar10-oe.yaml --data DIR stages.oe.epochs=3
+
+    Without one, on a folder of images with a sub-folder per class, or a CSV file with the columns text and label. A
+    small network is trained within minutes on a CPU, and the recipe that was made of the data is kept to go on from:
+    python -m training run --in-distribution DIR --outliers DIR
+    """
+    from training import quick_command, steps
+    from training.export import bundle_path
+    from training.next_steps import next_steps
+
+    planned = quick_command.plan_run(
+        recipe,
+        _with_devices(overrides, devices),
+        data,
+        quick_command.QuickOptions(in_distribution, outliers, name, size),
+    )
+    started = steps.start_run(planned.recipe, run, overwrite=overwrite)
+    if planned.made_of_data:
+        quick_command.show_recipe(started.recipe_path, planned.root)
+    places = steps.locations(planned.root)
     # Asked now: hours later would be a bad time to learn that the bundle's place is taken.
     bundle_path(started.recipe, models, version=version, overwrite=overwrite)
     steps.fit(started, places, resume=resume)
     steps.calibrate(started, places)
     steps.evaluate(started, places)
     path = steps.export(started, places, models, version=version, overwrite=overwrite)
-    console.print(f"bundle: {path}\nserve it with: python -m service --models {models}")
+    next_steps(path, models)
 
 
 @app.command()
 def inspect(bundle: Annotated[Path, typer.Argument(help="Bundle directory.", show_default=False)]) -> None:
     """Verify BUNDLE and show what it is, how it was made and how well it does."""
-    from bundle import load_bundle
+    from training.inspection import facts, results
 
-    manifest = load_bundle(bundle).manifest
-    facts = Table(title=f"{manifest.name} version {manifest.version}", show_header=False)
-    calibration = manifest.calibration
-    rows: list[tuple[str, Any]] = [
-        ("description", manifest.description),
-        ("task", f"{manifest.task} of {manifest.modality}s"),
-        ("labels", ", ".join(manifest.labels)),
-        ("scores", ", ".join(score.name for score in manifest.scores) + f" (default {manifest.default_score})"),
-        ("calibration", f"{calibration.n} from {calibration.source}, default alpha {calibration.alpha}"),
-    ]
-    if manifest.training is not None:
-        made = manifest.training
-        rows.append(
-            ("trained", f"{made.objective}, {made.seconds / 60:.0f} min on {made.hardware}, recipe {made.recipe}")
-        )
-    if manifest.evaluation is not None:
-        rows.append(("error", f"{manifest.evaluation.error_percent}%"))
-    for name, value in rows:
-        facts.add_row(name, str(value))
-    output.print(facts)
-    if manifest.evaluation is not None:
-        results = Table("set", "stage", "score", "FPR95", "AUROC", "AUPR", title="evaluation, percent")
-        for row in manifest.evaluation.sets:
-            if row.score == manifest.default_score:
-                results.add_row(row.name, row.stage, row.score, *(f"{v:.2f}" for v in (row.fpr95, row.auroc, row.aupr)))
-        output.print(results)
+    output.print(facts(bundle))
+    if (table := results(bundle)) is not None:
+        output.print(table)
 
 
 @app.command()

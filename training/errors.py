@@ -36,4 +36,8 @@ class DivergedError(TrainingError):
 
 
 class ParityError(TrainingError):
-    """The exported ONNX graph does not score real inputs as the torch model does."""
+    """The exported ONNX graph does not score real inputs as the model it was made of."""
+
+
+class GraphError(TrainingError):
+    """An ONNX graph cannot be wrapped as it is."""

@@ -18,9 +18,9 @@ from bundle import (
     save_calibrations,
     seal_bundle,
 )
+from training.bundle_folder import bundle_place, whole_folder
 from training.calibrate import anomalies
 from training.data import Examples
-from training.errors import RunError
 from training.onnx_graph import check_parity, run_graph, write_graph
 from training.provenance import describe_training
 from training.recipe import Recipe, TextPlan
@@ -37,10 +37,7 @@ _EXAMPLE = 8
 
 def bundle_path(recipe: Recipe, models: Path, *, version: int | None = None, overwrite: bool) -> Path:
     """`models/<name>/<version>`, by default the recipe's; RunError when it exists and `overwrite` is off."""
-    path = models / recipe.name / str(version or recipe.export.version)
-    if path.exists() and not overwrite:
-        raise RunError(str(path), "exists", "Give the new bundle another --version, or replace this one: --overwrite")
-    return path
+    return bundle_place(models, recipe.name, str(version or recipe.export.version), overwrite=overwrite)
 
 
 def export_bundle(
@@ -59,16 +56,9 @@ def export_bundle(
     serving would have computed. `samples` are further real inputs for the parity check; `write_sample` puts one, for
     somebody's first request, into the folder it is given. Raises ParityError.
     """
-    partial = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with whole_folder(path) as partial:
         write_sample(partial)
         _fill(run, model, partial, path.name, calibration, samples, evaluation)
-        shutil.rmtree(path, ignore_errors=True)
-        partial.rename(path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _fill(

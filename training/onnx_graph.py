@@ -44,17 +44,31 @@ def write_graph(model: ScoredClassifier, example: NDArray[Any], path: Path) -> N
             external_data=False,
             verbose=False,
         )
-    _forget_where_it_was_made(path)
+    written = onnx.load(path)
+    forget_where_it_was_made(written)
+    onnx.save(written, path)
 
 
-def _forget_where_it_was_made(path: Path) -> None:
-    """Drop the exporter's notes on each node: stack traces with this machine's paths."""
-    model = onnx.load(path)
-    noted = [model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output]
-    for part in [*noted, *model.graph.initializer, *model.functions]:
-        part.ClearField("metadata_props")
-        part.ClearField("doc_string")
-    onnx.save(model, path)
+def forget_where_it_was_made(model: onnx.ModelProto) -> None:
+    """Drop the exporter's notes on each part of `model`: stack traces with its machine's paths."""
+    parts: list[Any] = [model, *model.functions]
+    graphs = [model.graph]
+    nodes = [node for function in model.functions for node in function.node]
+    while graphs or nodes:
+        if graphs:
+            graph = graphs.pop()
+            parts += [graph, *graph.value_info, *graph.input, *graph.output, *graph.initializer]
+            nodes += graph.node
+        for node in nodes:
+            parts += [node, *node.attribute]
+            graphs += [
+                inner for attribute in node.attribute for inner in (attribute.g, *attribute.graphs) if inner.node
+            ]
+        nodes = []
+    for part in parts:
+        for note in ("metadata_props", "doc_string"):
+            if note in part.DESCRIPTOR.fields_by_name:
+                part.ClearField(note)
 
 
 def _example_inputs(classifier: Classifier, rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -84,24 +98,29 @@ def run_graph(
     return {name: np.concatenate(column) for name, column in zip(names, zip(*parts, strict=True), strict=True)}
 
 
-def check_parity(torch_outputs: Outputs, graph_outputs: Outputs, tolerance: float) -> dict[str, float]:
+def check_parity(
+    expected: Outputs, graph_outputs: Outputs, tolerance: float, *, reference: str = "torch"
+) -> dict[str, float]:
     """The largest absolute difference of each float output; ParityError when one exceeds `tolerance`.
 
-    A predicted class may differ only where its probability ties within the tolerance.
+    `reference` is what computed the `expected` outputs. A predicted class may differ only where its probability ties
+    within the tolerance.
     """
-    if set(torch_outputs) != set(graph_outputs):
-        raise ParityError("the graph", f"has outputs {sorted(graph_outputs)}", f"Expected {sorted(torch_outputs)}")
+    if set(expected) != set(graph_outputs):
+        raise ParityError("the graph", f"has outputs {sorted(graph_outputs)}", f"Expected {sorted(expected)}")
     differences = {
         name: float(np.max(np.abs(values.astype(np.float64) - graph_outputs[name].astype(np.float64))))
-        for name, values in torch_outputs.items()
+        for name, values in expected.items()
         if np.issubdtype(values.dtype, np.floating)
     }
     # A NaN difference is a failure too.
     worst = {name: difference for name, difference in differences.items() if not difference <= tolerance}
     if worst:
         detail = ", ".join(f"{name} by {difference:.2g}" for name, difference in worst.items())
-        raise ParityError("the exported graph", f"differs from torch beyond {tolerance:g}: {detail}", "Do not ship it")
-    share = float(np.mean(torch_outputs["prediction"] != graph_outputs["prediction"]))
+        raise ParityError(
+            "the exported graph", f"differs from {reference} beyond {tolerance:g}: {detail}", "Do not ship it"
+        )
+    share = float(np.mean(expected["prediction"] != graph_outputs["prediction"]))
     if share > 0.001:
         raise ParityError("the exported graph", f"predicts other classes for {share:.2%} of inputs", "Do not ship it")
     return differences

@@ -21,7 +21,8 @@ class Source(_Section):
     `format` is a builder (`parquet`, `imagefolder`, `csv`, `json`, `text`) for files at `path`, or `hub` for a hub
     name, of which `split` is read. Relative paths are looked up in the data directory (`--data`, environment variable
     OOD_DATA), image files that a csv or json file names in that file's folder. `image` or `text` is the column of the
-    inputs, `label` that of the classes. `limit` takes so many rows, evenly spread.
+    inputs, `label` that of the classes. `part` takes a share of the rows, in an order that is random and always the
+    same: [0, 0.8] and [0.8, 1] have none in common. `limit` takes so many rows, evenly spread.
     """
 
     path: str
@@ -31,7 +32,14 @@ class Source(_Section):
     text: str = "text"
     label: str | None = None
     exclude_labels: tuple[str, ...] = ()
+    part: tuple[float, float] | None = None
     limit: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _part_is_an_interval(self) -> Self:
+        if self.part is not None and not 0 <= self.part[0] < self.part[1] <= 1:
+            raise ValueError("part: give two shares, 0 <= from < to <= 1")
+        return self
 
 
 class Synthetic(_Section):
@@ -74,11 +82,21 @@ class TextPlan(_Section):
 
 
 class InDistribution(_Section):
-    """The data the model is for: train and test, and what is held out of train for calibration."""
+    """The data the model is for: train and test, and what is held out of train for calibration.
+
+    Without a `test` of its own, `test_size` examples are held out of train for that too.
+    """
 
     train: Source
-    test: Source
+    test: Source | None = None
+    test_size: int | None = Field(default=None, ge=1)
     calibration_size: int = Field(default=2000, ge=20)
+
+    @model_validator(mode="after")
+    def _one_test_set(self) -> Self:
+        if (self.test is None) == (self.test_size is None):
+            raise ValueError("give either test, a data set of its own, or test_size, to hold it out of train")
+        return self
 
 
 class Outliers(_Section):

@@ -21,7 +21,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     raw = _read(path)
     for override in overrides:
-        _apply(raw, override)
+        apply_override(raw, override)
     return parse_recipe(raw, str(path))
 
 
@@ -90,7 +90,8 @@ def _key(location: tuple[int | str, ...]) -> str:
     return ".".join(parts) or "recipe"
 
 
-def _apply(raw: dict[str, Any], override: str) -> None:
+def apply_override(raw: dict[str, Any], override: str) -> None:
+    """Set one key of a recipe's plain data from `key.path=value`, the value read as YAML; RecipeError if it is not."""
     key, separator, value = override.partition("=")
     if not separator or not key:
         raise RecipeError(override, "is not of the form key.path=value", "For example stages.oe.epochs=3")

@@ -1,7 +1,6 @@
 """The steps of a training run, each from the run directory to the run directory, as the command line calls them."""
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +28,6 @@ from training.logits import LOGITS, recorded_logits, stage_logits
 from training.progress import console, progress_bars
 from training.provenance import keep_fingerprints
 from training.recipe import Recipe, Source, Synthetic
-from training.recipe_file import load_recipe
 from training.run import Run
 from training.score_heads import ScoredClassifier
 from training.scoring import Outputs, score_inputs
@@ -40,9 +38,8 @@ def locations(data: Path | None) -> DataLocations:
     return DataLocations() if data is None else DataLocations(root=data)
 
 
-def start_run(recipe_path: Path, overrides: Sequence[str], path: Path | None, *, overwrite: bool) -> Run:
-    """Validate the recipe and create, or take up, its run directory."""
-    recipe = load_recipe(recipe_path, overrides)
+def start_run(recipe: Recipe, path: Path | None, *, overwrite: bool) -> Run:
+    """Create, or take up, the recipe's run directory, `runs/<name>` by default."""
     # The further processes of a distributed run execute the same command: what the first one began must stay.
     first = os.environ.get("LOCAL_RANK", "0") == "0"
     return Run.create(path or Path("runs") / recipe.name, recipe, overwrite=overwrite and first)
@@ -96,18 +93,13 @@ def evaluate(run: Run, places: DataLocations) -> None:
         draws=recipe.evaluation.draws,
         seed=recipe.seed,
         default_score=recipe.export.default_score,
-        inside=recipe.in_distribution.test.path,
+        inside=_test_of(recipe),
         sets=described,
         validation=tuple(recipe.evaluation.validation),
         provenance=_provenance(run),
     )
-    folder = run.report_path
-    folder.mkdir(exist_ok=True)
-    (folder / "report.json").write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    (folder / "report.md").write_text(evaluation.markdown(report, f"Evaluation of {recipe.name}"), encoding="utf-8")
-    evaluation.plot_histograms(stages, recipe.export.default_score, folder / "histograms.png")
-    evaluation.plot_rocs(stages, recipe.export.default_score, folder / "roc.png")
-    evaluation.plot_reliability(stages, report.test_sets, recipe.seed, folder / "reliability.png")
+    folder, title = run.report_path, f"Evaluation of {recipe.name}"
+    evaluation.write_report(report, stages, folder, title=title, seed=recipe.seed, score=recipe.export.default_score)
     console.print(f"report: {folder / 'report.md'}")
 
 
@@ -118,13 +110,14 @@ def export(run: Run, places: DataLocations, models: Path, *, version: int | None
     reader = _reader(run, places)
     with progress_bars() as bars:
         inside = load_in_distribution(recipe, reader, bars.report)
+    sample = inside.sample
     console.print("writing the graph and comparing it with torch on real inputs ...")
     export_bundle(
         run,
         _model(run, stage, len(inside.test.labels)),
         calibration=inside.calibration,
         samples=sample_of(inside.test, 1000),
-        write_sample=lambda folder: reader.write_sample(recipe.in_distribution.test, folder),
+        write_sample=lambda folder: reader.write_sample(sample.source, folder, sample.row),
         evaluation=_evaluation(run),
         path=path,
     )
@@ -178,6 +171,11 @@ def _describe(plan: Source | Synthetic, examples: Examples, outliers: Examples |
     repeated = 0 if outliers is None else len(reader.overlap(outliers, examples, f"overlap of {examples.name}").rows)
     seen = f"{repeated:,} of them (nearly) outliers that were trained on" if repeated else "none of them trained on"
     return f"{len(examples):,} examples of {plan.path}, {seen}"
+
+
+def _test_of(recipe: Recipe) -> str:
+    plan = recipe.in_distribution
+    return f"{plan.train.path}, held out" if plan.test is None else plan.test.path
 
 
 def _provenance(run: Run) -> dict[str, str]:

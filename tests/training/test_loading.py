@@ -12,9 +12,10 @@ from PIL import Image
 
 from bundle import ImageInput
 from tests.training.datasets_on_disk import LABELS, stripes, write_parquet
-from training.data import DataLocations, hold_out, load_images
+from training.data import DataLocations, load_images, split_in_distribution
+from training.data.splits import split_rows
 from training.errors import DataError
-from training.recipe import Source
+from training.recipe import InDistribution, Source
 
 SPEC = ImageInput(height=16, width=16, channels=3, mean=(0.5,) * 3, std=(0.5,) * 3)
 ALL = np.arange(20)
@@ -187,12 +188,33 @@ def test_the_calibration_split_is_disjoint_and_the_same_for_the_same_seed(
 ) -> None:
     write_parquet(places.root / "a.parquet", *images)
     loaded = load_images(Source(path="a.parquet", label="label"), SPEC, places, name="a")
-    kept, held = hold_out(loaded, 6, seed=1)
-    again, _ = hold_out(loaded, 6, seed=1)
+    kept, held = (loaded.rows(rows) for rows in split_rows(len(loaded), 6, 1, loaded.source))
+    again = loaded.rows(split_rows(len(loaded), 6, 1, loaded.source)[0])
     assert (len(kept), len(held)) == (14, 6)
     assert len({loaded.sha256, kept.sha256, held.sha256}) == 3
     pixels = np.concatenate([kept.x[np.arange(14)], held.x[np.arange(6)]])
     assert len(np.unique(pixels.reshape(20, -1), axis=0)) == 20
     np.testing.assert_array_equal(kept.x[np.arange(14)], again.x[np.arange(14)])
     with pytest.raises(DataError, match="too few"):
-        hold_out(loaded, 15, seed=1)
+        split_rows(len(loaded), 15, 1, loaded.source)
+
+
+def test_a_test_set_is_held_out_too_where_there_is_none() -> None:
+    plan = InDistribution(train=Source(path="x"), test_size=15, calibration_size=20)
+    rows = split_in_distribution(100, plan, 1, "x")
+    assert (len(rows.train), len(rows.calibration), len(rows.test)) == (65, 20, 15)
+    assert len(np.unique(np.concatenate([rows.train, rows.calibration, rows.test]))) == 100
+    with pytest.raises(DataError, match="test_size"):
+        split_in_distribution(29, plan, 1, "x")
+
+
+def test_parts_of_a_source_have_no_row_in_common(
+    places: DataLocations, images: tuple[NDArray[np.uint8], NDArray[np.int64]]
+) -> None:
+    write_parquet(places.root / "a.parquet", *images)
+    parts = [
+        load_images(Source(path="a.parquet", part=part), SPEC, places, name="a") for part in ((0.0, 0.7), (0.7, 1.0))
+    ]
+    assert [len(part) for part in parts] == [14, 6]
+    pixels = np.concatenate([part.x[np.arange(len(part))] for part in parts])
+    assert len(np.unique(pixels.reshape(20, -1), axis=0)) == 20

@@ -13,6 +13,7 @@ from training.data import (
     Examples,
     ImageReader,
     InDistributionData,
+    Sample,
     StoredArray,
     find_overlap,
     without_overlap,
@@ -69,7 +70,7 @@ def test_progress_reaches_the_number_of_outliers() -> None:
 
 
 def test_outliers_that_are_in_distribution_images_of_any_split_are_refused_or_removed() -> None:
-    inside = InDistributionData(*(images(pictures(20, seed)) for seed in (1, 2, 3)))
+    inside = InDistributionData(*(images(pictures(20, seed)) for seed in (1, 2, 3)), sample=Sample(Source(path="x")))
     x = pictures(30, seed=4)
     for row, split in zip((5, 6, 7), (inside.train, inside.calibration, inside.test), strict=True):
         x[row] = split.x[np.array([row])][0]

@@ -1,14 +1,15 @@
 """Data: sources become arrays of images or token ids; arrays become paired in-distribution and outlier batches."""
 
-from training.data.assembly import InDistributionData, load_in_distribution, load_set, without_overlap
+from training.data.assembly import InDistributionData, Sample, load_in_distribution, load_set, without_overlap
 from training.data.augmentation import Augmentation
 from training.data.examples import NO_TOKEN, Examples, InputArray, StoredArray
 from training.data.image_loading import load_images
 from training.data.overlap import Overlap, find_overlap
 from training.data.pairing import Batch, paired_batches
 from training.data.reader import ImageReader, Reader, TextReader, open_reader
+from training.data.source_guess import class_folders, columns_of, guess_source
 from training.data.sources import DataLocations, Progress
-from training.data.splits import hold_out
+from training.data.splits import InDistributionRows, split_in_distribution
 from training.data.synthetic import SYNTHETIC, generate
 from training.data.text_loading import load_texts
 from training.data.text_overlap import find_text_overlap
@@ -22,21 +23,26 @@ __all__ = [
     "Examples",
     "ImageReader",
     "InDistributionData",
+    "InDistributionRows",
     "InputArray",
     "Overlap",
     "Progress",
     "Reader",
+    "Sample",
     "StoredArray",
     "TextReader",
+    "class_folders",
+    "columns_of",
     "find_overlap",
     "find_text_overlap",
     "generate",
-    "hold_out",
+    "guess_source",
     "load_images",
     "load_in_distribution",
     "load_set",
     "load_texts",
     "open_reader",
     "paired_batches",
+    "split_in_distribution",
     "without_overlap",
 ]

@@ -7,19 +7,31 @@ import numpy as np
 from training.data.examples import Examples
 from training.data.reader import Reader
 from training.data.sources import Progress
-from training.data.splits import hold_out
+from training.data.splits import split_in_distribution
 from training.data.synthetic import synthesise
 from training.errors import DataError, OverlapError
 from training.recipe import Outliers, Recipe, Source, Synthetic
 
 
 @dataclass(frozen=True)
+class Sample:
+    """One row of a source."""
+
+    source: Source
+    row: int = 0
+
+
+@dataclass(frozen=True)
 class InDistributionData:
-    """The labelled examples that a model is for: splits to train on and to calibrate with, and the test set."""
+    """The labelled examples that a model is for: splits to train on and to calibrate with, and the test set.
+
+    `sample` is where the test set's first example is found.
+    """
 
     train: Examples
     calibration: Examples
     test: Examples
+    sample: Sample
 
 
 def load_in_distribution(recipe: Recipe, reader: Reader, progress: Progress | None = None) -> InDistributionData:
@@ -27,13 +39,18 @@ def load_in_distribution(recipe: Recipe, reader: Reader, progress: Progress | No
     plan = recipe.in_distribution
     whole = reader.load(plan.train, name="in-distribution", progress=progress)
     whole.require_classes()
-    train, calibration = hold_out(whole, plan.calibration_size, recipe.seed)
+    rows = split_in_distribution(len(whole), plan, recipe.seed, whole.source)
+    train = whole.rows(rows.train, f"{whole.name} train")
+    calibration = whole.rows(rows.calibration, f"{whole.name} calibration")
+    if plan.test is None:
+        test = whole.rows(rows.test, f"{whole.name} test")
+        return InDistributionData(train, calibration, test, Sample(plan.train, int(rows.test[0])))
     test = reader.load(plan.test, name="in-distribution test", progress=progress)
     test.targets()
     if test.labels != whole.labels:
         difference = ", ".join(sorted(set(whole.labels) ^ set(test.labels))) or "their order"
         raise DataError(test.source, f"its labels differ from the training set's ({difference})", "Use matching sets")
-    return InDistributionData(train, calibration, test)
+    return InDistributionData(train, calibration, test, Sample(plan.test))
 
 
 def load_set(

@@ -11,7 +11,7 @@ from training.data.examples import Examples
 from training.data.image_loading import load_images
 from training.data.overlap import Overlap, find_overlap
 from training.data.sources import DataLocations, Progress
-from training.data.splits import split_rows
+from training.data.splits import split_in_distribution
 from training.data.text_loading import load_texts, read_texts, strings
 from training.data.text_overlap import find_text_overlap
 from training.data.tokenizer import existing_tokenizer, train_word_tokenizer
@@ -29,8 +29,8 @@ class Reader(Protocol):
         """Which of `outside` are (nearly) among `inside`."""
         ...
 
-    def write_sample(self, source: Source, folder: Path) -> None:
-        """Write the first input of `source`, as a client would send it, for somebody's first request."""
+    def write_sample(self, source: Source, folder: Path, row: int = 0) -> None:
+        """Write an input of `source`, as a client would send it, for somebody's first request."""
         ...
 
 
@@ -50,9 +50,9 @@ class ImageReader:
         report = progress
         return find_overlap(inside, outside, None if report is None else lambda done, n: report(name, done, n))
 
-    def write_sample(self, source: Source, folder: Path) -> None:
+    def write_sample(self, source: Source, folder: Path, row: int = 0) -> None:
         """`sample.png`."""
-        first = self.load(source, name="sample").x[np.zeros(1, dtype=np.int64)][0]
+        first = self.load(source, name="sample").x[np.array([row], dtype=np.int64)][0]
         Image.fromarray(first.squeeze(axis=2) if first.shape[2] == 1 else first).save(folder / "sample.png")
 
 
@@ -74,9 +74,9 @@ class TextReader:
             progress(name, len(outside), len(outside))
         return found
 
-    def write_sample(self, source: Source, folder: Path) -> None:
+    def write_sample(self, source: Source, folder: Path, row: int = 0) -> None:
         """`sample.txt`."""
-        first = strings(read_texts(source, self._locations), source)[0]
+        first = strings(read_texts(source, self._locations), source)[row]
         (folder / "sample.txt").write_text(first, encoding="utf-8")
 
 
@@ -94,8 +94,8 @@ def _make_tokenizer(plan: TextPlan, data: InDistribution, seed: int, locations: 
         tokenizer = existing_tokenizer(plan.tokenizer)
     else:
         found = read_texts(data.train, locations)
-        # Words that only the calibration split has must be as unknown to the model as those of later traffic.
-        kept, _ = split_rows(len(found.table), data.calibration_size, seed, found.origin)
+        # Words that only the held-out splits have must be as unknown to the model as those of later traffic.
+        kept = split_in_distribution(len(found.table), data, seed, found.origin).train
         tokenizer = train_word_tokenizer(strings(found.at(kept), data.train), plan)
     partial = path.with_suffix(".partial")
     tokenizer.save(str(partial))

@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from training.errors import DataError
 from training.recipe import Source
 
+_PART_SEED = 0
+"""Always the same, whatever a recipe's seed: parts of one source in two recipes must be disjoint too."""
+
 Progress = Callable[[str, int, int], None]
 """Called with (what is read, rows done, rows in all)."""
 
@@ -48,7 +51,7 @@ class Rows:
 
 
 def read_rows(source: Source, root: Path, column: str) -> Rows:
-    """Open `source` under `root` and apply its label column, `exclude_labels` and `limit`.
+    """Open `source` under `root` and apply its label column, `exclude_labels`, `part` and `limit`.
 
     Raises DataError when it cannot be read or lacks `column`, or when nothing is left.
     """
@@ -56,7 +59,7 @@ def read_rows(source: Source, root: Path, column: str) -> Rows:
     y, labels = _labels(table, source)
     rows = _selected(y, labels, source, len(table))
     if not len(rows):
-        raise DataError(origin, "holds nothing once exclude_labels is applied", "Check the source and its labels")
+        raise DataError(origin, "holds nothing once exclude_labels and part are applied", "Check the source")
     if y is not None:
         y, labels = _compact(y[rows], labels, source)
     return Rows(table.select(rows) if len(rows) < len(table) else table, y, labels, origin)
@@ -117,6 +120,9 @@ def _selected(y: NDArray[np.int64] | None, labels: tuple[str, ...], source: Sour
             reason = f"exclude_labels names {', '.join(unknown) or 'labels, but no label column is given'}"
             raise DataError(source.path, f"{reason}, which the data does not have", "Correct exclude_labels or label")
         rows = rows[~np.isin(y, [labels.index(label) for label in source.exclude_labels])]
+    if source.part is not None:
+        start, stop = (round(share * len(rows)) for share in source.part)
+        rows = np.sort(np.random.default_rng(_PART_SEED).permutation(rows)[start:stop])
     if source.limit is None or source.limit >= len(rows):
         return rows
     # Spread over the set: files sorted by class would lose whole classes at either end.

@@ -1,6 +1,7 @@
 """Evaluation: how well scores tell out-of-distribution inputs apart, measured as the paper does, tabulated, plotted."""
 
 from training.evaluation.detection import DetectionMetrics, MetricSummary, detection_metrics, resampled_metrics
+from training.evaluation.files import write_report
 from training.evaluation.plots import plot_histograms, plot_reliability, plot_rocs
 from training.evaluation.probabilities import (
     confidences,
@@ -37,4 +38,5 @@ __all__ = [
     "rms_calibration_error",
     "soft_f1",
     "tune_temperature",
+    "write_report",
 ]

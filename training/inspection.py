@@ -1,0 +1,44 @@
+"""Inspection: what a bundle is, how it was made and how well it does, as tables for the terminal."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from bundle import load_bundle
+
+
+def facts(path: Path) -> Table:
+    """What the manifest of the bundle at `path` says, once every file in it is verified; raises BundleError."""
+    manifest = load_bundle(path).manifest
+    table = Table(title=f"{manifest.name} version {manifest.version}", show_header=False)
+    calibration = manifest.calibration
+    rows: list[tuple[str, Any]] = [
+        ("description", manifest.description),
+        ("task", f"{manifest.task} of {manifest.modality}s"),
+        ("labels", ", ".join(manifest.labels)),
+        ("scores", ", ".join(score.name for score in manifest.scores) + f" (default {manifest.default_score})"),
+        ("calibration", f"{calibration.n} from {calibration.source}, default alpha {calibration.alpha}"),
+    ]
+    if manifest.training is not None:
+        made = manifest.training
+        rows.append(
+            ("trained", f"{made.objective}, {made.seconds / 60:.0f} min on {made.hardware}, recipe {made.recipe}")
+        )
+    if manifest.evaluation is not None:
+        rows.append(("error", f"{manifest.evaluation.error_percent}%"))
+    for name, value in rows:
+        table.add_row(name, str(value))
+    return table
+
+
+def results(path: Path) -> Table | None:
+    """The detection results by the default score, None where the bundle was not evaluated."""
+    manifest = load_bundle(path, verify=False).manifest
+    if manifest.evaluation is None:
+        return None
+    table = Table("set", "stage", "score", "FPR95", "AUROC", "AUPR", title="evaluation, percent")
+    for row in manifest.evaluation.sets:
+        if row.score == manifest.default_score:
+            table.add_row(row.name, row.stage, row.score, *(f"{v:.2f}" for v in (row.fpr95, row.auroc, row.aupr)))
+    return table

@@ -1,0 +1,165 @@
+"""The original: an ONNX classifier as its author saved it, its weights inside it, cut down to what its logits need."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto
+from onnx.external_data_helper import load_external_data_for_model
+
+from training.errors import GraphError
+from training.onnx_graph import forget_where_it_was_made
+from training.wrapping.values import candidate_logits
+
+_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
+_LARGEST = 2**31 - 1
+"""Bytes that one protobuf message, and so one self-contained ONNX file, can have."""
+_MIN_OPSET, _MIN_IR = 7, 8
+
+
+@dataclass(frozen=True)
+class Original:
+    """A classifier whose one input is `input` and whose one output is `logits`.
+
+    `shape` are the input's dimensions, None where dynamic; `elem_type` is a `TensorProto` type, uint8 or a float.
+    """
+
+    model: ModelProto
+    input: str
+    elem_type: int
+    shape: tuple[int | None, ...]
+    logits: str
+
+    @property
+    def takes_bytes(self) -> bool:
+        """Whether the graph normalises its images itself."""
+        return self.elem_type == TensorProto.UINT8
+
+
+def load_original(path: Path, logits: str | None) -> Original:
+    """Read the graph in `path` and keep what the tensor called `logits`, an output or an inner value, depends on.
+
+    Raises GraphError for a file that is no ONNX graph or too large for one file, for a wrong or missing name (with the
+    candidates), and for inputs that are no images.
+    """
+    model = _read(path)
+    forget_where_it_was_made(model)
+    if 0 < opset_of(model) < _MIN_OPSET:
+        reason = f"its opset is {opset_of(model)}, older than {_MIN_OPSET}"
+        raise GraphError(path.name, reason, "Convert it first (onnx.version_converter.convert_version)")
+    if logits is None or logits not in {name for node in model.graph.node for name in node.output}:
+        candidates = ", ".join(candidate_logits(model)) or "none: no float tensor of two dimensions is computed in it"
+        reason = "no --logits given" if logits is None else f"has no tensor '{logits}'"
+        raise GraphError(path.name, reason, f"Name the logits [N, K] before any softmax. Candidates: {candidates}")
+    _prune(model.graph, logits)
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = [each for each in model.graph.input if each.name not in weights]
+    elem_type, shape = _image_input(path.name, inputs)
+    # From version 4 on weights need not be listed among the inputs, where they could be overridden.
+    model.ir_version = max(model.ir_version, _MIN_IR)
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    return Original(model, inputs[0].name, elem_type, shape, logits)
+
+
+def _read(path: Path) -> ModelProto:
+    try:
+        model = onnx.load(path, load_external_data=False)
+        outside = {
+            entry.value for tensor in _tensors(model) for entry in tensor.external_data if entry.key == "location"
+        }
+        size = path.stat().st_size + sum((path.parent / name).stat().st_size for name in outside)
+        if size > _LARGEST:
+            reason = f"with its weights it has {size / 2**30:.1f} GiB, a self-contained ONNX file at most 2"
+            raise GraphError(path.name, reason, "Convert its weights to float16, or take a smaller model")
+        load_external_data_for_model(model, str(path.parent))
+    except GraphError:
+        raise
+    except OSError as error:
+        raise GraphError(
+            str(path), f"cannot be read: {error}", "Give an ONNX file with its weights beside it"
+        ) from error
+    # A damaged file fails in protobuf or in onnx, each with types of its own.
+    except Exception as error:
+        raise GraphError(
+            str(path), f"is no ONNX file: {error}", "Give a file that torch.onnx or another wrote"
+        ) from error
+    if not model.graph.node:
+        raise GraphError(str(path), "is no ONNX file: it has no nodes", "Give a file that torch.onnx or another wrote")
+    return model
+
+
+def _tensors(model: ModelProto) -> Iterator[TensorProto]:
+    for graph in graphs_of(model.graph):
+        yield from graph.initializer
+        yield from (attribute.t for node in graph.node for attribute in node.attribute)
+
+
+def graphs_of(graph: GraphProto) -> Iterator[GraphProto]:
+    """`graph` and the graphs inside its nodes (the branches of an If, the body of a Loop)."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                if inner.node:
+                    yield from graphs_of(inner)
+
+
+def opset_of(model: ModelProto) -> int:
+    """The version of ONNX's own operators that `model` uses, 0 where it uses none."""
+    return next((int(each.version) for each in model.opset_import if each.domain in ("", "ai.onnx")), 0)
+
+
+def _prune(graph: GraphProto, target: str) -> None:
+    """Leave the nodes, weights and inputs that `target` depends on, and `target` as the only output."""
+    producers = {name: i for i, node in enumerate(graph.node) for name in node.output if name}
+    wanted, names, kept = [target], {target}, set[int]()
+    while wanted:
+        made_by = producers.get(wanted.pop())
+        if made_by is not None and made_by not in kept:
+            kept.add(made_by)
+            new = set(reads(graph.node[made_by])) - names
+            names |= new
+            wanted += new
+    _keep(graph.node, [node for i, node in enumerate(graph.node) if i in kept])
+    _keep(graph.initializer, [each for each in graph.initializer if each.name in names])
+    _keep(graph.sparse_initializer, [each for each in graph.sparse_initializer if each.values.name in names])
+    _keep(graph.input, [each for each in graph.input if each.name in names])
+    # Shapes of inner values may name a fixed batch; ONNX Runtime infers them anew.
+    del graph.value_info[:]
+    del graph.output[:]
+    graph.output.add(name=target)
+
+
+def _keep(field: object, kept: list[object]) -> None:
+    del field[:]  # type: ignore[attr-defined]
+    field.extend(kept)  # type: ignore[attr-defined]
+
+
+def reads(node: NodeProto) -> Iterator[str]:
+    """The names that `node` reads, those that the graphs inside it read included."""
+    yield from (name for name in node.input if name)
+    for attribute in node.attribute:
+        for inner in (attribute.g, *attribute.graphs):
+            yield from (name for each in inner.node for name in reads(each))
+            yield from (each.name for each in inner.output)
+
+
+def _image_input(file: str, inputs: Iterable[onnx.ValueInfoProto]) -> tuple[int, tuple[int | None, ...]]:
+    given = list(inputs)
+    if len(given) != 1:
+        names = ", ".join(each.name for each in given) or "none"
+        raise GraphError(
+            file,
+            f"the logits depend on {len(given)} inputs ({names})",
+            "wrap takes image classifiers, which have one; texts are not supported",
+        )
+    tensor = given[0].type.tensor_type
+    shape = tuple(each.dim_value if each.HasField("dim_value") else None for each in tensor.shape.dim)
+    if tensor.elem_type not in (*_FLOATS, TensorProto.UINT8) or len(shape) != 4:
+        kind = TensorProto.DataType.Name(tensor.elem_type).lower()
+        reason = f"its input '{given[0].name}' is {kind} with {len(shape)} dimensions"
+        remedy = "wrap takes image classifiers, float or uint8 [N, C, H, W] or [N, H, W, C]; texts are not supported"
+        raise GraphError(file, reason, remedy)
+    return tensor.elem_type, shape
