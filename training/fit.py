@@ -80,13 +80,14 @@ def _restore(run: Run, checkpoint: Path, num_classes: int) -> Classifier:
 def _fit_stage(run: Run, name: str, inside: Examples, outside: Examples | None, announce: Announce) -> bool:
     """Train one stage; whether this process is the one that goes on afterwards."""
     recipe, stage = run.recipe, run.recipe.stages[name]
-    objective = build(f"stages.{name}.objective", stage.objective, OBJECTIVES)
+    # An objective may have weights of its own to initialise.
+    lightning.seed_everything(recipe.seed, verbose=False)
+    objective = build(f"stages.{name}.objective", stage.objective, OBJECTIVES, input_shape=inside.x.shape[1:])
     if objective.uses_outliers and outside is None:
         raise DataError(recipe.name, f"stage '{name}' needs outliers, the recipe has none", "Add an outliers section")
     if objective.uses_confidence and not recipe.confidence_branch:
         key, used = f"stages.{name}.objective", stage.objective.name
         raise RecipeError(key, f"'{used}' trains a confidence branch", "Set confidence_branch: true")
-    lightning.seed_everything(recipe.seed, verbose=False)
     _quiet_lightning()
     classifier = _start(run, stage, inside)
     if recipe.trainer.channels_last:

@@ -61,13 +61,20 @@ def _read(path: Path, extending: tuple[Path, ...] = ()) -> dict[str, Any]:
 
 
 def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`base` with `changes` laid over it, section by section; a named component is replaced as a whole."""
+    """`base` with `changes` laid over it, section by section.
+
+    A named component is replaced as a whole, and so is a data set by a synthetic one or the other way round.
+    """
     merged = dict(base)
     for key, value in changes.items():
         below = merged.get(key)
-        is_section = isinstance(below, dict) and isinstance(value, dict) and "name" not in value
+        is_section = isinstance(below, dict) and isinstance(value, dict) and not _replaces(below, value)
         merged[key] = _merge(below or {}, value) if is_section else value
     return merged
+
+
+def _replaces(below: dict[str, Any], value: dict[str, Any]) -> bool:
+    return "name" in value or {"path", "synthetic"} <= below.keys() | value.keys()
 
 
 def parse_recipe(raw: dict[str, Any], origin: str) -> Recipe:

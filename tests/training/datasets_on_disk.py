@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from training.data import InputArray
+
 LABELS = ("dark", "bright")
 
 
@@ -89,3 +91,20 @@ def write_tiny_data(root: Path) -> Path:
     write_parquet(root / "outliers.parquet", outliers)
     write_parquet(root / "ood.parquet", checkers(40, seed=4))
     return root
+
+
+class InterruptedImages:
+    """An image array whose reader is interrupted after `reads_left` reads, one a batch."""
+
+    in_memory = True
+
+    def __init__(self, images: InputArray, reads_left: int) -> None:
+        self._images = images
+        self._reads_left = reads_left
+        self.shape = images.shape
+
+    def __getitem__(self, rows: NDArray[np.int64], /) -> NDArray[np.uint8]:
+        self._reads_left -= 1
+        if self._reads_left < 0:
+            raise KeyboardInterrupt
+        return self._images[rows]

@@ -5,13 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
-from tests.training.datasets_on_disk import tiny_recipe, write_tiny_data
-from training.data import DataLocations, Examples, InputArray, load_in_distribution, load_set, open_reader
+from tests.training.datasets_on_disk import InterruptedImages, tiny_recipe, write_tiny_data
+from training.data import DataLocations, Examples, load_in_distribution, load_set, open_reader
 from training.errors import DataError, DivergedError, RunError
 from training.fit import fit, load_classifier
 from training.recipe_file import parse_recipe
@@ -96,23 +94,6 @@ def interrupt_in_second_epoch(run: Run, data: Data) -> None:
         fit(run, train, data.outliers, resume=False, announce=lambda _: None)
     assert run.checkpoint_path("baseline").exists()
     assert not run.record_path("baseline").exists()
-
-
-class InterruptedImages:
-    """An image array whose reader is interrupted after some reads; an epoch here takes ten."""
-
-    in_memory = True
-
-    def __init__(self, images: InputArray, reads_left: int) -> None:
-        self._images = images
-        self._reads_left = reads_left
-        self.shape = images.shape
-
-    def __getitem__(self, rows: NDArray[np.int64], /) -> NDArray[np.uint8]:
-        self._reads_left -= 1
-        if self._reads_left < 0:
-            raise KeyboardInterrupt
-        return self._images[rows]
 
 
 def test_the_log_of_the_epochs_before_an_interruption_is_kept(tmp_path: Path, data: Data) -> None:

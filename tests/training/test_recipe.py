@@ -89,6 +89,19 @@ def test_a_recipe_that_extends_another_changes_only_what_it_names(recipe_file: P
     assert recipe.architecture.options == {}
 
 
+@pytest.mark.parametrize("plan", [{"synthetic": "noisy", "size": 7}, {"path": "others.parquet"}])
+def test_a_synthetic_set_replaces_a_data_set_as_a_whole_and_the_other_way_round(
+    recipe_file: Path, plan: dict[str, object]
+) -> None:
+    base = {"path": "a.parquet", "label": "label"} if "synthetic" in plan else {"synthetic": "uniform", "size": 3}
+    recipe_file.write_text(yaml.safe_dump(tiny_recipe(outliers={"train": base})), encoding="utf-8")
+    path = recipe_file.with_name("more.yaml")
+    path.write_text(yaml.safe_dump({"extends": recipe_file.name, "outliers": {"train": plan}}), encoding="utf-8")
+    outliers = load_recipe(path).outliers
+    assert outliers is not None
+    assert outliers.train.model_dump(exclude_unset=True) == plan
+
+
 def test_a_recipe_that_extends_itself_is_refused(recipe_file: Path) -> None:
     recipe_file.write_text(f"extends: {recipe_file.name}", encoding="utf-8")
     with pytest.raises(RecipeError, match="extends"):

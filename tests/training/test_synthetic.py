@@ -68,3 +68,9 @@ def test_an_unknown_set_or_a_missing_model_image_is_refused() -> None:
         generate("fog", SHAPE, seed=1)
     with pytest.raises(ValueError, match=r"jigsaw.*60"):
         generate("jigsaw", SHAPE, seed=1, like=LIKE[:10])
+
+
+def test_a_set_of_many_blocks_distorts_every_image_of_its_own() -> None:
+    like = np.random.default_rng(1).integers(0, 256, (9000, 4, 4, 1), dtype=np.uint8)
+    images = generate("inverted", like.shape, seed=1, like=like, jpeg_quality=None)
+    np.testing.assert_array_equal(images, 255 - like)

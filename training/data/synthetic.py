@@ -23,6 +23,8 @@ from training.recipe import Synthetic
 UInt8 = NDArray[np.uint8]
 Shape = tuple[int, ...]
 
+_BLOCK = 4096
+
 
 def generate(name: str, shape: Shape, *, seed: int, like: UInt8 | None = None, jpeg_quality: int | None = 75) -> UInt8:
     """`shape` `(N, H, W, C)` uint8 images of the kind `name`, the same for the same seed.
@@ -30,16 +32,23 @@ def generate(name: str, shape: Shape, *, seed: int, like: UInt8 | None = None, j
     `like` are in-distribution images `[>= N, H, W, C]` for the kinds that distort them. Raises ValueError for an
     unknown name or a missing `like`.
     """
-    generator = np.random.default_rng(seed)
-    if name in NOISE:
-        images = NOISE[name](generator, shape)
-    elif name not in DISTORTIONS:
+    if name not in SYNTHETIC:
         raise ValueError(f"unknown synthetic set '{name}'; known: {', '.join(SYNTHETIC)}")
-    elif like is None or len(like) < shape[0]:
+    if name in DISTORTIONS and (like is None or len(like) < shape[0]):
         raise ValueError(f"synthetic set '{name}' distorts in-distribution images: give at least {shape[0]} of them")
-    else:
-        images = DISTORTIONS[name](generator, like[: shape[0]])
-    return images if jpeg_quality is None else np.stack([_through_jpeg(image, jpeg_quality) for image in images])
+    generator = np.random.default_rng(seed)
+    images = np.empty(shape, dtype=np.uint8)
+    # In blocks: on the way the values are floats of eight bytes, gigabytes for a training run's outliers.
+    for start in range(0, shape[0], _BLOCK):
+        block = images[start : start + _BLOCK]
+        if name in NOISE or like is None:
+            block[:] = NOISE[name](generator, block.shape)
+        else:
+            block[:] = DISTORTIONS[name](generator, like[start : start + len(block)])
+    if jpeg_quality is not None:
+        for row, image in enumerate(images):
+            images[row] = _through_jpeg(image, jpeg_quality)
+    return images
 
 
 def synthesise(plan: Synthetic, like: Examples, *, name: str, seed: int) -> Examples:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from training.objectives.confidence import Confidence, ConfidenceOutlierExposure
 from training.objectives.cross_entropy import CrossEntropy
 from training.objectives.energy_bounded import EnergyBounded, energy_bounded_loss
+from training.objectives.joint_confidence import JointConfidence
 from training.objectives.mix_oe import MixOE
 from training.objectives.objective import Forward, Loss, Objective
 from training.objectives.outlier_exposure import OutlierExposure, outlier_exposure_loss
@@ -14,6 +15,7 @@ OBJECTIVES: Mapping[str, Callable[..., Objective]] = {
     "outlier_exposure": OutlierExposure,
     "energy_bounded": EnergyBounded,
     "mix_oe": MixOE,
+    "joint_confidence": JointConfidence,
     "confidence": Confidence,
     "confidence_outlier_exposure": ConfidenceOutlierExposure,
 }
@@ -25,6 +27,7 @@ __all__ = [
     "CrossEntropy",
     "EnergyBounded",
     "Forward",
+    "JointConfidence",
     "Loss",
     "MixOE",
     "Objective",
