@@ -38,7 +38,7 @@ Serve = Callable[..., AbstractContextManager[Live]]
 
 
 @contextmanager
-def _live(models: Path, **settings: Any) -> Iterator[Live]:
+def running_service(models: Path, **settings: Any) -> Iterator[Live]:
     configured = Settings(models=str(models), port=0, threads=1, max_batch=settings.pop("max_batch", 8), **settings)
     app = create_app(configured)
     server = Server(app, configured)
@@ -59,7 +59,7 @@ def _live(models: Path, **settings: Any) -> Iterator[Live]:
 @pytest.fixture(scope="session")
 def serve() -> Serve:
     """`with serve(models, queue_size=4) as live:`"""
-    return _live
+    return running_service
 
 
 @pytest.fixture(scope="session")
@@ -75,7 +75,9 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def live(repository: Path) -> Iterator[Live]:
     """The service that most tests share."""
-    with _live(repository, max_inputs=32, max_body_bytes=200_000, max_pixels=1_000_000, queue_size=256) as service:
+    with running_service(
+        repository, max_inputs=32, max_body_bytes=200_000, max_pixels=1_000_000, queue_size=256
+    ) as service:
         yield service
 
 
@@ -92,5 +94,5 @@ def text_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def text_live(text_repository: Path) -> Iterator[Live]:
     """The service that most tests of texts share."""
-    with _live(text_repository, max_text_chars=5_000, max_inputs=64, max_body_bytes=200_000) as service:
+    with running_service(text_repository, max_text_chars=5_000, max_inputs=64, max_body_bytes=200_000) as service:
         yield service

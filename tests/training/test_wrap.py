@@ -13,7 +13,7 @@ from scipy.stats import entropy
 from typer.testing import CliRunner
 
 from bundle import Bundle, load_bundle
-from tests.service.conftest import _live
+from tests.service.conftest import running_service
 from tests.training.datasets_on_disk import checkers, stripes, write_parquet
 from tests.training.foreign_classifiers import (
     MEAN,
@@ -163,7 +163,7 @@ def test_the_service_serves_a_wrapped_classifier(tmp_path: Path, wrap: Wrap) -> 
     bundle = wrap(export(network, tmp_path / "net.onnx"), "--logits", "scores", *NORMALISED)
     sample = (bundle.path / "sample.png").read_bytes()
     expected = network.logits_of(np.asarray(Image.open(bundle.path / "sample.png"))[None])
-    with _live(tmp_path / "models") as live:
+    with running_service(tmp_path / "models") as live:
         answer = live.score(sample, model="foreign", params={"scores": "all"}).json()["results"][0]
     assert answer["prediction"]["index"] == expected.argmax()
     assert answer["scores"]["energy"]["value"] == pytest.approx(-logsumexp(expected), abs=1e-3)
