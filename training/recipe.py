@@ -222,7 +222,7 @@ class Recipe(_Section):
             plans += [("outliers", self.outliers.train)] if self.outliers is not None else []
             if synthetic := [name for name, plan in plans if isinstance(plan, Synthetic)]:
                 raise ValueError(f"{', '.join(synthetic)}: synthetic sets are images, the input is text")
-            if augmented := [name for name, stage in self.stages.items() if "augmentation" in stage.model_fields_set]:
+            if augmented := [name for name, stage in self.stages.items() if stage.augmentation != AugmentationPlan()]:
                 raise ValueError(f"stages.{augmented[0]}.augmentation: for images, the input is text")
             if self.export.mirror:
                 raise ValueError("export.mirror: for images, the input is text")

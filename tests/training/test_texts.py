@@ -61,6 +61,14 @@ def test_a_run_ends_in_a_text_bundle_that_flags_the_unseen_topic(finished: Path)
     assert found["oe", "msp"] > 90
 
 
+def test_a_finished_text_run_can_be_taken_up_step_by_step(finished: Path) -> None:
+    run, data = str(finished / "run"), ["--data", str(finished)]
+    for command in (["calibrate", run], ["export", run, "--models", str(finished / "again")]):
+        done = CliRunner().invoke(app, [*command, *data])
+        assert done.exit_code == 0, done.output + str(done.exception)
+    assert load_bundle(finished / "again" / "topics" / "1").manifest.modality == "text"
+
+
 def test_the_bundle_alone_scores_a_text_as_training_did(finished: Path) -> None:
     bundle = load_bundle(finished / "models" / "topics" / "1")
     encoder = TextEncoder.load(bundle.path / "tokenizer.json", 24)
