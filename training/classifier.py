@@ -31,8 +31,8 @@ class Classifier(nn.Module):
         self.confidence_branch = confidence_branch
 
     def prepare(self, rows: Tensor) -> tuple[Tensor, ...]:
-        """The graph's inputs for stored rows, `[N, ...]` as in `training.data.InputArray`."""
-        raise NotImplementedError
+        """The graph's inputs for stored rows, `[N, ...]` as in `training.data.InputArray`: images as they are."""
+        return (rows,)
 
     def initialise(self, rows: Tensor) -> None:
         """Let a network that starts from data see stored training rows."""
@@ -67,10 +67,6 @@ class ImageClassifier(Classifier):
         """Float images `[N, C, H, W]` from `[N, H, W, C]`."""
         # The permuted tensor is channels-last already: no copy is made on the way to a channels-last network.
         return (images.permute(0, 3, 1, 2).to(self.mean.dtype) - self.mean) * self.scale
-
-    def prepare(self, rows: Tensor) -> tuple[Tensor, ...]:
-        """The images as they are."""
-        return (rows,)
 
     def initialise(self, rows: Tensor) -> None:
         """Let a network that starts from data (it has a method `initialise`) see uint8 training images."""
@@ -110,10 +106,6 @@ class Mirrored(Classifier):
         logits, confidence = self.network(torch.cat((images, images.flip(2))))
         logits = logits.unflatten(0, (2, -1)).mean(dim=0)
         return Prediction(logits, None if confidence is None else confidence.unflatten(0, (2, -1)).mean(dim=0))
-
-    def prepare(self, rows: Tensor) -> tuple[Tensor, ...]:
-        """The images as they are."""
-        return (rows,)
 
 
 def build_classifier(recipe: Recipe, num_classes: int, vocabulary_size: int | None = None) -> Classifier:

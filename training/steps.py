@@ -69,8 +69,7 @@ def calibrate(run: Run, places: DataLocations) -> None:
             model = _model(run, stage, len(inside.train.labels))
             outputs = _score(model, inside.calibration, stage, bars.report)
             keep_calibration(run, stage, outputs)
-            if inside.calibration.y is not None:
-                keep_temperature(run, stage, outputs, inside.calibration.y)
+            keep_temperature(run, stage, outputs, inside.calibration.targets())
 
 
 def evaluate(run: Run, places: DataLocations) -> None:

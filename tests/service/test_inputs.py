@@ -70,7 +70,7 @@ def test_many_inputs_come_back_in_order_each_observed_once(preparer: Preparer, c
         if text == " ":
             assert isinstance(each, InputError)
         else:
-            np.testing.assert_array_equal(each, ENCODER.encode(text))  # type: ignore[arg-type]
+            np.testing.assert_array_equal(each, ENCODER.encode(text))
 
 
 def test_what_nobody_waits_for_is_dropped(preparer: Preparer) -> None:

@@ -125,7 +125,7 @@ def test_the_classifier_gets_its_own_loss_gradient_and_the_gan_none() -> None:
     joint, classifier = objective(), Linear()
     loss = joint(classifier, batch()).value
     assert all(p.grad is None for p in classifier.parameters())
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     assert all(p.grad is not None for p in classifier.parameters())
     assert all(p.grad is None and not p.requires_grad for p in joint.parameters())
 

@@ -82,7 +82,7 @@ def test_uniform_outlier_logits_cost_exactly_the_log_of_the_classes() -> None:
 
 def test_the_outlier_gradient_pulls_the_softmax_towards_uniform() -> None:
     logits = torch.tensor([[2.0, 0.0, -1.0]], requires_grad=True)
-    outlier_exposure_loss(torch.zeros(1, 3), torch.tensor([0]), logits, 1.0).backward()  # type: ignore[no-untyped-call]
+    outlier_exposure_loss(torch.zeros(1, 3), torch.tensor([0]), logits, 1.0).backward()
     assert logits.grad is not None
     torch.testing.assert_close(logits.grad, torch.softmax(logits.detach(), dim=1) - 1 / 3)
 
@@ -180,7 +180,7 @@ def test_hints_become_dearer_while_more_are_bought_than_the_budget_allows(confid
 def test_a_saturated_confidence_gives_a_finite_loss_and_gradient() -> None:
     x = torch.tensor([[500.0, -500.0, 0.0, -200.0]], requires_grad=True)
     loss = ConfidenceOutlierExposure()(as_logits, Batch(x, torch.tensor([1]), x))
-    loss.value.backward()  # type: ignore[no-untyped-call]
+    loss.value.backward()
     assert x.grad is not None
     assert torch.isfinite(x.grad).all()
     assert torch.isfinite(loss.value)

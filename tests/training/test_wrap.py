@@ -132,7 +132,7 @@ def test_pixel_values_up_to_255_are_a_matter_of_scale(tmp_path: Path, wrap: Wrap
     weights = write_fixed(tmp_path / "fixed.onnx")
     bundle = wrap(tmp_path / "fixed.onnx", "--logits", "plain", "--scale", "255", "--mean", "100", "--std", "50,40,30")
     scaled = (IMAGES - 100.0) / np.array([50, 40, 30])
-    assert_scores(bundle, fixed_logits(scaled * 255, weights))  # type: ignore[arg-type]
+    assert_scores(bundle, fixed_logits(scaled * 255, weights))
 
 
 def test_a_graph_of_bytes_is_used_as_it_is(tmp_path: Path, wrap: Wrap) -> None:
