@@ -1,8 +1,9 @@
 """The original: an ONNX classifier as its author saved it, its weights inside it, cut down to what its logits need."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, MutableSequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
@@ -11,6 +12,8 @@ from onnx.external_data_helper import load_external_data_for_model
 from training.errors import GraphError
 from training.onnx_graph import forget_where_it_was_made
 from training.wrapping.values import candidate_logits
+
+T = TypeVar("T")
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 _LARGEST = 2**31 - 1
@@ -132,9 +135,9 @@ def _prune(graph: GraphProto, target: str) -> None:
     graph.output.add(name=target)
 
 
-def _keep(field: object, kept: list[object]) -> None:
-    del field[:]  # type: ignore[attr-defined]
-    field.extend(kept)  # type: ignore[attr-defined]
+def _keep(field: MutableSequence[T], kept: list[T]) -> None:
+    del field[:]
+    field.extend(kept)
 
 
 def reads(node: NodeProto) -> Iterator[str]:
