@@ -23,7 +23,7 @@ from training.objectives import (
     OutlierExposure,
     outlier_exposure_loss,
 )
-from training.objectives.confidence import hinted_loss
+from training.objectives.confidence import hinted_loss, outlier_confidence
 from training.objectives.mix_oe import mixture_targets
 from training.prediction import Prediction
 
@@ -163,6 +163,17 @@ def test_confidence_outlier_exposure_adds_the_mean_log_confidence_of_the_outlier
         losses.append(float(objective(as_logits, paired).value))
     expected = 0.5 * np.log(expit(paired.x_out[:, -1].numpy())).mean()
     assert losses[1] - losses[0] == pytest.approx(expected, rel=1e-6)
+
+
+def test_an_outlier_whose_confidence_is_below_the_floor_pulls_no_more() -> None:
+    outside = torch.tensor([[0.0, 0.0, 0.0, -1.0], [0.0, 0.0, 0.0, -50.0]], requires_grad=True)
+    prediction = Prediction(outside[:, :-1], outside[:, -1])
+    value = outlier_confidence(prediction, floor=0.01)
+    value.backward()
+    assert float(value) == pytest.approx((np.log(expit(-1.0)) + np.log(0.01)) / 2, rel=1e-6)
+    assert outside.grad is not None
+    assert float(outside.grad[0, -1]) > 0
+    assert float(outside.grad[1, -1]) == 0
 
 
 @pytest.mark.parametrize(("confidence_logit", "rises"), [(-3.0, True), (5.0, False)])

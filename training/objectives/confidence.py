@@ -5,8 +5,11 @@ The network predicts, beside the softmax p, a confidence c = b(x) in (0, 1). In 
     p' = c p + (1 - c) onehot(y),    loss = E_in[-log p'_y] + budgeting * E_in[-log c]
 
 Half of each batch gets hints (section 2.3.2); `budgeting` rises while E[-log c] exceeds the budget and falls while it
-is below (section 2.3.1). Outlier Exposure adds weight * E_out[log c]: low confidence on outliers.
+is below (section 2.3.1). Outlier Exposure adds weight * E_out[log c]: low confidence on outliers. That term has no
+lower bound, and a network that finds out follows it and forgets its classes; so log c stops at the log of a floor.
 """
+
+import math
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +23,10 @@ _STEP = 1.01
 """The factor by which the budgeting weight moves after each batch, as in the authors' code."""
 
 
+AUTHORS_FLOOR = 1e-12
+"""Where DeVries & Taylor's own code clamps the confidence."""
+
+
 def hinted_loss(prediction: Prediction, targets: Tensor, hinted: Tensor) -> tuple[Tensor, Tensor]:
     """Task loss E[-log p'_y] and confidence loss E[-log c], scalars; `hinted` bool `[N]` says who may buy hints."""
     logit = _confidence(prediction)
@@ -29,9 +36,9 @@ def hinted_loss(prediction: Prediction, targets: Tensor, hinted: Tensor) -> tupl
     return -torch.where(hinted, with_hint, log_p).mean(), -F.logsigmoid(logit).mean()
 
 
-def outlier_confidence(prediction: Prediction) -> Tensor:
-    """E_out[log c], a scalar."""
-    return F.logsigmoid(_confidence(prediction)).mean()
+def outlier_confidence(prediction: Prediction, floor: float = AUTHORS_FLOOR) -> Tensor:
+    """E_out[max(log c, log floor)], a scalar; an outlier below the floor pulls no more."""
+    return F.logsigmoid(_confidence(prediction)).clamp(min=math.log(floor)).mean()
 
 
 class Confidence(nn.Module):
@@ -63,21 +70,26 @@ class Confidence(nn.Module):
 
 
 class ConfidenceOutlierExposure(Confidence):
-    """`Confidence` with low confidence taught on outliers."""
+    """`Confidence` with low confidence, down to `floor`, taught on outliers."""
 
     uses_outliers = True
 
-    def __init__(self, weight: float = 0.5, budget: float = 0.3, budgeting: float = 0.1) -> None:
+    def __init__(
+        self, weight: float = 0.5, budget: float = 0.3, budgeting: float = 0.1, floor: float = AUTHORS_FLOOR
+    ) -> None:
         super().__init__(budget, budgeting)
         if weight < 0:
             raise ValueError(f"weight must not be negative, got {weight}")
+        if not 0 < floor < 1:
+            raise ValueError(f"floor must be between 0 and 1, got {floor}")
         self.weight = weight
+        self.floor = floor
 
     def forward(self, forward: Forward, batch: Batch) -> Loss:
         """The loss of a paired batch."""
         inside, outside = forward_pair(forward, batch)
         loss = self._loss(inside, batch)
-        return loss._replace(value=loss.value + self.weight * outlier_confidence(outside))
+        return loss._replace(value=loss.value + self.weight * outlier_confidence(outside, self.floor))
 
 
 def _confidence(prediction: Prediction) -> Tensor:
