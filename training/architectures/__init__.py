@@ -1,4 +1,7 @@
-"""Networks: each maps normalised images `[N, C, H, W]`, or token ids `[N, L]` and lengths `[N]`, to logits `[N, K]`."""
+"""Networks: each maps normalised images `[N, C, H, W]`, or token ids `[N, L]` and lengths `[N]`, to logits `[N, K]`.
+
+Those of images' density map float pixels 0..255 `[N, C, H, W]` to nats `[N, H, W]`.
+"""
 
 from collections.abc import Callable, Mapping
 
@@ -6,6 +9,7 @@ from torch import nn
 
 from training.architectures.all_conv import AllConvNet
 from training.architectures.gru import GRUClassifier
+from training.architectures.pixelcnn import PixelCNN
 from training.architectures.small_conv import SmallConvNet
 from training.architectures.transformer import TransformerClassifier
 from training.architectures.whitened_conv import WhitenedConvNet
@@ -23,11 +27,17 @@ TEXT_ARCHITECTURES: Mapping[str, Callable[..., nn.Module]] = {
     "transformer": TransformerClassifier,
 }
 
+DENSITY_ARCHITECTURES: Mapping[str, Callable[..., nn.Module]] = {
+    "pixelcnn": PixelCNN,
+}
+
 __all__ = [
     "ARCHITECTURES",
+    "DENSITY_ARCHITECTURES",
     "TEXT_ARCHITECTURES",
     "AllConvNet",
     "GRUClassifier",
+    "PixelCNN",
     "SmallConvNet",
     "TransformerClassifier",
     "WhitenedConvNet",

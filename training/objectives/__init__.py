@@ -6,6 +6,8 @@ from training.objectives.confidence import Confidence, ConfidenceOutlierExposure
 from training.objectives.cross_entropy import CrossEntropy
 from training.objectives.energy_bounded import EnergyBounded, energy_bounded_loss
 from training.objectives.joint_confidence import JointConfidence
+from training.objectives.likelihood_margin import likelihood_margin_loss
+from training.objectives.maximum_likelihood import maximum_likelihood_loss
 from training.objectives.mix_oe import MixOE
 from training.objectives.objective import Forward, Loss, Objective
 from training.objectives.outlier_exposure import OutlierExposure, outlier_exposure_loss
@@ -33,5 +35,7 @@ __all__ = [
     "Objective",
     "OutlierExposure",
     "energy_bounded_loss",
+    "likelihood_margin_loss",
+    "maximum_likelihood_loss",
     "outlier_exposure_loss",
 ]
