@@ -42,18 +42,19 @@ def by_scipy(parameters: Tensor, values: Tensor) -> NDArray[np.float64]:
         coefficients = iter(np.tanh(table[1 + 2 * channels :, k]))
         for c in range(channels):
             mean = table[1 + c, k] + sum(next(coefficients) * x[:, earlier] for earlier in range(c))
-            component = logistic(mean, np.exp(max(table[1 + channels + c, k], -7)))
+            scale = np.exp(max(table[1 + channels + c, k], -7))
             low, high = x[:, c] - 1 / 255, x[:, c] + 1 / 255
             # Above the mean the upper tail is the small number, which a difference of cdfs would lose.
-            inside = np.where(
-                low > mean, component.sf(low) - component.sf(high), component.cdf(high) - component.cdf(low)
-            )
-            edges = [x[:, c] < -0.999, x[:, c] > 0.999]
-            probability = probability * np.select(edges, [component.cdf(high), component.sf(low)], inside)
+            below_low, below_high = (logistic.cdf(edge, mean, scale) for edge in (low, high))
+            above_low, above_high = (logistic.sf(edge, mean, scale) for edge in (low, high))
+            inside = np.where(low > mean, above_low - above_high, below_high - below_low)
+            tails = [x[:, c] < -0.999, x[:, c] > 0.999]
+            probability = probability * np.select(tails, [below_high, above_low], inside)
         total += probability
     return total
 
 
+@settings(max_examples=50)
 @given(channels=st.integers(1, 4), mixtures=st.integers(1, 5), seed=st.integers(0, 2**16))
 def test_the_probability_is_the_papers_sum_over_components(channels: int, mixtures: int, seed: int) -> None:
     parameters = drawn(channels, mixtures, seed)
@@ -71,12 +72,14 @@ def test_the_lowest_and_the_highest_value_take_the_whole_tail(value: int) -> Non
     assert float(probability) == pytest.approx(logistic.cdf(-254 / 255), rel=1e-9)
 
 
+@settings(max_examples=30)
 @given(mixtures=st.integers(1, 5), seed=st.integers(0, 2**16))
 def test_the_256_values_of_a_grey_pixel_have_probabilities_that_sum_to_one(mixtures: int, seed: int) -> None:
     parameters = drawn(1, mixtures, seed).float()
     assert float(torch.exp(-nats(parameters, ALL_VALUES[:, None])).sum()) == pytest.approx(1, abs=1e-5)
 
 
+@settings(max_examples=30)
 @given(mixtures=st.integers(1, 4), seed=st.integers(0, 2**16), earlier=st.lists(st.integers(0, 255), max_size=2))
 def test_summing_over_the_last_channel_leaves_the_distribution_of_the_channels_before_it(
     mixtures: int, seed: int, earlier: list[int]
@@ -110,13 +113,14 @@ def test_extreme_scales_and_means_give_finite_nats_and_gradients(extreme: float,
     assert torch.isfinite(parameters.grad).all()
 
 
-@settings(max_examples=30)
-@given(seed=st.integers(0, 2**16))
+@pytest.mark.parametrize("seed", range(5))
 def test_float32_agrees_with_float64_wherever_the_value_lies(seed: int) -> None:
     parameters = drawn(3, 3, seed, spread=0.5)
     values = torch.randint(0, 256, (256, 3), generator=torch.Generator().manual_seed(seed))
-    # Not the precision of the arithmetic but of its inputs: a value's distance from a mean in scales, 1,100 to the unit.
-    torch.testing.assert_close(nats(parameters.float(), values).double(), nats(parameters, values), rtol=1e-4, atol=1e-3)
+    # What float32 loses is in the inputs: a value's distance from a mean, which up to 1,100 scales make one unit of.
+    torch.testing.assert_close(
+        nats(parameters.float(), values).double(), nats(parameters, values), rtol=1e-4, atol=1e-3
+    )
 
 
 def test_stored_bytes_and_floats_have_the_same_nats() -> None:

@@ -1,6 +1,7 @@
 """The gated residual block of PixelCNN++ (section 2.5 and the authors' code)."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple, Self
 
 import torch
@@ -43,7 +44,7 @@ class GatedResidual(nn.Module):
     def __init__(self, convolution: Callable[..., nn.Module], width: int, shortcuts: int, dropout: float) -> None:
         super().__init__()
         self.convolution = convolution(2 * width, width)
-        self.shortcut = WeightNormalised(nn.Conv2d(2 * width * shortcuts, width, 1)) if shortcuts else None
+        self.shortcut = WeightNormalised(partial(nn.Conv2d, 2 * width * shortcuts, width, 1)) if shortcuts else None
         self.dropout = nn.Dropout(dropout)
         self.gate = convolution(2 * width, 2 * width, initial_scale=_GATE_SCALE)
 

@@ -9,6 +9,7 @@ billion for an image of 32x32. On a CPU take fewer filters: the work goes with t
 """
 
 from copy import deepcopy
+from functools import partial
 from typing import NamedTuple, Self
 
 from torch import Tensor, nn
@@ -64,7 +65,7 @@ class PixelCNN(nn.Module):
             # The deepest level begins with the encoder's last output, the others take one block more to its input.
             blocks = resnets if level == 0 else resnets + 1
             self.decoder.extend(_Block(filters, 1, dropout) for _ in range(blocks))
-        self.last = WeightNormalised(nn.Conv2d(filters, parameters_needed(channels, mixtures), 1))
+        self.last = WeightNormalised(partial(nn.Conv2d, filters, parameters_needed(channels, mixtures), 1))
 
     def initialise(self, pixels: Tensor) -> None:
         """Set the scales of all layers from training images, float pixels 0..255 `[N, C, H, W]`; draws dropout."""

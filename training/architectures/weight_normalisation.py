@@ -1,5 +1,6 @@
 """Weight normalisation (Salimans & Kingma 2016): w = g v / |v| for each filter, with a start taken from data."""
 
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -7,27 +8,29 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
+Convolution = nn.Conv2d | nn.ConvTranspose2d
+
 _CONSTANT = 1e-4
 """The standard deviation below which a filter's responses to the initial batch say nothing about its scale."""
 
 
 class WeightNormalised(nn.Module):
-    """A convolution with biases whose filters have their length g as a parameter; `initial_scale` at first.
+    """The convolution (with biases) that `build` makes, its filters' lengths g parameters; `initial_scale` at first.
 
     Normalising the weights takes time in proportion to their number, once a step: of the convolution's own work that
     is one part in the number of pixels in the batch. `fold` ends it.
     """
 
-    convolution: nn.Conv2d | nn.ConvTranspose2d
-
-    def __init__(self, convolution: nn.Conv2d | nn.ConvTranspose2d, initial_scale: float = 1.0) -> None:
+    def __init__(self, build: Callable[[], Convolution], initial_scale: float = 1.0) -> None:
         super().__init__()
+        self.build = build
+        convolution = build()
         nn.init.normal_(convolution.weight, 0.0, 0.05)
         nn.init.zeros_(cast(Tensor, convolution.bias))
         self.initial_scale = initial_scale
         # The dimension of the filters: a transposed convolution has its inputs first.
         dim = 1 if isinstance(convolution, nn.ConvTranspose2d) else 0
-        self.convolution = cast(nn.Conv2d | nn.ConvTranspose2d, weight_norm(convolution, dim=dim))
+        self.convolution = cast(Convolution, weight_norm(convolution, dim=dim))
         nn.init.constant_(self._lengths(), initial_scale)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -40,7 +43,7 @@ class WeightNormalised(nn.Module):
         if not is_parametrized(self.convolution):
             return
         # Not torch's remove_parametrizations: it changes the class, which copies of the layer share.
-        plain = _plain(self.convolution)
+        plain = self.build().to(self.convolution.weight)
         plain.load_state_dict({"weight": self.convolution.weight, "bias": self.convolution.bias})
         self.convolution = plain
 
@@ -60,17 +63,6 @@ class WeightNormalised(nn.Module):
     def _lengths(self) -> Tensor:
         parametrizations = cast(nn.ModuleDict, self.convolution.parametrizations)
         return cast(Tensor, cast(ParametrizationList, parametrizations["weight"]).original0)
-
-
-def _plain(like: nn.Conv2d | nn.ConvTranspose2d) -> nn.Conv2d | nn.ConvTranspose2d:
-    """A convolution of the same geometry, on the same device, without weight normalisation."""
-    plain: nn.Conv2d | nn.ConvTranspose2d
-    sizes = (like.in_channels, like.out_channels, like.kernel_size, like.stride, like.padding)
-    if isinstance(like, nn.ConvTranspose2d):
-        plain = nn.ConvTranspose2d(*sizes, output_padding=like.output_padding)
-    else:
-        plain = nn.Conv2d(*sizes)
-    return plain.to(like.weight)
 
 
 @torch.no_grad()

@@ -39,7 +39,7 @@ def discretized_logistic_mixture_nats(parameters: Tensor, pixels: Tensor) -> Ten
     if parameters.shape[1] % each:
         found = f"{parameters.shape[1]} parameters a pixel are no mixture over {channels} channels"
         raise ValueError(f"{found}: give {each} for each component, see parameters_needed")
-    rows = parameters.unflatten(1, (each, parameters.shape[1] // each))  # [N, each, K, H, W]
+    rows = torch.unflatten(parameters, 1, (each, parameters.shape[1] // each))  # [N, each, K, H, W]
     logits, means, log_scales = rows[:, 0], rows[:, 1 : 1 + channels], rows[:, 1 + channels : 1 + 2 * channels]
     values = pixels.to(parameters.dtype).unsqueeze(2)
     means = _conditioned(means, rows[:, 1 + 2 * channels :], values)
