@@ -5,7 +5,8 @@ those and what is to the left in its own row. Levels halve the image on the way 
 every layer on the way out takes what the layer of the same size on the way in has computed (figure 2).
 
 At the paper's sizes (160 filters, 5 blocks, 3 levels) a pixel of the image takes 929 filters^2 multiplications, 24
-billion for an image of 32x32. On a CPU take fewer filters: the work goes with their square.
+billion for an image of 32x32. On a CPU take fewer filters: the work goes with their square. Fewer blocks
+or levels reach less far to the left: with two blocks a level a pixel does not see all of a row of twelve.
 """
 
 from copy import deepcopy
