@@ -1,4 +1,7 @@
-"""Networks: each maps normalised images `[N, C, H, W]`, or token ids `[N, L]` and lengths `[N]`, to logits `[N, K]`."""
+"""Networks: each maps normalised images `[N, C, H, W]`, or token ids `[N, L]` and lengths `[N]`, to logits `[N, K]`.
+
+Those of language map symbols `[N, W]` and a state to logits `[N, W, V]` of the next symbols and the next state.
+"""
 
 from collections.abc import Callable, Mapping
 
@@ -6,6 +9,8 @@ from torch import nn
 
 from training.architectures.all_conv import AllConvNet
 from training.architectures.gru import GRUClassifier
+from training.architectures.language_network import LanguageNetwork
+from training.architectures.qrnn import QRNNLanguageModel
 from training.architectures.small_conv import SmallConvNet
 from training.architectures.transformer import TransformerClassifier
 from training.architectures.whitened_conv import WhitenedConvNet
@@ -23,11 +28,18 @@ TEXT_ARCHITECTURES: Mapping[str, Callable[..., nn.Module]] = {
     "transformer": TransformerClassifier,
 }
 
+LANGUAGE_ARCHITECTURES: Mapping[str, Callable[..., LanguageNetwork]] = {
+    "qrnn": QRNNLanguageModel,
+}
+
 __all__ = [
     "ARCHITECTURES",
+    "LANGUAGE_ARCHITECTURES",
     "TEXT_ARCHITECTURES",
     "AllConvNet",
     "GRUClassifier",
+    "LanguageNetwork",
+    "QRNNLanguageModel",
     "SmallConvNet",
     "TransformerClassifier",
     "WhitenedConvNet",

@@ -1,0 +1,140 @@
+r"""The language model: a network of symbols with what a text's likelihood needs of it (paper, section 4.4).
+
+    p(text) = prod_{i=1}^{n+1} p(s_i | s_1, ..., s_{i-1}),    s_1..s_n the text's tokens, s_{n+1} = END
+
+END is one symbol more than the vocabulary has, so that any tokenizer will do. It is what the network reads first, too:
+a text begins where another has ended. The probabilities of all texts of all lengths sum to 1.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+from torch.nn import functional as F
+
+from bundle import PADDING
+from training.architectures import LANGUAGE_ARCHITECTURES, LanguageNetwork
+from training.data.examples import NO_TOKEN
+from training.registry import Component, build
+
+
+class TokenPrediction(NamedTuple):
+    """Logits `[N, L+1, V]`, the symbols `targets` int64 `[N, L+1]` that came, and bool `[N, L+1]` which are the text's.
+
+    V counts END. END is among the counted.
+    """
+
+    logits: Tensor
+    targets: Tensor
+    counted: Tensor
+
+
+class TextBits(NamedTuple):
+    """Bits per symbol of each text `[N]`, and the bits of each symbol `[N, L+1]`, 0 behind the text."""
+
+    mean: Tensor
+    of_symbols: Tensor
+
+
+class LanguageModel(nn.Module):
+    """Predicts a text of n tokens as n + 1 symbols with `network`, which takes `vocabulary_size` + 1 of them.
+
+    Texts are scored `window` symbols at a time: memory for logits does not grow with a text's length. Without
+    `count_end` the bits per symbol are those of the tokens alone.
+    """
+
+    input_names = ("tokens", "lengths")
+    dynamic_shapes: tuple[dict[int, Any], ...] = ({0: Dim("N"), 1: Dim("L")}, {0: Dim("N")})
+
+    def __init__(
+        self, network: LanguageNetwork, vocabulary_size: int, *, window: int = 32, count_end: bool = True
+    ) -> None:
+        super().__init__()
+        if window < 1:
+            raise ValueError(f"window must be 1 or more, got {window}")
+        self.network = network
+        self.end = vocabulary_size
+        self.window = window
+        self.count_end = count_end
+
+    def forward(self, tokens: Tensor, lengths: Tensor) -> TokenPrediction:
+        """Training's view of token ids int64 `[N, L]`, of which each row's first `lengths` `[N]` count, in one pass."""
+        inputs, targets = self._symbols(tokens, lengths)
+        logits, _ = self.network(inputs, self.network.initial_state(len(inputs)))
+        return TokenPrediction(logits, targets, _positions(targets) <= lengths[:, None])
+
+    def prepare(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """Token ids `[N, L]`, L the batch's longest text, and lengths `[N]`, of stored rows int32 `[N, max_tokens]`."""
+        lengths = (rows != NO_TOKEN).sum(dim=1)
+        tokens = rows[:, : int(lengths.max())].long()
+        return tokens.where(tokens != NO_TOKEN, PADDING), lengths
+
+    def nats(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """-ln p of every symbol, float32 `[N, L+1]`, 0 behind the text; computed window by window."""
+        inputs, targets = self._symbols(tokens, lengths)
+        n, symbols = inputs.shape
+        count = (symbols + self.window - 1) // self.window
+        missing = count * self.window - symbols
+        # [windows, N, window]: what a scan runs over comes first.
+        pieces = tuple(
+            F.pad(part, (0, missing)).reshape(n, count, self.window).transpose(0, 1) for part in (inputs, targets)
+        )
+        state = self.network.initial_state(n)
+        found = _exported_scan(self._score_window, state, pieces) if torch.onnx.is_in_onnx_export() else (
+            self._score_windows(state, pieces)
+        )
+        nats = found.transpose(0, 1).reshape(n, count * self.window)[:, :symbols]
+        return nats.where(_positions(targets) <= lengths[:, None], 0.0)
+
+    def bits(self, tokens: Tensor, lengths: Tensor) -> TextBits:
+        """The bits per symbol of each text and the bits of every symbol; END's are left out without `count_end`."""
+        bits = self.nats(tokens, lengths) / math.log(2)
+        if self.count_end:
+            return TextBits(bits.sum(dim=1) / (lengths + 1), bits)
+        bits = bits.where(_positions(bits) < lengths[:, None], 0.0)
+        return TextBits(bits.sum(dim=1) / lengths, bits)
+
+    def _symbols(self, tokens: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """What the network reads and what it is to predict, both int64 `[N, L+1]`."""
+        end = tokens.new_full((tokens.shape[0], 1), self.end)
+        targets = torch.cat((tokens, end), dim=1)
+        targets = targets.where(_positions(targets) != lengths[:, None], self.end)
+        return torch.cat((end, tokens), dim=1), targets
+
+    def _score_windows(self, state: Tensor, pieces: tuple[Tensor, ...]) -> Tensor:
+        found: list[Tensor] = []
+        for piece in zip(*pieces, strict=True):
+            state, nats = self._score_window(state, piece)
+            found.append(nats)
+        return torch.stack(found)
+
+    def _score_window(self, state: Tensor, piece: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        """The next state and the nats `[N, window]` of a window's inputs and targets."""
+        inputs, targets = piece
+        logits, state = self.network(inputs, state)
+        # The likelihood is a sum of hundreds of terms: in float32, whatever precision the network ran in.
+        of_target = logits.float().log_softmax(dim=2).gather(2, targets[..., None]).squeeze(2)
+        return state, -of_target
+
+
+def build_language_model(
+    architecture: Component, vocabulary_size: int, *, window: int = 32, count_end: bool = True
+) -> LanguageModel:
+    """A model of texts over `vocabulary_size` token ids, freshly initialised from torch's generator."""
+    network = build("architecture", architecture, LANGUAGE_ARCHITECTURES, vocabulary_size=vocabulary_size + 1)
+    return LanguageModel(network, vocabulary_size, window=window, count_end=count_end)
+
+
+def _positions(symbols: Tensor) -> Tensor:
+    """0, 1, ... for the columns of `symbols` `[N, L]`, as `[1, L]`."""
+    return torch.arange(symbols.shape[1], device=symbols.device)[None]
+
+
+def _exported_scan(step: Any, state: Tensor, pieces: tuple[Tensor, ...]) -> Tensor:
+    """`step` over the windows by ONNX's Scan operator, to which the exporter maps torch's."""
+    from torch._higher_order_ops.scan import scan
+
+    _, found = scan(step, state, pieces)
+    return found
