@@ -19,6 +19,9 @@ from training.architectures import LANGUAGE_ARCHITECTURES, LanguageNetwork
 from training.data.examples import NO_TOKEN
 from training.registry import Component, build
 
+SCAN_DOMAIN, SCAN = "ood", "ScoreWindows"
+"""The name of the node in an exported graph that stands for the loop over windows."""
+
 
 class TokenPrediction(NamedTuple):
     """Logits `[N, L+1, V]`, the symbols `targets` int64 `[N, L+1]` that came, and bool `[N, L+1]` which are the text's.
@@ -77,15 +80,10 @@ class LanguageModel(nn.Module):
         n, symbols = inputs.shape
         count = (symbols + self.window - 1) // self.window
         missing = count * self.window - symbols
-        # [windows, N, window]: what a scan runs over comes first.
-        pieces = tuple(
-            F.pad(part, (0, missing)).reshape(n, count, self.window).transpose(0, 1) for part in (inputs, targets)
-        )
-        state = self.network.initial_state(n)
-        found = _exported_scan(self._score_window, state, pieces) if torch.onnx.is_in_onnx_export() else (
-            self._score_windows(state, pieces)
-        )
-        nats = found.transpose(0, 1).reshape(n, count * self.window)[:, :symbols]
+        # [N, windows, window]
+        pieces = tuple(F.pad(part, (0, missing)).unflatten(1, (-1, self.window)) for part in (inputs, targets))
+        run = self._exported_windows if torch.onnx.is_in_onnx_export() else self._score_windows
+        nats = run(self.network.initial_state(n), *pieces).flatten(1)[:, :symbols]
         return nats.where(_positions(targets) <= lengths[:, None], 0.0)
 
     def bits(self, tokens: Tensor, lengths: Tensor) -> TextBits:
@@ -103,20 +101,28 @@ class LanguageModel(nn.Module):
         targets = targets.where(_positions(targets) != lengths[:, None], self.end)
         return torch.cat((end, tokens), dim=1), targets
 
-    def _score_windows(self, state: Tensor, pieces: tuple[Tensor, ...]) -> Tensor:
-        found: list[Tensor] = []
-        for piece in zip(*pieces, strict=True):
-            state, nats = self._score_window(state, piece)
-            found.append(nats)
-        return torch.stack(found)
-
-    def _score_window(self, state: Tensor, piece: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-        """The next state and the nats `[N, window]` of a window's inputs and targets."""
-        inputs, targets = piece
+    def score_window(self, state: Tensor, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """One step of `nats`: the next state `[N, S]`, and -ln p `[N, W]` of `targets` behind `inputs` int64 `[N, W]`."""
         logits, state = self.network(inputs, state)
-        # The likelihood is a sum of hundreds of terms: in float32, whatever precision the network ran in.
-        of_target = logits.float().log_softmax(dim=2).gather(2, targets[..., None]).squeeze(2)
-        return state, -of_target
+        # A likelihood is a sum of hundreds of terms: in float32, whatever precision the network ran in.
+        of_targets = logits.float().log_softmax(dim=2).gather(2, targets[..., None]).squeeze(2)
+        return state, -of_targets
+
+    def _score_windows(self, state: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+        """-ln p of windows `[N, windows, window]`, one after the other."""
+        found: list[Tensor] = []
+        for piece in zip(inputs.unbind(dim=1), targets.unbind(dim=1), strict=True):
+            state, nats = self.score_window(state, *piece)
+            found.append(nats)
+        return torch.stack(found, dim=1)
+
+    def _exported_windows(self, state: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+        """A node that stands for `_score_windows`, for `training.window_scan` to put ONNX's Scan in its place.
+
+        The exporter would unroll the loop to one fixed length, and torch's own `scan` fixes the batch size.
+        """
+        arguments = (state, inputs, targets)
+        return torch.onnx.ops.symbolic(f"{SCAN_DOMAIN}::{SCAN}", arguments, dtype=torch.float32, shape=inputs.shape)
 
 
 def build_language_model(
@@ -130,11 +136,3 @@ def build_language_model(
 def _positions(symbols: Tensor) -> Tensor:
     """0, 1, ... for the columns of `symbols` `[N, L]`, as `[1, L]`."""
     return torch.arange(symbols.shape[1], device=symbols.device)[None]
-
-
-def _exported_scan(step: Any, state: Tensor, pieces: tuple[Tensor, ...]) -> Tensor:
-    """`step` over the windows by ONNX's Scan operator, to which the exporter maps torch's."""
-    from torch._higher_order_ops.scan import scan
-
-    _, found = scan(step, state, pieces)
-    return found

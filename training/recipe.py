@@ -68,9 +68,10 @@ TestSet = Annotated[
 class TextPlan(_Section):
     """What a text model takes: at most `max_tokens` tokens.
 
-    `tokenizer` is a tokenizer.json, a folder with one, or a model's name on the hub. Without it a word-level one is
-    made of the in-distribution training texts: the `vocabulary_size` most frequent words that occur `min_frequency`
-    times or more.
+    `tokenizer` is a tokenizer.json, a folder with one, or a model's name on the hub. Without it one is made of the
+    in-distribution training texts, of words or characters (`unit`): the `vocabulary_size` most frequent that occur
+    `min_frequency` times or more. `normalize: penn-treebank` brings every text into that corpus's form: lower case, N
+    for numbers, no punctuation, words between spaces.
     """
 
     kind: Literal["text"] = "text"
@@ -79,6 +80,16 @@ class TextPlan(_Section):
     vocabulary_size: int = Field(default=20_000, ge=3)
     min_frequency: int = Field(default=2, ge=1)
     lowercase: bool = True
+    unit: Literal["word", "character"] = "word"
+    normalize: Literal["penn-treebank"] | None = None
+
+    @model_validator(mode="after")
+    def _every_choice_counts(self) -> Self:
+        if self.tokenizer is not None and (self.unit != "word" or self.normalize is not None):
+            raise ValueError("unit and normalize are for a tokenizer that is made here; tokenizer names a finished one")
+        if self.normalize is not None and not self.lowercase:
+            raise ValueError(f"lowercase: false: '{self.normalize}' is in lower case")
+        return self
 
 
 class InDistribution(_Section):

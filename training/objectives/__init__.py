@@ -6,6 +6,11 @@ from training.objectives.confidence import Confidence, ConfidenceOutlierExposure
 from training.objectives.cross_entropy import CrossEntropy
 from training.objectives.energy_bounded import EnergyBounded, energy_bounded_loss
 from training.objectives.joint_confidence import JointConfidence
+from training.objectives.language_model import (
+    language_model_outlier_exposure_loss,
+    token_cross_entropy,
+    uniform_token_cross_entropy,
+)
 from training.objectives.mix_oe import MixOE
 from training.objectives.objective import Forward, Loss, Objective
 from training.objectives.outlier_exposure import OutlierExposure, outlier_exposure_loss
@@ -33,5 +38,8 @@ __all__ = [
     "Objective",
     "OutlierExposure",
     "energy_bounded_loss",
+    "language_model_outlier_exposure_loss",
     "outlier_exposure_loss",
+    "token_cross_entropy",
+    "uniform_token_cross_entropy",
 ]
