@@ -16,6 +16,7 @@ def everything(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         serving()
         training()
+        recurrence()
 
 
 @app.command()
@@ -32,6 +33,14 @@ def training(rounds: Rounds = 5, steps: Annotated[int, typer.Option(help="Timed 
     from benchmarks.training import measure
 
     measure(rounds, steps)
+
+
+@app.command()
+def recurrence(rounds: Rounds = 5, seconds: Seconds = 0.5) -> None:
+    """The QRNN's recurrence step by step beside a parallel scan, in torch and in ONNX Runtime."""
+    from benchmarks.recurrence import measure
+
+    measure(rounds, seconds)
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ class LanguageModel(nn.Module):
         """Training's view of token ids int64 `[N, L]`, of which each row's first `lengths` `[N]` count, in one pass."""
         inputs, targets = self._symbols(tokens, lengths)
         logits, _ = self.network(inputs, self.network.initial_state(len(inputs)))
-        return TokenPrediction(logits, targets, _positions(targets) <= lengths[:, None])
+        return TokenPrediction(logits.float(), targets, _positions(targets) <= lengths[:, None])
 
     def prepare(self, rows: Tensor) -> tuple[Tensor, ...]:
         """Token ids `[N, L]`, L the batch's longest text, and lengths `[N]`, of stored rows int32 `[N, max_tokens]`."""
@@ -102,7 +102,7 @@ class LanguageModel(nn.Module):
         return torch.cat((end, tokens), dim=1), targets
 
     def score_window(self, state: Tensor, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """One step of `nats`: the next state `[N, S]`, and -ln p `[N, W]` of `targets` behind `inputs` int64 `[N, W]`."""
+        """One step of `nats`: the next state `[N, S]`, and -ln p of each of `targets` behind `inputs`, all `[N, W]`."""
         logits, state = self.network(inputs, state)
         # A likelihood is a sum of hundreds of terms: in float32, whatever precision the network ran in.
         of_targets = logits.float().log_softmax(dim=2).gather(2, targets[..., None]).squeeze(2)

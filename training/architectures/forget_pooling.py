@@ -2,8 +2,8 @@ r"""Forget pooling, the recurrence of a QRNN (Bradbury et al. 2017, section 2, "
 
     c_t = f_t * c_{t-1} + (1 - f_t) * z_t,    t = 1..W
 
-Step t is the map c -> f_t c + b_t with b_t = (1 - f_t) z_t. The composition of two such maps is one again,
-(f, b) after (f', b') = (f f', f b' + b): that is associative, so that all W compositions take log2(W) steps in parallel.
+Step t is the map c -> f_t c + b_t with b_t = (1 - f_t) z_t. The composition of two such maps is one again, (f', b')
+then (f, b) is (f f', f b' + b), and composing is associative: all W compositions take log2(W) steps in parallel.
 """
 
 import torch
@@ -11,25 +11,27 @@ from torch import Tensor
 
 
 def pool_in_sequence(forget: Tensor, candidate: Tensor, cell: Tensor) -> Tensor:
-    """The cells `[N, W, H]` of gates `forget` and values `candidate` `[N, W, H]` behind `cell` `[N, H]`, step by step."""
-    # unbind, not an index a step: its gradient is one stack, where W slices would each fill a whole tensor.
-    update = ((1 - forget) * candidate).unbind(dim=1)
+    """The cells `[N, W, H]`, step by step.
+
+    `forget` are gates in 0..1 and `candidate` the values z, both `[N, W, H]`; `cell` `[N, H]` is the cell before them.
+    W is a plain number in an exported graph, here and below: it decides how many operators there are.
+    """
+    # split, not an index a step: its gradient is one concatenation, where W indices would each fill a whole tensor.
+    updates = ((1 - forget) * candidate).split(1, dim=1)
+    cell = cell[:, None]
     cells: list[Tensor] = []
-    for gate, value in zip(forget.unbind(dim=1), update, strict=True):
-        cell = torch.addcmul(value, gate, cell)
+    for gate, update in zip(forget.split(1, dim=1), updates, strict=True):
+        cell = torch.addcmul(update, gate, cell)
         cells.append(cell)
-    return torch.stack(cells, dim=1)
+    return torch.cat(cells, dim=1)
 
 
 def pool_in_parallel(forget: Tensor, candidate: Tensor, cell: Tensor) -> Tensor:
-    """What `pool_in_sequence` gives, by a parallel scan (Hillis & Steele 1986): log2(W) steps on whole tensors.
-
-    W is a plain number in an exported graph, because the number of steps depends on it.
-    """
+    """What `pool_in_sequence` gives, by a parallel scan (Hillis & Steele 1986): log2(W) steps on whole tensors."""
     length = forget.shape[1]
     update = (1 - forget) * candidate
     reach = 1
-    # After each round, position t holds the composition of the last `reach` maps up to t, or of all where there are fewer.
+    # After each round, position t holds the composition of the last `reach` maps up to t, or of all there are.
     while reach < length:
         later = forget[:, reach:]
         update = torch.cat((update[:, :reach], torch.addcmul(update[:, reach:], later, update[:, :-reach])), dim=1)

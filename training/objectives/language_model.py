@@ -14,7 +14,7 @@ _IGNORED = -100
 
 
 def token_cross_entropy(logits: Tensor, targets: Tensor, counted: Tensor) -> Tensor:
-    """-log p of the symbols `targets` int64 `[N, L]`, averaged over the `counted` bool `[N, L]`; `logits` `[N, L, V]`."""
+    """-log p of the symbols `targets` int64, averaged over the `counted`, both `[N, L]`; `logits` are `[N, L, V]`."""
     targets = targets.masked_fill(~counted, _IGNORED)
     return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=_IGNORED)
 
