@@ -14,10 +14,9 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from benchmarks.results import report
-from training.architectures.forget_pooling import pool_in_parallel, pool_in_sequence
+from training.architectures.forget_pooling import FORGET_POOLING
 
 Pool = Callable[[Tensor, Tensor, Tensor], Tensor]
-POOLS: dict[str, Pool] = {"in sequence": pool_in_sequence, "in parallel": pool_in_parallel}
 CHANNELS = 256
 TRAINING = ((64, 100), (64, 250))
 SERVING = ((1, 32), (1, 64), (64, 32), (64, 64))
@@ -28,11 +27,11 @@ def measure(rounds: int, seconds: float) -> None:
     """Print and keep the milliseconds of both at every size, and the ratio of the medians."""
     figures: dict[str, Any] = {"rounds": rounds, "channels": CHANNELS}
     for texts, symbols in TRAINING:
-        runs = {name: training_step(pool, texts, symbols) for name, pool in POOLS.items()}
+        runs = {name: training_step(pool, texts, symbols) for name, pool in FORGET_POOLING.items()}
         figures |= compared(f"torch, {texts} x {symbols}, forward and backward", runs, rounds, seconds)
     with tempfile.TemporaryDirectory() as folder:
         for texts, symbols in SERVING:
-            runs = {name: graph_run(pool, texts, symbols, Path(folder)) for name, pool in POOLS.items()}
+            runs = {name: graph_run(pool, texts, symbols, Path(folder)) for name, pool in FORGET_POOLING.items()}
             figures |= compared(f"ONNX Runtime, {texts} x {symbols}", runs, rounds, seconds)
     report("recurrence", figures, ("torch", "onnxruntime", "numpy"))
 
@@ -73,7 +72,7 @@ def graph_run(pool: Pool, texts: int, symbols: int, folder: Path) -> Callable[[]
     names = ("forget", "candidate", "cell")
     if not path.exists():
         torch.onnx.export(
-            _Pooling(pool),
+            _Pooling(pool).eval(),
             gates_and_cell(2, symbols),
             str(path),
             input_names=list(names),

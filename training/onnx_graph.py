@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from training.classifier import Classifier
 from training.data import InputArray
 from training.errors import ParityError
+from training.language_model import LanguageModel
 from training.score_heads import ScoredClassifier
 from training.scoring import Outputs, row_batches
+from training.window_scan import splice_window_scan
 
 _OPSET = 18
 _BATCH = 64
@@ -45,6 +47,8 @@ def write_graph(model: ScoredClassifier, example: NDArray[Any], path: Path) -> N
             verbose=False,
         )
     written = onnx.load(path)
+    if isinstance(classifier, LanguageModel):
+        splice_window_scan(written, classifier)
     forget_where_it_was_made(written)
     onnx.save(written, path)
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.architectures.forget_pooling import pool_in_parallel, pool_in_sequence
+from training.architectures.forget_pooling import FORGET_POOLING
 
 
 class QRNNLanguageModel(nn.Module):
@@ -21,7 +21,8 @@ class QRNNLanguageModel(nn.Module):
 
     `window` is the first layer's. `dropout` is for embeddings, between layers and before the logits; with `zoneout` a
     cell keeps its value for a step in training, that often (section 2.1). `tied`: the logits' weights are the
-    embedding's, and the last layer has its size; else every layer has `hidden` channels.
+    embedding's, and the last layer has its size; else every layer has `hidden` channels. `pooling` is how the
+    recurrence is computed, `sequence` or `parallel`: the values are the same.
     """
 
     def __init__(
@@ -34,19 +35,22 @@ class QRNNLanguageModel(nn.Module):
         dropout: float = 0.5,
         zoneout: float = 0.0,
         tied: bool = True,
+        pooling: str = "sequence",
     ) -> None:
         super().__init__()
         if layers < 1 or window < 1:
             raise ValueError(f"layers ({layers}) and window ({window}) must be 1 or more")
         if not 0 <= zoneout < 1:
             raise ValueError(f"zoneout ({zoneout}) must be 0 or more and less than 1")
+        if pooling not in FORGET_POOLING:
+            raise ValueError(f"pooling ({pooling}) must be one of {', '.join(FORGET_POOLING)}")
         sizes = [hidden] * (layers - 1) + [embedding if tied else hidden]
         self.embedding = nn.Embedding(vocabulary_size, embedding)
         # Small, because tied logits are products of embeddings: they start near the uniform distribution.
         nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
         self.dropout = nn.Dropout(dropout)
         self.layers = nn.ModuleList(
-            QRNNLayer(inputs, size, window if layer == 0 else 1, zoneout)
+            QRNNLayer(inputs, size, window if layer == 0 else 1, zoneout, pooling)
             for layer, (inputs, size) in enumerate(zip([embedding, *sizes[:-1]], sizes, strict=True))
         )
         self.vocabulary = nn.Linear(sizes[-1], vocabulary_size)
@@ -73,11 +77,12 @@ class QRNNLanguageModel(nn.Module):
 class QRNNLayer(nn.Module):
     """One layer with fo-pooling; its state holds the cell and the `window - 1` inputs before the next."""
 
-    def __init__(self, inputs: int, hidden: int, window: int, zoneout: float) -> None:
+    def __init__(self, inputs: int, hidden: int, window: int, zoneout: float, pooling: str) -> None:
         super().__init__()
         self.gates = nn.Linear(window * inputs, 3 * hidden)
         self.hidden = hidden
         self.zoneout = zoneout
+        self.pool = FORGET_POOLING[pooling]
         self._inputs, self._before = inputs, window - 1
         self.state_size = hidden + self._before * inputs
 
@@ -92,7 +97,6 @@ class QRNNLayer(nn.Module):
         if self.training and self.zoneout:
             # A forget gate of 1 keeps the cell. Without the rescaling of dropout, as the paper says.
             forget = 1 - (1 - forget) * F.dropout(torch.ones_like(forget), self.zoneout) * (1 - self.zoneout)
-        pool = pool_in_parallel if torch.onnx.is_in_onnx_export() else pool_in_sequence
-        cells = pool(forget, candidate.tanh(), cell.to(forget.dtype))
+        cells = self.pool(forget, candidate.tanh(), cell.to(forget.dtype))
         last_inputs = seen[:, length:].flatten(1)
         return output.sigmoid() * cells, torch.cat((cells[:, -1], last_inputs), dim=1)
