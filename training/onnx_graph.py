@@ -46,9 +46,9 @@ def write_graph(model: ScoredClassifier, example: NDArray[Any], path: Path) -> N
             external_data=False,
             verbose=False,
         )
-    written = onnx.load(path)
-    if isinstance(classifier, LanguageModel):
-        splice_window_scan(written, classifier)
+        written = onnx.load(path)
+        if isinstance(classifier, LanguageModel):
+            splice_window_scan(written, classifier)
     forget_where_it_was_made(written)
     onnx.save(written, path)
 

@@ -127,7 +127,7 @@ def test_a_few_steps_of_training_lower_the_loss() -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
     assert losses[-1] < losses[0] / 2
     told_apart = learner.eval().bits(torch.stack((tokens[0], tokens[0].flip(0))), torch.tensor([20, 20])).mean
     assert told_apart[0] < told_apart[1]

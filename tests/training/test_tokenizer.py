@@ -1,10 +1,11 @@
 """Tokenizers of words in Penn Treebank's form and of characters: every text is defined, form alone tells nothing."""
 
 import time
+from functools import cache
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bundle import TextEncoder
@@ -31,6 +32,7 @@ PLANS = (
 )
 
 
+@cache
 def encoder(plan: TextPlan, texts: tuple[str, ...] = TREEBANK) -> TextEncoder:
     return TextEncoder(train_tokenizer(texts, plan), plan.max_tokens)
 
@@ -62,6 +64,7 @@ def test_the_treebanks_own_text_keeps_its_form(text: str) -> None:
     assert NORMALIZER.normalize_str(text).split() == kept
 
 
+@settings(max_examples=60)
 @given(st.text())
 def test_whatever_the_text_it_takes_the_form_once_and_for_all(text: str) -> None:
     found = NORMALIZER.normalize_str(text)
@@ -79,6 +82,7 @@ def test_no_text_takes_more_than_linear_time(run: str) -> None:
 
 
 @pytest.mark.parametrize("plan", PLANS)
+@settings(max_examples=40)
 @given(text=st.text(max_size=80))
 def test_every_text_with_a_letter_has_symbols_of_the_vocabulary(plan: TextPlan, text: str) -> None:
     encoding = encoder(plan)
