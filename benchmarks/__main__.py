@@ -1,5 +1,6 @@
 """The benchmarks' command line: each prints a ratio taken in one run and writes it to benchmarks/results/."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,7 +13,7 @@ Seconds = Annotated[float, typer.Option(help="Length of one measurement.")]
 
 @app.callback()
 def everything(context: typer.Context) -> None:
-    """Run every benchmark when none is named."""
+    """Run every benchmark that needs no data when none is named."""
     if context.invoked_subcommand is None:
         serving()
         training()
@@ -32,6 +33,19 @@ def training(rounds: Rounds = 5, steps: Annotated[int, typer.Option(help="Timed 
     from benchmarks.training import measure
 
     measure(rounds, steps)
+
+
+@app.command()
+def drift(
+    data: Annotated[Path, typer.Option(help="Folder with cifar10/test.parquet and gtsrb/test.parquet.")],
+    share: Annotated[float, typer.Option(help="Share of traffic signs in the drifted traffic.")] = 0.02,
+    orders: Annotated[int, typer.Option(help="Random orders of the traffic.")] = 20,
+    history: Annotated[int, typer.Option(help="Quiet inputs before the traffic signs.")] = 100_000,
+) -> None:
+    """The drift alarm: quiet on CIFAR-10 test images, and how soon it notices traffic signs among them."""
+    from benchmarks.drift import measure
+
+    measure(data, share, orders, history)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ class Server(uvicorn.Server):
     SIGTERM or SIGINT: `/readyz` answers 503 and new work is refused while the listening socket stays open, so that
     load balancers and clients learn it from an answer and not from a closed connection; once all that was accepted is
     answered, or after `grace_seconds`, the socket closes. A second signal ends at once.
+
+    SIGUSR1: the drift evidence of every model is forgotten, as an operator asks for who has looked into it.
     """
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
@@ -53,6 +55,7 @@ class Server(uvicorn.Server):
         self._announced = False
         self._drain_until = self._linger_until = math.inf
         self._signal: signal.Signals | None = None
+        self._forget = False
 
     @property
     def failure(self) -> Exception | None:
@@ -70,8 +73,17 @@ class Server(uvicorn.Server):
         # Logged at the next tick: a signal may arrive in the middle of a write to the very same stream.
         self._signal = signal.Signals(sig)
 
+    def handle_reset(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler's signature
+        """Forget drift evidence at the next tick: a signal may arrive in the middle of an input's count."""
+        self._forget = True
+
     async def on_tick(self, counter: int) -> bool:
-        """Ten times a second: announce readiness once, notice a failed start, end the drain."""
+        """Ten times a second: announce readiness once, notice a failed start, forget drift evidence, end the drain."""
+        if self._forget:
+            self._forget = False
+            for model in self._repository:
+                log.info("drift evidence forgotten", model=model.name, version=model.version, was=model.drift.log10)
+                model.drift.reset()
         if self._lifecycle.phase is Phase.FAILED:
             self.should_exit = True
         elif self._lifecycle.phase is Phase.READY and not self._announced:
@@ -104,6 +116,7 @@ class Server(uvicorn.Server):
 def serve(app: FastAPI, settings: Settings) -> int:
     """Serve until a signal; the exit code."""
     server = Server(app, settings)
+    signal.signal(signal.SIGUSR1, server.handle_reset)
     server.run()
     if server.failure is not None:
         log.error("cannot start", reason=str(server.failure))
