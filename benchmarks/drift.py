@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-import pyarrow.parquet as parquet
 from numpy.typing import NDArray
+from pyarrow import parquet
 from rich.progress import track
 
 from benchmarks.results import report
