@@ -108,6 +108,9 @@ class Metrics:
         self.threshold = Gauge(
             "ood_threshold", "Anomaly above which an input is flagged at ood_alpha.", score, registry=registry
         )
+        self.calibration_inputs = Gauge(
+            "ood_calibration_inputs", "Inputs that the score was calibrated on.", score, registry=registry
+        )
         self.alpha = Gauge("ood_alpha", "Default false-flag rate.", ("model", "version"), registry=registry)
         self.drift_evidence = Gauge(
             "ood_drift_evidence",
@@ -130,6 +133,7 @@ class Metrics:
         self.alpha.labels(model, version).set(scorer.alpha)
         for score, threshold in scorer.thresholds.items():
             self.threshold.labels(model, version, score).set(math.inf if threshold is None else threshold)
+            self.calibration_inputs.labels(model, version, score).set(scorer.calibrations[score].n)
 
     def watch_queue(self, model: str, batcher: Batcher) -> None:
         """Let `ood_queue_depth` and `ood_queue_capacity` follow one more queue of `model`."""

@@ -18,6 +18,7 @@ CONTRACT = {
     "ood_anomaly_score", "ood_p_value", "ood_batch_size", "ood_queue_seconds", "ood_inference_seconds",
     "ood_preprocess_seconds", "ood_queue_depth", "ood_rejected", "ood_model_info", "ood_threshold", "ood_alpha",
     "ood_queue_capacity", "ood_drift_evidence", "ood_provider_fallback",
+    "ood_calibration_inputs",
 }  # fmt: skip
 
 
@@ -49,6 +50,7 @@ def test_counters_count_each_input_once(repository: Path, serve: Serve) -> None:
         assert value(live.client, "ood_queue_seconds_count", model="tiny") == 5
         assert value(live.client, "ood_batch_size_sum", model="tiny") == 5
         assert value(live.client, "ood_alpha", **tiny) == 0.05
+        assert value(live.client, "ood_calibration_inputs", **tiny, score="msp") == 500
         assert value(live.client, "ood_queue_capacity", model="tiny") == 2 * 1024
         assert value(live.client, "ood_model_info", **tiny, provider="CPUExecutionProvider") == 1
         route = {"route": "/v1/models/{model}/score", "method": "POST"}
