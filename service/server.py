@@ -48,6 +48,7 @@ class Server(uvicorn.Server):
         self._app = app
         self._host = settings.host
         self._grace_seconds = settings.grace_seconds
+        self._keys_needed = settings.api_keys_file is not None
         self._lifecycle: Lifecycle = app.state.lifecycle
         self._repository: Repository = app.state.repository
         self._announced = False
@@ -78,7 +79,8 @@ class Server(uvicorn.Server):
             self._announced = True
             # A closed pipe or an ASCII terminal is no reason not to serve.
             with contextlib.suppress(OSError, UnicodeError):
-                print(banner(self._repository, self._address(), self._app.version), flush=True)
+                text = banner(self._repository, self._address(), self._app.version, keys_needed=self._keys_needed)
+                print(text, flush=True)
         elif self._lifecycle.phase is Phase.DRAINING:
             if self._signal is not None:
                 log.info("draining", signal=self._signal.name, in_flight=self._lifecycle.in_flight)
