@@ -71,6 +71,9 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         loading = asyncio.create_task(load())
+        if settings.listen_when_ready:
+            # The server opens its port when this has yielded.
+            await loading
         try:
             yield
         finally:

@@ -24,9 +24,10 @@ log = structlog.stdlib.get_logger(__name__)
 class Server(uvicorn.Server):
     """Ends with exit code 0 after a signal, with `failed` set where the models could not be loaded.
 
-    SIGTERM or SIGINT: `/readyz` answers 503 and new work is refused while the listening socket stays open, so that
-    load balancers and clients learn it from an answer and not from a closed connection; once all that was accepted is
-    answered, or after `grace_seconds`, the socket closes. A second signal ends at once.
+    SIGTERM or SIGINT: for a moment `/readyz` answers 503 and work is still done, each answer closing its connection, so
+    that load balancers and clients leave without an error. Then the socket closes: who connects is refused, and goes to
+    another replica. Once all that was accepted is answered, or after `grace_seconds`, the process ends. A second signal
+    ends it at once.
     """
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
@@ -85,8 +86,19 @@ class Server(uvicorn.Server):
             if self._signal is not None:
                 log.info("draining", signal=self._signal.name, in_flight=self._lifecycle.in_flight)
                 self._signal = None
-            self.should_exit |= self._drained(time.monotonic())
+            now = time.monotonic()
+            if now >= self._linger_until and not self._lifecycle.closed:
+                self._close_door()
+            self.should_exit |= self._drained(now)
         return await super().on_tick(counter)
+
+    def _close_door(self) -> None:
+        self._lifecycle.close()
+        for server in self.servers:
+            server.close()
+        # Idle ones close at once, busy ones after their answer.
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
 
     def _drained(self, now: float) -> bool:
         unanswered = self._lifecycle.in_flight

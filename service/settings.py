@@ -68,6 +68,13 @@ class Settings(BaseSettings):
         Field(description="API keys, one `NAME sha256:HEX` a line (see new-key); read again when changed. None: open."),
     ] = None
     admin_keys_file: Annotated[Path | None, Field(description="Admin keys (not in this version).")] = None
+    listen_when_ready: Annotated[
+        bool,
+        Field(
+            description="Open the port only once the models are warm, for load balancers that learn of a starting "
+            "replica from a refused connection and not from /readyz."
+        ),
+    ] = False
     log_format: Annotated[Literal["console", "json"], Field(description="How log lines look.")] = "console"
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Field(description="Least severe lines logged.")
