@@ -285,6 +285,8 @@ def test_a_replica_that_ends_under_load_costs_no_client_an_answer(
     replicas.begin_again(0)
 
 
+# Three processes end and start again: on a busy machine that takes minutes.
+@pytest.mark.timeout(600)
 def test_a_rolling_restart_under_load_costs_no_client_an_answer(replicas: Replicas, gateway: Gateway) -> None:
     with load(gateway) as outcomes:
         for index in range(3):
