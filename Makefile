@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV ?= .venv
 DATA ?= $(or $(OOD_DATA),data)
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# Images are installed by the same script: see the Dockerfile.
+INSTALL := deploy/install $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint train bench clean
+.PHONY: help serve test lint train bench secrets clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -31,6 +32,14 @@ train: $(BIN)/.dev ## Train, calibrate, evaluate and export: make train RECIPE=r
 bench: $(BIN)/.dev ## Measure service and training side by side with their ceilings (benchmarks/)
 	$(BIN)/python -m benchmarks
 
+# Readable by the containers' users, which are none of this machine's; the folder keeps other people of it out.
+secrets: $(BIN)/.service ## Make the files that docker-compose.yml needs: a first API key (shown once), Grafana's password
+	@mkdir -p -m 700 deploy/secrets
+	@test -e deploy/secrets/api-keys || $(BIN)/python -m service new-key first > deploy/secrets/api-keys
+	@test -e deploy/secrets/grafana-password || \
+	  $(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(24), end="")' > deploy/secrets/grafana-password
+	@chmod 644 deploy/secrets/*
+
 clean: ## Remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
@@ -40,10 +49,10 @@ $(BIN)/python:
 
 $(BIN)/.service: $(BIN)/python pyproject.toml constraints.txt
 	@echo "installing the service into $(VENV) ..."
-	$(PIP) -e '.[service]'
+	$(INSTALL) service
 	@touch $@
 
 $(BIN)/.dev: $(BIN)/python pyproject.toml constraints.txt
 	@echo "installing the development environment into $(VENV) ..."
-	$(PIP) -e '.[dev]'
+	$(INSTALL) dev
 	@touch $@ $(BIN)/.service

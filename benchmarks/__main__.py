@@ -1,5 +1,6 @@
 """The benchmarks' command line: each prints a ratio taken in one run and writes it to benchmarks/results/."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -7,19 +8,22 @@ import typer
 app = typer.Typer(help=__doc__, invoke_without_command=True)
 
 Rounds = Annotated[int, typer.Option(help="Interleaved rounds; medians are reported.")]
+ServedModel = Annotated[str, typer.Option(help="A network's name, or a bundle's folder.")]
 Seconds = Annotated[float, typer.Option(help="Length of one measurement.")]
 
 
 @app.callback()
 def everything(context: typer.Context) -> None:
-    """Run every benchmark when none is named."""
+    """Run every benchmark that needs no data when none is named."""
     if context.invoked_subcommand is None:
         serving()
         training()
+        recurrence()
+        likelihoods()
 
 
 @app.command()
-def serving(rounds: Rounds = 5, seconds: Seconds = 4.0, model: str = "wrn-40-2") -> None:
+def serving(rounds: Rounds = 5, seconds: Seconds = 4.0, model: ServedModel = "wrn-40-2") -> None:
     """HTTP throughput at concurrency 32 as a share of ONNX Runtime alone; latency added at concurrency 1."""
     from benchmarks.serving import measure
 
@@ -32,6 +36,35 @@ def training(rounds: Rounds = 5, steps: Annotated[int, typer.Option(help="Timed 
     from benchmarks.training import measure
 
     measure(rounds, steps)
+
+
+@app.command()
+def recurrence(rounds: Rounds = 5, seconds: Seconds = 0.5) -> None:
+    """The QRNN's recurrence step by step beside a parallel scan, in torch and in ONNX Runtime."""
+    from benchmarks.recurrence import measure
+
+    measure(rounds, seconds)
+
+
+@app.command()
+def likelihoods(rounds: Rounds = 5, seconds: Seconds = 2.0, models: Path = Path("models")) -> None:
+    """Scoring with the shipped densities and language models: torch beside ONNX Runtime."""
+    from benchmarks.likelihoods import measure
+
+    measure(rounds, seconds, models)
+
+
+@app.command()
+def drift(
+    data: Annotated[Path, typer.Option(help="Folder with cifar10/test.parquet and gtsrb/test.parquet.")],
+    share: Annotated[float, typer.Option(help="Share of traffic signs in the drifted traffic.")] = 0.02,
+    orders: Annotated[int, typer.Option(help="Random orders of the traffic.")] = 20,
+    history: Annotated[int, typer.Option(help="Quiet inputs before the traffic signs.")] = 100_000,
+) -> None:
+    """The drift alarm: quiet on CIFAR-10 test images, and how soon it notices traffic signs among them."""
+    from benchmarks.drift import measure
+
+    measure(data, share, orders, history)
 
 
 if __name__ == "__main__":

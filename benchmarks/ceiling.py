@@ -1,44 +1,53 @@
-"""The ceiling: what ONNX Runtime alone does in this process, `python -m benchmarks.ceiling MODEL SECONDS`."""
+"""The ceiling: ONNX Runtime alone in this process, `python -m benchmarks.ceiling MODEL INPUT.npz SECONDS`.
+
+INPUT.npz holds one input as the graph takes it, a batch of one.
+"""
 
 import json
 import sys
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 
 BATCHES = (8, 16, 32, 64)
 
+Feed = Mapping[str, NDArray[Any]]
 
-def images_per_second(session: onnxruntime.InferenceSession, batch: int, seconds: float) -> float:
+
+def inputs_per_second(session: onnxruntime.InferenceSession, one: Feed, batch: int, seconds: float) -> float:
     """Throughput of `session` on a batch that is ready in memory."""
-    images = np.random.default_rng(0).integers(0, 256, (batch, 32, 32, 3), dtype=np.uint8)
-    session.run(None, {"images": images})
+    feed = {name: np.repeat(array, batch, axis=0) for name, array in one.items()}
+    session.run(None, feed)
     done, start = 0, time.perf_counter()
     while (elapsed := time.perf_counter() - start) < seconds:
-        session.run(None, {"images": images})
+        session.run(None, feed)
         done += batch
     return done / elapsed
 
 
-def latencies(session: onnxruntime.InferenceSession, seconds: float) -> list[float]:
-    """Seconds of each `session.run` of one image."""
-    image = np.zeros((1, 32, 32, 3), dtype=np.uint8)
+def latencies(session: onnxruntime.InferenceSession, one: Feed, seconds: float) -> list[float]:
+    """Seconds of each `session.run` of one input."""
     taken: list[float] = []
     end = time.perf_counter() + seconds
     while (start := time.perf_counter()) < end:
-        session.run(None, {"images": image})
+        session.run(None, dict(one))
         taken.append(time.perf_counter() - start)
     return taken
 
 
-def main(model: str, seconds: float) -> None:
-    """Print throughput by batch size and the median latency of one image as JSON."""
+def main(model: str, inputs: str, seconds: float) -> None:
+    """Print throughput by batch size and the median latency of one input as JSON."""
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    by_batch = {batch: images_per_second(session, batch, seconds / len(BATCHES)) for batch in BATCHES}
-    median = float(np.median(latencies(session, seconds / 2)))
-    print(json.dumps({"images_per_second": by_batch, "median_seconds": median}))
+    with np.load(inputs) as stored:
+        one = dict(stored)
+    by_batch = {batch: inputs_per_second(session, one, batch, seconds / len(BATCHES)) for batch in BATCHES}
+    median = float(np.median(latencies(session, one, seconds / 2)))
+    print(json.dumps({"inputs_per_second": by_batch, "median_seconds": median}))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], float(sys.argv[2]))
+    main(sys.argv[1], sys.argv[2], float(sys.argv[3]))

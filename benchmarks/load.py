@@ -6,6 +6,7 @@ uvloop, because it shares the cores with what it measures and every microsecond 
 
 import asyncio
 import json
+import mimetypes
 import sys
 import time
 from pathlib import Path
@@ -60,9 +61,10 @@ class Connection(asyncio.Protocol):
             self._transport.write(self._request)
 
 
-async def generate(host: str, port: int, path: str, body: bytes, concurrency: int, seconds: float) -> dict[str, float]:
+async def generate(host: str, port: int, path: str, file: Path, concurrency: int, seconds: float) -> dict[str, float]:
     """Throughput, latency percentiles and errors of a closed loop of `concurrency` connections."""
-    head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: image/png\r\nContent-Length: {len(body)}\r\n\r\n"
+    body, kind = file.read_bytes(), mimetypes.guess_type(file.name)[0]
+    head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
     loop = asyncio.get_running_loop()
     start = time.perf_counter()
     until = start + seconds
@@ -86,5 +88,4 @@ async def _drive(connection: Connection, host: str, port: int) -> None:
 
 if __name__ == "__main__":
     _, host, port, path, file, concurrency, seconds = sys.argv
-    body = Path(file).read_bytes()
-    print(json.dumps(uvloop.run(generate(host, int(port), path, body, int(concurrency), float(seconds)))))
+    print(json.dumps(uvloop.run(generate(host, int(port), path, Path(file), int(concurrency), float(seconds)))))

@@ -34,7 +34,7 @@ def make_bundle(name: str, repository: Path) -> Path:
     model = ScoredClassifier(ImageClassifier(NETWORKS[name](), SPEC).eval(), tuple(LOGIT_SCORES))
     noise = np.random.default_rng(0).integers(0, 256, (200, 32, 32, 3), dtype=np.uint8)
     write_graph(model, noise[:2], path / "model.onnx")
-    outputs = run_graph(path / "model.onnx", StoredArray(noise), model.classifier.prepare)
+    outputs = run_graph(path / "model.onnx", StoredArray(noise), model.model.prepare)
     scores = anomalies(outputs, model.scores)
     save_calibrations(path / "calibration.npz", {key: Calibration.from_scores(value) for key, value in scores.items()})
     seal_bundle(

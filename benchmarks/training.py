@@ -22,7 +22,7 @@ from benchmarks.results import report
 from training.architectures import WideResNet
 from training.classifier import ImageClassifier
 from training.data import Augmentation, Examples, StoredArray, paired_batches
-from training.lightning_module import ClassifierTask
+from training.lightning_module import TrainingTask
 from training.objectives import CrossEntropy
 from training.precision import fastest_precision
 from training.recipe import Precision, Stage
@@ -104,7 +104,7 @@ def our_loop(x: np.ndarray, y: np.ndarray) -> float:
     images = Examples(StoredArray(x), y, tuple(map(str, range(10))), "noise", "memory", "0")
     model = network()
     convert_conv2d_weight_memory_format(model, torch.channels_last)
-    task = ClassifierTask(model, CrossEntropy(), stage, seed=0, augment=Augmentation(4))
+    task = TrainingTask(model, CrossEntropy(), stage, seed=0, augment=Augmentation(4))
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
         trainer = lightning.Trainer(

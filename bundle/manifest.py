@@ -58,6 +58,19 @@ class ScoreOutput(Strict):
     output: Annotated[str, Field(min_length=1)]
 
 
+class LikelihoodSpec(Strict):
+    """How the bits of a likelihood are counted, and the graph output with those of each part of an input.
+
+    Bits are `per` pixel (all its channels), colour channel, word or character; a text's end counts as one more where
+    `counts_end`. `parts` is float32: `[N, H, W]`, each pixel's with all its channels, or `[N, L+1]`, each token's and
+    the end's.
+    """
+
+    per: Literal["pixel", "channel", "word", "character"]
+    counts_end: bool = False
+    parts: Annotated[str, Field(min_length=1)]
+
+
 class CalibrationSpec(Strict):
     """The calibration: its file, the number of scores `n`, the data and split they come from, the default alpha."""
 
@@ -132,6 +145,7 @@ class Manifest(Strict):
     labels: list[str]
     scores: Annotated[list[ScoreOutput], Field(min_length=1)]
     default_score: ScoreName
+    likelihood: LikelihoodSpec | None = None
     model: BundlePath = "model.onnx"
     calibration: CalibrationSpec
     training: Training | None = None
@@ -151,6 +165,8 @@ class Manifest(Strict):
             raise ValueError("task classification needs at least two labels")
         if self.task != "classification" and self.labels:
             raise ValueError(f"task {self.task} has no labels")
+        if self.task == "classification" and self.likelihood is not None:
+            raise ValueError("likelihood is not for task classification")
         if len(set(names)) < len(names):
             raise ValueError("scores: a score is offered twice")
         if self.default_score not in names:

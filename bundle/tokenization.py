@@ -77,6 +77,10 @@ class TextEncoder:
             raise EmptyText("the text is empty: it holds no word; send some text")
         return ids
 
+    def tokens(self, ids: NDArray[np.int64]) -> list[str]:
+        """The tokens that `ids` `[L]` stand for, as the vocabulary has them."""
+        return [self._tokenizer.id_to_token(int(each)) or "" for each in ids]
+
     def encode_batch(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
         """The token ids of each of `texts`, on all cores; an array of none where `encode` raises `EmptyText`."""
         # The batch call even for a single text: unlike `Tokenizer.encode` it lets go of the GIL, and it computes no

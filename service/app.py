@@ -11,9 +11,11 @@ import structlog
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
+from service.authentication import Authentication
 from service.cores import available_cores
 from service.errors import exception_handlers
 from service.inputs import Preparer
+from service.keys import KeyFile
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.middleware import RequestContext
@@ -42,8 +44,10 @@ def service_version() -> str:
 def create_app(settings: Settings) -> FastAPI:
     """The ASGI application. Models load in the background of its lifespan; `GET /readyz` says when they are warm.
 
-    `app.state` holds `lifecycle`, `repository` and `metrics` for the server around it.
+    `app.state` holds `lifecycle`, `repository` and `metrics` for the server around it. Raises `KeysError` where the
+    file of API keys cannot be used.
     """
+    keys = None if settings.api_keys_file is None else KeyFile(settings.api_keys_file)
     repository = Repository(Path(settings.models))
     lifecycle = Lifecycle()
     meters = Metrics()
@@ -67,6 +71,9 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         loading = asyncio.create_task(load())
+        if settings.listen_when_ready:
+            # The server opens its port when this has yielded.
+            await loading
         try:
             yield
         finally:
@@ -84,17 +91,18 @@ def create_app(settings: Settings) -> FastAPI:
             *health.routes(lifecycle),
             *metrics.routes(meters.registry),
             *models.routes(repository, lifecycle),
-            *page.routes(repository, lifecycle),
+            *page.routes(repository, lifecycle, keys_needed=keys is not None),
         ],
         middleware=[
             Middleware(RequestContext, metrics=meters, lifecycle=lifecycle, access_log=settings.access_log),
+            *([] if keys is None else [Middleware(Authentication, keys=keys)]),
         ],
         exception_handlers=exception_handlers(),
         redirect_slashes=False,
     )
 
     def openapi() -> dict[str, Any]:
-        return document(app, repository)
+        return document(app, repository, keys_needed=keys is not None)
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
     app.state.repository, app.state.lifecycle, app.state.metrics = repository, lifecycle, meters

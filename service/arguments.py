@@ -13,7 +13,8 @@ def parse_arguments(argv: Sequence[str]) -> tuple[dict[str, Any], Path | None]:
     parser = argparse.ArgumentParser(
         prog="ood-serve",
         description="Serve out-of-distribution detectors over HTTP.",
-        epilog="Each setting is a flag, an environment variable, or a key of the settings file, in this order.",
+        epilog="Each setting is a flag, an environment variable, or a key of the settings file, in this order. "
+        "`ood-serve new-key NAME` makes an API key.",
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=30, width=110),
         allow_abbrev=False,
     )

@@ -7,8 +7,11 @@ from pathlib import Path
 from service.model import Model
 from service.repository import Repository
 
+# The client's own shell fills it in: the service has only hashes.
+_KEY_HEADER = '-H "Authorization: Bearer $OOD_KEY" '
 
-def banner(repository: Repository, address: str, version: str) -> str:
+
+def banner(repository: Repository, address: str, version: str, *, keys_needed: bool = False) -> str:
     """Lines for a person at a terminal. `address` is one that a client on this machine can use."""
     models = list(repository)
     lines = [
@@ -18,25 +21,26 @@ def banner(repository: Repository, address: str, version: str) -> str:
     ]
     lines += [f"  model     {_describe(model)}" for model in models]
     lines += [f"  refused   {refused.path}: {refused.reason}" for refused in repository.refused]
-    return "\n".join([*lines, "  try       " + curl_line(models[0], address)])
+    return "\n".join([*lines, "  try       " + curl_line(models[0], address, keys_needed=keys_needed)])
 
 
-def curl_line(model: Model, address: str) -> str:
+def curl_line(model: Model, address: str, *, keys_needed: bool = False) -> str:
     """A command that scores the bundle's own sample file, or a generated example where it brings none."""
     url = shlex.quote(f"{address}/v1/models/{model.name}/score")
     for name in sorted(model.bundle.manifest.files):
         content_type = model.modality.sample_types.get(Path(name).suffix.lower())
         if content_type and Path(name).stem == "sample":
             file = shlex.quote(f"@{_short(model.bundle.path / name)}")
-            return f"curl -H 'Content-Type: {content_type}' --data-binary {file} {url}"
-    return curl_json(model, address)
+            key = _KEY_HEADER if keys_needed else ""
+            return f"curl {key}-H 'Content-Type: {content_type}' --data-binary {file} {url}"
+    return curl_json(model, address, keys_needed=keys_needed)
 
 
-def curl_json(model: Model, address: str) -> str:
+def curl_json(model: Model, address: str, *, keys_needed: bool = False) -> str:
     """A command that scores the model's example; it needs no file."""
     url = shlex.quote(f"{address}/v1/models/{model.name}/score")
     body = json.dumps({"inputs": [model.modality.example()]})
-    return f"curl -H 'Content-Type: application/json' -d {shlex.quote(body)} {url}"
+    return f"curl {_KEY_HEADER if keys_needed else ''}-H 'Content-Type: application/json' -d {shlex.quote(body)} {url}"
 
 
 def _describe(model: Model) -> str:

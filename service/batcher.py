@@ -81,7 +81,7 @@ class Batcher:
         observer: BatchObserver | None = None,
     ) -> None:
         self._run = run
-        self._capacity = capacity
+        self.capacity = capacity
         self._max_batch = max_batch
         self._observer = observer
         self._queue: deque[_Entry] = deque()
@@ -100,7 +100,7 @@ class Batcher:
 
     def require_room(self, count: int = 1) -> None:
         """Raise `QueueFull` unless `count` inputs could be admitted now."""
-        if self._depth + count > self._capacity:
+        if self._depth + count > self.capacity:
             raise QueueFull(max(1, math.ceil(self._depth * self._seconds_per_input)))
 
     def admit(self, count: int) -> "Places":

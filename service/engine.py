@@ -9,6 +9,7 @@ import structlog
 from numpy.typing import NDArray
 
 from bundle import Bundle
+from service.explanation import PARTS
 from service.external_data import external_files
 from service.modalities import modality_of
 from service.providers import Provider, ProviderUnavailable
@@ -45,6 +46,8 @@ class Engine:
         self._outputs = {score.name: score.output for score in bundle.manifest.scores}
         if bundle.manifest.task == "classification":
             self._outputs |= {PREDICTION: "prediction", PROBABILITY: "probability"}
+        if bundle.manifest.likelihood is not None:
+            self._outputs[PARTS] = bundle.manifest.likelihood.parts
         self._output_names = list(self._outputs.values())
         self._session = self._open(provider, threads)
         self.provider = str(self._session.get_providers()[0])
@@ -58,10 +61,14 @@ class Engine:
         self._check_signature()
 
     def run(self, items: Sequence[NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
-        """Scores by name, float32 `[N]`, of N prepared inputs; a classifier's `prediction` and `probability` too."""
+        """Scores by name, float32 `[N]`, of N prepared inputs; a classifier's `prediction` and `probability` too.
+
+        A likelihood's `parts` are `[N, ...]`: intermediate values of its score, which cost nothing to hand out.
+        """
         rows = self._session.run(self._output_names, self.modality.feed(items))
-        for output, row in zip(self._output_names, rows, strict=True):
-            if row.shape != (len(items),):
+        for name, row in zip(self._outputs, rows, strict=True):
+            if row.shape[: 1 if name == PARTS else None] != (len(items),):
+                output = self._outputs[name]
                 raise ValueError(f"output {output!r} has shape {row.shape} for {len(items)} inputs, not [N]")
         return dict(zip(self._outputs, rows, strict=True))
 

@@ -15,6 +15,7 @@ from prometheus_client import (
 )
 
 from service.batcher import Batcher
+from service.drift import DriftEvidence
 from service.scoring import Scorer
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -86,6 +87,9 @@ class Metrics:
         self.queue_depth = Gauge(
             "ood_queue_depth", "Inputs admitted and not yet in the engine.", ("model",), registry=registry
         )
+        self.queue_capacity = Gauge(
+            "ood_queue_capacity", "Inputs that ood_queue_depth may reach.", ("model",), registry=registry
+        )
         self.rejected = Counter(
             "ood_rejected_total",
             "Requests turned away before they were scored.",
@@ -95,10 +99,25 @@ class Metrics:
         self.model_info = Gauge(
             "ood_model_info", "1 for each model served.", ("model", "version", "provider"), registry=registry
         )
+        self.provider_fallback = Gauge(
+            "ood_provider_fallback",
+            "1 where a model runs on another provider than the one that this build of ONNX Runtime is for.",
+            ("model", "version", "wanted", "provider"),
+            registry=registry,
+        )
         self.threshold = Gauge(
             "ood_threshold", "Anomaly above which an input is flagged at ood_alpha.", score, registry=registry
         )
+        self.calibration_inputs = Gauge(
+            "ood_calibration_inputs", "Inputs that the score was calibrated on.", score, registry=registry
+        )
         self.alpha = Gauge("ood_alpha", "Default false-flag rate.", ("model", "version"), registry=registry)
+        self.drift_evidence = Gauge(
+            "ood_drift_evidence",
+            "Decimal logarithm of the evidence that traffic is unlike the calibration data, since start or reset.",
+            score,
+            registry=registry,
+        )
         self._queues: dict[str, list[Batcher]] = {}
 
     def http(self, route: str, method: str, status: int, seconds: float) -> None:
@@ -107,25 +126,40 @@ class Metrics:
         self.http_requests.labels(*labels).inc()
         self.http_seconds.labels(*labels).observe(seconds)
 
-    def describe(self, model: str, version: str, provider: str, scorer: Scorer) -> None:
-        """State what is served and with which alpha and thresholds."""
+    def describe(self, model: str, version: str, provider: str, wanted: str, scorer: Scorer) -> None:
+        """State what is served, on which provider and which was wanted, and with which alpha and thresholds."""
         self.model_info.labels(model, version, provider).set(1)
+        self.provider_fallback.labels(model, version, wanted, provider).set(provider != wanted)
         self.alpha.labels(model, version).set(scorer.alpha)
         for score, threshold in scorer.thresholds.items():
             self.threshold.labels(model, version, score).set(math.inf if threshold is None else threshold)
+            self.calibration_inputs.labels(model, version, score).set(scorer.calibrations[score].n)
 
     def watch_queue(self, model: str, batcher: Batcher) -> None:
-        """Let `ood_queue_depth` follow one more queue of `model`."""
+        """Let `ood_queue_depth` and `ood_queue_capacity` follow one more queue of `model`."""
         queues = self._queues.setdefault(model, [])
         queues.append(batcher)
         self.queue_depth.labels(model).set_function(lambda: sum(queue.depth for queue in queues))
+        self.queue_capacity.labels(model).set_function(lambda: sum(queue.capacity for queue in queues))
 
 
 class ModelMeters:
     """One model version's metrics with their labels bound once: looking them up costs more than counting."""
 
-    def __init__(self, metrics: Metrics, model: str, version: str, scores: Sequence[str]) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        model: str,
+        version: str,
+        scores: Sequence[str],
+        default_score: str,
+        drift: DriftEvidence,
+    ) -> None:
+        """`drift` is told of every input that is scored by `default_score`."""
         self._model = model
+        self._default_score = default_score
+        self._drift = drift
+        metrics.drift_evidence.labels(model, version, default_score).set_function(lambda: drift.log10)
         self._metrics = metrics
         self._inputs = metrics.inputs.labels(model, version)
         self._flagged = {score: metrics.flagged.labels(model, version, score) for score in scores}
@@ -147,6 +181,8 @@ class ModelMeters:
             self._p_value[name].observe(entry["p_value"])
             if entry["flagged"]:
                 self._flagged[name].inc()
+        if self._default_score in scores:
+            self._drift.see(scores[self._default_score]["anomaly"])
 
     def input_error(self, reason: str) -> None:
         """Count one input answered with an error; `reason` is its type."""

@@ -49,8 +49,8 @@ class RequestContext:
                     headers["connection"] = "close"
             await send(message)
 
-        # What comes after the drain began is refused in no time; counting it could keep the process from ending.
-        accepted = self._lifecycle.phase is not Phase.DRAINING
+        # What comes after the door closed is refused in no time; counting it could keep the process from ending.
+        accepted = not self._lifecycle.closed
         self._lifecycle.in_flight += accepted
         try:
             await self._app(scope, receive, send_with_id)

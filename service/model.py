@@ -8,6 +8,7 @@ from pathlib import Path
 from bundle import Bundle, ManifestInvalid, load_bundle
 from service.batcher import Batcher
 from service.cores import available_cores
+from service.drift import DriftEvidence
 from service.engine import Engine
 from service.metrics import Metrics, ModelMeters
 from service.modalities import Modality
@@ -28,6 +29,7 @@ class Model:
     scorer: Scorer
     choices: Choices
     meters: ModelMeters
+    drift: DriftEvidence
 
     @property
     def name(self) -> str:
@@ -62,9 +64,10 @@ def model_loader(
         manifest = bundle.manifest
         name, version = manifest.name, manifest.version
         scores = tuple(score.name for score in manifest.scores)
-        meters = ModelMeters(metrics, name, version, scores)
+        drift = DriftEvidence(bundle.calibrations[manifest.default_score])
+        meters = ModelMeters(metrics, name, version, scores, manifest.default_score, drift)
         scorer = Scorer.of(bundle, settings.alpha)
-        metrics.describe(name, version, engine.provider, scorer)
+        metrics.describe(name, version, engine.provider, provider.first, scorer)
         batcher = Batcher(
             f"{name}-{version}",
             engine.modality.arrange(engine.run),
@@ -74,8 +77,8 @@ def model_loader(
             observer=meters,
         )
         metrics.watch_queue(name, batcher)
-        choices = Choices(scores, manifest.default_score, settings.timeout_ms)
-        return Model(bundle, engine.modality, engine.provider, batcher, scorer, choices, meters)
+        choices = Choices(scores, manifest.default_score, settings.timeout_ms, explains=manifest.likelihood is not None)
+        return Model(bundle, engine.modality, engine.provider, batcher, scorer, choices, meters, drift)
 
     return load
 

@@ -6,6 +6,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from service.authentication import OPEN_PATHS, SECURITY_SCHEMES
 from service.modalities import MODALITIES
 from service.parsing import FORM_TYPE, JSON_TYPE
 from service.problems import PROBLEM_JSON
@@ -18,6 +19,7 @@ _NUMBER_OR_MAP = {
 }
 _ALPHA = {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}
 _TIMEOUT = {"type": "integer", "minimum": 1}
+_EXPLAIN = "Show the bits of each pixel or token, of models that score in bits."
 _INPUT = {
     "oneOf": [
         {"type": "string", "description": "A text."},
@@ -35,6 +37,7 @@ _INPUT = {
         },
     ]
 }
+_PROBLEM_CONTENT = {PROBLEM_JSON: {"schema": ProblemAnswer.model_json_schema()}}
 _PROBLEMS = {
     400: "Malformed body.",
     404: "Unknown model or version.",
@@ -54,6 +57,7 @@ def score_operation(which: str, *, version: bool = False) -> dict[str, Any]:
         _query("threshold", {"type": "number"}, "Flag above this anomaly instead of by alpha."),
         _query("scores", {"type": "string"}, "Score names, comma-separated, or `all`."),
         _query("timeout_ms", _TIMEOUT, "Deadline; at most the service's own."),
+        _query("explain", {"type": "boolean"}, _EXPLAIN),
     ]
     return {
         "name": f"score_{which.replace(' ', '_')}",
@@ -70,17 +74,21 @@ def score_operation(which: str, *, version: bool = False) -> dict[str, Any]:
 
 def problem_responses(descriptions: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
     """The errors of a route, for `APIRoute(responses=...)`, under the media type that they really have."""
-    content = {PROBLEM_JSON: {"schema": ProblemAnswer.model_json_schema()}}
     responses: dict[int | str, dict[str, Any]] = {
-        status: {"description": text, "content": content} for status, text in descriptions.items()
+        status: {"description": text, "content": _PROBLEM_CONTENT} for status, text in descriptions.items()
     }
     # Without a default FastAPI would add its own validation error, which nobody here ever gets.
-    return responses | {"default": {"description": "Any other error.", "content": content}}
+    return responses | {"default": {"description": "Any other error.", "content": _PROBLEM_CONTENT}}
 
 
-def document(app: FastAPI, repository: Repository) -> dict[str, Any]:
-    """The OpenAPI document, with examples that work as they stand: a model that is served, inputs that it takes."""
+def document(app: FastAPI, repository: Repository, *, keys_needed: bool = False) -> dict[str, Any]:
+    """The OpenAPI document, with examples that work as they stand: a model that is served, inputs that it takes.
+
+    `keys_needed`: say which routes need an API key, and how to present it.
+    """
     content = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    if keys_needed:
+        _require_keys(content)
     if not repository.names:
         return content
     model = repository.get(repository.names[0])
@@ -95,6 +103,15 @@ def document(app: FastAPI, repository: Repository) -> dict[str, Any]:
     return content
 
 
+def _require_keys(content: dict[str, Any]) -> None:
+    content.setdefault("components", {})["securitySchemes"] = SECURITY_SCHEMES
+    refusal = {"description": "No API key, or a wrong one.", "content": _PROBLEM_CONTENT}
+    for path, operations in content["paths"].items():
+        for operation in () if path in OPEN_PATHS else operations.values():
+            operation["security"] = [{scheme: []} for scheme in SECURITY_SCHEMES]
+            operation["responses"]["401"] = refusal
+
+
 def _bodies() -> dict[str, Any]:
     json_schema = {
         "type": "object",
@@ -106,6 +123,7 @@ def _bodies() -> dict[str, Any]:
             "scores": {"anyOf": [{"type": "array", "items": {"type": "string"}}, {"const": "all"}]},
             "threshold": _NUMBER_OR_MAP,
             "timeout_ms": _TIMEOUT,
+            "explain": {"type": "boolean", "description": _EXPLAIN},
         },
     }
     files = {"type": "array", "items": {"type": "string", "format": "binary"}}

@@ -7,7 +7,7 @@ from typing import Any
 
 from service.problems import InvalidParameter
 
-OPTION_NAMES = ("alpha", "threshold", "scores", "timeout_ms")
+OPTION_NAMES = ("alpha", "threshold", "scores", "timeout_ms", "explain")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +18,7 @@ class Options:
     alpha: float | None
     thresholds: Mapping[str, float]
     timeout_ms: int
+    explain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class Choices:
     scores: tuple[str, ...]
     default_score: str
     timeout_ms: int
+    explains: bool = False
 
 
 def query_options(query: Iterable[tuple[str, str]]) -> dict[str, Any]:
@@ -53,6 +55,7 @@ def parse_options(given: Mapping[str, Any], choices: Choices) -> Options:
         thresholds=_thresholds(given.get("threshold"), scores),
         # A client may be less patient than the service, never more.
         timeout_ms=choices.timeout_ms if timeout is None else min(_timeout(timeout), choices.timeout_ms),
+        explain=_explain(given.get("explain"), choices),
     )
 
 
@@ -101,6 +104,15 @@ def _timeout(value: Any) -> int:
     if milliseconds < 1 or milliseconds != int(milliseconds):
         raise InvalidParameter("timeout_ms", f"{value!r} is not a whole number of milliseconds of at least 1")
     return int(milliseconds)
+
+
+def _explain(value: Any, choices: Choices) -> bool:
+    wanted = {None: False, True: True, False: False, "true": True, "false": False}.get(value, value)
+    if not isinstance(wanted, bool):
+        raise InvalidParameter("explain", f"{str(value)[:64]!r} is neither true nor false")
+    if wanted and not choices.explains:
+        raise InvalidParameter("explain", "this model has no parts to show; models of likelihoods (bpp, bpc, bpw) have")
+    return wanted
 
 
 def _number(parameter: str, value: Any) -> float:

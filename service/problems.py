@@ -25,6 +25,11 @@ class Problem(Exception):
         self.retry_after = retry_after
         self.members = members
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """The HTTP headers of the answer, besides its content type."""
+        return {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
+
 
 class InternalError(Problem):
     """A fault of the service itself; the log has the traceback under the same request id."""
@@ -43,6 +48,33 @@ class MalformedBody(Problem):
     status = 400
     type = "malformed-body"
     title = "The body cannot be parsed"
+
+
+class Unauthorized(Problem):
+    """The request does not show who sends it; `WWW-Authenticate` says how to (RFC 6750)."""
+
+    status = 401
+    challenge: ClassVar[str] = 'Bearer realm="ood"'
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """With the challenge."""
+        return super().headers | {"WWW-Authenticate": self.challenge}
+
+
+class MissingKey(Unauthorized):
+    """No API key came with the request."""
+
+    type = "missing-key"
+    title = "An API key is needed"
+
+
+class WrongKey(Unauthorized):
+    """An API key that is not in `OOD_API_KEYS_FILE`."""
+
+    type = "wrong-key"
+    title = "The API key is not known"
+    challenge = 'Bearer realm="ood", error="invalid_token"'
 
 
 class NotFound(Problem):
@@ -193,5 +225,4 @@ def problem_response(problem: Problem, request_id: str) -> Response:
         "request_id": request_id,
         **problem.members,
     }
-    headers = {} if problem.retry_after is None else {"Retry-After": str(problem.retry_after)}
-    return Response(orjson.dumps(body), status, headers, PROBLEM_JSON)
+    return Response(orjson.dumps(body), status, problem.headers, PROBLEM_JSON)

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from bundle import Evaluation, Input, Training
+from bundle import Evaluation, Input, LikelihoodSpec, Training
 
 
 class ScoreAnswer(BaseModel):
@@ -32,6 +32,31 @@ class InputErrorAnswer(BaseModel):
     detail: str
 
 
+class TokenBits(BaseModel):
+    """One token of a text and how many bits it was a surprise of."""
+
+    token: str
+    bits: float
+
+
+class PixelExplanation(BaseModel):
+    """The bits of each pixel of an image, all its channels together."""
+
+    kind: Literal["pixels"]
+    per: Literal["pixel", "channel"] = Field(description="What the score `bpp` counts; the heat map counts pixels.")
+    heat_map: str = Field(description="A PNG of the model's image size, in base64; black is 0 bits.")
+    max_bits: float = Field(description="What the brightest colour stands for.")
+
+
+class TokenExplanation(BaseModel):
+    """The bits of each token of a text."""
+
+    kind: Literal["tokens"]
+    per: Literal["word", "character"]
+    tokens: list[TokenBits] = Field(description="As the model reads the text, up to its limit.")
+    end_bits: float | None = Field(description="The bits of the text's end; null where the model does not count it.")
+
+
 class Result(BaseModel):
     """One scored input; `flagged` and `p_value` are those of the first requested score."""
 
@@ -41,6 +66,7 @@ class Result(BaseModel):
     p_value: float
     prediction: Prediction | None
     scores: dict[str, ScoreAnswer]
+    explanation: PixelExplanation | TokenExplanation | None = Field(None, description="Where `explain` asked for it.")
 
 
 class FailedResult(BaseModel):
@@ -86,6 +112,7 @@ class ModelSummary(BaseModel):
     labels: list[str]
     scores: list[str]
     default_score: str
+    likelihood: LikelihoodSpec | None = Field(description="How bits are counted, of models that score in bits.")
     alpha: float = Field(description="Default false-flag rate.")
     thresholds: dict[str, float | None] = Field(description="By score, at `alpha`; null: nothing can be flagged.")
     provider: str = Field(description="The ONNX Runtime provider that runs it.")

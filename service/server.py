@@ -24,9 +24,12 @@ log = structlog.stdlib.get_logger(__name__)
 class Server(uvicorn.Server):
     """Ends with exit code 0 after a signal, with `failed` set where the models could not be loaded.
 
-    SIGTERM or SIGINT: `/readyz` answers 503 and new work is refused while the listening socket stays open, so that
-    load balancers and clients learn it from an answer and not from a closed connection; once all that was accepted is
-    answered, or after `grace_seconds`, the socket closes. A second signal ends at once.
+    SIGTERM or SIGINT: for a moment `/readyz` answers 503 and work is still done, each answer closing its connection, so
+    that load balancers and clients leave without an error. Then the socket closes: who connects is refused, and goes to
+    another replica. Once all that was accepted is answered, or after `grace_seconds`, the process ends. A second signal
+    ends it at once.
+
+    SIGUSR1: the drift evidence of every model is forgotten, as an operator asks for who has looked into it.
     """
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
@@ -48,11 +51,13 @@ class Server(uvicorn.Server):
         self._app = app
         self._host = settings.host
         self._grace_seconds = settings.grace_seconds
+        self._keys_needed = settings.api_keys_file is not None
         self._lifecycle: Lifecycle = app.state.lifecycle
         self._repository: Repository = app.state.repository
         self._announced = False
         self._drain_until = self._linger_until = math.inf
         self._signal: signal.Signals | None = None
+        self._forget = False
 
     @property
     def failure(self) -> Exception | None:
@@ -70,21 +75,42 @@ class Server(uvicorn.Server):
         # Logged at the next tick: a signal may arrive in the middle of a write to the very same stream.
         self._signal = signal.Signals(sig)
 
+    def handle_reset(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler's signature
+        """Forget drift evidence at the next tick: a signal may arrive in the middle of an input's count."""
+        self._forget = True
+
     async def on_tick(self, counter: int) -> bool:
-        """Ten times a second: announce readiness once, notice a failed start, end the drain."""
+        """Ten times a second: announce readiness once, notice a failed start, forget drift evidence, end the drain."""
+        if self._forget:
+            self._forget = False
+            for model in self._repository:
+                log.info("drift evidence forgotten", model=model.name, version=model.version, was=model.drift.log10)
+                model.drift.reset()
         if self._lifecycle.phase is Phase.FAILED:
             self.should_exit = True
         elif self._lifecycle.phase is Phase.READY and not self._announced:
             self._announced = True
             # A closed pipe or an ASCII terminal is no reason not to serve.
             with contextlib.suppress(OSError, UnicodeError):
-                print(banner(self._repository, self._address(), self._app.version), flush=True)
+                text = banner(self._repository, self._address(), self._app.version, keys_needed=self._keys_needed)
+                print(text, flush=True)
         elif self._lifecycle.phase is Phase.DRAINING:
             if self._signal is not None:
                 log.info("draining", signal=self._signal.name, in_flight=self._lifecycle.in_flight)
                 self._signal = None
-            self.should_exit |= self._drained(time.monotonic())
+            now = time.monotonic()
+            if now >= self._linger_until and not self._lifecycle.closed:
+                self._close_door()
+            self.should_exit |= self._drained(now)
         return await super().on_tick(counter)
+
+    def _close_door(self) -> None:
+        self._lifecycle.close()
+        for server in self.servers:
+            server.close()
+        # Idle ones close at once, busy ones after their answer.
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
 
     def _drained(self, now: float) -> bool:
         unanswered = self._lifecycle.in_flight
@@ -104,6 +130,7 @@ class Server(uvicorn.Server):
 def serve(app: FastAPI, settings: Settings) -> int:
     """Serve until a signal; the exit code."""
     server = Server(app, settings)
+    signal.signal(signal.SIGUSR1, server.handle_reset)
     server.run()
     if server.failure is not None:
         log.error("cannot start", reason=str(server.failure))

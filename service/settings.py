@@ -18,7 +18,6 @@ SETTINGS_FILE_ENV = "OOD_SETTINGS"
 UNSUPPORTED = {
     "workers": ("more than one worker process is", "Leave it at 1 and run several containers behind a load balancer."),
     "reload": ("hot reload is", "Restart the service to serve new versions."),
-    "api_keys_file": ("API keys are", "Check them in the gateway in front of the service."),
     "admin_keys_file": ("admin keys are", "There are no admin calls to protect."),
 }
 
@@ -64,8 +63,18 @@ class Settings(BaseSettings):
         Field(description="After SIGTERM, how long accepted requests may still take.", ge=0, allow_inf_nan=False),
     ] = 30.0
     reload: Annotated[bool, Field(description="Hot reload of the repository (not in this version).")] = False
-    api_keys_file: Annotated[Path | None, Field(description="API keys (not in this version).")] = None
+    api_keys_file: Annotated[
+        Path | None,
+        Field(description="API keys, one `NAME sha256:HEX` a line (see new-key); read again when changed. None: open."),
+    ] = None
     admin_keys_file: Annotated[Path | None, Field(description="Admin keys (not in this version).")] = None
+    listen_when_ready: Annotated[
+        bool,
+        Field(
+            description="Open the port only once the models are warm, for load balancers that learn of a starting "
+            "replica from a refused connection and not from /readyz."
+        ),
+    ] = False
     log_format: Annotated[Literal["console", "json"], Field(description="How log lines look.")] = "console"
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Field(description="Least severe lines logged.")

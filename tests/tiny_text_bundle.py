@@ -14,6 +14,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from bundle import (
     Calibration,
     CalibrationSpec,
+    LikelihoodSpec,
     ScoreOutput,
     TextEncoder,
     TextInput,
@@ -86,6 +87,7 @@ def make_tiny_text_bundle(
             "labels": list(TOPICS) if classifies else [],
             "scores": [ScoreOutput(name=score, output=score) for score in scores],
             "default_score": scores[0],
+            "likelihood": None if classifies else LikelihoodSpec(per="word", parts="bits"),
             "calibration": CalibrationSpec(file="calibration.npz", n=n_calibration, source="random words", alpha=0.05),
             "created": datetime(2026, 1, 1, tzinfo=UTC),
         },
@@ -144,8 +146,17 @@ def tiny_text_graph(*, classifies: bool = True) -> onnx.ModelProto:
         nodes += score_nodes()
         outputs = score_outputs()
     else:
-        nodes.append(helper.make_node("Squeeze", ["surprise", "axis_1"], ["bpw"]))
-        outputs = [helper.make_tensor_value_info("bpw", TensorProto.FLOAT, ["N"])]
+        nodes += [
+            helper.make_node("Squeeze", ["surprise", "axis_1"], ["bpw"]),
+            helper.make_node("Squeeze", ["masked", "axis_2"], ["of_words"]),
+            # No bits for the end, which is not counted.
+            helper.make_node("Pad", ["of_words", "one_column"], ["bits"]),
+        ]
+        constants["one_column"] = np.array([0, 0, 0, 1], dtype=np.int64)
+        outputs = [
+            helper.make_tensor_value_info("bpw", TensorProto.FLOAT, ["N"]),
+            helper.make_tensor_value_info("bits", TensorProto.FLOAT, ["N", "M"]),
+        ]
     graph = helper.make_graph(
         nodes,
         "tiny-text",

@@ -12,6 +12,7 @@ from bundle import (
     CalibrationSpec,
     Evaluation,
     ImageInput,
+    LikelihoodSpec,
     Parity,
     ScoreOutput,
     TextInput,
@@ -25,7 +26,7 @@ from training.onnx_graph import check_parity, run_graph, write_graph
 from training.provenance import describe_training
 from training.recipe import Recipe, TextPlan
 from training.run import Run
-from training.score_heads import ScoredClassifier
+from training.score_heads import ScoredModel
 from training.scoring import score_inputs
 
 _CALIBRATION = "calibration.npz"
@@ -42,7 +43,7 @@ def bundle_path(recipe: Recipe, models: Path, *, version: int | None = None, ove
 
 def export_bundle(
     run: Run,
-    model: ScoredClassifier,
+    model: ScoredModel,
     *,
     calibration: Examples,
     samples: Examples,
@@ -63,7 +64,7 @@ def export_bundle(
 
 def _fill(
     run: Run,
-    model: ScoredClassifier,
+    model: ScoredModel,
     path: Path,
     version: str,
     calibration: Examples,
@@ -74,7 +75,7 @@ def _fill(
     write_graph(model, calibration.x[np.arange(_EXAMPLE)], path / _GRAPH)
     differences: dict[str, float] = {}
     for examples in (calibration, samples):
-        outputs = run_graph(path / _GRAPH, examples.x, model.classifier.prepare)
+        outputs = run_graph(path / _GRAPH, examples.x, model.model.prepare)
         found = check_parity(score_inputs(model, examples.x), outputs, recipe.export.tolerance)
         differences = {name: max(value, differences.get(name, 0.0)) for name, value in found.items()}
         if examples is calibration:
@@ -83,7 +84,7 @@ def _fill(
     spec: ImageInput | TextInput
     if isinstance(recipe.input, TextPlan):
         shutil.copy(run.tokenizer_path, path / _TOKENIZER)
-        spec = TextInput(tokenizer=_TOKENIZER, max_tokens=recipe.input.max_tokens)
+        spec = TextInput(tokenizer=_TOKENIZER, max_tokens=recipe.export.max_tokens or recipe.input.max_tokens)
     else:
         spec = recipe.input
     if run.report_path.exists():
@@ -96,11 +97,12 @@ def _fill(
             "version": version,
             "description": recipe.description,
             "modality": spec.kind,
-            "task": "classification",
+            "task": recipe.task,
             "input": spec,
-            "labels": list(calibration.labels),
+            "labels": list(calibration.labels) if recipe.task == "classification" else [],
             "scores": [ScoreOutput(name=name, output=name) for name in model.scores],
             "default_score": recipe.export.default_score,
+            "likelihood": _likelihood(recipe, model),
             "model": _GRAPH,
             "calibration": CalibrationSpec(
                 file=_CALIBRATION, n=len(calibration), source=calibration.name, alpha=recipe.export.alpha
@@ -115,6 +117,15 @@ def _fill(
             "created": datetime.now(UTC).replace(microsecond=0),
         },
     )
+
+
+def _likelihood(recipe: Recipe, model: ScoredModel) -> LikelihoodSpec | None:
+    if model.parts is None:
+        return None
+    if isinstance(recipe.input, TextPlan):
+        how = recipe.likelihood
+        return LikelihoodSpec(per=recipe.input.unit, counts_end=how.count_end, parts=model.parts)
+    return LikelihoodSpec(per=recipe.likelihood.per, parts=model.parts)
 
 
 def sample_of(examples: Examples, size: int) -> Examples:

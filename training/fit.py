@@ -18,10 +18,11 @@ from rich.console import Console
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from bundle import ImageInput, TextEncoder
-from training.classifier import Classifier, build_classifier
+from training.build_model import build_model
 from training.data import Augmentation, Examples, InputArray, paired_batches
 from training.errors import DataError, RecipeError, RunError
-from training.lightning_module import ClassifierTask
+from training.lightning_module import TrainingTask
+from training.model import Model
 from training.objectives import OBJECTIVES
 from training.precision import fastest_precision
 from training.recipe import Stage, Trainer
@@ -40,9 +41,9 @@ Announce = Callable[[str], None]
 def fit(run: Run, inside: Examples, outside: Examples | None, *, resume: bool, announce: Announce) -> None:
     """Train every stage of the run's recipe that is not finished yet, checkpointing each epoch.
 
-    `inside` are the labelled in-distribution training examples, `outside` the outliers. Raises RunError when a stage
-    is half done and `resume` is off, DivergedError when a loss stops being finite. With several devices, processes
-    other than the first end here.
+    `inside` are the in-distribution training examples, a classifier's labelled, `outside` the outliers. Raises RunError
+    when a stage is half done and `resume` is off, DivergedError when a loss stops being finite. With several devices,
+    processes other than the first end here.
     """
     if run.recipe.trainer.threads is not None:
         torch.set_num_threads(run.recipe.trainer.threads)
@@ -60,21 +61,21 @@ def fit(run: Run, inside: Examples, outside: Examples | None, *, resume: bool, a
         raise SystemExit(0)
 
 
-def load_classifier(run: Run, stage: str, num_classes: int) -> Classifier:
-    """The classifier as the finished `stage` left it, in evaluation mode on the CPU."""
+def load_model(run: Run, stage: str, num_classes: int) -> Model:
+    """The model as the finished `stage` left it, in evaluation mode on the CPU."""
     run.record(stage)
     return _restore(run, run.checkpoint_path(stage), num_classes).eval()
 
 
-def _restore(run: Run, checkpoint: Path, num_classes: int) -> Classifier:
+def _restore(run: Run, checkpoint: Path, num_classes: int) -> Model:
     if not checkpoint.exists():
         raise RunError(str(checkpoint), "does not exist", "Correct start_from, or fit that stage first")
-    classifier = _build(run, num_classes)
+    model = _build(run, num_classes)
     state = torch.load(checkpoint, map_location="cpu", weights_only=False)["state_dict"]
-    prefix = "classifier."
+    prefix = "model."
     weights = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    classifier.load_state_dict(weights)
-    return classifier
+    model.load_state_dict(weights)
+    return model
 
 
 def _fit_stage(run: Run, name: str, inside: Examples, outside: Examples | None, announce: Announce) -> bool:
@@ -82,18 +83,20 @@ def _fit_stage(run: Run, name: str, inside: Examples, outside: Examples | None, 
     recipe, stage = run.recipe, run.recipe.stages[name]
     # An objective may have weights of its own to initialise.
     lightning.seed_everything(recipe.seed, verbose=False)
-    objective = build(f"stages.{name}.objective", stage.objective, OBJECTIVES, input_shape=inside.x.shape[1:])
+    objective = build(
+        f"stages.{name}.objective", stage.objective, OBJECTIVES[recipe.task], input_shape=inside.x.shape[1:]
+    )
     if objective.uses_outliers and outside is None:
         raise DataError(recipe.name, f"stage '{name}' needs outliers, the recipe has none", "Add an outliers section")
     if objective.uses_confidence and not recipe.confidence_branch:
         key, used = f"stages.{name}.objective", stage.objective.name
         raise RecipeError(key, f"'{used}' trains a confidence branch", "Set confidence_branch: true")
     _quiet_lightning()
-    classifier = _start(run, stage, inside)
+    model = _start(run, stage, inside)
     if recipe.trainer.channels_last:
-        convert_conv2d_weight_memory_format(classifier, torch.channels_last)
-    task = ClassifierTask(
-        classifier,
+        convert_conv2d_weight_memory_format(model, torch.channels_last)
+    task = TrainingTask(
+        model,
         objective,
         stage,
         seed=recipe.seed,
@@ -115,6 +118,7 @@ def _fit_stage(run: Run, name: str, inside: Examples, outside: Examples | None, 
         rank=trainer.global_rank,
         world_size=trainer.world_size,
         workers=_workers(inside.x, outliers.x if outliers else None),
+        by_length=stage.group_by_length,
         pin_memory=isinstance(trainer.accelerator, CUDAAccelerator),
     )
     checkpoint = run.checkpoint_path(name)
@@ -138,23 +142,23 @@ def _fit_stage(run: Run, name: str, inside: Examples, outside: Examples | None, 
     return True
 
 
-def _start(run: Run, stage: Stage, inside: Examples) -> Classifier:
+def _start(run: Run, stage: Stage, inside: Examples) -> Model:
     start = stage.start_from
     if start is None:
-        classifier = _build(run, len(inside.labels))
+        model = _build(run, len(inside.labels))
         sample = np.arange(min(len(inside), _INITIALISE_WITH), dtype=np.int64)
-        classifier.initialise(torch.from_numpy(np.ascontiguousarray(inside.x[sample])))
-        return classifier
+        model.initialise(torch.from_numpy(np.ascontiguousarray(inside.x[sample])))
+        return model
     checkpoint = run.checkpoint_path(start) if start in run.recipe.stages else Path(start)
     return _restore(run, checkpoint, len(inside.labels))
 
 
-def _build(run: Run, num_classes: int) -> Classifier:
+def _build(run: Run, num_classes: int) -> Model:
     plan = run.recipe.input
     if isinstance(plan, ImageInput):
-        return build_classifier(run.recipe, num_classes)
+        return build_model(run.recipe, num_classes)
     encoder = TextEncoder.load(run.tokenizer_path, plan.max_tokens)
-    return build_classifier(run.recipe, num_classes, encoder.vocabulary_size)
+    return build_model(run.recipe, num_classes, encoder.vocabulary_size)
 
 
 def _trainer(how: Trainer, stage: Stage, path: Path, timer: Timer) -> lightning.Trainer:

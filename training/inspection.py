@@ -16,16 +16,17 @@ def facts(path: Path) -> Table:
     rows: list[tuple[str, Any]] = [
         ("description", manifest.description),
         ("task", f"{manifest.task} of {manifest.modality}s"),
-        ("labels", ", ".join(manifest.labels)),
         ("scores", ", ".join(score.name for score in manifest.scores) + f" (default {manifest.default_score})"),
         ("calibration", f"{calibration.n} from {calibration.source}, default alpha {calibration.alpha}"),
     ]
+    if manifest.labels:
+        rows.insert(2, ("labels", ", ".join(manifest.labels)))
     if manifest.training is not None:
         made = manifest.training
         rows.append(
             ("trained", f"{made.objective}, {made.seconds / 60:.0f} min on {made.hardware}, recipe {made.recipe}")
         )
-    if manifest.evaluation is not None:
+    if manifest.evaluation is not None and manifest.evaluation.error_percent is not None:
         rows.append(("error", f"{manifest.evaluation.error_percent}%"))
     for name, value in rows:
         table.add_row(name, str(value))

@@ -1,29 +1,29 @@
 """The Lightning module: the objective of each paired batch, the optimizer, a learning rate for every step."""
 
 import math
+from typing import Any
 
 import lightning
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from training.classifier import Classifier
 from training.data import Augmentation, Batch
 from training.errors import DivergedError
+from training.model import Model
 from training.objectives import Objective
-from training.prediction import Prediction
 from training.recipe import Stage
 
 _CHECK_EVERY = 50
 """Steps between looks at the loss: each look waits for the device."""
 
 
-class ClassifierTask(lightning.LightningModule):
-    """Trains `classifier` by `objective` on `Batch`es of stored rows, images augmented by `augment`."""
+class TrainingTask(lightning.LightningModule):
+    """Trains `model` by `objective` on `Batch`es of stored rows, images augmented by `augment`."""
 
     def __init__(
         self,
-        classifier: Classifier,
+        model: Model,
         objective: Objective,
         stage: Stage,
         *,
@@ -32,9 +32,9 @@ class ClassifierTask(lightning.LightningModule):
         compiled: bool = False,
     ) -> None:
         super().__init__()
-        self.classifier = classifier
+        self.model = model
         # The call, not the module: a second module would double every weight in the checkpoint.
-        self._network = torch.compile(classifier.__call__) if compiled else classifier.__call__
+        self._network = torch.compile(model.__call__) if compiled else model.__call__
         # An objective with state is a module and becomes a part of the checkpoint.
         self.objective = objective
         self._stage = stage
@@ -53,9 +53,8 @@ class ClassifierTask(lightning.LightningModule):
             self._look_at(loss.value, loss.logits_in, batch.y_in)
         return loss.value
 
-    def _forward(self, rows: Tensor) -> Prediction:
-        prediction: Prediction = self._network(*self.classifier.prepare(rows))
-        return prediction.float()
+    def _forward(self, rows: Tensor) -> Any:
+        return self._network(*self.model.prepare(rows)).float()
 
     def _augmented(self, batch: Batch) -> Batch:
         if self._augment is None:
@@ -66,7 +65,7 @@ class ClassifierTask(lightning.LightningModule):
         both = self._augment(torch.cat((batch.x_in, batch.x_out)))
         return batch._replace(x_in=both[:n], x_out=both[n:])
 
-    def _look_at(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
+    def _look_at(self, loss: Tensor, logits: Tensor | None, targets: Tensor) -> None:
         self.last_loss = float(loss.detach())
         if not math.isfinite(self.last_loss):
             raise DivergedError(
@@ -74,8 +73,9 @@ class ClassifierTask(lightning.LightningModule):
                 f"the loss is {self.last_loss}",
                 "Lower the stage's learning_rate or give it warmup, and start anew with --overwrite",
             )
-        accuracy = float((logits.detach().argmax(dim=1) == targets).float().mean())
-        seen = {"loss": self.last_loss, "accuracy": accuracy}
+        seen = {"loss": self.last_loss}
+        if logits is not None:
+            seen["accuracy"] = float((logits.detach().argmax(dim=1) == targets).float().mean())
         self.log_dict(seen, prog_bar=True, logger=False)
         # To the loggers directly: `log` would write at steps of its own choice, the last seen value again and again.
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]
@@ -85,7 +85,7 @@ class ClassifierTask(lightning.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The stage's optimizer; by step, the learning rate rises linearly in the warm-up and follows the schedule."""
         stage = self._stage
-        optimizer = _optimizer(stage, [p for p in self.classifier.parameters() if p.requires_grad])
+        optimizer = _optimizer(stage, [p for p in self.model.parameters() if p.requires_grad])
         total = int(self.trainer.estimated_stepping_batches)
         warm = round(stage.warmup * total)
 

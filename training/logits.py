@@ -35,7 +35,7 @@ class RecordedLogits:
 def recorded_logits(model: ScoredClassifier) -> Iterator[RecordedLogits]:
     """Keep the logits of what `model` scores within the block; the graph and the scoring are as without it."""
     recorded = RecordedLogits()
-    hook = model.classifier.register_forward_hook(recorded._keep)
+    hook = model.model.register_forward_hook(recorded._keep)
     try:
         yield recorded
     finally:

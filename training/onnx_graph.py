@@ -12,39 +12,42 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from training.classifier import Classifier
 from training.data import InputArray
 from training.errors import ParityError
-from training.score_heads import ScoredClassifier
-from training.scoring import Outputs, row_batches
+from training.language_model import LanguageModel
+from training.model import Model
+from training.score_heads import ScoredModel
+from training.scoring import Outputs, in_order, row_batches, scoring_order
+from training.window_scan import splice_window_scan
 
 _OPSET = 18
 _BATCH = 64
 
 
-def write_graph(model: ScoredClassifier, example: NDArray[Any], path: Path) -> None:
+def write_graph(model: ScoredModel, example: NDArray[Any], path: Path) -> None:
     """Write `model` with a dynamic batch (and text length) to one self-contained file.
 
     `example` are two stored rows or more; texts of two tokens or more.
     """
-    classifier = model.classifier
     # The exporter reports operators of packages that are not installed, and its own deprecations.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(action="ignore", category=Warning):
         torch.onnx.export(
             model.eval().cpu(),
-            _example_inputs(classifier, torch.from_numpy(example)),
+            _example_inputs(model.model, torch.from_numpy(example)),
             str(path),
-            input_names=list(classifier.input_names),
+            input_names=list(model.model.input_names),
             output_names=list(model.output_names),
-            # One tuple for all inputs, because `forward` takes them as `*inputs`.
-            dynamic_shapes=(classifier.dynamic_shapes,),
+            # One tuple for all inputs because `forward` takes them as `*inputs`.
+            dynamic_shapes=(model.model.dynamic_shapes,),
             opset_version=_OPSET,
             dynamo=True,
             external_data=False,
             verbose=False,
         )
-    written = onnx.load(path)
+        written = onnx.load(path)
+        if isinstance(model.model, LanguageModel):
+            splice_window_scan(written, model.model)
     forget_where_it_was_made(written)
     onnx.save(written, path)
 
@@ -71,10 +74,10 @@ def forget_where_it_was_made(model: onnx.ModelProto) -> None:
                 part.ClearField(note)
 
 
-def _example_inputs(classifier: Classifier, rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
+def _example_inputs(model: Model, rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Inputs of `rows`, or of all but the last where batch and length agree: the exporter would take them for one."""
-    inputs = classifier.prepare(rows)
-    return classifier.prepare(rows[:-1]) if inputs[0].shape[0] == inputs[0].shape[1] else inputs
+    inputs = model.prepare(rows)
+    return model.prepare(rows[:-1]) if inputs[0].shape[0] == inputs[0].shape[1] else inputs
 
 
 def run_graph(
@@ -83,19 +86,23 @@ def run_graph(
     prepare: Callable[[torch.Tensor], tuple[torch.Tensor, ...]] = lambda rows: (rows,),
     batch_size: int = _BATCH,
 ) -> Outputs:
-    """Every output of the graph by name, each `[N]`, computed by ONNX Runtime on the CPU.
+    """Every output of the graph that is `[N]`, by name, computed by ONNX Runtime on the CPU.
 
-    `prepare` makes the graph's inputs, in their order, of stored rows: a classifier's method of that name. Images need
+    `prepare` makes the graph's inputs, in their order, of stored rows: a model's method of that name. Images need
     none.
     """
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     takes = [node.name for node in session.get_inputs()]
-    names = [output.name for output in session.get_outputs()]
+    names = [output.name for output in session.get_outputs() if len(output.shape) == 1]
     parts: list[list[NDArray[np.generic]]] = []
-    for rows in row_batches(inputs.shape[0], batch_size):
+    order = scoring_order(inputs)
+    for _, rows in row_batches(order, batch_size):
         prepared = prepare(torch.from_numpy(np.ascontiguousarray(inputs[rows])))
         parts.append(session.run(names, dict(zip(takes, (tensor.numpy() for tensor in prepared), strict=True))))
-    return {name: np.concatenate(column) for name, column in zip(names, zip(*parts, strict=True), strict=True)}
+    return {
+        name: in_order(np.concatenate(column), order)
+        for name, column in zip(names, zip(*parts, strict=True), strict=True)
+    }
 
 
 def check_parity(
@@ -120,7 +127,8 @@ def check_parity(
         raise ParityError(
             "the exported graph", f"differs from {reference} beyond {tolerance:g}: {detail}", "Do not ship it"
         )
-    share = float(np.mean(expected["prediction"] != graph_outputs["prediction"]))
+    predicted = expected.get("prediction")
+    share = 0.0 if predicted is None else float(np.mean(predicted != graph_outputs["prediction"]))
     if share > 0.001:
         raise ParityError("the exported graph", f"predicts other classes for {share:.2%} of inputs", "Do not ship it")
     return differences

@@ -1,4 +1,4 @@
-"""A prediction: what a classifier says of a batch."""
+"""Predictions: what a classifier, a density or a language model says of a batch."""
 
 from typing import NamedTuple
 
@@ -22,3 +22,33 @@ class Prediction(NamedTuple):
         """In float32, whatever precision the network ran in."""
         confidence = self.confidence_logit
         return Prediction(self.logits.float(), None if confidence is None else confidence.float())
+
+
+class Likelihood(NamedTuple):
+    """Negative log-likelihood `[N, H, W]` of each pixel of an image, all its channels together, in nats."""
+
+    nats: Tensor
+
+    def float(self) -> "Likelihood":
+        """In float32, whatever precision the network ran in."""
+        return Likelihood(self.nats.float())
+
+    @property
+    def of_images(self) -> Tensor:
+        """Negative log-likelihood `[N]` of each image, in nats."""
+        return self.nats.sum(dim=(1, 2))
+
+
+class TokenPrediction(NamedTuple):
+    """Logits `[N, L+1, V]`, the symbols `targets` int64 `[N, L+1]` that came, and bool `[N, L+1]` which are the text's.
+
+    V counts the end of a text, which is among the counted.
+    """
+
+    logits: Tensor
+    targets: Tensor
+    counted: Tensor
+
+    def float(self) -> "TokenPrediction":
+        """In float32, whatever precision the network ran in."""
+        return self._replace(logits=self.logits.float())

@@ -8,6 +8,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Fiel
 from bundle import SCORES, ImageInput
 from training.registry import Component
 
+Task = Literal["classification", "density", "language-model"]
+
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 
@@ -19,13 +21,15 @@ class Source(_Section):
     """One data set: what Hugging Face `datasets.load_dataset` reads, and which rows of it.
 
     `format` is a builder (`parquet`, `imagefolder`, `csv`, `json`, `text`) for files at `path`, or `hub` for a hub
-    name, of which `split` is read. Relative paths are looked up in the data directory (`--data`, environment variable
-    OOD_DATA), image files that a csv or json file names in that file's folder. `image` or `text` is the column of the
-    inputs, `label` that of the classes. `part` takes a share of the rows, in an order that is random and always the
-    same: [0, 0.8] and [0.8, 1] have none in common. `limit` takes so many rows, evenly spread.
+    name, of which `split` is read; `also` are further files of the same kind, read behind it. Relative paths are looked
+    up in the data directory (`--data`, environment variable OOD_DATA), image files that a csv or json file names in
+    that file's folder. `image` or `text` is the column of the inputs, `label` that of the classes. `part` takes a share
+    of the rows, in an order that is random and always the same: [0, 0.8] and [0.8, 1] have none in common. `limit`
+    takes so many rows, evenly spread.
     """
 
     path: str
+    also: tuple[str, ...] = ()
     format: Literal["parquet", "imagefolder", "csv", "json", "text", "hub"] = "parquet"
     split: str = "train"
     image: str = "image"
@@ -68,9 +72,10 @@ TestSet = Annotated[
 class TextPlan(_Section):
     """What a text model takes: at most `max_tokens` tokens.
 
-    `tokenizer` is a tokenizer.json, a folder with one, or a model's name on the hub. Without it a word-level one is
-    made of the in-distribution training texts: the `vocabulary_size` most frequent words that occur `min_frequency`
-    times or more.
+    `tokenizer` is a tokenizer.json, a folder with one, or a model's name on the hub. Without it one is made of the
+    in-distribution training texts, of words or characters (`unit`): the `vocabulary_size` most frequent that occur
+    `min_frequency` times or more. `normalize: penn-treebank` brings every text into that corpus's form: lower case, N
+    for numbers, no punctuation, words between spaces.
     """
 
     kind: Literal["text"] = "text"
@@ -79,6 +84,28 @@ class TextPlan(_Section):
     vocabulary_size: int = Field(default=20_000, ge=3)
     min_frequency: int = Field(default=2, ge=1)
     lowercase: bool = True
+    unit: Literal["word", "character"] = "word"
+    normalize: Literal["penn-treebank"] | None = None
+
+    @model_validator(mode="after")
+    def _every_choice_counts(self) -> Self:
+        if self.tokenizer is not None and (self.unit != "word" or self.normalize is not None):
+            raise ValueError("unit and normalize are for a tokenizer that is made here; tokenizer names a finished one")
+        if self.normalize is not None and not self.lowercase:
+            raise ValueError(f"lowercase: false: '{self.normalize}' is in lower case")
+        return self
+
+
+class LikelihoodPlan(_Section):
+    """How the bits of a density or a language model are counted.
+
+    A density's are per pixel, or `per` colour channel, as papers report them. A language model's count the end of a
+    text as a symbol with `count_end`; texts are scored `window` symbols at a time.
+    """
+
+    per: Literal["pixel", "channel"] = "channel"
+    count_end: bool = True
+    window: int = Field(default=32, ge=1)
 
 
 class InDistribution(_Section):
@@ -117,7 +144,8 @@ class AugmentationPlan(_Section):
 class Stage(_Section):
     """One training phase. Its defaults are the paper's schedule for training image classifiers from scratch.
 
-    `momentum` is Nesterov's, for sgd. `augmentation` is for images.
+    `momentum` is Nesterov's, for sgd. `augmentation` is for images, `group_by_length` for texts: those of a batch have
+    similar lengths, so that little of it is padding.
     """
 
     objective: Component
@@ -132,6 +160,7 @@ class Stage(_Section):
     weight_decay: float = Field(default=5e-4, ge=0)
     schedule: Literal["cosine", "constant"] = "cosine"
     augmentation: AugmentationPlan = AugmentationPlan()
+    group_by_length: bool = False
 
 
 class Trainer(_Section):
@@ -176,7 +205,8 @@ class Export(_Section):
     """Which stage becomes the bundle, and with which promises.
 
     With `mirror`, every stage is calibrated, evaluated and served on the mean logits of each image and its mirror
-    image: better by a little, for twice the compute.
+    image: better by a little, for twice the compute. A language model reads texts of any length: it is served on
+    `max_tokens` where those are not the input's.
     """
 
     stage: str
@@ -186,23 +216,27 @@ class Export(_Section):
     alpha: float = Field(default=0.01, gt=0, lt=1)
     tolerance: float = Field(default=1e-3, gt=0)
     mirror: bool = False
+    max_tokens: int | None = Field(default=None, ge=1)
 
 
 class Recipe(_Section):
     """A whole run: data, network, stages in order, evaluation, export.
 
-    With `confidence_branch` the network has one more output, the learned confidence b(x) that the objectives
+    `task` says what is learned: classes, or with `likelihood` the density of images or a language model of texts. With
+    `confidence_branch` the network has one more output, the learned confidence b(x) that the objectives
     `confidence` and `confidence_outlier_exposure` train and the score `confidence` reads.
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
     description: str = ""
+    task: Task = "classification"
     seed: int = Field(default=1, ge=0)
     input: Annotated[ImageInput | TextPlan, Discriminator("kind")]
     in_distribution: InDistribution
     outliers: Outliers | None = None
     architecture: Component
     confidence_branch: bool = False
+    likelihood: LikelihoodPlan = LikelihoodPlan()
     stages: dict[str, Stage] = Field(min_length=1)
     trainer: Trainer = Trainer()
     evaluation: EvaluationPlan
@@ -210,10 +244,23 @@ class Recipe(_Section):
 
     def changed_for(self, other: "Recipe", trained: Collection[str]) -> list[str]:
         """The keys in which `other` would have trained the stages `trained` otherwise than this recipe did."""
-        sections = {"seed", "input", "in_distribution", "outliers", "architecture", "confidence_branch"}
+        sections = {"task", "seed", "input", "in_distribution", "outliers", "architecture", "confidence_branch"}
         before, now = (recipe.model_dump(mode="json", include=sections) for recipe in (self, other))
         changed = [key for key in now if now[key] != before[key]]
         return changed + [f"stages.{name}" for name in trained if self.stages[name] != other.stages.get(name)]
+
+    @model_validator(mode="after")
+    def _task_fits_the_input(self) -> Self:
+        text = isinstance(self.input, TextPlan)
+        if (self.task == "language-model" and not text) or (self.task == "density" and text):
+            raise ValueError(f"task: {self.task} is not for input.kind {self.input.kind}")
+        if self.task != "classification" and self.confidence_branch:
+            raise ValueError("confidence_branch: a classifier's, the task is " + self.task)
+        if self.task != "classification" and self.export.mirror:
+            raise ValueError("export.mirror: averages a classifier's logits, the task is " + self.task)
+        if self.task != "language-model" and self.export.max_tokens is not None:
+            raise ValueError("export.max_tokens: a language model's, the task is " + self.task)
+        return self
 
     @model_validator(mode="after")
     def _texts_are_not_treated_as_images(self) -> Self:
@@ -226,6 +273,8 @@ class Recipe(_Section):
                 raise ValueError(f"stages.{augmented[0]}.augmentation: for images, the input is text")
             if self.export.mirror:
                 raise ValueError("export.mirror: for images, the input is text")
+        elif grouped := [name for name, stage in self.stages.items() if stage.group_by_length]:
+            raise ValueError(f"stages.{grouped[0]}.group_by_length: for texts, the input is image")
         return self
 
     @model_validator(mode="after")

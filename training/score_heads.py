@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from training.classifier import Classifier
 from training.errors import RecipeError
+from training.model import Model
 from training.prediction import Prediction
 
 LOGIT_SCORES: Mapping[str, Callable[[Tensor], Tensor]] = {
@@ -21,27 +22,40 @@ LOGIT_SCORES: Mapping[str, Callable[[Tensor], Tensor]] = {
 CONFIDENCE = "confidence"
 
 
-class ScoredClassifier(nn.Module):
-    """A classifier with its scores: the graph that a bundle holds.
+class ScoredModel(nn.Module):
+    """A model with its scores: the graph that a bundle holds.
+
+    Outputs, in the order of `output_names`: each of `scores` float32 `[N]`, then what else the kind of model has.
+    `parts` is the output with the bits of an input's parts, of a model that has likelihoods.
+    """
+
+    parts: str | None = None
+
+    def __init__(self, model: Model, scores: Sequence[str], output_names: Sequence[str]) -> None:
+        super().__init__()
+        self.model = model
+        self.scores = tuple(scores)
+        self.output_names = tuple(output_names)
+
+
+class ScoredClassifier(ScoredModel):
+    """A classifier with its scores.
 
     Outputs, in the order of `output_names`: each score float32 `[N]`, the predicted class int64 `[N]` and its
     probability float32 `[N]`.
     """
 
     def __init__(self, classifier: Classifier, scores: Sequence[str]) -> None:
-        super().__init__()
         known = [*LOGIT_SCORES, *([CONFIDENCE] if classifier.confidence_branch else [])]
         missing = [name for name in scores if name not in known]
         if missing:
             reason = f"{', '.join(missing)} cannot be computed from this classifier"
             raise RecipeError("export.scores", reason, f"Choose among {', '.join(known)}")
-        self.classifier = classifier
-        self.scores = tuple(scores)
-        self.output_names = (*self.scores, "prediction", "probability")
+        super().__init__(classifier, scores, (*scores, "prediction", "probability"))
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Scores and prediction of what the classifier takes."""
-        prediction: Prediction = self.classifier(*inputs).float()
+        prediction: Prediction = self.model(*inputs).float()
         probability, predicted = prediction.logits.softmax(dim=1).max(dim=1)
         return (*(_score(name, prediction) for name in self.scores), predicted, probability)
 

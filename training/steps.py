@@ -8,9 +8,9 @@ import numpy as np
 from bundle import Evaluation
 from training import evaluation
 from training import fit as fitting
+from training.build_model import scored_model
 from training.calibrate import anomalies, keep_temperature, stage_calibration, stage_temperature
 from training.calibrate import calibrate as keep_calibration
-from training.classifier import Classifier, Mirrored
 from training.data import (
     DataLocations,
     Examples,
@@ -29,8 +29,8 @@ from training.progress import console, progress_bars
 from training.provenance import keep_fingerprints
 from training.recipe import Recipe, Source, Synthetic
 from training.run import Run
-from training.score_heads import ScoredClassifier
-from training.scoring import Outputs, score_inputs
+from training.score_heads import ScoredClassifier, ScoredModel
+from training.scoring import Outputs, in_order, score_inputs, scoring_order
 
 
 def locations(data: Path | None) -> DataLocations:
@@ -69,7 +69,8 @@ def calibrate(run: Run, places: DataLocations) -> None:
             model = _model(run, stage, len(inside.train.labels))
             outputs = _score(model, inside.calibration, stage, bars.report)
             keep_calibration(run, stage, outputs)
-            keep_temperature(run, stage, outputs, inside.calibration.targets())
+            if LOGITS in outputs:
+                keep_temperature(run, stage, outputs, inside.calibration.targets())
 
 
 def evaluate(run: Run, places: DataLocations) -> None:
@@ -134,19 +135,21 @@ def _outliers(recipe: Recipe, reader: Reader, inside: InDistributionData, report
     return load_set(recipe.outliers.train, reader, inside.train, name="outliers", seed=recipe.seed, progress=report)
 
 
-def _model(run: Run, stage: str, num_classes: int) -> ScoredClassifier:
-    classifier: Classifier = fitting.load_classifier(run, stage, num_classes)
-    if run.recipe.export.mirror:
-        classifier = Mirrored(classifier)
-    return ScoredClassifier(classifier, run.recipe.export.scores)
+def _model(run: Run, stage: str, num_classes: int) -> ScoredModel:
+    return scored_model(run.recipe, fitting.load_model(run, stage, num_classes))
 
 
-def _score(model: ScoredClassifier, examples: Examples, stage: str, report: Progress) -> Outputs:
-    """Every output of the graph, and `logits` `[N, K]` besides."""
-    title = f"{stage}: {examples.name}"
+def _score(model: ScoredModel, examples: Examples, stage: str, report: Progress) -> Outputs:
+    """Every output of the graph that is `[N]`, and a classifier's `logits` `[N, K]` besides."""
+
+    def progress(done: int, total: int) -> None:
+        report(f"{stage}: {examples.name}", done, total)
+
+    if not isinstance(model, ScoredClassifier):
+        return score_inputs(model, examples.x, progress=progress)
     with recorded_logits(model) as logits:
-        outputs = score_inputs(model, examples.x, progress=lambda done, total: report(title, done, total))
-    return outputs | {LOGITS: logits.array()}
+        outputs = score_inputs(model, examples.x, progress=progress)
+    return outputs | {LOGITS: in_order(logits.array(), scoring_order(examples.x))}
 
 
 def _scores_of(run: Run, stage: str, test: Examples, sets: dict[str, Examples], report: Progress) -> StageScores:
@@ -154,12 +157,16 @@ def _scores_of(run: Run, stage: str, test: Examples, sets: dict[str, Examples], 
     names = run.recipe.export.scores
     outputs = _score(model, test, stage, report)
     outside = {name: _score(model, examples, stage, report) for name, examples in sets.items()}
+    error, logits = None, None
+    if LOGITS in outputs:
+        error = float(np.mean(outputs["prediction"] != test.targets()))
+        logits = stage_logits(outputs, test.targets(), outside, stage_temperature(run, stage))
     return StageScores(
         inside=anomalies(outputs, names),
         outside={name: anomalies(found, names) for name, found in outside.items()},
         calibrations=stage_calibration(run, stage),
-        error=float(np.mean(outputs["prediction"] != test.targets())),
-        logits=stage_logits(outputs, test.targets(), outside, stage_temperature(run, stage)),
+        error=error,
+        logits=logits,
     )
 
 

@@ -9,8 +9,9 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from bundle import Bundle, ImageError, ImageInput, ImageTooLarge, decode_image
+from bundle import Bundle, ImageError, ImageInput, ImageTooLarge, LikelihoodSpec, decode_image
 from service.examples import sample_png
+from service.explanation import explain_pixels
 from service.modalities.modality import Array, Limits, Prepared, Run
 from service.payloads import Base64, Payload, Text
 from service.problems import InputError
@@ -97,6 +98,10 @@ class Images:
     def feed(self, items: Sequence[Array]) -> dict[str, Array]:
         """`images` uint8 `[N, H, W, C]`."""
         return {_GRAPH_INPUT: items[0][None] if len(items) == 1 else np.stack(items)}
+
+    def explain(self, item: Array, bits: Array, spec: LikelihoodSpec) -> dict[str, Any]:  # noqa: ARG002
+        """A heat map of the bits of each pixel `[H, W]`."""
+        return explain_pixels(bits, spec)
 
     def arrange(self, run: Run) -> Run:
         """As they come: images of one model are of one size."""

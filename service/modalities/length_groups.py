@@ -22,7 +22,13 @@ def in_length_groups(run: Run) -> Run:
         outputs: dict[str, Array] = {}
         for group in groups:
             for name, rows in run([items[index] for index in group]).items():
-                outputs.setdefault(name, np.empty(len(items), rows.dtype))[group] = rows
+                # Rows of several values are as long as their group's longest: an array of arrays holds them.
+                whole = outputs.setdefault(name, np.empty(len(items), rows.dtype if rows.ndim == 1 else object))
+                if rows.ndim == 1:
+                    whole[group] = rows
+                else:
+                    for index, row in zip(group, rows, strict=True):
+                        whole[index] = row
         return outputs
 
     return grouped

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from bundle import LikelihoodSpec
 from service.payloads import Payload
 from service.problems import InputError
 
@@ -61,6 +62,9 @@ class Modality(Protocol):
 
     def feed(self, items: Sequence[Array]) -> dict[str, Array]:
         """The graph's inputs for a batch of prepared inputs."""
+
+    def explain(self, item: Array, bits: Array, spec: LikelihoodSpec) -> dict[str, Any]:
+        """What a prepared input's likelihood is made of, for an answer, from the bits of its parts."""
 
     def arrange(self, run: Run) -> Run:
         """`run` for batches as they come: the same rows, from whatever order and calls cost least."""

@@ -6,8 +6,9 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from bundle import Bundle, EmptyText, TextEncoder, TextInput, pad_tokens
+from bundle import Bundle, EmptyText, LikelihoodSpec, TextEncoder, TextInput, pad_tokens
 from service.examples import SAMPLE_SENTENCE
+from service.explanation import explain_tokens
 from service.modalities.length_groups import in_length_groups
 from service.modalities.modality import Array, Limits, Prepared, Run
 from service.payloads import Payload, Text, text_of
@@ -18,6 +19,8 @@ _INLINE_CHARS = 1024
 _CHARSETS = frozenset({"utf-8", "utf8", "us-ascii"})
 _SAMPLE = "sample.txt"
 _EXAMPLE_CHARS = 200
+
+_MOST_TOKENS = 16_384
 
 _TOKENS, _LENGTHS = "tokens", "lengths"
 
@@ -97,13 +100,21 @@ class Texts:
         tokens, lengths = pad_tokens(items)
         return {_TOKENS: tokens, _LENGTHS: lengths}
 
+    def explain(self, item: Array, bits: Array, spec: LikelihoodSpec) -> dict[str, Any]:
+        """Each token of the text, as the tokenizer's vocabulary has it, with its bits."""
+        return explain_tokens(self._encoder.tokens(item), bits, spec)
+
     def arrange(self, run: Run) -> Run:
         """In groups of similar length."""
         return in_length_groups(run)
 
     def examples(self, size: int) -> Iterator[list[Array]]:
-        """A batch of single tokens, one of half the length that the model takes, one of all of it."""
-        for length in sorted({1, -(-self._max_tokens // 2), self._max_tokens}):
+        """A batch of single tokens, one of half the length that the model takes, one of all of it.
+
+        Where that would be more than `_MOST_TOKENS` in all, shorter: a start must not take minutes.
+        """
+        longest = max(1, min(self._max_tokens, _MOST_TOKENS // size))
+        for length in sorted({1, -(-longest // 2), longest}):
             yield [self._ids(length)] * size
 
     def extremes(self) -> tuple[Array, Array]:

@@ -63,6 +63,7 @@ def _summary(repository: Repository, model: Model) -> ModelSummary:
         labels=manifest.labels,
         scores=list(model.choices.scores),
         default_score=model.choices.default_score,
+        likelihood=manifest.likelihood,
         alpha=model.scorer.alpha,
         thresholds=model.scorer.thresholds,
         provider=model.provider,

@@ -24,7 +24,7 @@ _MODEL = Template("""<article>
 </article>""")
 
 
-def routes(repository: Repository, lifecycle: Lifecycle) -> list[APIRoute]:
+def routes(repository: Repository, lifecycle: Lifecycle, *, keys_needed: bool = False) -> list[APIRoute]:
     """The page."""
     page = Template(files("service").joinpath("page.html").read_text(encoding="utf-8"))
 
@@ -32,7 +32,14 @@ def routes(repository: Repository, lifecycle: Lifecycle) -> list[APIRoute]:
         """The console's first page."""
         address = str(request.base_url).rstrip("/")
         models = (
-            "\n".join(_article(repository.get(name), repository.versions(name), address) for name in repository.names)
+            "\n".join(
+                _article(
+                    repository.get(name),
+                    repository.versions(name),
+                    curl_json(repository.get(name), address, keys_needed=keys_needed),
+                )
+                for name in repository.names
+            )
             or "<p>No model is loaded yet.</p>"
         )
         refused = "".join(
@@ -51,7 +58,7 @@ def routes(repository: Repository, lifecycle: Lifecycle) -> list[APIRoute]:
     return [APIRoute("/", index, include_in_schema=False)]
 
 
-def _article(model: Model, versions: Sequence[str], address: str) -> str:
+def _article(model: Model, versions: Sequence[str], curl: str) -> str:
     manifest = model.bundle.manifest
     values = {
         "name": model.name,
@@ -63,7 +70,7 @@ def _article(model: Model, versions: Sequence[str], address: str) -> str:
         "default": model.choices.default_score,
         "alpha": f"{model.scorer.alpha:g}",
         "n": f"{manifest.calibration.n:,}",
-        "curl": curl_json(model, address),
+        "curl": curl,
         "provider": model.provider.removesuffix("ExecutionProvider"),
     }
     return _MODEL.substitute({key: escape(value) for key, value in values.items()})

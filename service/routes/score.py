@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from service.batcher import Expired, Failure, Outcome, Places, QueueFull, Row
 from service.body import read_body
+from service.explanation import PARTS
 from service.hangup import CancelOnHangup
 from service.inputs import Preparer
 from service.lifecycle import Lifecycle
@@ -99,7 +100,10 @@ async def _answer(
             raise
     if any(isinstance(outcome, Expired) for outcome in outcomes):
         raise _late(options)
-    return _respond(model, inputs, _results(model, prepared, outcomes, options), options)
+    results = _results(model, prepared, outcomes, options)
+    if options.explain:
+        _explain(model, prepared, outcomes, results)
+    return _respond(model, inputs, results, options)
 
 
 def _admit(model: Model, count: int) -> Places:
@@ -135,6 +139,23 @@ def _results(
         else:
             results.append(next(scored))
     return results
+
+
+def _explain(
+    model: Model,
+    prepared: Sequence[Prepared],
+    outcomes: Sequence[Outcome],
+    results: Sequence[dict[str, Any] | InputError],
+) -> None:
+    """Add to each result what its likelihood is made of."""
+    spec = model.bundle.manifest.likelihood
+    assert spec is not None, "the options of a model without a likelihood do not ask for explanations"
+    settled = iter(outcomes)
+    for each, result in zip(prepared, results, strict=True):
+        outcome = None if isinstance(each, InputError) else next(settled)
+        if not isinstance(each, InputError) and isinstance(outcome, Row) and isinstance(result, dict):
+            bits = outcome.outputs[PARTS][outcome.index]
+            result["explanation"] = model.modality.explain(each, bits, spec)
 
 
 def _respond(

@@ -44,11 +44,15 @@ def test_rows_come_back_in_the_order_of_the_batch(lengths: list[int]) -> None:
         return {
             "length": np.array([len(item) for item in items], np.float32),
             "first": np.array([item[0] for item in items], np.int64),
+            "parts": np.stack([np.pad(item, (0, max(map(len, items)) - len(item))) for item in items]),
         }
 
     items = [np.full(length, position, np.int64) for position, length in enumerate(lengths)]
     outputs = in_length_groups(run)(items)
     assert outputs["length"].tolist() == lengths
     assert outputs["first"].tolist() == list(range(len(lengths)))
+    for item, parts in zip(items, outputs["parts"], strict=True):
+        assert np.array_equal(parts[: len(item)], item)
+        assert not parts[len(item) :].any()
     assert (outputs["length"].dtype, outputs["first"].dtype) == (np.float32, np.int64)
     assert calls == len(length_groups(lengths))

@@ -14,7 +14,7 @@ from tests.service.conftest import Serve
 from tests.service.pictures import picture
 
 
-def test_work_is_taken_only_between_start_and_drain() -> None:
+def test_work_is_taken_from_the_start_until_a_drain_closes() -> None:
     life = Lifecycle()
     with pytest.raises(Starting):
         life.require_ready()
@@ -23,6 +23,8 @@ def test_work_is_taken_only_between_start_and_drain() -> None:
     life.drain()
     life.ready()
     assert life.phase is Phase.DRAINING
+    life.require_ready()
+    life.close()
     life.require_loaded()
     with pytest.raises(Draining):
         life.require_ready()
@@ -43,9 +45,24 @@ def test_while_the_models_load_the_service_answers_503(repository: Path) -> None
     assert (scored.json()["type"], scored.headers["retry-after"]) == ("starting", "1")
 
 
-def test_a_draining_service_refuses_new_work_and_closes_connections(repository: Path, serve: Serve) -> None:
+def test_a_service_that_listens_when_ready_is_ready_from_its_first_request(repository: Path) -> None:
+    async def scenario() -> Phase:
+        app = create_app(Settings(models=str(repository), listen_when_ready=True))
+        async with app.router.lifespan_context(app):
+            phase: Phase = app.state.lifecycle.phase
+            return phase
+
+    assert asyncio.run(scenario()) is Phase.READY
+
+
+def test_a_draining_service_first_answers_and_then_refuses_and_always_closes_connections(
+    repository: Path, serve: Serve
+) -> None:
     with serve(repository) as live:
         live.app.state.lifecycle.drain()
+        answer = live.score(picture())
+        assert (answer.status_code, answer.headers["connection"]) == (200, "close")
+        live.app.state.lifecycle.close()
         answer = live.score(picture())
         assert (answer.status_code, answer.json()["type"]) == (503, "draining")
         assert answer.headers["retry-after"] == "1"

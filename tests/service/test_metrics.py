@@ -5,15 +5,20 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.metrics import Metrics
+from service.providers import CPU, CUDA
+from service.scoring import Scorer
 from tests.service.conftest import Live, Serve
 from tests.service.exposition import value
-from tests.service.pictures import picture
+from tests.service.pictures import encoded, picture
 
 # What dashboards and alerts rely on.
 CONTRACT = {
     "ood_http_requests", "ood_http_request_seconds", "ood_inputs", "ood_flagged_inputs", "ood_input_errors",
     "ood_anomaly_score", "ood_p_value", "ood_batch_size", "ood_queue_seconds", "ood_inference_seconds",
     "ood_preprocess_seconds", "ood_queue_depth", "ood_rejected", "ood_model_info", "ood_threshold", "ood_alpha",
+    "ood_queue_capacity", "ood_drift_evidence", "ood_provider_fallback",
+    "ood_calibration_inputs",
 }  # fmt: skip
 
 
@@ -45,12 +50,42 @@ def test_counters_count_each_input_once(repository: Path, serve: Serve) -> None:
         assert value(live.client, "ood_queue_seconds_count", model="tiny") == 5
         assert value(live.client, "ood_batch_size_sum", model="tiny") == 5
         assert value(live.client, "ood_alpha", **tiny) == 0.05
+        assert value(live.client, "ood_calibration_inputs", **tiny, score="msp") == 500
+        assert value(live.client, "ood_queue_capacity", model="tiny") == 2 * 1024
         assert value(live.client, "ood_model_info", **tiny, provider="CPUExecutionProvider") == 1
         route = {"route": "/v1/models/{model}/score", "method": "POST"}
         assert value(live.client, "ood_http_requests_total", **route, status="200") == 3
         assert value(live.client, "ood_http_requests_total", **route, status="422") == 1
         assert value(live.client, "ood_http_requests_total", **route, status="404") == 1
         assert value(live.client, "ood_http_request_seconds_count", **route, status="200") == 3
+
+
+def test_drift_evidence_grows_with_anomalies_of_the_default_score_until_it_is_reset(
+    repository: Path, serve: Serve
+) -> None:
+    with serve(repository) as live:
+        grey = [{"image": encoded(picture("gray"))}] * 20
+        drift = {"model": "tiny", "version": "2", "score": "msp"}
+        live.score(json={"inputs": grey, "scores": ["energy"]})
+        assert value(live.client, "ood_drift_evidence", **drift) == 0
+        live.score(json={"inputs": grey, "scores": ["energy", "msp"]})
+        evidence = value(live.client, "ood_drift_evidence", **drift)
+        assert evidence > 3
+        live.score(picture("gray"), params={"alpha": "0.5"})
+        assert value(live.client, "ood_drift_evidence", **drift) > evidence
+        live.app.state.repository.get("tiny").drift.reset()
+        assert value(live.client, "ood_drift_evidence", **drift) == 0
+
+
+def test_a_provider_other_than_the_wanted_one_shows() -> None:
+    metrics = Metrics()
+    scorer = Scorer({}, [], 0.05)
+    metrics.describe("tiny", "1", CPU, CUDA, scorer)
+    metrics.describe("tiny", "2", CPU, CPU, scorer)
+    labels = {"model": "tiny", "provider": CPU}
+    get = metrics.registry.get_sample_value
+    assert get("ood_provider_fallback", labels | {"version": "1", "wanted": CUDA}) == 1
+    assert get("ood_provider_fallback", labels | {"version": "2", "wanted": CPU}) == 0
 
 
 def test_label_values_are_bounded(repository: Path, serve: Serve) -> None:

@@ -22,7 +22,14 @@ def test_the_openapi_document_describes_answers_and_problems(live: Live) -> None
     operation = live.client.get("/openapi.json").json()["paths"]["/v1/models/{model}/score"]["post"]
     assert set(operation["responses"]) >= {"200", "400", "404", "413", "415", "422", "503", "504"}
     assert operation["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].endswith("/ScoreResponse")
-    assert {each["name"] for each in operation["parameters"]} == {"model", "alpha", "threshold", "scores", "timeout_ms"}
+    assert {each["name"] for each in operation["parameters"]} == {
+        "model",
+        "alpha",
+        "threshold",
+        "scores",
+        "timeout_ms",
+        "explain",
+    }
     assert set(operation["responses"]["422"]["content"]) == {"application/problem+json"}
     assert {"image/png", "multipart/form-data", "application/json"} <= set(operation["requestBody"]["content"])
     assert live.client.get("/docs").status_code == 200

@@ -59,7 +59,6 @@ def test_every_setting_has_a_flag_and_is_explained_by_help(capsys: pytest.Captur
         ({"max_inputs": "9", "queue_size": "8"}, "OOD_MAX_INPUTS (9) is more than OOD_QUEUE_SIZE (8)"),
         ({"workers": "4"}, "OOD_WORKERS: more than one worker process is not supported in this version"),
         ({"reload": "true"}, "OOD_RELOAD: hot reload is not supported in this version"),
-        ({"api_keys_file": "keys"}, "OOD_API_KEYS_FILE: API keys are not supported in this version"),
         ({"admin_keys_file": "keys"}, "OOD_ADMIN_KEYS_FILE: admin keys are not supported in this version"),
         ({"models": "s3://bucket/models"}, "OOD_MODELS: repository URIs are not supported in this version"),
     ],

@@ -16,7 +16,7 @@ from tests.training.datasets_on_disk import tiny_recipe, write_tiny_data
 from training.cli import app, main
 from training.data import StoredArray
 from training.evaluation import Report
-from training.fit import load_classifier
+from training.fit import load_model
 from training.onnx_graph import run_graph
 from training.run import Run
 
@@ -188,4 +188,4 @@ def test_training_on_two_devices_ends_in_one_run(tmp_path: Path) -> None:
     run = Run.open(tmp_path / "run")
     assert run.recipe.trainer.devices == 2
     assert {run.record(stage).epochs for stage in ("baseline", "oe")} == {2}
-    assert load_classifier(run, "oe", 2) is not None
+    assert load_model(run, "oe", 2) is not None

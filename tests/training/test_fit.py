@@ -11,7 +11,7 @@ import torch
 from tests.training.datasets_on_disk import InterruptedImages, tiny_recipe, write_tiny_data
 from training.data import DataLocations, Examples, load_in_distribution, load_set, open_reader
 from training.errors import DataError, DivergedError, RunError
-from training.fit import fit, load_classifier
+from training.fit import fit, load_model
 from training.recipe_file import parse_recipe
 from training.run import Run
 
@@ -46,13 +46,13 @@ def run_fit(run: Run, data: Data, *, resume: bool = False) -> list[str]:
 
 
 def weights(run: Run, stage: str) -> Weights:
-    return load_classifier(run, stage, 2).state_dict()
+    return load_model(run, stage, 2).state_dict()
 
 
 def accuracy(run: Run, stage: str, data: Data) -> float:
     rows = torch.arange(len(data.calibration)).numpy()
     with torch.inference_mode():
-        logits = load_classifier(run, stage, 2)(torch.from_numpy(data.calibration.x[rows])).logits
+        logits = load_model(run, stage, 2)(torch.from_numpy(data.calibration.x[rows])).logits
     assert data.calibration.y is not None
     return float((logits.argmax(dim=1) == torch.from_numpy(data.calibration.y)).float().mean())
 
@@ -65,7 +65,7 @@ def test_both_stages_learn_and_outlier_exposure_lowers_confidence_on_outliers(tm
     for stage in run.recipe.stages:
         assert accuracy(run, stage, data) > 0.9
         with torch.inference_mode():
-            confidence[stage] = float(load_classifier(run, stage, 2)(outliers).logits.softmax(dim=1).amax(dim=1).mean())
+            confidence[stage] = float(load_model(run, stage, 2)(outliers).logits.softmax(dim=1).amax(dim=1).mean())
     assert confidence["oe"] < confidence["baseline"]
 
 

@@ -19,7 +19,7 @@ from tests.training.datasets_on_disk import InterruptedImages, checkers, stripes
 from training.architectures.dcgan import Discriminator, Generator
 from training.data import Batch, Examples, StoredArray
 from training.errors import RecipeError
-from training.fit import fit, load_classifier
+from training.fit import fit, load_model
 from training.objectives import JointConfidence
 from training.objectives.joint_confidence import Player, discriminator_loss, generator_loss, kl_from_uniform
 from training.prediction import Prediction
@@ -263,7 +263,7 @@ def test_a_recipe_goes_from_the_joint_loss_to_outlier_exposure(tmp_path: Path) -
     fit(run, inside, outliers(80), resume=False, announce=lambda _: None)
     rows = np.arange(len(inside))
     with torch.inference_mode():
-        logits = load_classifier(run, "oe", 2)(torch.from_numpy(inside.x[rows])).logits
+        logits = load_model(run, "oe", 2)(torch.from_numpy(inside.x[rows])).logits
     assert float((logits.argmax(dim=1).numpy() == inside.targets()).mean()) > 0.9
 
 

@@ -27,6 +27,7 @@ from training.objectives.confidence import hinted_loss, outlier_confidence
 from training.objectives.mix_oe import mixture_targets
 from training.prediction import Prediction
 
+CLASSIFICATION = OBJECTIVES["classification"]
 TARGETS = torch.tensor([0, 2, 1, 1])
 
 
@@ -170,7 +171,7 @@ def test_an_outlier_whose_confidence_is_below_the_floor_pulls_no_more() -> None:
     prediction = Prediction(outside[:, :-1], outside[:, -1])
     value = outlier_confidence(prediction, floor=0.01)
     value.backward()
-    assert float(value) == pytest.approx((np.log(expit(-1.0)) + np.log(0.01)) / 2, rel=1e-6)
+    assert float(value.detach()) == pytest.approx((np.log(expit(-1.0)) + np.log(0.01)) / 2, rel=1e-6)
     assert outside.grad is not None
     assert float(outside.grad[0, -1]) > 0
     assert float(outside.grad[1, -1]) == 0
@@ -197,17 +198,17 @@ def test_a_saturated_confidence_gives_a_finite_loss_and_gradient() -> None:
     assert torch.isfinite(loss.value)
 
 
-@pytest.mark.parametrize("name", [name for name, each in OBJECTIVES.items() if each().uses_outliers])
+@pytest.mark.parametrize("name", [name for name, each in CLASSIFICATION.items() if each().uses_outliers])
 def test_an_objective_that_needs_outliers_says_so_without_them(name: str) -> None:
     alone = batch()._replace(x_out=None)
     with pytest.raises(ValueError, match="outlier"):
-        OBJECTIVES[name]()(as_logits, alone)
+        CLASSIFICATION[name]()(as_logits, alone)
 
 
-@pytest.mark.parametrize("name", [name for name, each in OBJECTIVES.items() if each().uses_confidence])
+@pytest.mark.parametrize("name", [name for name, each in CLASSIFICATION.items() if each().uses_confidence])
 def test_an_objective_that_needs_a_confidence_branch_says_so_without_one(name: str) -> None:
     with pytest.raises(ValueError, match="confidence branch"):
-        OBJECTIVES[name]()(Prediction, batch())
+        CLASSIFICATION[name]()(Prediction, batch())
 
 
 @pytest.mark.parametrize("make", [lambda: OutlierExposure(weight=-1), lambda: EnergyBounded(margin_in=-1)])

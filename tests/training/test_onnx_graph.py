@@ -38,7 +38,7 @@ def scored(name: str) -> ScoredClassifier:
 
 
 def by_graph(model: ScoredClassifier, folder: Path, batch_size: int = 64) -> Outputs:
-    return run_graph(folder / "model.onnx", IMAGES, model.classifier.prepare, batch_size)
+    return run_graph(folder / "model.onnx", IMAGES, model.model.prepare, batch_size)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -55,11 +55,11 @@ def test_the_graph_scores_as_torch_does_at_every_batch_size(name: str, tmp_path:
 def test_a_mirrored_classifier_scores_an_image_and_its_mirror_image_alike_in_torch_and_in_the_graph(
     tmp_path: Path,
 ) -> None:
-    plain = scored("whitened_conv").classifier
+    plain = scored("whitened_conv").model
     model = ScoredClassifier(Mirrored(plain), tuple(LOGIT_SCORES))
     mirrored = StoredArray(np.ascontiguousarray(IMAGES.array[:, :, ::-1]))
     write_graph(model, IMAGES.array[:2], tmp_path / "model.onnx")
-    there, back = score_inputs(model, IMAGES), run_graph(tmp_path / "model.onnx", mirrored, model.classifier.prepare, 5)
+    there, back = score_inputs(model, IMAGES), run_graph(tmp_path / "model.onnx", mirrored, model.model.prepare, 5)
     check_parity(there, back, 1e-4)
     images = torch.from_numpy(IMAGES.array)
     expected = (plain(images).logits + plain(images.flip(2)).logits) / 2
@@ -71,7 +71,7 @@ def test_a_graph_of_other_weights_is_refused(tmp_path: Path) -> None:
     model = scored("small_conv")
     write_graph(model, IMAGES.array[:2], tmp_path / "model.onnx")
     with torch.no_grad():
-        model.classifier.network.classifier.bias[0] += 0.1
+        model.model.network.classifier.bias[0] += 0.1
     with pytest.raises(ParityError, match="max_logit"):
         check_parity(score_inputs(model, IMAGES), by_graph(model, tmp_path), 1e-3)
 

@@ -10,16 +10,18 @@ import torch
 
 from bundle import ImageInput
 from tests.training.datasets_on_disk import png
+from training.build_model import scored_model
 from training.data import DataLocations, load_in_distribution, load_set, open_reader, without_overlap
-from training.fit import fit, load_classifier
+from training.fit import fit, load_model
 from training.recipe import Recipe, Source, Synthetic
 from training.recipe_file import load_recipe
 from training.run import Run
-from training.score_heads import ScoredClassifier
 
 RECIPES = sorted(Path("training/recipes").glob("*.yaml"))
+TEXT_RECIPES = [path for path in RECIPES if not isinstance(load_recipe(path).input, ImageInput)]
 IMAGE_RECIPES = [path for path in RECIPES if isinstance(load_recipe(path).input, ImageInput)]
 
+WORDS = ["bread", "ship", "the", "a", "market", "rose", "N", "company", "said", "it"]
 _ROWS = 44
 """Just enough to hold out the fewest calibration examples that a recipe may ask for."""
 
@@ -95,9 +97,48 @@ def test_every_image_recipe_trains_on_files_of_the_layout_that_it_names(path: Pa
     outliers = without_overlap(found, inside, reader, recipe.outliers)
     run = Run.create(tmp_path / "run", recipe, overwrite=False)
     fit(run, inside.train.rows(np.arange(4)), outliers, resume=False, announce=lambda _: None)
-    model = ScoredClassifier(load_classifier(run, recipe.export.stage, 2), recipe.export.scores)
+    model = scored_model(recipe, load_model(run, recipe.export.stage, 2))
     with torch.inference_mode():
         values = model.eval()(torch.from_numpy(inside.test.x[np.arange(2)]))
     scores = dict(zip(model.output_names, values, strict=True))
     assert set(recipe.export.scores) <= set(scores)
+    assert all(torch.isfinite(scores[name]).all() for name in recipe.export.scores)
+
+
+def write_texts(source: Source, root: Path, seed: int, excluded: set[str]) -> None:
+    """Random sentences in the places and columns of `source`, half of them of the classes `excluded` by somebody."""
+    generator = np.random.default_rng(seed)
+    for place in (source.path, *source.also):
+        texts = [" ".join(generator.choice(WORDS, generator.integers(2, 12))) for _ in range(_ROWS)]
+        labels = ["one", "other", *sorted(excluded)]
+        y = np.arange(_ROWS) % 2
+        y[_ROWS // 2 :] = np.arange(_ROWS - _ROWS // 2) % len(labels)
+        columns: dict[str, Any] = {source.text: texts}
+        features: dict[str, Any] = {source.text: datasets.Value("string")}
+        if source.label is not None:
+            columns[source.label] = y.tolist()
+            features[source.label] = datasets.ClassLabel(names=labels)
+        (root / place).parent.mkdir(parents=True, exist_ok=True)
+        datasets.Dataset.from_dict(columns, features=datasets.Features(features)).to_parquet(root / place)
+
+
+@pytest.mark.parametrize("path", TEXT_RECIPES, ids=lambda path: path.stem)
+def test_every_text_recipe_trains_on_files_of_the_layout_that_it_names(path: Path, tmp_path: Path) -> None:
+    recipe = shortened(path)
+    for seed, source in enumerate(sources(recipe)):
+        excluded = {label for each in sources(recipe) if each.path == source.path for label in each.exclude_labels}
+        write_texts(source, tmp_path / "data", seed, excluded)
+    reader = open_reader(recipe, DataLocations(root=tmp_path / "data"), tmp_path / "tokenizer.json")
+    inside = load_in_distribution(recipe, reader)
+    for name, plan in (recipe.evaluation.ood | recipe.evaluation.validation).items():
+        assert 0 < len(load_set(plan, reader, inside.test, name=name, seed=1)) <= _ROWS
+    assert recipe.outliers is not None
+    outliers = load_set(recipe.outliers.train, reader, inside.train, name="outliers", seed=1)
+    run = Run.create(tmp_path / "run", recipe, overwrite=False)
+    (tmp_path / "tokenizer.json").rename(run.tokenizer_path)
+    fit(run, inside.train.rows(np.arange(4)), outliers, resume=False, announce=lambda _: None)
+    model = scored_model(recipe, load_model(run, recipe.export.stage, 2)).eval()
+    with torch.inference_mode():
+        values = model(*model.model.prepare(torch.from_numpy(inside.test.x[np.arange(2)])))
+    scores = dict(zip(model.output_names, values, strict=True))
     assert all(torch.isfinite(scores[name]).all() for name in recipe.export.scores)

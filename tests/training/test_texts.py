@@ -113,7 +113,7 @@ def test_the_graph_scores_as_torch_does_at_every_batch_size_and_length(tmp_path:
     for longest in (1, 2, 10, 70):
         texts = random_tokens(33, longest, longest)
         for batch_size in (1, 7, 33):
-            found = run_graph(tmp_path / "model.onnx", texts, model.classifier.prepare, batch_size)
+            found = run_graph(tmp_path / "model.onnx", texts, model.model.prepare, batch_size)
             check_parity(score_inputs(model, texts), found, 1e-4)
 
 
@@ -127,7 +127,7 @@ def test_a_transformers_backbone_exports_and_ignores_padding(kind: str, tmp_path
     for longest in (1, 10, 70):
         texts = random_tokens(12, longest, longest)
         for batch_size in (1, 12):
-            found = run_graph(tmp_path / "model.onnx", texts, model.classifier.prepare, batch_size)
+            found = run_graph(tmp_path / "model.onnx", texts, model.model.prepare, batch_size)
             check_parity(score_inputs(model, texts, batch_size=5), found, 1e-4)
 
 

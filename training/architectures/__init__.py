@@ -1,4 +1,8 @@
-"""Networks: each maps normalised images `[N, C, H, W]`, or token ids `[N, L]` and lengths `[N]`, to logits `[N, K]`."""
+"""Networks: each maps normalised images `[N, C, H, W]`, or token ids `[N, L]` and lengths `[N]`, to logits `[N, K]`.
+
+Those of images' density map float pixels 0..255 `[N, C, H, W]` to nats `[N, H, W]`.
+Those of language map symbols `[N, W]` and a state to logits `[N, W, V]` of the next symbols and the next state.
+"""
 
 from collections.abc import Callable, Mapping
 
@@ -6,6 +10,9 @@ from torch import nn
 
 from training.architectures.all_conv import AllConvNet
 from training.architectures.gru import GRUClassifier
+from training.architectures.language_network import LanguageNetwork
+from training.architectures.pixelcnn import PixelCNN
+from training.architectures.qrnn import QRNNLanguageModel
 from training.architectures.small_conv import SmallConvNet
 from training.architectures.transformer import TransformerClassifier
 from training.architectures.whitened_conv import WhitenedConvNet
@@ -23,11 +30,24 @@ TEXT_ARCHITECTURES: Mapping[str, Callable[..., nn.Module]] = {
     "transformer": TransformerClassifier,
 }
 
+DENSITY_ARCHITECTURES: Mapping[str, Callable[..., nn.Module]] = {
+    "pixelcnn": PixelCNN,
+}
+
+LANGUAGE_ARCHITECTURES: Mapping[str, Callable[..., LanguageNetwork]] = {
+    "qrnn": QRNNLanguageModel,
+}
+
 __all__ = [
     "ARCHITECTURES",
+    "DENSITY_ARCHITECTURES",
+    "LANGUAGE_ARCHITECTURES",
     "TEXT_ARCHITECTURES",
     "AllConvNet",
     "GRUClassifier",
+    "LanguageNetwork",
+    "PixelCNN",
+    "QRNNLanguageModel",
     "SmallConvNet",
     "TransformerClassifier",
     "WhitenedConvNet",

@@ -23,7 +23,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class InDistributionData:
-    """The labelled examples that a model is for: splits to train on and to calibrate with, and the test set.
+    """The examples that a model is for, a classifier's labelled: splits to train on, to calibrate with, and to test on.
 
     `sample` is where the test set's first example is found.
     """
@@ -38,7 +38,9 @@ def load_in_distribution(recipe: Recipe, reader: Reader, progress: Progress | No
     """Load and split; DataError for unreadable or unlabelled data, or a test set of other classes."""
     plan = recipe.in_distribution
     whole = reader.load(plan.train, name="in-distribution", progress=progress)
-    whole.require_classes()
+    labelled = recipe.task == "classification"
+    if labelled:
+        whole.require_classes()
     rows = split_in_distribution(len(whole), plan, recipe.seed, whole.source)
     train = whole.rows(rows.train, f"{whole.name} train")
     calibration = whole.rows(rows.calibration, f"{whole.name} calibration")
@@ -46,8 +48,9 @@ def load_in_distribution(recipe: Recipe, reader: Reader, progress: Progress | No
         test = whole.rows(rows.test, f"{whole.name} test")
         return InDistributionData(train, calibration, test, Sample(plan.train, int(rows.test[0])))
     test = reader.load(plan.test, name="in-distribution test", progress=progress)
-    test.targets()
-    if test.labels != whole.labels:
+    if labelled:
+        test.targets()
+    if labelled and test.labels != whole.labels:
         difference = ", ".join(sorted(set(whole.labels) ^ set(test.labels))) or "their order"
         raise DataError(test.source, f"its labels differ from the training set's ({difference})", "Use matching sets")
     return InDistributionData(train, calibration, test, Sample(plan.test))

@@ -35,6 +35,12 @@ class InputArray(Protocol):
         ...
 
 
+def text_lengths(x: InputArray) -> NDArray[np.int64]:
+    """The tokens of each stored text, int64 `[N]`."""
+    rows = x[np.arange(x.shape[0], dtype=np.int64)]
+    return np.asarray((rows != NO_TOKEN).sum(axis=1), dtype=np.int64)
+
+
 @dataclass(frozen=True)
 class Examples:
     """A data set: inputs `x`, class indices `y` `[N]` or None, and where it came from.

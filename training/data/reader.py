@@ -14,7 +14,7 @@ from training.data.sources import DataLocations, Progress
 from training.data.splits import split_in_distribution
 from training.data.text_loading import load_texts, read_texts, strings
 from training.data.text_overlap import find_text_overlap
-from training.data.tokenizer import existing_tokenizer, train_word_tokenizer
+from training.data.tokenizer import existing_tokenizer, train_tokenizer
 from training.recipe import InDistribution, Recipe, Source, TextPlan
 
 
@@ -96,7 +96,7 @@ def _make_tokenizer(plan: TextPlan, data: InDistribution, seed: int, locations: 
         found = read_texts(data.train, locations)
         # Words that only the held-out splits have must be as unknown to the model as those of later traffic.
         kept = split_in_distribution(len(found.table), data, seed, found.origin).train
-        tokenizer = train_word_tokenizer(strings(found.at(kept), data.train), plan)
+        tokenizer = train_tokenizer(strings(found.at(kept), data.train), plan)
     partial = path.with_suffix(".partial")
     tokenizer.save(str(partial))
     partial.rename(path)

@@ -67,13 +67,14 @@ def read_rows(source: Source, root: Path, column: str) -> Rows:
 
 def _open(source: Source, root: Path, column: str) -> tuple[datasets.Dataset, str]:
     origin = source.path if source.format == "hub" else str(root / source.path)
-    if source.format != "hub" and not Path(origin).exists():
+    files = [origin, *(str(root / more) for more in source.also)]
+    if source.format != "hub" and (missing := [file for file in files if not Path(file).exists()]):
         remedy = "Set the data directory with --data or OOD_DATA, or correct the recipe's path"
-        raise DataError(origin, "does not exist", remedy)
+        raise DataError(missing[0], "does not exist", remedy)
     # Its bars count rows of an intermediate file; ours count what is decoded.
     datasets.disable_progress_bars()
     try:
-        table = datasets.load_dataset(**_request(source, origin))
+        table = datasets.load_dataset(**_request(source, files))
     except Exception as error:
         # `datasets` raises whatever its builders raise.
         reason = f"cannot be read as {source.format}: {error}"
@@ -85,15 +86,15 @@ def _open(source: Source, root: Path, column: str) -> tuple[datasets.Dataset, st
     return table, origin
 
 
-def _request(source: Source, origin: str) -> dict[str, Any]:
+def _request(source: Source, files: list[str]) -> dict[str, Any]:
     """The arguments of `load_dataset`."""
     if source.format == "hub":
         return {"path": source.path, "split": source.split}
     if source.format != "imagefolder":
-        return {"path": source.format, "data_files": origin, "split": "train"}
+        return {"path": source.format, "data_files": files, "split": "train"}
     # Files by pattern, all of one split: given a folder, `datasets` takes names such as test_0.png for other splits.
-    files = {"train": str(Path(origin) / "**")}
-    return {"path": "imagefolder", "data_files": files, "split": "train", "drop_labels": source.label is None}
+    found = {"train": [str(Path(folder) / "**") for folder in files]}
+    return {"path": "imagefolder", "data_files": found, "split": "train", "drop_labels": source.label is None}
 
 
 def _labels(table: datasets.Dataset, source: Source) -> tuple[NDArray[np.int64] | None, tuple[str, ...]]:

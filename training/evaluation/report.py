@@ -1,14 +1,17 @@
 """The report: every stage on every out-of-distribution set by every score, as data."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from bundle import Calibration, Evaluation, OODResult
+from bundle import SCORES, Calibration, Evaluation, OODResult
 from training.evaluation.detection import DetectionMetrics, MetricSummary, Scores, resampled_metrics
 from training.evaluation.stage_probabilities import ProbabilityResult, StageLogits, measure_probabilities
+
+INSIDE = "in-distribution"
+"""The name of the in-distribution test set among sets."""
 
 MEAN = "mean"
 """The name of the row that averages all sets."""
@@ -18,14 +21,14 @@ MEAN = "mean"
 class StageScores:
     """One stage's anomaly scores by score name: on the in-distribution test set, and on each out-of-distribution set.
 
-    `error` is the share of in-distribution test inputs that the stage misclassifies, `calibrations` its own; `logits`
-    are there for a classifier, so that its probabilities can be measured too.
+    `calibrations` are the stage's own. A classifier has an `error`, the share of in-distribution test inputs that it
+    misclassifies, and `logits`, so that its probabilities can be measured too.
     """
 
     inside: Mapping[str, Scores]
     outside: Mapping[str, Mapping[str, Scores]]
     calibrations: Mapping[str, Calibration]
-    error: float
+    error: float | None = None
     logits: StageLogits | None = None
 
 
@@ -60,6 +63,15 @@ class FalseFlags(_Part):
     flagged: float
 
 
+class MeanBits(_Part):
+    """What a stage's bits of likelihood are on one set, on the mean."""
+
+    set: str
+    stage: str
+    score: str
+    bits: float
+
+
 class Report(_Part):
     """Everything that was measured, in percent."""
 
@@ -71,11 +83,17 @@ class Report(_Part):
     calibration_size: int
     sets: dict[str, str]
     validation: tuple[str, ...] = ()
-    error: dict[str, float]
+    error: dict[str, float] = {}
     results: list[SetResult]
     false_flags: list[FalseFlags]
     probabilities: list[ProbabilityResult] = []
+    bits: list[MeanBits] = []
     provenance: dict[str, str]
+
+    @property
+    def stages(self) -> list[str]:
+        """The stages in their order."""
+        return list(dict.fromkeys(row.stage for row in self.results))
 
     @property
     def test_sets(self) -> list[str]:
@@ -128,10 +146,11 @@ def evaluate(
         calibration_size=first.calibrations[default_score].n,
         sets=dict(sets),
         validation=tuple(validation),
-        error={stage: _percent(scores.error) for stage, scores in stages.items()},
+        error={stage: _percent(scores.error) for stage, scores in stages.items() if scores.error is not None},
         results=results,
         false_flags=false_flags,
         probabilities=measure_probabilities(logits, [name for name in sets if name not in validation], seed=seed),
+        bits=[row for stage, scores in stages.items() for row in _mean_bits(stage, scores)],
         provenance=dict(provenance),
     )
 
@@ -139,7 +158,7 @@ def evaluate(
 def manifest_evaluation(report: Report, stage: str) -> Evaluation:
     """What a bundle's manifest keeps of the report: every stage on the test sets, and the exported stage's error."""
     return Evaluation(
-        error_percent=report.error[stage],
+        error_percent=report.error.get(stage),
         sets=[
             OODResult(
                 name=result.set,
@@ -153,6 +172,14 @@ def manifest_evaluation(report: Report, stage: str) -> Evaluation:
             if result.set not in report.validation
         ],
     )
+
+
+def _mean_bits(stage: str, scores: StageScores) -> Iterator[MeanBits]:
+    for score, inside in scores.inside.items():
+        if SCORES[score].unit == "bits":
+            for name, values in ((INSIDE, inside), *((name, found[score]) for name, found in scores.outside.items())):
+                # A score in bits is its own anomaly.
+                yield MeanBits(set=name, stage=stage, score=score, bits=round(float(np.mean(values)), 4))
 
 
 def _result(name: str, stage: str, score: str, summary: MetricSummary, flagged: np.floating) -> SetResult:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from bundle import SCORES
 from training.evaluation.markdown_table import markdown_table
 from training.evaluation.probability_table import probability_section
-from training.evaluation.report import MEAN, Report, SetResult, Spread
+from training.evaluation.report import INSIDE, MEAN, Report, SetResult, Spread
 
 _METRICS: Sequence[tuple[str, str, bool, Callable[[SetResult], Spread]]] = (
     ("FPR95", "fpr95", False, lambda row: row.fpr95),
@@ -16,16 +16,21 @@ _METRICS: Sequence[tuple[str, str, bool, Callable[[SetResult], Spread]]] = (
 
 def markdown(report: Report, title: str) -> str:
     """The whole report as a Markdown page."""
-    stages = list(report.error)
+    stages = report.stages
     scores = [report.default_score, *(s for s in _scores(report) if s != report.default_score)]
     parts = [
         f"# {title}",
         f"In-distribution test set: {report.inside}, {report.inside_size:,} inputs. Percent; FPR at 95% TPR (lower is "
         f"better), AUROC, AUPR. Outliers are positive, one per five in-distribution inputs, mean ± standard deviation "
         f"over {report.draws} draws (in the last row: over the sets).",
-        "| " + " | ".join(("", *stages)) + " |\n" + "| --- " * (len(stages) + 1) + "|\n"
-        "| classification error | " + " | ".join(f"{report.error[stage]:.2f}" for stage in stages) + " |",
     ]
+    if report.error:
+        parts.append(
+            "| " + " | ".join(("", *stages)) + " |\n" + "| --- " * (len(stages) + 1) + "|\n"
+            "| classification error | " + " | ".join(f"{report.error[stage]:.2f}" for stage in stages) + " |"
+        )
+    if report.bits:
+        parts += ["## Mean bits", _bits(report, stages)]
     tested = [*report.test_sets, MEAN]
     for score in scores:
         parts += [f"## By {SCORES[score].title} (`{score}`)", _detection(report, stages, score, tested)]
@@ -53,6 +58,22 @@ def _scores(report: Report) -> list[str]:
     return list(dict.fromkeys(row.score for row in report.false_flags))
 
 
+def _bits(report: Report, stages: list[str]) -> str:
+    """What is more likely than the in-distribution images (fewer bits) is bold: a likelihood alone is no detector."""
+    scores = list(dict.fromkeys(row.score for row in report.bits))
+    found = {(row.set, row.stage, row.score): row.bits for row in report.bits}
+    columns = [(stage, score) for score in scores for stage in stages]
+    lines = []
+    for name in (INSIDE, *report.sets):
+        cells = []
+        for stage, score in columns:
+            bits, inside = found[name, stage, score], found[INSIDE, stage, score]
+            cells.append(f"**{bits:.2f}**" if bits < inside else f"{bits:.2f}")
+        lines.append([f"*{name}*" if name == INSIDE else name, *cells])
+    table = markdown_table(["set", *(f"{score} {stage}" for stage, score in columns)], lines)
+    return f"{table}\n\nBold: fewer bits than in-distribution inputs, the model finds the set *more* likely."
+
+
 def _detection(report: Report, stages: list[str], score: str, sets: Sequence[str]) -> str:
     head = ["out-of-distribution set", *(f"{label} {stage}" for label, *_ in _METRICS for stage in stages)]
     lines = []
@@ -73,7 +94,7 @@ def _flags(report: Report, stages: list[str]) -> str:
     scores = _scores(report)
     columns = [(stage, score) for score in scores for stage in stages]
     false = {(row.stage, row.score): row.flagged for row in report.false_flags}
-    lines = [["*in-distribution*", *(f"{false[column]:.2f}" for column in columns)]]
+    lines = [[f"*{INSIDE}*", *(f"{false[column]:.2f}" for column in columns)]]
     for name in report.sets:
         lines.append([name, *(f"{report.find(name, stage, score).flagged:.2f}" for stage, score in columns)])
     return markdown_table(["set", *(f"{score} {stage}" for stage, score in columns)], lines)

@@ -6,19 +6,40 @@ from training.objectives.confidence import Confidence, ConfidenceOutlierExposure
 from training.objectives.cross_entropy import CrossEntropy
 from training.objectives.energy_bounded import EnergyBounded, energy_bounded_loss
 from training.objectives.joint_confidence import JointConfidence
+from training.objectives.language_model import (
+    LanguageModelOutlierExposure,
+    TextMaximumLikelihood,
+    language_model_outlier_exposure_loss,
+    token_cross_entropy,
+    uniform_token_cross_entropy,
+)
+from training.objectives.likelihood_margin import LikelihoodMargin, likelihood_margin_loss
+from training.objectives.maximum_likelihood import MaximumLikelihood, maximum_likelihood_loss
 from training.objectives.mix_oe import MixOE
 from training.objectives.objective import Forward, Loss, Objective
 from training.objectives.outlier_exposure import OutlierExposure, outlier_exposure_loss
+from training.recipe import Task
 
-OBJECTIVES: Mapping[str, Callable[..., Objective]] = {
-    "cross_entropy": CrossEntropy,
-    "outlier_exposure": OutlierExposure,
-    "energy_bounded": EnergyBounded,
-    "mix_oe": MixOE,
-    "joint_confidence": JointConfidence,
-    "confidence": Confidence,
-    "confidence_outlier_exposure": ConfidenceOutlierExposure,
+OBJECTIVES: Mapping[Task, Mapping[str, Callable[..., Objective]]] = {
+    "classification": {
+        "cross_entropy": CrossEntropy,
+        "outlier_exposure": OutlierExposure,
+        "energy_bounded": EnergyBounded,
+        "mix_oe": MixOE,
+        "joint_confidence": JointConfidence,
+        "confidence": Confidence,
+        "confidence_outlier_exposure": ConfidenceOutlierExposure,
+    },
+    "density": {
+        "maximum_likelihood": MaximumLikelihood,
+        "likelihood_margin": LikelihoodMargin,
+    },
+    "language-model": {
+        "maximum_likelihood": TextMaximumLikelihood,
+        "outlier_exposure": LanguageModelOutlierExposure,
+    },
 }
+"""By a recipe's task and the objective's name."""
 
 __all__ = [
     "OBJECTIVES",
@@ -28,10 +49,19 @@ __all__ = [
     "EnergyBounded",
     "Forward",
     "JointConfidence",
+    "LanguageModelOutlierExposure",
+    "LikelihoodMargin",
     "Loss",
+    "MaximumLikelihood",
     "MixOE",
     "Objective",
     "OutlierExposure",
+    "TextMaximumLikelihood",
     "energy_bounded_loss",
+    "language_model_outlier_exposure_loss",
+    "likelihood_margin_loss",
+    "maximum_likelihood_loss",
     "outlier_exposure_loss",
+    "token_cross_entropy",
+    "uniform_token_cross_entropy",
 ]

@@ -1,7 +1,7 @@
 """The objective: what `fit` minimises, from a batch and the network that is to be trained on it."""
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -10,14 +10,14 @@ from training.data.pairing import Batch
 from training.prediction import Prediction
 
 Forward = Callable[[Tensor], Prediction]
-"""The network in training mode on stored inputs, `[N, ...]` as in a `Batch`; on images also on float pixels 0..255."""
+"""A classifier in training mode on stored inputs, `[N, ...]` as in a `Batch`; on images also on float pixels 0..255."""
 
 
 class Loss(NamedTuple):
-    """The scalar to minimise, and the class logits `[N, K]` of the in-distribution batch for the log."""
+    """The scalar to minimise, and a classifier's logits `[N, K]` of the in-distribution batch for the log."""
 
     value: Tensor
-    logits_in: Tensor
+    logits_in: Tensor | None = None
 
 
 class Objective(Protocol):
@@ -29,8 +29,8 @@ class Objective(Protocol):
     uses_confidence: bool
     """Whether the network needs a confidence branch."""
 
-    def __call__(self, forward: Forward, batch: Batch) -> Loss:
-        """The loss of one batch."""
+    def __call__(self, forward: Callable[[Tensor], Any], batch: Batch) -> Loss:
+        """The loss of one batch; `forward` gives what the recipe's kind of model predicts."""
         ...
 
 

@@ -67,7 +67,7 @@ def _measured(bundle: Bundle, stage: str) -> Measured:
         report = Report.model_validate_json(path.read_text(encoding="utf-8"))
     except ValidationError as error:
         raise RunError(str(path), f"is no report: {error}", "Evaluate the run and export it again") from error
-    first = next(iter(report.error))
+    first = report.stages[0]
     return Measured(
         name=bundle.manifest.name,
         version=int(bundle.manifest.version),

@@ -30,7 +30,7 @@ class OriginalLogits:
         """Logits float32 `[N, K]` of uint8 images `[N, H, W, C]`; GraphError unless that is what the graph computes."""
         fixed, n = self._original.shape[0], images.shape[0]
         parts = []
-        for rows in row_batches(n, fixed or _BATCH):
+        for done, rows in row_batches(np.arange(n, dtype=np.int64), fixed or _BATCH):
             # A last batch that is too short is filled up with its last image, again and again.
             filled = rows if fixed is None else np.pad(rows, (0, fixed - len(rows)), mode="edge")
             logits = self._run(self._original.input, self._plan.adapt(images[filled]))
@@ -39,7 +39,7 @@ class OriginalLogits:
                 raise GraphError(self._original.logits, reason, "Logits are [N, K], K the number of classes")
             parts.append(logits[: len(rows)].astype(np.float32))
             if progress is not None:
-                progress(int(rows[-1]) + 1, n)
+                progress(done, n)
         return np.concatenate(parts)
 
 

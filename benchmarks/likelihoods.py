@@ -1,0 +1,72 @@
+"""Likelihoods: images or symbols a second of densities and language models, torch beside ONNX Runtime."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+
+from benchmarks.results import report
+from benchmarks.serving import one_input
+from bundle import Bundle, load_bundle
+from training.build_model import build_model, scored_model
+from training.recipe_file import load_recipe
+from training.score_heads import ScoredModel
+
+BATCHES = (1, 32)
+
+
+def measure(rounds: int, seconds: float, models: Path) -> None:
+    """Print and keep the throughput of both at both batch sizes, and the ratio of ONNX Runtime to torch."""
+    found = [load_bundle(path.parent) for path in sorted(models.glob("*/*/manifest.json"))]
+    figures: dict[str, Any] = {"rounds": rounds}
+    for bundle in found:
+        if bundle.manifest.likelihood is not None:
+            figures |= _compared(bundle, rounds, seconds)
+    if len(figures) == 1:
+        raise SystemExit(f"{models} holds no density and no language model")
+    report("likelihoods", figures, ("torch", "onnxruntime", "numpy"))
+
+
+def _compared(bundle: Bundle, rounds: int, seconds: float) -> dict[str, float]:
+    sample = next(bundle.path / name for name in ("sample.png", "sample.txt") if name in bundle.manifest.files)
+    one = one_input(bundle, sample)
+    # A text is as many symbols as it has tokens, and its end.
+    units = one["tokens"].shape[1] + 1 if "tokens" in one else 1
+    model = _network(bundle)
+    session = onnxruntime.InferenceSession(str(bundle.model_path), providers=["CPUExecutionProvider"])
+    figures: dict[str, float] = {}
+    for batch in BATCHES:
+        feed = {name: np.repeat(array, batch, axis=0) for name, array in one.items()}
+        tensors = [torch.from_numpy(array) for array in feed.values()]
+        runs: dict[str, Callable[[], object]] = {
+            "torch": partial(model, *tensors),
+            "onnx runtime": partial(session.run, None, feed),
+        }
+        taken = [{name: _per_second(run, batch * units, seconds) for name, run in runs.items()} for _ in range(rounds)]
+        what = f"{bundle.manifest.name}, batch {batch}, {'symbols' if units > 1 else 'images'}/s"
+        figures |= {f"{what}, {name}": median(each[name] for each in taken) for name in runs}
+        figures[f"{what}, onnx runtime / torch"] = median(each["onnx runtime"] / each["torch"] for each in taken)
+    return figures
+
+
+def _network(bundle: Bundle) -> ScoredModel:
+    """The bundle's network with random weights: only its speed counts."""
+    recipe = load_recipe(bundle.path / "recipe.yaml")
+    size = None if bundle.text_encoder is None else bundle.text_encoder.vocabulary_size
+    return scored_model(recipe, build_model(recipe, 0, size)).eval()
+
+
+@torch.inference_mode()
+def _per_second(run: Callable[[], object], units: int, seconds: float) -> float:
+    run()
+    done, start = 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - start) < seconds:
+        run()
+        done += units
+    return done / elapsed

@@ -1,0 +1,97 @@
+"""Drift evidence: how strongly a model's traffic speaks against being like its calibration data, at any time.
+
+A conformal test martingale (Vovk, Gammerman & Nouretdinov 2003, "Testing exchangeability on-line"; Vovk et al. 2021,
+"Retrain or not retrain: conformal test martingales for change-point detection"): a gambler who starts with 1 bets on
+each next input being anomalous, at odds that are fair as long as traffic and calibration data are exchangeable. By
+Ville's inequality fair odds make him rich only with little luck,
+
+    P(the wealth ever reaches w) <= 1 / w,
+
+whenever one looks, for however long.
+
+**The odds.** Calibration p-values of a fixed calibration set are not uniform: given n scores, the share of inputs with
+p <= a is off a by about sqrt(a (1 - a) / n), and a bet at the odds a would end up rich on perfect traffic. But the n
+scores cut the line into n + 1 gaps whose probabilities are Dirichlet(1, ..., 1) distributed, whatever the scores'
+distribution. The next input therefore lies beyond the k-th largest calibration score with probability k / (n + 1), and
+after t inputs of which c did, with probability
+
+    U = (k + c) / (n + 1 + t),
+
+exactly, given all that was seen of them (Polya's urn). These are the odds: they learn what the traffic of this
+deployment is like as long as it stays so, and need no allowance for the calibration's own error. Tied scores are put
+in order by a random draw, as in smoothed conformal p-values, which keeps this exact for discrete scores.
+
+**The bets.** An account bets that a share s of the inputs comes from elsewhere and lies beyond one of J levels, each as
+likely: it multiplies by 1 + s (g - 1), with g the mean over the levels of 1[beyond the level] / U. Its expectation is 1
+at these odds. The wealth is the mean over the accounts, one for each of a few shares. Nobody bets on traffic that is
+less anomalous than the calibration data.
+
+**The start.** Drift may begin after a long quiet time, in which an account that bets from the first input on loses
+nearly everything. So the money is given out over time: accounts get the share w_t = H / ((H + t - 1) (H + t)) just
+before input t; what is not given out, H / (H + t), is kept. This is the mixture over all times at which drift may begin
+(Shiryaev's rule with a prior), and still a martingale that starts at 1.
+"""
+
+import math
+from bisect import bisect_left
+from random import Random
+
+from bundle import Calibration
+
+LEVELS = (0.005, 0.02, 0.05, 0.1, 0.2)
+SHARES = (0.01, 0.03, 0.1, 0.3, 0.9)
+_HORIZON = 10_000
+# Money thrown away keeps the bound; numbers that overflow would not.
+_RICHEST = 1e15
+
+
+class DriftEvidence:
+    """The evidence against one model's traffic, one score's anomalies seen in their order; a few microseconds for each.
+
+    Exchangeable traffic reaches `log10` >= e with probability at most 10 ** -e between two resets, over the draws of
+    calibration data and traffic. One thread at a time.
+    """
+
+    def __init__(self, calibration: Calibration, seed: int = 0) -> None:
+        """`seed` is of the order among tied scores only."""
+        self._random = Random(seed)
+        ordered = sorted((anomaly, self._random.random()) for anomaly in calibration.anomaly.tolist())
+        self._all_gaps = calibration.n + 1
+        # A level that a small calibration cannot resolve has no gap of its own to bet on.
+        self._gaps = [k for k in sorted({math.floor(level * self._all_gaps) for level in LEVELS}, reverse=True) if k]
+        self._limits = [ordered[-k] for k in self._gaps]
+        self.reset()
+
+    @property
+    def wealth(self) -> float:
+        """What the gambler has now; its expectation is 1 on exchangeable traffic."""
+        return _HORIZON / (_HORIZON + self._seen) + sum(self._accounts) / len(self._accounts)
+
+    @property
+    def log10(self) -> float:
+        """Decimal logarithm of the largest wealth since the start or the last reset: 0 for no evidence, at most 15."""
+        return math.log10(self._largest)
+
+    def reset(self) -> None:
+        """Forget all traffic."""
+        self._seen = 0
+        self._counts = list(self._gaps)
+        self._accounts = [0.0] * len(SHARES)
+        self._largest = 1.0
+
+    def see(self, anomaly: float) -> None:
+        """Play one round: the next input's anomaly, a finite number."""
+        beyond = bisect_left(self._limits, (anomaly, self._random.random()))
+        counts, possible = self._counts, self._all_gaps + self._seen
+        gain = 0.0
+        for level in range(beyond):
+            gain += possible / counts[level]
+            counts[level] += 1
+        edge = gain / len(counts) - 1 if counts else 0.0
+        self._seen += 1
+        given = _HORIZON / ((_HORIZON + self._seen - 1) * (_HORIZON + self._seen))
+        self._accounts = [
+            min((money + given) * (1 + share * edge), _RICHEST)
+            for money, share in zip(self._accounts, SHARES, strict=True)
+        ]
+        self._largest = max(self._largest, self.wealth)

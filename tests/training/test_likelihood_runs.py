@@ -1,0 +1,132 @@
+"""Densities and language models, from data to a bundle: no labels, scores in bits, outliers cost more of them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from bundle import load_bundle
+from tests.training.datasets_on_disk import stripes, tiny_recipe, write_parquet, write_tiny_data
+from tests.training.texts_on_disk import sentences, tiny_text_recipe, write_texts, write_tiny_texts
+from training import steps
+from training.data import DataLocations
+from training.errors import RecipeError
+from training.evaluation import Report
+from training.recipe_file import parse_recipe
+from training.run import Run
+
+SCHEDULE = {"epochs": 4, "batch_size": 16, "learning_rate": 0.01, "optimizer": "adam", "weight_decay": 0}
+
+
+def whole_line(recipe: dict[str, Any], root: Path, path: Path) -> Run:
+    places = DataLocations(root=root, cache=root / "cache")
+    run = Run.create(path / "run", parse_recipe(recipe, "test"), overwrite=False)
+    steps.fit(run, places, resume=False)
+    steps.calibrate(run, places)
+    steps.evaluate(run, places)
+    steps.export(run, places, path / "models", overwrite=False)
+    return run
+
+
+def report_of(run: Run) -> Report:
+    return Report.model_validate_json((run.report_path / "report.json").read_text(encoding="utf-8"))
+
+
+def bits(report: Report) -> dict[tuple[str, str], float]:
+    return {(row.stage, row.set): row.bits for row in report.bits}
+
+
+def test_a_density_learns_without_labels_and_the_margin_makes_outliers_less_likely(tmp_path: Path) -> None:
+    root = write_tiny_data(tmp_path / "data")
+    # Unlabelled, and smooth in one half: images of which much can be predicted.
+    for name, n, seed in (("train", 120, 1), ("test", 40, 2)):
+        write_parquet(root / f"{name}.parquet", stripes(n, seed)[0])
+    margin = {"name": "likelihood_margin"}
+    recipe = tiny_recipe(
+        task="density",
+        architecture={"name": "pixelcnn", "filters": 4, "resnets": 1, "levels": 1, "mixtures": 2, "dropout": 0.0},
+        in_distribution={"train": {"path": "train.parquet"}, "test": {"path": "test.parquet"}, "calibration_size": 40},
+        stages={
+            "baseline": {"objective": {"name": "maximum_likelihood"}, **SCHEDULE},
+            "oe": {"objective": margin, "start_from": "baseline", "outlier_ratio": 1, **SCHEDULE},
+        },
+        export={"stage": "oe", "scores": ["bpp"], "default_score": "bpp", "alpha": 0.05},
+    )
+    run = whole_line(recipe, root, tmp_path)
+    found = bits(report_of(run))
+    assert found["oe", "checkers"] - found["oe", "in-distribution"] > 0.3
+    bundle = load_bundle(tmp_path / "models" / "stripes" / "1")
+    assert (bundle.manifest.task, bundle.manifest.labels) == ("density", [])
+    assert bundle.manifest.evaluation is not None
+    assert bundle.manifest.evaluation.error_percent is None
+    assert bundle.manifest.likelihood is not None
+    session = onnxruntime.InferenceSession(bundle.model_path, providers=["CPUExecutionProvider"])
+    bpp, parts = session.run(["bpp", "bits"], {"images": stripes(3, 9)[0]})
+    assert parts.shape == (3, 16, 16)
+    # Per colour channel, of which each pixel has three.
+    assert np.allclose(parts.mean(axis=(1, 2)) / 3, bpp, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("unit", "score"), [("word", "bpw"), ("character", "bpc")])
+def test_a_language_model_learns_and_outlier_exposure_makes_other_texts_cost_more(
+    tmp_path: Path, unit: str, score: str
+) -> None:
+    root = write_tiny_texts(tmp_path / "data")
+    for name, n, seed in (("train", 150, 1), ("test", 40, 2)):
+        write_texts(root / f"{name}.parquet", sentences("kitchen", n, seed))
+    oe = {"name": "outlier_exposure", "weight": 1.0}
+    plan = {"kind": "text", "unit": unit, "normalize": "penn-treebank", "max_tokens": 80, "min_frequency": 1}
+    recipe = tiny_text_recipe(
+        task="language-model",
+        input=plan,
+        architecture={"name": "qrnn", "embedding": 16, "hidden": 16, "layers": 2, "dropout": 0.0},
+        likelihood={"window": 8},
+        in_distribution={"train": {"path": "train.parquet"}, "test": {"path": "test.parquet"}, "calibration_size": 40},
+        stages={
+            "baseline": {"objective": {"name": "maximum_likelihood"}, "group_by_length": True, **SCHEDULE},
+            "oe": {"objective": oe, "start_from": "baseline", "group_by_length": True, **SCHEDULE},
+        },
+        export={"stage": "oe", "scores": [score], "default_score": score, "alpha": 0.05, "max_tokens": 500},
+    )
+    run = whole_line(recipe, root, tmp_path)
+    found = bits(report_of(run))
+    assert found["baseline", "in-distribution"] < found["baseline", "unseen"]
+    gap = {stage: found[stage, "unseen"] - found[stage, "in-distribution"] for stage in ("baseline", "oe")}
+    assert gap["oe"] > gap["baseline"]
+    bundle = load_bundle(tmp_path / "models" / "topics" / "1")
+    assert bundle.text_encoder is not None
+    # The model reads any length: it is served on more than it was trained on.
+    assert bundle.text_encoder.max_tokens == 500
+    assert bundle.manifest.likelihood is not None
+    assert (bundle.manifest.likelihood.per, bundle.manifest.likelihood.counts_end) == (unit, True)
+
+
+def test_a_density_has_no_other_score_than_its_bits(tmp_path: Path) -> None:
+    root = write_tiny_data(tmp_path / "data")
+    recipe = tiny_recipe(
+        task="density",
+        architecture={"name": "pixelcnn", "filters": 2, "resnets": 1, "levels": 1, "mixtures": 1},
+        stages={"baseline": {"objective": {"name": "maximum_likelihood"}, **SCHEDULE, "epochs": 1}},
+        export={"stage": "baseline", "scores": ["bpp", "msp"], "default_score": "bpp"},
+    )
+    places = DataLocations(root=root, cache=root / "cache")
+    run = Run.create(tmp_path / "run", parse_recipe(recipe, "test"), overwrite=False)
+    steps.fit(run, places, resume=False)
+    with pytest.raises(RecipeError, match=r"export.scores.*bpp alone"):
+        steps.calibrate(run, places)
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"task": "language-model"}, "task"),
+        ({"task": "density", "confidence_branch": True}, "confidence_branch"),
+        ({"task": "density", "export": {"stage": "oe", "mirror": True}}, "export.mirror"),
+        ({"export": {"stage": "oe", "max_tokens": 9}}, "export.max_tokens"),
+    ],
+)
+def test_what_does_not_fit_the_task_is_refused_by_its_key(changes: dict[str, Any], key: str) -> None:
+    with pytest.raises(RecipeError, match=key):
+        parse_recipe(tiny_recipe(**changes), "test")

@@ -1,0 +1,58 @@
+"""The gated residual block of PixelCNN++ (section 2.5 and the authors' code)."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from training.architectures.weight_normalisation import WeightNormalised
+
+_GATE_SCALE = 0.1
+"""Of the last convolution's initial outputs: a block starts near the identity, as in the authors' code."""
+
+
+class Features(NamedTuple):
+    """A block's output `plain` `[N, F, H, W]`, and `active` `[N, 2F, H, W]`: elu of it and of its negative.
+
+    Several layers take the second, each block's as a shortcut too: it is computed and kept once.
+    """
+
+    plain: Tensor
+    active: Tensor
+
+    @classmethod
+    def of(cls, plain: Tensor) -> Self:
+        """`plain` and what the layers that take it activated will need."""
+        return cls(plain, concat_elu(plain))
+
+
+def concat_elu(x: Tensor) -> Tensor:
+    """elu of `x` `[N, F, H, W]` and of -x, one behind the other: `[N, 2F, H, W]`."""
+    # In place of the copy that was just made: the backward pass needs no more than the result.
+    return F.elu(torch.cat((x, -x), dim=1), inplace=True)
+
+
+class GatedResidual(nn.Module):
+    """x + a sigmoid(b), with a and b from two convolutions made by `convolution(width_in, width_out, ...)`.
+
+    The first one's output is joined by a 1x1 convolution of the activated shortcuts, `shortcuts` of them `width` wide.
+    """
+
+    def __init__(self, convolution: Callable[..., nn.Module], width: int, shortcuts: int, dropout: float) -> None:
+        super().__init__()
+        self.convolution = convolution(2 * width, width)
+        self.shortcut = WeightNormalised(partial(nn.Conv2d, 2 * width * shortcuts, width, 1)) if shortcuts else None
+        self.dropout = nn.Dropout(dropout)
+        self.gate = convolution(2 * width, 2 * width, initial_scale=_GATE_SCALE)
+
+    def forward(self, x: Features, *shortcuts: Features) -> Features:
+        """The block's output for `x`, informed by `shortcuts` of the same size."""
+        hidden = self.convolution(x.active)
+        if self.shortcut is not None:
+            active = [shortcut.active for shortcut in shortcuts]
+            hidden = hidden + self.shortcut(torch.cat(active, dim=1) if len(active) > 1 else active[0])
+        gated = F.glu(self.gate(self.dropout(concat_elu(hidden))), dim=1)
+        return Features.of(x.plain + gated)

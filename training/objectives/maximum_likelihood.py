@@ -1,0 +1,30 @@
+"""Maximum likelihood for density networks: the mean negative log-likelihood of a dimension of the inputs."""
+
+from collections.abc import Callable
+from math import prod
+
+from torch import Tensor
+
+from training.data.pairing import Batch
+from training.objectives.objective import Loss
+from training.prediction import Likelihood
+
+
+def maximum_likelihood_loss(nll: Tensor, dimensions: int) -> Tensor:
+    """Scalar loss, nats per dimension: `nll` `[N]` in nats for each input of `dimensions` values.
+
+    The mean is over dimensions, so that learning rates carry over from one image size to another; divide by ln 2 for
+    the bits per dimension that papers report. An image's dimensions are its height x width x channels.
+    """
+    return nll.mean() / dimensions
+
+
+class MaximumLikelihood:
+    """Mean nats per dimension of the in-distribution images; sees no outliers."""
+
+    uses_outliers = False
+    uses_confidence = False
+
+    def __call__(self, forward: Callable[[Tensor], Likelihood], batch: Batch) -> Loss:
+        """The loss of the in-distribution part of `batch`."""
+        return Loss(maximum_likelihood_loss(forward(batch.x_in).of_images, prod(batch.x_in.shape[1:])))
