@@ -240,8 +240,12 @@ def test_with_its_template_mounted_the_gateway_speaks_tls(replicas: Replicas, fr
         assert client.post(SCORE, content=picture(), headers=PNG).status_code == 200
 
 
+CLIENTS = 3
+"""Each with one request at a time."""
+
+
 @contextmanager
-def load(gateway: Gateway, clients: int = 3) -> Iterator[Counter[int | str]]:
+def load(gateway: Gateway) -> Iterator[Counter[int | str]]:
     """Clients that score one picture after the other; yields how often which status, or failure, came back so far."""
     outcomes: Counter[int | str] = Counter()
     ended = threading.Event()
@@ -256,7 +260,7 @@ def load(gateway: Gateway, clients: int = 3) -> Iterator[Counter[int | str]]:
                 # Clients at full speed would leave the replicas that start no processor to do it on.
                 time.sleep(0.05)
 
-    threads = [threading.Thread(target=client) for _ in range(clients)]
+    threads = [threading.Thread(target=client) for _ in range(CLIENTS)]
     for thread in threads:
         thread.start()
     try:
@@ -281,11 +285,14 @@ def _more(outcomes: Counter[int | str], answers: int = 50) -> None:
 def test_a_replica_that_ends_under_load_costs_no_client_an_answer(
     replicas: Replicas, gateway: Gateway, sig: signal.Signals
 ) -> None:
-    # Also what the killed one had in its hands: a broken connection is tried again at another replica.
-    with load(gateway) as outcomes:
-        assert replicas.end(0, sig) == (0 if sig is signal.SIGTERM else -sig)
-    assert set(outcomes) == {200}
-    replicas.begin_again(0)
+    try:
+        with load(gateway) as outcomes:
+            assert replicas.end(0, sig) == (0 if sig is signal.SIGTERM else -sig)
+    finally:
+        replicas.begin_again(0)
+    # What a killed one had in its hands is tried again at another replica, but for answers that had begun.
+    in_hands = CLIENTS if sig is signal.SIGKILL else 0
+    assert outcomes.total() - outcomes[200] <= in_hands, outcomes
 
 
 # Three processes end and start again: on a busy machine that takes minutes.
