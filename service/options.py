@@ -107,7 +107,9 @@ def _timeout(value: Any) -> int:
 
 
 def _explain(value: Any, choices: Choices) -> bool:
-    wanted = {None: False, True: True, False: False, "true": True, "false": False}.get(value, value)
+    if value is None:
+        return False
+    wanted = {"true": True, "false": False}.get(value) if isinstance(value, str) else value
     if not isinstance(wanted, bool):
         raise InvalidParameter("explain", f"{str(value)[:64]!r} is neither true nor false")
     if wanted and not choices.explains:

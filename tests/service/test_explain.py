@@ -93,6 +93,12 @@ def test_explain_is_true_or_false(live: Live, value: str) -> None:
     assert "explain" in found["detail"]
 
 
+@pytest.mark.parametrize("value", [[], {}, [True], 0.5, "yes"])
+def test_explain_in_json_is_true_or_false_too(live: Live, value: Any) -> None:
+    answer = live.score(model="words", json={"inputs": ["ball"], "explain": value})
+    assert "explain" in problem(answer, 422, "invalid-parameter")["detail"]
+
+
 def test_a_classifier_has_no_parts_to_show(live: Live) -> None:
     found = problem(live.score(picture(), params={"explain": "true"}), 422, "invalid-parameter")
     assert "no parts" in found["detail"]
