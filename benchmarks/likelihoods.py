@@ -1,6 +1,5 @@
 """Likelihoods: images or symbols a second of densities and language models, torch beside ONNX Runtime."""
 
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import onnxruntime
 import torch
 
+from benchmarks.ceiling import per_second
 from benchmarks.results import report
 from benchmarks.serving import one_input
 from bundle import Bundle, load_bundle
@@ -33,6 +33,7 @@ def measure(rounds: int, seconds: float, models: Path) -> None:
     report("likelihoods", figures, ("torch", "onnxruntime", "numpy"))
 
 
+@torch.inference_mode()
 def _compared(bundle: Bundle, rounds: int, seconds: float) -> dict[str, float]:
     sample = next(bundle.path / name for name in ("sample.png", "sample.txt") if name in bundle.manifest.files)
     one = one_input(bundle, sample)
@@ -48,7 +49,7 @@ def _compared(bundle: Bundle, rounds: int, seconds: float) -> dict[str, float]:
             "torch": partial(model, *tensors),
             "onnx runtime": partial(session.run, None, feed),
         }
-        taken = [{name: _per_second(run, batch * units, seconds) for name, run in runs.items()} for _ in range(rounds)]
+        taken = [{name: per_second(run, batch * units, seconds) for name, run in runs.items()} for _ in range(rounds)]
         what = f"{bundle.manifest.name}, batch {batch}, {'symbols' if units > 1 else 'images'}/s"
         figures |= {f"{what}, {name}": median(each[name] for each in taken) for name in runs}
         figures[f"{what}, onnx runtime / torch"] = median(each["onnx runtime"] / each["torch"] for each in taken)
@@ -60,13 +61,3 @@ def _network(bundle: Bundle) -> ScoredModel:
     recipe = load_recipe(bundle.path / "recipe.yaml")
     size = None if bundle.text_encoder is None else bundle.text_encoder.vocabulary_size
     return scored_model(recipe, build_model(recipe, 0, size)).eval()
-
-
-@torch.inference_mode()
-def _per_second(run: Callable[[], object], units: int, seconds: float) -> float:
-    run()
-    done, start = 0, time.perf_counter()
-    while (elapsed := time.perf_counter() - start) < seconds:
-        run()
-        done += units
-    return done / elapsed

@@ -35,7 +35,7 @@ def measure(rounds: int, seconds: float, model: str) -> None:
         bundle = load_bundle(_bundle(model, repository))
         name = bundle.manifest.name
         body = _sample(bundle, repository)
-        np.savez(repository / "input.npz", **one_input(bundle, body))  # type: ignore[arg-type]
+        np.savez(repository / "input.npz", **one_input(bundle, body))  # type: ignore[arg-type]  # to the stub a name could be allow_pickle
         path = f"/v1/models/{name}/score"
         with service(repository):
             load(path, body, CONCURRENCY, 2)

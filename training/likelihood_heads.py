@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from copy import deepcopy
 from typing import Literal
 
 from torch import Tensor
@@ -26,11 +25,8 @@ class ScoredDensity(ScoredModel):
 
     def __init__(self, density: Density, scores: Sequence[str], per: Literal["pixel", "channel"]) -> None:
         _require(scores, "bpp")
-        density = deepcopy(density)
         folded = getattr(density.network, "folded", None)
-        if callable(folded):
-            density.network = folded()
-        super().__init__(density, scores, (*scores, PARTS))
+        super().__init__(Density(folded()) if callable(folded) else density, scores, (*scores, PARTS))
         self.per = per
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -48,16 +44,16 @@ class ScoredLanguageModel(ScoredModel):
     """
 
     parts = PARTS
+    model: LanguageModel
 
     def __init__(self, model: LanguageModel, scores: Sequence[str], unit: Literal["word", "character"]) -> None:
         _require(scores, "bpw" if unit == "word" else "bpc")
         super().__init__(model, scores, (*scores, PARTS))
-        self.language_model = model
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Score and parts of token ids `[N, L]` with lengths `[N]`."""
         tokens, lengths = inputs
-        bits = self.language_model.bits(tokens, lengths)
+        bits = self.model.bits(tokens, lengths)
         return bits.mean, bits.of_symbols
 
 

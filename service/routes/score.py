@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.batcher import Expired, Failure, Outcome, Places, QueueFull, Row
+from service.batcher import Array, Expired, Outcome, Places, QueueFull, Row
 from service.body import read_body
 from service.explanation import PARTS
 from service.hangup import CancelOnHangup
@@ -100,10 +100,7 @@ async def _answer(
             raise
     if any(isinstance(outcome, Expired) for outcome in outcomes):
         raise _late(options)
-    results = _results(model, prepared, outcomes, options)
-    if options.explain:
-        _explain(model, prepared, outcomes, results)
-    return _respond(model, inputs, results, options)
+    return _respond(model, inputs, _results(model, prepared, outcomes, options), options)
 
 
 def _admit(model: Model, count: int) -> Places:
@@ -134,28 +131,23 @@ def _results(
     for each in prepared:
         if isinstance(each, InputError):
             results.append(each)
-        elif isinstance(next(settled), Failure):
+            continue
+        outcome = next(settled)
+        if not isinstance(outcome, Row):
             results.append(InputError(InferenceFailed.type, "The engine failed on this input's batch. Try again."))
-        else:
-            results.append(next(scored))
+            continue
+        result = next(scored)
+        if options.explain and not isinstance(result, InputError):
+            result["explanation"] = _explanation(model, each, outcome)
+        results.append(result)
     return results
 
 
-def _explain(
-    model: Model,
-    prepared: Sequence[Prepared],
-    outcomes: Sequence[Outcome],
-    results: Sequence[dict[str, Any] | InputError],
-) -> None:
-    """Add to each result what its likelihood is made of."""
+def _explanation(model: Model, item: Array, row: Row) -> dict[str, Any]:
+    """What the input's likelihood is made of."""
     spec = model.bundle.manifest.likelihood
     assert spec is not None, "the options of a model without a likelihood do not ask for explanations"
-    settled = iter(outcomes)
-    for each, result in zip(prepared, results, strict=True):
-        outcome = None if isinstance(each, InputError) else next(settled)
-        if not isinstance(each, InputError) and isinstance(outcome, Row) and isinstance(result, dict):
-            bits = outcome.outputs[PARTS][outcome.index]
-            result["explanation"] = model.modality.explain(each, bits, spec)
+    return model.modality.explain(item, row.outputs[PARTS][row.index], spec)
 
 
 def _respond(

@@ -82,9 +82,9 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
         require_program(name)
     gateways: list[Gateway] = []
 
-    def begin(ports: list[int], **variables: str | bool) -> Gateway:
+    def begin(ports: list[int], *, tls: bool = False, **variables: str) -> Gateway:
         folder = tmp_path_factory.mktemp("gateway")
-        gateways.append(Gateway(folder, ports, **variables))  # type: ignore[arg-type]
+        gateways.append(Gateway(folder, ports, tls=tls, **variables))
         return gateways[-1]
 
     yield begin

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.data.pairing import Batch
-from training.objectives.objective import Forward, Loss, forward_pair
+from training.objectives.objective import Forward, Loss, forward_pair, not_negative
 from training.prediction import Prediction
 
 _STEP = 1.01
@@ -78,11 +78,9 @@ class ConfidenceOutlierExposure(Confidence):
         self, weight: float = 0.5, budget: float = 0.3, budgeting: float = 0.1, floor: float = AUTHORS_FLOOR
     ) -> None:
         super().__init__(budget, budgeting)
-        if weight < 0:
-            raise ValueError(f"weight must not be negative, got {weight}")
         if not 0 < floor < 1:
             raise ValueError(f"floor must be between 0 and 1, got {floor}")
-        self.weight = weight
+        self.weight = not_negative("weight", weight)
         self.floor = floor
 
     def forward(self, forward: Forward, batch: Batch) -> Loss:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from training.data.pairing import Batch
-from training.objectives.objective import Forward, Loss, forward_pair
+from training.objectives.objective import Forward, Loss, forward_pair, not_negative
 
 
 def energy_bounded_loss(
@@ -40,9 +40,8 @@ class EnergyBounded:
     def __init__(self, margin_in: float = -23.0, margin_out: float = -5.0, weight: float = 0.1) -> None:
         if margin_in >= margin_out:
             raise ValueError(f"margin_in ({margin_in}) must lie below margin_out ({margin_out})")
-        if weight < 0:
-            raise ValueError(f"weight must not be negative, got {weight}")
-        self.margin_in, self.margin_out, self.weight = margin_in, margin_out, weight
+        self.margin_in, self.margin_out = margin_in, margin_out
+        self.weight = not_negative("weight", weight)
 
     def __call__(self, forward: Forward, batch: Batch) -> Loss:
         """The loss of a paired batch."""

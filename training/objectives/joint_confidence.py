@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from training.architectures.dcgan import Discriminator, Generator
 from training.data.pairing import Batch
-from training.objectives.objective import Forward, Loss
+from training.objectives.objective import Forward, Loss, not_negative
 from training.objectives.outlier_exposure import uniform_cross_entropy
 
 _BETAS = (0.5, 0.999)
@@ -112,10 +112,8 @@ class JointConfidence(nn.Module):
         super().__init__()
         if len(input_shape) != _IMAGE_DIMENSIONS or input_shape[0] != input_shape[1]:
             raise ValueError(f"the GAN makes square images [H, W, C], the inputs are {list(input_shape)}")
-        if beta < 0:
-            raise ValueError(f"beta must not be negative, got {beta}")
         size, _, channels = input_shape
-        self.beta = beta
+        self.beta = not_negative("beta", beta)
         self.latent = latent
         self.generator = Player(Generator(size, channels, latent, width), learning_rate)
         self.discriminator = Player(Discriminator(size, channels, width), learning_rate)

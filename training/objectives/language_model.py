@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from training.data.pairing import Batch
-from training.objectives.objective import Loss
+from training.objectives.objective import Loss, not_negative, outliers_of
 from training.prediction import TokenPrediction
 
 _IGNORED = -100
@@ -63,15 +63,11 @@ class LanguageModelOutlierExposure:
     uses_confidence = False
 
     def __init__(self, weight: float = 1.0) -> None:
-        if weight < 0:
-            raise ValueError(f"weight must not be negative, got {weight}")
-        self.weight = weight
+        self.weight = not_negative("weight", weight)
 
     def __call__(self, forward: Callable[[Tensor], TokenPrediction], batch: Batch) -> Loss:
         """The loss of a paired batch; each half is padded to its own longest text."""
-        if batch.x_out is None:
-            raise ValueError("this objective needs an outlier batch")
-        outside = forward(batch.x_out)
+        outside = forward(outliers_of(batch))
         loss = language_model_outlier_exposure_loss(
             *forward(batch.x_in), outside.logits, outside.counted, weight=self.weight
         )

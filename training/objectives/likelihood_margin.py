@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from training.data.pairing import Batch
 from training.objectives.maximum_likelihood import maximum_likelihood_loss
-from training.objectives.objective import Loss
+from training.objectives.objective import Loss, not_negative, outliers_of
 from training.prediction import Likelihood
 
 
@@ -33,16 +33,12 @@ class LikelihoodMargin:
     uses_confidence = False
 
     def __init__(self, weight: float = 1.0) -> None:
-        if weight < 0:
-            raise ValueError(f"weight must not be negative, got {weight}")
-        self.weight = weight
+        self.weight = not_negative("weight", weight)
 
     def __call__(self, forward: Callable[[Tensor], Likelihood], batch: Batch) -> Loss:
         """The loss of a paired batch."""
-        if batch.x_out is None:
-            raise ValueError("this objective needs an outlier batch")
         n, (height, width, channels) = len(batch.x_in), batch.x_in.shape[1:]
-        nll = forward(torch.cat((batch.x_in, batch.x_out))).of_images
+        nll = forward(torch.cat((batch.x_in, outliers_of(batch)))).of_images
         margin = likelihood_margin_loss(nll[:n], nll[n:], height * width)
         dimensions = height * width * channels
         return Loss(maximum_likelihood_loss(nll[:n], dimensions) + self.weight * margin / dimensions)

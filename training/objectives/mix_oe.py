@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from training.data.pairing import Batch
-from training.objectives.objective import Forward, Loss
+from training.objectives.objective import Forward, Loss, not_negative
 
 
 def mixture_targets(targets: Tensor, num_classes: int, share: Tensor) -> Tensor:
@@ -28,9 +28,7 @@ class MixOE:
     uses_confidence = False
 
     def __init__(self, weight: float = 5.0, alpha: float = 1.0) -> None:
-        if weight < 0:
-            raise ValueError(f"weight must not be negative, got {weight}")
-        self.weight = weight
+        self.weight = not_negative("weight", weight)
         self._mixing = torch.distributions.Beta(alpha, alpha)
 
     def __call__(self, forward: Forward, batch: Batch) -> Loss:

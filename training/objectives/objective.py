@@ -34,8 +34,20 @@ class Objective(Protocol):
         ...
 
 
-def forward_pair(forward: Forward, batch: Batch) -> tuple[Prediction, Prediction]:
-    """Predictions for in-distribution and outlier inputs, in one pass: batch norm sees both, as the authors do."""
+def outliers_of(batch: Batch) -> Tensor:
+    """The batch's outliers; ValueError where it has none."""
     if batch.x_out is None:
         raise ValueError("this objective needs an outlier batch")
-    return forward(torch.cat((batch.x_in, batch.x_out))).split(len(batch.x_in))
+    return batch.x_out
+
+
+def not_negative(name: str, value: float) -> float:
+    """`value`; ValueError naming it where it is negative."""
+    if value < 0:
+        raise ValueError(f"{name} must not be negative, got {value}")
+    return value
+
+
+def forward_pair(forward: Forward, batch: Batch) -> tuple[Prediction, Prediction]:
+    """Predictions for in-distribution and outlier inputs, in one pass: batch norm sees both, as the authors do."""
+    return forward(torch.cat((batch.x_in, outliers_of(batch)))).split(len(batch.x_in))

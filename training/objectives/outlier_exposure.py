@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from training.data.pairing import Batch
-from training.objectives.objective import Forward, Loss, forward_pair
+from training.objectives.objective import Forward, Loss, forward_pair, not_negative
 
 
 def uniform_cross_entropy(logits: Tensor) -> Tensor:
@@ -33,9 +33,7 @@ class OutlierExposure:
     uses_confidence = False
 
     def __init__(self, weight: float = 0.5) -> None:
-        if weight < 0:
-            raise ValueError(f"weight must not be negative, got {weight}")
-        self.weight = weight
+        self.weight = not_negative("weight", weight)
 
     def __call__(self, forward: Forward, batch: Batch) -> Loss:
         """The loss of a paired batch."""
