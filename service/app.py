@@ -22,6 +22,7 @@ from service.middleware import RequestContext
 from service.modalities import Limits
 from service.model import model_loader
 from service.openapi import document
+from service.pipeline import Pipeline
 from service.providers import choose_provider
 from service.repository import Repository
 from service.routes import health, metrics, models, page, score
@@ -54,6 +55,7 @@ def create_app(settings: Settings) -> FastAPI:
     preparer = Preparer(
         Limits(settings.max_pixels, settings.max_text_chars), min(available_cores(), _MAX_DECODE_THREADS)
     )
+    pipeline = Pipeline(repository, lifecycle, preparer, settings)
 
     async def load() -> None:
         try:
@@ -87,7 +89,7 @@ def create_app(settings: Settings) -> FastAPI:
         description="Calibrated out-of-distribution scores of images and texts, at a false-flag rate that you choose.",
         lifespan=lifespan,
         routes=[
-            *score.routes(repository, lifecycle, preparer, settings),
+            *score.routes(pipeline, settings),
             *health.routes(lifecycle),
             *metrics.routes(meters.registry),
             *models.routes(repository, lifecycle),

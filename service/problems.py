@@ -195,16 +195,17 @@ class InputError:
 
 
 class InvalidInput(Problem):
-    """A request whose only input is bad: the input's error as the whole answer."""
+    """A request that cannot be answered for its bad input at `index`, often its only one: that input's error."""
 
     status = 422
     title = "The input cannot be scored"
 
-    def __init__(self, error: InputError, input_id: str | None) -> None:
+    def __init__(self, error: InputError, index: int, input_id: str | None) -> None:
         super().__init__(error.detail)
         if input_id is not None:
             self.members["id"] = input_id
         self.error = error
+        self.index = index
 
 
 # Input errors are 422 unless they say something about size or about us.

@@ -1,0 +1,152 @@
+"""The one way of a scoring request through the service, whatever its protocol: model, body, queue, engine, results."""
+
+import asyncio
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from starlette.requests import Request
+
+from service.batcher import Array, Expired, Outcome, Places, QueueFull, Row
+from service.body import read_body
+from service.explanation import PARTS
+from service.hangup import CancelOnHangup
+from service.inputs import Preparer
+from service.lifecycle import Lifecycle
+from service.metrics import REJECTIONS
+from service.modalities import Prepared
+from service.model import Model
+from service.options import Options
+from service.payloads import Input
+from service.problems import DeadlinePassed, InferenceFailed, InputError, InvalidInput, Overloaded, Problem
+from service.repository import Repository
+from service.settings import Settings
+
+Result = dict[str, Any] | InputError
+"""One input's `service.schemas.Result` without `index` and `id`, or what is wrong with it."""
+
+
+class Pipeline:
+    """What every protocol does alike, in three steps: `model`, `body`, `score`. The rest is to read and to answer."""
+
+    def __init__(self, repository: Repository, lifecycle: Lifecycle, preparer: Preparer, settings: Settings) -> None:
+        self._repository = repository
+        self._lifecycle = lifecycle
+        self._preparer = preparer
+        self._max_body_bytes = settings.max_body_bytes
+
+    @contextmanager
+    def model(self, request: Request) -> Iterator[Model]:
+        """The model that the request's path names. What turns the request away inside is counted as the model's.
+
+        Raises `Starting`, `Draining`, `UnknownModel` or `UnknownVersion`.
+        """
+        self._lifecycle.require_loaded()
+        path = request.path_params
+        model = self._repository.get(path["model"], path.get("version"))
+        try:
+            self._lifecycle.require_ready()
+            yield model
+        except Problem as problem:
+            if problem.type in REJECTIONS:
+                model.meters.rejected(problem.type)
+            raise
+
+    async def body(self, request: Request, model: Model) -> bytes:
+        """The request's body, not read where nothing of it could be queued. Check first whatever needs no body.
+
+        Raises `Overloaded`, `TooLarge` or `ClientGone`.
+        """
+        try:
+            model.batcher.require_room()
+        except QueueFull as full:
+            raise _overloaded(model, full) from None
+        return await read_body(request, self._max_body_bytes)
+
+    async def score(
+        self, request: Request, model: Model, inputs: Sequence[Input], options: Options, *, whole: bool = False
+    ) -> list[Result]:
+        """One result per input, in their order, each counted.
+
+        A request of a single bad input raises `InvalidInput`; if it is to be answered as a `whole`, so does any with
+        a bad input among others. Raises `Overloaded`, `DeadlinePassed` or `ClientGone`, too.
+        """
+        whole = whole or len(inputs) == 1
+        seconds = options.timeout_ms / 1000
+        deadline = time.monotonic() + seconds
+        with _admit(model, len(inputs)) as places:
+            try:
+                async with CancelOnHangup(request.receive), asyncio.timeout(seconds) as timer:
+                    prepared = await self._preparer.prepare(inputs, model.modality, model.meters.prepared)
+                    if whole:
+                        _refuse_bad(model, inputs, prepared)
+                    arrays = [each for each in prepared if not isinstance(each, InputError)]
+                    outcomes = await places.run(arrays, deadline=deadline)
+            except TimeoutError:
+                if timer.expired():
+                    raise _late(options) from None
+                raise
+        if any(isinstance(outcome, Expired) for outcome in outcomes):
+            raise _late(options)
+        results = _results(model, prepared, outcomes, options)
+        if whole:
+            _refuse_bad(model, inputs, results)
+        for result in results:
+            if isinstance(result, InputError):
+                model.meters.input_error(result.type)
+            else:
+                model.meters.scored(result["scores"])
+        return results
+
+
+def _admit(model: Model, count: int) -> Places:
+    try:
+        return model.batcher.admit(count)
+    except QueueFull as full:
+        raise _overloaded(model, full) from None
+
+
+def _overloaded(model: Model, full: QueueFull) -> Overloaded:
+    return Overloaded(
+        f"The queue of model {model.name} is full. Try again in {full.retry_after} s.", retry_after=full.retry_after
+    )
+
+
+def _late(options: Options) -> DeadlinePassed:
+    return DeadlinePassed(f"The request was not scored within {options.timeout_ms} ms; it costs no more compute.")
+
+
+def _refuse_bad(model: Model, inputs: Sequence[Input], found: Sequence[Prepared | Result]) -> None:
+    for index, each in enumerate(found):
+        if isinstance(each, InputError):
+            model.meters.input_error(each.type)
+            raise InvalidInput(each, index, inputs[index].id)
+
+
+def _results(model: Model, prepared: Sequence[Prepared], outcomes: Sequence[Outcome], options: Options) -> list[Result]:
+    """One result per input, in the request's order: what preparing refused, what the engine failed on, the scores."""
+    rows = [outcome for outcome in outcomes if isinstance(outcome, Row)]
+    scored = iter(model.scorer.score(rows, options) if rows else [])
+    settled = iter(outcomes)
+    results: list[Result] = []
+    for each in prepared:
+        if isinstance(each, InputError):
+            results.append(each)
+            continue
+        outcome = next(settled)
+        if not isinstance(outcome, Row):
+            results.append(InputError(InferenceFailed.type, "The engine failed on this input's batch. Try again."))
+            continue
+        result = next(scored)
+        if options.explain and not isinstance(result, InputError):
+            result["explanation"] = _explanation(model, each, outcome)
+        results.append(result)
+    return results
+
+
+def _explanation(model: Model, item: Array, row: Row) -> dict[str, Any]:
+    """What the input's likelihood is made of."""
+    spec = model.bundle.manifest.likelihood
+    assert spec is not None, "the options of a model without a likelihood do not ask for explanations"
+    return model.modality.explain(item, row.outputs[PARTS][row.index], spec)
