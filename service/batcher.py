@@ -4,24 +4,26 @@ import asyncio
 import math
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 import structlog
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from service.fair_queue import FairQueue
+from service.modalities import Array, Run
+from service.pace import Pace
+
 log = structlog.stdlib.get_logger(__name__)
 
 
-class QueueFull(Exception):
-    """No room for that many inputs; `retry_after` is an estimate in whole seconds."""
+class Busy(Exception):
+    """Inputs cannot be admitted, for `reason`; `retry_after` is when to try again, in whole seconds."""
 
-    def __init__(self, retry_after: int) -> None:
-        super().__init__(f"the queue is full; room is expected in about {retry_after} s")
+    def __init__(self, reason: str, retry_after: int) -> None:
+        super().__init__(f"{reason}; room is expected in about {retry_after} s")
+        self.reason = reason
         self.retry_after = retry_after
 
 
@@ -64,58 +66,79 @@ class _Entry:
 
 
 class Batcher:
-    """The queue in front of one engine, and the thread that runs the engine.
+    """The queue in front of one engine, and the threads that run the engine, `streams` of them.
 
-    `run` maps a sequence of n arrays to named outputs of n rows each. `capacity` bounds the inputs that are admitted
-    and not yet in the engine; `max_batch` bounds what one call of `run` gets. Use it on the thread of `loop`.
+    `pace` is what the engine is known to manage: it bounds a batch, and predicts how long an input will wait.
+    `capacity` bounds the inputs that are admitted and not yet in the engine. Requests take turns: one of many inputs
+    does not hold up one of a single input. Inputs of a positive `size_of` share batches with those of similar size.
+    Use it on the thread of `loop`.
     """
 
     def __init__(
         self,
         name: str,
-        run: Callable[[Sequence[Array]], Mapping[str, Array]],
+        run: Run,
+        pace: Pace,
         *,
         capacity: int,
-        max_batch: int,
         loop: asyncio.AbstractEventLoop,
+        streams: int = 1,
+        size_of: Callable[[Array], int] | None = None,
         observer: BatchObserver | None = None,
     ) -> None:
         self._run = run
         self.capacity = capacity
-        self._max_batch = max_batch
+        self.max_batch = pace.batch
         self._observer = observer
-        self._queue: deque[_Entry] = deque()
+        self._queue: FairQueue[Places, _Entry] = FairQueue(
+            None if size_of is None else lambda entry: size_of(entry.item)
+        )
         self._depth = 0
-        self._seconds_per_input = 0.0
+        self._seconds_per_input = pace.seconds_per_input / streams
         self._wake = threading.Condition()
         self._closing = False
+        self._idle = streams
+        self.streams = streams
         self._loop = loop
-        self._thread = threading.Thread(target=self._serve, name=f"engine-{name}", daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=self._serve, name=f"engine-{name}-{stream}", daemon=True)
+            for stream in range(streams)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def depth(self) -> int:
         """Inputs admitted and not yet taken by the engine, those still being decoded included."""
         return self._depth
 
-    def require_room(self, count: int = 1) -> None:
-        """Raise `QueueFull` unless `count` inputs could be admitted now."""
-        if self._depth + count > self.capacity:
-            raise QueueFull(max(1, math.ceil(self._depth * self._seconds_per_input)))
+    @property
+    def expected_wait(self) -> float:
+        """Seconds until the engine would take an input that is admitted now."""
+        return self._depth * self._seconds_per_input
 
-    def admit(self, count: int) -> "Places":
-        """Reserve places for `count` inputs, before they cost anything. Raises `QueueFull`."""
+    def require_room(self, count: int = 1, patience: float = math.inf) -> None:
+        """Raise `Busy` unless `count` inputs could be admitted now and taken within `patience` seconds."""
+        wait = self.expected_wait
+        if self._depth + count > self.capacity:
+            raise Busy("the queue is full", max(1, math.ceil(wait)))
+        if wait > patience:
+            raise Busy(f"the queue is {wait:.1f} s long", max(1, math.ceil(wait - patience)))
+
+    def admit(self, count: int, patience: float = math.inf) -> "Places":
+        """Reserve places for `count` inputs, before they cost anything. Raises `Busy`."""
         with self._wake:
-            self.require_room(count)
+            self.require_room(count, patience)
             self._depth += count
         return Places(self, count)
 
     def close(self) -> None:
-        """Let the engine finish what is queued, then end its thread. Blocks until it has."""
+        """Let the engine finish what is queued, then end its threads. Blocks until it has."""
         with self._wake:
             self._closing = True
-            self._wake.notify()
-        self._thread.join()
+            self._wake.notify_all()
+        for thread in self._threads:
+            thread.join()
 
     def _enqueue(self, places: "Places", items: Sequence[Array], deadline: float) -> None:
         now = time.monotonic()
@@ -123,8 +146,8 @@ class Batcher:
         with self._wake:
             self._depth -= places.held - len(entries)
             places.held = len(entries)
-            self._queue.extend(entries)
-            self._wake.notify()
+            self._queue.extend(places, entries)
+            self._wake.notify(len(entries))
 
     def _release(self, places: "Places") -> None:
         with self._wake:
@@ -133,53 +156,69 @@ class Batcher:
             self._depth -= places.held
             places.held = 0
             # At once, not when the engine comes by: what nobody waits for must not hold memory or a place.
-            self._queue = deque(entry for entry in self._queue if entry.places is not places)
+            self._queue.discard(places)
 
     def _serve(self) -> None:
         try:
-            while batch := self._pull():
-                self._post(batch, self._compute(batch))
+            while True:
+                batch, alone = self._pull()
+                if not batch:
+                    return
+                try:
+                    self._post(batch, self._compute(batch, alone))
+                finally:
+                    with self._wake:
+                        self._idle += 1
         except RuntimeError as error:
             # Only when the event loop was closed first (a killed test, a crashed server): nobody is left to answer.
             if not self._loop.is_closed():
                 raise
             log.debug("engine thread ends with its event loop", reason=str(error))
 
-    def _pull(self) -> list[_Entry]:
-        """The next batch, at least one input; empty when closing."""
+    def _pull(self) -> tuple[list[_Entry], bool]:
+        """The next batch, at least one input unless closing, and whether nothing else is computed beside it."""
         while True:
             with self._wake:
                 while not self._queue:
                     if self._closing:
-                        return []
+                        return [], False
                     self._wake.wait()
-                now = time.monotonic()
-                batch: list[_Entry] = []
-                expired: list[_Entry] = []
-                while self._queue and len(batch) < self._max_batch:
-                    entry = self._queue.popleft()
-                    entry.places.held -= 1
-                    (batch if entry.deadline > now else expired).append(entry)
-                self._depth -= len(batch) + len(expired)
+                batch, expired = self._take()
+                alone = self.streams == 1 or (self._idle == self.streams and len(batch) == 1 and not self._queue)
+                self._idle -= bool(batch)
             if expired:
                 self._post(expired, [Expired()] * len(expired))
             if batch:
-                return batch
+                return batch, alone
 
-    def _compute(self, batch: list[_Entry]) -> Sequence[Outcome]:
+    def _take(self) -> tuple[list[_Entry], list[_Entry]]:
+        """This stream's share of the queue, and what nobody waits for any more."""
+        now = time.monotonic()
+        batch: list[_Entry] = []
+        expired: list[_Entry] = []
+        size = min(self.max_batch, -(-len(self._queue) // self._idle))
+        while self._queue and len(batch) < size:
+            for entry in self._queue.take(size - len(batch)):
+                entry.places.held -= 1
+                (batch if entry.deadline > now else expired).append(entry)
+        self._depth -= len(batch) + len(expired)
+        return batch, expired
+
+    def _compute(self, batch: list[_Entry], alone: bool) -> Sequence[Outcome]:
         size = len(batch)
         started = time.monotonic()
         try:
-            outputs = self._run([entry.item for entry in batch])
-            seconds = time.monotonic() - started
-            if self._observer is not None:
-                self._observer.batch(size, [started - entry.since for entry in batch], seconds)
+            outputs = self._run([entry.item for entry in batch], alone=alone)
         except Exception as error:
             log.exception("the engine failed on a batch", size=size)
             return [Failure(f"{type(error).__name__}: {error}")] * size
-        # A slow average: Retry-After should not jump with one odd batch.
-        share = seconds / size
-        self._seconds_per_input += (share - self._seconds_per_input) * (0.1 if self._seconds_per_input else 1.0)
+        seconds = time.monotonic() - started
+        if self._observer is not None:
+            self._observer.batch(size, [started - entry.since for entry in batch], seconds)
+        with self._wake:
+            # A slow average: neither Retry-After nor admission should jump with one odd batch.
+            share = seconds / size / (self.streams - self._idle)
+            self._seconds_per_input += (share - self._seconds_per_input) * 0.1
         return [Row(outputs, index) for index in range(size)]
 
     def _post(self, entries: list[_Entry], outcomes: Sequence[Outcome]) -> None:

@@ -1,6 +1,6 @@
-"""The engine: one bundle's ONNX graph in an ONNX Runtime session, checked against its manifest."""
+"""The engine: one bundle's ONNX graph in ONNX Runtime, checked against its manifest."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,8 @@ from bundle import Bundle
 from service.explanation import PARTS
 from service.external_data import external_files
 from service.modalities import modality_of
-from service.providers import Provider, ProviderUnavailable
+from service.pace import Pace, batch_sizes, calls_per_second, learn_pace
+from service.providers import CPU, Provider, ProviderUnavailable
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -37,11 +38,19 @@ class EngineError(Exception):
 
 
 class Engine:
-    """Runs batches of one model. `modality` is what it takes, `provider` the one that the session really got."""
+    """Runs batches of one model. `modality` is what it takes, `provider` the one that the session really got.
+
+    `streams` is how many threads should call `run` at a time under load; `warm_up` finds it out. On a CPU it may be one
+    for each core, each computing with one thread: cores that share one batch wait for each other after every layer,
+    and for the core that also answers requests most of all.
+    """
 
     def __init__(self, bundle: Bundle, provider: Provider, *, threads: int) -> None:
         """Load the graph. Raises `EngineError`, or `ProviderUnavailable` where a required provider cannot run it."""
         self._bundle = bundle
+        self._wanted = provider
+        self._threads = threads
+        self.streams = 1
         self.modality = modality_of(bundle)
         self._outputs = {score.name: score.output for score in bundle.manifest.scores}
         if bundle.manifest.task == "classification":
@@ -49,7 +58,7 @@ class Engine:
         if bundle.manifest.likelihood is not None:
             self._outputs[PARTS] = bundle.manifest.likelihood.parts
         self._output_names = list(self._outputs.values())
-        self._session = self._open(provider, threads)
+        self._session = self._shared = self._open(threads)
         self.provider = str(self._session.get_providers()[0])
         if provider.required and self.provider != provider.first:
             raise ProviderUnavailable(
@@ -60,29 +69,52 @@ class Engine:
             log.warning("provider fallback", model=bundle.manifest.name, wanted=provider.first, got=self.provider)
         self._check_signature()
 
-    def run(self, items: Sequence[NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
+    def run(self, items: Sequence[NDArray[Any]], *, alone: bool = True) -> Mapping[str, NDArray[Any]]:
         """Scores by name, float32 `[N]`, of N prepared inputs; a classifier's `prediction` and `probability` too.
 
         A likelihood's `parts` are `[N, ...]`: intermediate values of its score, which cost nothing to hand out.
+        `alone` takes all cores, for a call beside which no other one runs; without it `streams` calls share them.
         """
-        rows = self._session.run(self._output_names, self.modality.feed(items))
+        session = self._session if alone else self._shared
+        rows = session.run(self._output_names, self.modality.feed(items))
         for name, row in zip(self._outputs, rows, strict=True):
             if row.shape[: 1 if name == PARTS else None] != (len(items),):
                 output = self._outputs[name]
                 raise ValueError(f"output {output!r} has shape {row.shape} for {len(items)} inputs, not [N]")
         return dict(zip(self._outputs, rows, strict=True))
 
-    def warm_up(self, max_batch: int) -> None:
-        """Run batches of 1, 2, 4 ... `max_batch`: memory is planned, kernels are chosen, the contract is proven.
+    def warm_up(self, max_batch: int, longest_seconds: float = 0.25) -> Pace:
+        """Run batches of up to `max_batch`: memory is planned, kernels are chosen, the contract is proven, speed known.
 
-        Raises `EngineError` where the graph does not hold what its manifest says.
+        The pace is that of each of the `streams`, with batches that take at most `longest_seconds`. Raises
+        `EngineError` where the graph does not hold what its manifest says.
         """
-        sizes = [2**power for power in range(max_batch.bit_length()) if 2**power <= max_batch]
-        for size in sorted({*sizes, max_batch}):
+        for size in batch_sizes(max_batch):
             for batch in self.modality.examples(size):
                 self._try(batch)
         if max_batch > 1:
             self._check_rows()
+        pace = learn_pace(self._trial(alone=True), max_batch, longest_seconds)
+        if self.provider != CPU or self._threads == 1:
+            return pace
+        self._shared = self._open(1)
+        shared = learn_pace(self._trial(alone=False), max_batch, longest_seconds)
+        if self._per_second(pace, 1, alone=True) > self._per_second(shared, self._threads, alone=False):
+            self._shared = self._session
+            return pace
+        self.streams = self._threads
+        return shared
+
+    def _trial(self, *, alone: bool) -> Callable[[int], None]:
+        def trial(size: int) -> None:
+            for batch in self.modality.examples(size):
+                self.run(batch, alone=alone)
+
+        return trial
+
+    def _per_second(self, pace: Pace, streams: int, *, alone: bool) -> float:
+        trial = self._trial(alone=alone)
+        return pace.batch * calls_per_second(lambda: trial(pace.batch), streams)
 
     def _try(self, batch: Sequence[NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
         try:
@@ -105,7 +137,7 @@ class Engine:
                     remedy = "Export the bundle again; padding and other inputs must not change a row"
                     raise EngineError(self._bundle, reason, remedy)
 
-    def _open(self, provider: Provider, threads: int) -> onnxruntime.InferenceSession:
+    def _open(self, threads: int) -> onnxruntime.InferenceSession:
         bundle = self._bundle
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -116,7 +148,7 @@ class Engine:
             options.add_session_config_entry(key, value)
         try:
             self._check_external_files(bundle.model_path.read_bytes())
-            return onnxruntime.InferenceSession(bundle.model_path, options, providers=provider.chain)
+            return onnxruntime.InferenceSession(bundle.model_path, options, providers=self._wanted.chain)
         except EngineError:
             raise
         except Exception as error:

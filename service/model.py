@@ -60,7 +60,7 @@ def model_loader(
         bundle = load_bundle(path)
         _check_place(path, bundle)
         engine = Engine(bundle, provider, threads=settings.threads or available_cores())
-        engine.warm_up(settings.max_batch)
+        pace = engine.warm_up(settings.max_batch, settings.batch_ms / 1000)
         manifest = bundle.manifest
         name, version = manifest.name, manifest.version
         scores = tuple(score.name for score in manifest.scores)
@@ -71,9 +71,11 @@ def model_loader(
         batcher = Batcher(
             f"{name}-{version}",
             engine.modality.arrange(engine.run),
+            pace,
             capacity=settings.queue_size,
-            max_batch=settings.max_batch,
             loop=loop,
+            streams=engine.streams,
+            size_of=engine.modality.size_of,
             observer=meters,
         )
         metrics.watch_queue(name, batcher)

@@ -8,14 +8,14 @@ from typing import Any
 
 from starlette.requests import Request
 
-from service.batcher import Array, Expired, Outcome, Places, QueueFull, Row
+from service.batcher import Busy, Expired, Outcome, Places, Row
 from service.body import read_body
 from service.explanation import PARTS
 from service.hangup import CancelOnHangup
 from service.inputs import Preparer
 from service.lifecycle import Lifecycle
 from service.metrics import REJECTIONS
-from service.modalities import Prepared
+from service.modalities import Array, Prepared
 from service.model import Model
 from service.options import Options
 from service.payloads import Input
@@ -53,15 +53,15 @@ class Pipeline:
                 model.meters.rejected(problem.type)
             raise
 
-    async def body(self, request: Request, model: Model) -> bytes:
-        """The request's body, not read where nothing of it could be queued. Check first whatever needs no body.
+    async def body(self, request: Request, model: Model, options: Options) -> bytes:
+        """The request's body, not read where the engine could not take its inputs in time. Check first what needs none.
 
-        Raises `Overloaded`, `TooLarge` or `ClientGone`.
+        `options` are those that the request chose ahead of its body. Raises `Overloaded`, `TooLarge` or `ClientGone`.
         """
         try:
-            model.batcher.require_room()
-        except QueueFull as full:
-            raise _overloaded(model, full) from None
+            model.batcher.require_room(patience=options.timeout_ms / 1000)
+        except Busy as busy:
+            raise _overloaded(model, busy) from None
         return await read_body(request, self._max_body_bytes)
 
     async def score(
@@ -75,7 +75,7 @@ class Pipeline:
         whole = whole or len(inputs) == 1
         seconds = options.timeout_ms / 1000
         deadline = time.monotonic() + seconds
-        with _admit(model, len(inputs)) as places:
+        with _admit(model, len(inputs), seconds) as places:
             try:
                 async with CancelOnHangup(request.receive), asyncio.timeout(seconds) as timer:
                     prepared = await self._preparer.prepare(inputs, model.modality, model.meters.prepared)
@@ -100,16 +100,17 @@ class Pipeline:
         return results
 
 
-def _admit(model: Model, count: int) -> Places:
+def _admit(model: Model, count: int, patience: float) -> Places:
     try:
-        return model.batcher.admit(count)
-    except QueueFull as full:
-        raise _overloaded(model, full) from None
+        return model.batcher.admit(count, patience)
+    except Busy as busy:
+        raise _overloaded(model, busy) from None
 
 
-def _overloaded(model: Model, full: QueueFull) -> Overloaded:
+def _overloaded(model: Model, busy: Busy) -> Overloaded:
     return Overloaded(
-        f"The queue of model {model.name} is full. Try again in {full.retry_after} s.", retry_after=full.retry_after
+        f"Model {model.name} is overloaded: {busy.reason}. Try again in {busy.retry_after} s.",
+        retry_after=busy.retry_after,
     )
 
 

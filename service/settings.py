@@ -53,7 +53,13 @@ class Settings(BaseSettings):
     )
     max_text_chars: Annotated[int, Field(description="Longest text, in characters.", ge=1)] = 100_000
     queue_size: Annotated[int, Field(description="Inputs that may wait per model; more are answered 503.", ge=1)] = 1024
-    max_batch: Annotated[int, Field(description="Most inputs in one call of the engine.", ge=1, le=4096)] = 64
+    max_batch: Annotated[
+        int, Field(description="Most inputs in one call of the engine; warming up may settle for fewer.", ge=1, le=4096)
+    ] = 64
+    batch_ms: Annotated[
+        int,
+        Field(description="Longest time that one call of the engine should take; larger batches are split.", ge=1),
+    ] = 250
     timeout_ms: Annotated[
         int,
         Field(description="Deadline of a request once its body is read; its own timeout_ms can only be less.", ge=1),

@@ -5,7 +5,7 @@ from types import MappingProxyType
 
 from bundle import Bundle
 from service.modalities.images import Images
-from service.modalities.modality import Limits, Modality, Prepared
+from service.modalities.modality import Array, Limits, Modality, Prepared, Run
 from service.modalities.texts import Texts
 
 MODALITIES: Mapping[str, type[Images] | type[Texts]] = MappingProxyType({"image": Images, "text": Texts})
@@ -17,4 +17,4 @@ def modality_of(bundle: Bundle) -> Modality:
     return MODALITIES[bundle.manifest.modality].of(bundle)
 
 
-__all__ = ["MODALITIES", "Images", "Limits", "Modality", "Prepared", "Texts", "modality_of"]
+__all__ = ["MODALITIES", "Array", "Images", "Limits", "Modality", "Prepared", "Run", "Texts", "modality_of"]

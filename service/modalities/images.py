@@ -103,6 +103,11 @@ class Images:
         """A heat map of the bits of each pixel `[H, W]`."""
         return explain_pixels(bits, spec)
 
+    @property
+    def size_of(self) -> None:
+        """Images of one model are of one size."""
+        return None
+
     def arrange(self, run: Run) -> Run:
         """As they come: images of one model are of one size."""
         return run

@@ -14,8 +14,12 @@ Array = NDArray[Any]
 Prepared = Array | InputError
 """One input as the model takes it, or what is wrong with it."""
 
-Run = Callable[[Sequence[Array]], Mapping[str, Array]]
-"""From a batch of prepared inputs to named outputs with a row for each."""
+
+class Run(Protocol):
+    """From a batch of prepared inputs to named outputs with a row for each."""
+
+    def __call__(self, items: Sequence[Array], *, alone: bool) -> Mapping[str, Array]:
+        """`alone`: no other call runs beside this one, it may take the whole machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,10 @@ class Modality(Protocol):
 
     def explain(self, item: Array, bits: Array, spec: LikelihoodSpec) -> dict[str, Any]:
         """What a prepared input's likelihood is made of, for an answer, from the bits of its parts."""
+
+    @property
+    def size_of(self) -> Callable[[Array], int] | None:
+        """The size of a prepared input, where those of a batch are padded to the largest of them."""
 
     def arrange(self, run: Run) -> Run:
         """`run` for batches as they come: the same rows, from whatever order and calls cost least."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from bundle import Bundle, EmptyText, LikelihoodSpec, TextEncoder, TextInput, pad_tokens
 from service.examples import SAMPLE_SENTENCE
 from service.explanation import explain_tokens
-from service.modalities.length_groups import in_length_groups
+from service.modalities.length_groups import in_length_groups, padded_length
 from service.modalities.modality import Array, Limits, Prepared, Run
 from service.payloads import Payload, Text, text_of
 from service.problems import InputError, UnsupportedMediaType
@@ -103,6 +103,11 @@ class Texts:
     def explain(self, item: Array, bits: Array, spec: LikelihoodSpec) -> dict[str, Any]:
         """Each token of the text, as the tokenizer's vocabulary has it, with its bits."""
         return explain_tokens(self._encoder.tokens(item), bits, spec)
+
+    @property
+    def size_of(self) -> Callable[[Array], int]:
+        """Their length, where it counts."""
+        return padded_length
 
     def arrange(self, run: Run) -> Run:
         """In groups of similar length."""

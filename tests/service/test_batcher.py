@@ -1,4 +1,4 @@
-"""The greedy batcher: order, bounds, deadlines, cancellation, failures."""
+"""The greedy batcher: fairness, bounds, streams, deadlines, cancellation, failures."""
 
 import asyncio
 import threading
@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.batcher import Array, Batcher, Expired, Failure, Outcome, QueueFull, Row
+from service.batcher import Batcher, Busy, Expired, Failure, Outcome, Row
+from service.modalities import Array
+from service.pace import Pace
 
 
 class Engine:
@@ -20,11 +22,13 @@ class Engine:
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
+        self.alone: list[bool] = []
         self.gate = threading.Event()
         self.gate.set()
 
-    def run(self, items: Sequence[Array]) -> Mapping[str, Array]:
+    def run(self, items: Sequence[Array], *, alone: bool) -> Mapping[str, Array]:
         self.batches.append([int(item) for item in items])
+        self.alone.append(alone)
         assert self.gate.wait(10)
         if any(item < 0 for item in items):
             raise ArithmeticError("a negative input")
@@ -32,8 +36,12 @@ class Engine:
 
 
 @asynccontextmanager
-async def batcher_of(engine: Engine, *, capacity: int = 100, max_batch: int = 4) -> AsyncIterator[Batcher]:
-    batcher = Batcher("test", engine.run, capacity=capacity, max_batch=max_batch, loop=asyncio.get_running_loop())
+async def batcher_of(
+    engine: Engine, *, capacity: int = 100, max_batch: int = 4, seconds_per_input: float = 1e-3, streams: int = 1
+) -> AsyncIterator[Batcher]:
+    pace = Pace(max_batch, seconds_per_input)
+    loop = asyncio.get_running_loop()
+    batcher = Batcher("test", engine.run, pace, capacity=capacity, loop=loop, streams=streams)
     try:
         yield batcher
     finally:
@@ -92,8 +100,11 @@ def test_every_input_is_answered_once_in_order_within_the_batch_bound(
                     kept += numbers
             await blocker
             assert all(len(batch) <= max_batch for batch in engine.batches)
-            # First come, first served, each once, and nothing that was cancelled.
-            assert [number for batch in engine.batches[1:] for number in batch] == kept
+            # Each once, and nothing that was cancelled; requests take turns, each in its own order.
+            run = [number for batch in engine.batches[1:] for number in batch]
+            assert sorted(run) == kept
+            for numbers in requests:
+                assert [number for number in run if number in numbers] in (numbers, [])
             # Greedy: every batch but the last is full, for all were queued while the engine was busy.
             assert all(len(batch) == max_batch for batch in engine.batches[1:-1])
             assert batcher.depth == 0
@@ -117,9 +128,9 @@ def test_the_queue_is_bounded_and_its_places_come_back() -> None:
         async with batcher_of(engine, capacity=3) as batcher:
             with batcher.admit(2):
                 assert batcher.depth == 2
-                with pytest.raises(QueueFull) as full:
+                with pytest.raises(Busy) as busy:
                     batcher.admit(2)
-                assert full.value.retry_after >= 1
+                assert busy.value.retry_after >= 1
             assert batcher.depth == 0
             engine.gate.clear()
             first = asyncio.create_task(submit(batcher, 0))
@@ -127,7 +138,7 @@ def test_the_queue_is_bounded_and_its_places_come_back() -> None:
             # What the engine works on holds no place any more.
             tasks = [asyncio.create_task(submit(batcher, number)) for number in (1, 2, 3)]
             await asyncio.sleep(0)
-            with pytest.raises(QueueFull):
+            with pytest.raises(Busy):
                 batcher.admit(1)
             tasks[1].cancel()
             await asyncio.sleep(0.001)
@@ -135,6 +146,83 @@ def test_the_queue_is_bounded_and_its_places_come_back() -> None:
             engine.gate.set()
             await asyncio.gather(first, *tasks, return_exceptions=True)
             assert engine.batches == [[0], [1, 3]]
+
+    asyncio.run(scenario())
+
+
+def test_a_single_input_does_not_wait_for_all_of_a_large_request() -> None:
+    async def scenario() -> None:
+        engine = Engine()
+        async with batcher_of(engine, max_batch=4) as batcher:
+            engine.gate.clear()
+            first = asyncio.create_task(submit(batcher, 0))
+            await until(lambda: engine.batches == [[0]])
+            large = asyncio.create_task(submit(batcher, *range(1, 11)))
+            await asyncio.sleep(0.001)
+            single = asyncio.create_task(submit(batcher, 99))
+            await asyncio.sleep(0.001)
+            engine.gate.set()
+            await asyncio.gather(first, large, single)
+        assert engine.batches == [[0], [1, 99, 2, 3], [4, 5, 6, 7], [8, 9, 10]]
+
+    asyncio.run(scenario())
+
+
+def test_who_would_wait_longer_than_its_patience_is_not_admitted() -> None:
+    async def scenario() -> None:
+        engine = Engine()
+        async with batcher_of(engine, seconds_per_input=0.5) as batcher:
+            with batcher.admit(8, patience=1.0):
+                assert batcher.expected_wait == pytest.approx(4.0)
+                with pytest.raises(Busy, match=r"the queue is 4.0 s long; room is expected in about 3 s"):
+                    batcher.admit(1, patience=1.0)
+                batcher.admit(1, patience=5.0).__exit__(None, None, None)
+            # The queue is empty again: whoever comes is taken at once.
+            batcher.require_room(100, patience=0.001)
+
+    asyncio.run(scenario())
+
+
+def test_streams_share_what_waits_and_none_idles_while_something_does() -> None:
+    async def scenario() -> None:
+        engine = Engine()
+        engine.gate.clear()
+        async with batcher_of(engine, max_batch=4, streams=2) as batcher:
+            tasks = [asyncio.create_task(submit(batcher, *range(6)))]
+            await until(lambda: len(engine.batches) == 2)
+            assert sorted(map(len, engine.batches)) == [3, 3]
+            tasks.append(asyncio.create_task(submit(batcher, 6)))
+            await asyncio.sleep(0.01)
+            assert len(engine.batches) == 2
+            engine.gate.set()
+            assert [doubled(answer) for answer in await asyncio.gather(*tasks)] == [[0, 2, 4, 6, 8, 10], [12]]
+        assert engine.alone == [False, False, engine.alone[2]]
+
+    asyncio.run(scenario())
+
+
+def test_a_lone_input_gets_the_whole_machine() -> None:
+    async def scenario() -> None:
+        engine = Engine()
+        async with batcher_of(engine, streams=2) as batcher:
+            for number in range(3):
+                await submit(batcher, number)
+                await asyncio.sleep(0.01)
+        assert engine.alone == [True, True, True]
+
+    asyncio.run(scenario())
+
+
+@settings(max_examples=20, deadline=None)
+@given(sizes=st.lists(st.integers(1, 9), min_size=1, max_size=20), streams=st.integers(1, 4))
+def test_with_several_streams_every_input_is_answered_once(sizes: list[int], streams: int) -> None:
+    async def scenario() -> None:
+        engine = Engine()
+        async with batcher_of(engine, capacity=1000, max_batch=3, streams=streams) as batcher:
+            requests = [[100 * index + number for number in range(size)] for index, size in enumerate(sizes)]
+            answers = await asyncio.gather(*(submit(batcher, *numbers) for numbers in requests))
+            assert [doubled(answer) for answer in answers] == [[2 * each for each in numbers] for numbers in requests]
+            assert batcher.depth == 0
 
     asyncio.run(scenario())
 
@@ -214,9 +302,8 @@ def test_the_observer_sees_each_batch() -> None:
 
     async def scenario() -> None:
         engine, observer = Engine(), Observer()
-        batcher = Batcher(
-            "test", engine.run, capacity=10, max_batch=4, loop=asyncio.get_running_loop(), observer=observer
-        )
+        loop = asyncio.get_running_loop()
+        batcher = Batcher("test", engine.run, Pace(4, 1e-3), capacity=10, loop=loop, observer=observer)
         await submit(batcher, 1, 2, 3)
         await asyncio.to_thread(batcher.close)
         assert observer.seen == [(3, 3)]

@@ -47,6 +47,17 @@ def test_a_batch_gives_the_same_rows_as_its_images_alone(tiny_bundle: Path) -> N
             np.testing.assert_allclose(rows[index], alone[name][0], rtol=1e-5)
 
 
+def test_a_stream_that_shares_the_machine_gives_the_same_rows(tiny_bundle: Path) -> None:
+    engine = Engine(load_bundle(tiny_bundle), PROVIDER, threads=2)
+    pace = engine.warm_up(8)
+    assert 1 <= pace.batch <= 8
+    assert pace.seconds_per_input > 0
+    assert engine.streams in (1, 2)
+    images = list(tiny_images(5, seed=3))
+    for name, rows in engine.run(images, alone=False).items():
+        np.testing.assert_allclose(rows, engine.run(images, alone=True)[name], rtol=1e-5)
+
+
 def test_an_output_that_the_manifest_promises_must_be_there(changed: Callable[..., Bundle]) -> None:
     def edit(model: onnx.ModelProto) -> None:
         model.graph.output.remove(next(output for output in model.graph.output if output.name == "energy"))
