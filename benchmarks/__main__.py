@@ -20,6 +20,7 @@ def everything(context: typer.Context) -> None:
         training()
         recurrence()
         likelihoods()
+        decoding()
 
 
 @app.command()
@@ -52,6 +53,14 @@ def likelihoods(rounds: Rounds = 5, seconds: Seconds = 2.0, models: Path = Path(
     from benchmarks.likelihoods import measure
 
     measure(rounds, seconds, models)
+
+
+@app.command()
+def decoding(rounds: Rounds = 5) -> None:
+    """The service's image decoding beside Pillow's own, and beside OpenCV and simplejpeg where they are installed."""
+    from benchmarks.decoding import measure
+
+    measure(rounds)
 
 
 @app.command()

@@ -6,6 +6,8 @@ EXIF says, and resized with antialiasing where the size differs.
 
 - Transparency is composited on white.
 - 16-bit samples keep their upper 8 bits.
+- A JPEG of many times the model's size is decoded at a half, a quarter or an eighth of its own, still at least three
+  times the model's: resized, that differs from the whole by about a grey level (libjpeg's scaled decoding).
 - The first picture of a multi-picture JPEG (as phones write them) is the picture; PNG and WebP animations are refused.
 - Colour profiles are not applied, gamma is not changed: models are trained on pictures read the same way.
 """
@@ -47,6 +49,10 @@ _RESAMPLING: Mapping[str, Image.Resampling] = MappingProxyType(
         "lanczos": Image.Resampling.LANCZOS,
     }
 )
+
+
+# Pillow's documentation of `reducing_gap`: from 3 on hardly to be told from a resize of the whole.
+_SCALED_GAP = 3
 
 
 class _Jpeg(JpegImageFile):
@@ -101,6 +107,10 @@ def prepare_image(image: Image.Image, spec: ImageInput) -> NDArray[np.uint8]:
 
     `decode_image` after its checks; for images that are already in memory. Raises what Pillow raises while decoding.
     """
+    if isinstance(image, JpegImageFile):
+        # Whichever way EXIF turns it: both sides must be large enough. Does nothing to what is decoded already.
+        longest = _SCALED_GAP * max(spec.width, spec.height)
+        image.draft(None, (longest, longest))
     pixels = _to_colours(image, "L" if spec.channels == 1 else "RGB")
     # Asked of the original and after decoding: PNG may keep its EXIF behind the pixels.
     turn = _UPRIGHT.get(exif_orientation(image.info["exif"])) if "exif" in image.info else None

@@ -1,6 +1,7 @@
 """The process: uvicorn around the application, with a drain that answers everything it accepted."""
 
 import contextlib
+import gc
 import math
 import signal
 import time
@@ -90,6 +91,8 @@ class Server(uvicorn.Server):
             self.should_exit = True
         elif self._lifecycle.phase is Phase.READY and not self._announced:
             self._announced = True
+            # What was made while starting stays: the collector need not look through it again every few requests.
+            gc.freeze()
             # A closed pipe or an ASCII terminal is no reason not to serve.
             with contextlib.suppress(OSError, UnicodeError):
                 text = banner(self._repository, self._address(), self._app.version, keys_needed=self._keys_needed)

@@ -1,3 +1,4 @@
+import io
 import struct
 
 import numpy as np
@@ -60,6 +61,20 @@ def test_the_array_is_what_a_model_takes() -> None:
 def test_resizing_uses_the_filter_of_the_input(resize: str, size: tuple[int, int]) -> None:
     expected = photo().resize((size[1], size[0]), Image.Resampling[resize.upper()])
     assert_array_equal(decode_image(encode(photo()), colour_input(*size, resize=resize)), np.asarray(expected))
+
+
+@pytest.mark.parametrize("size", [(8, 9), (32, 32)])
+@pytest.mark.parametrize("scale", [2, 4, 8, 16])
+def test_a_large_jpeg_may_be_decoded_smaller_but_comes_out_the_same(size: tuple[int, int], scale: int) -> None:
+    height, width = size
+    large = Image.open(io.BytesIO(encode(photo(scale * height * 3, scale * width * 3), "JPEG", quality=90)))
+    large.load()
+    scaled = decode_image(encode(large, "JPEG", quality=95), colour_input(height, width))
+    whole = Image.open(io.BytesIO(encode(large, "JPEG", quality=95)))
+    expected = np.asarray(whole.resize((width, height), Image.Resampling.BILINEAR))
+    difference = np.abs(scaled.astype(int) - expected)
+    assert difference.mean() < 1
+    assert difference.max() <= 4
 
 
 def test_shrinking_averages_instead_of_picking_pixels() -> None:

@@ -113,7 +113,7 @@ def test_an_engine_failure_is_a_typed_500_for_its_batch_only(repository: Path, s
     with serve(repository) as live:
         batcher = live.app.state.repository.get("tiny").batcher
         run = batcher._run
-        batcher._run = lambda _, alone: 1 / 0
+        batcher._run = lambda *_, **__: 1 / 0
         answer = live.score(picture())
         assert (answer.status_code, answer.json()["type"]) == (500, "inference-failed")
         assert "ZeroDivisionError" not in answer.text
