@@ -26,6 +26,7 @@ from service.pipeline import Pipeline
 from service.providers import choose_provider
 from service.repository import Repository
 from service.routes import health, metrics, models, page, score
+from service.routes.direct import DirectRoutes
 from service.settings import Settings
 
 log = structlog.stdlib.get_logger(__name__)
@@ -83,13 +84,14 @@ def create_app(settings: Settings) -> FastAPI:
             await asyncio.to_thread(repository.close)
             preparer.close()
 
+    scoring = score.routes(pipeline, settings)
     app = FastAPI(
         title="OOD Scoring Service",
         version=service_version(),
         description="Calibrated out-of-distribution scores of images and texts, at a false-flag rate that you choose.",
         lifespan=lifespan,
         routes=[
-            *score.routes(pipeline, settings),
+            *scoring,
             *health.routes(lifecycle),
             *metrics.routes(meters.registry),
             *models.routes(repository, lifecycle),
@@ -98,6 +100,7 @@ def create_app(settings: Settings) -> FastAPI:
         middleware=[
             Middleware(RequestContext, metrics=meters, lifecycle=lifecycle, access_log=settings.access_log),
             *([] if keys is None else [Middleware(Authentication, keys=keys)]),
+            Middleware(DirectRoutes, routes=scoring),
         ],
         exception_handlers=exception_handlers(),
         redirect_slashes=False,

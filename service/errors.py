@@ -19,9 +19,14 @@ def exception_handlers() -> dict[Any, Any]:
     return {Problem: _problem, HTTPException: _http_exception, RequestValidationError: _validation_error}
 
 
-async def _problem(request: Request, error: Problem) -> Response:
+def problem_answer(request: Request, error: Problem) -> Response:
+    """The answer to a request that cannot be served as it is."""
     log.debug("problem", type=error.type, detail=error.detail)
     return problem_response(error, request.scope[REQUEST_ID])
+
+
+async def _problem(request: Request, error: Problem) -> Response:
+    return problem_answer(request, error)
 
 
 async def _http_exception(request: Request, error: HTTPException) -> Response:

@@ -1,11 +1,12 @@
 """The steps of a training run, each from the run directory to the run directory, as the command line calls them."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from bundle import Evaluation
+from bundle import Calibration, Evaluation
 from training import evaluation
 from training import fit as fitting
 from training.build_model import scored_model
@@ -76,6 +77,8 @@ def calibrate(run: Run, places: DataLocations) -> None:
 def evaluate(run: Run, places: DataLocations) -> None:
     """Score every test set with every stage and write `report.json`, `report.md` and the plots."""
     recipe, reader = run.recipe, _reader(run, places)
+    # Scoring takes minutes: what it needs in the end must be there before.
+    calibrations = {stage: stage_calibration(run, stage) for stage in recipe.stages}
     plans = recipe.evaluation.ood | recipe.evaluation.validation
     with progress_bars() as bars:
         inside = load_in_distribution(recipe, reader, bars.report)
@@ -86,7 +89,9 @@ def evaluate(run: Run, places: DataLocations) -> None:
             for name, plan in plans.items()
         }
         described = {name: _describe(plan, sets[name], outliers, reader) for name, plan in plans.items()}
-        stages = {stage: _scores_of(run, stage, test, sets, bars.report) for stage in recipe.stages}
+        stages = {
+            stage: _scores_of(run, stage, calibrations[stage], test, sets, bars.report) for stage in recipe.stages
+        }
     report = evaluation.evaluate(
         stages,
         alpha=recipe.export.alpha,
@@ -152,7 +157,14 @@ def _score(model: ScoredModel, examples: Examples, stage: str, report: Progress)
     return outputs | {LOGITS: in_order(logits.array(), scoring_order(examples.x))}
 
 
-def _scores_of(run: Run, stage: str, test: Examples, sets: dict[str, Examples], report: Progress) -> StageScores:
+def _scores_of(
+    run: Run,
+    stage: str,
+    calibrations: Mapping[str, Calibration],
+    test: Examples,
+    sets: Mapping[str, Examples],
+    report: Progress,
+) -> StageScores:
     model = _model(run, stage, len(test.labels))
     names = run.recipe.export.scores
     outputs = _score(model, test, stage, report)
@@ -164,7 +176,7 @@ def _scores_of(run: Run, stage: str, test: Examples, sets: dict[str, Examples], 
     return StageScores(
         inside=anomalies(outputs, names),
         outside={name: anomalies(found, names) for name, found in outside.items()},
-        calibrations=stage_calibration(run, stage),
+        calibrations=calibrations,
         error=error,
         logits=logits,
     )

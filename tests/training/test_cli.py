@@ -101,6 +101,18 @@ def test_a_run_calibrated_before_temperatures_were_kept_is_told_to_calibrate_aga
     assert "stage 'oe' has no temperature" in " ".join(capsys.readouterr().err.split())
 
 
+def test_a_run_that_is_not_calibrated_is_told_so_before_anything_is_scored(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(finished / "run", tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "calibration")
+    # Without data, loading or scoring any would fail first.
+    monkeypatch.setattr("sys.argv", ["ood-train", "evaluate", str(tmp_path / "run"), "--data", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        main()
+    assert "stage 'baseline' is not calibrated" in " ".join(capsys.readouterr().err.split())
+
+
 def test_inspect_shows_what_a_bundle_is(finished: Path) -> None:
     shown = CliRunner().invoke(app, ["inspect", str(finished / "models" / "stripes" / "1")], env={"COLUMNS": "160"})
     assert shown.exit_code == 0
