@@ -25,7 +25,7 @@ from service.openapi import document
 from service.pipeline import Pipeline
 from service.providers import choose_provider
 from service.repository import Repository
-from service.routes import health, metrics, models, page, score
+from service.routes import health, metrics, models, open_inference, page, score
 from service.routes.direct import DirectRoutes
 from service.settings import Settings
 
@@ -84,7 +84,10 @@ def create_app(settings: Settings) -> FastAPI:
             await asyncio.to_thread(repository.close)
             preparer.close()
 
-    scoring = score.routes(pipeline, settings)
+    scoring = [
+        *score.routes(pipeline, settings),
+        *open_inference.routes(repository, lifecycle, pipeline, settings, service_version()),
+    ]
     app = FastAPI(
         title="OOD Scoring Service",
         version=service_version(),

@@ -41,7 +41,7 @@ class Authentication:
         except Unauthorized as problem:
             # Refused before it was routed; the metrics name the route all the same.
             scope["route"] = _route(scope)
-            await problem_response(problem, scope[REQUEST_ID])(scope, receive, send)
+            await problem_response(problem, scope[REQUEST_ID], scope["path"])(scope, receive, send)
             return
         # Not taken back: the access line, which names the client, is written after this returns, and each request runs
         # in a context of its own.

@@ -22,7 +22,7 @@ def exception_handlers() -> dict[Any, Any]:
 def problem_answer(request: Request, error: Problem) -> Response:
     """The answer to a request that cannot be served as it is."""
     log.debug("problem", type=error.type, detail=error.detail)
-    return problem_response(error, request.scope[REQUEST_ID])
+    return _response(error, request)
 
 
 async def _problem(request: Request, error: Problem) -> Response:
@@ -38,7 +38,7 @@ async def _http_exception(request: Request, error: HTTPException) -> Response:
         problem = MethodNotAllowed(f"{path} does not take {request.method}; it takes {allowed}.")
     else:
         problem = MalformedBody(str(error.detail))
-    response = problem_response(problem, request.scope[REQUEST_ID])
+    response = _response(problem, request)
     response.headers.update(error.headers or {})
     return response
 
@@ -46,4 +46,8 @@ async def _http_exception(request: Request, error: HTTPException) -> Response:
 async def _validation_error(request: Request, error: RequestValidationError) -> Response:
     first = error.errors()[0]
     problem = InvalidParameter(".".join(str(part) for part in first["loc"]), first["msg"])
-    return problem_response(problem, request.scope[REQUEST_ID])
+    return _response(problem, request)
+
+
+def _response(problem: Problem, request: Request) -> Response:
+    return problem_response(problem, request.scope[REQUEST_ID], request.scope["path"])

@@ -14,7 +14,7 @@ from service.problems import InternalError, problem_response
 
 REQUEST_ID = "request_id"
 _ACCEPTED_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
-_QUIET_ROUTES = frozenset({"/healthz", "/readyz", "/metrics"})
+_QUIET_ROUTES = frozenset({"/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"})
 
 log = structlog.stdlib.get_logger("service.access")
 
@@ -58,7 +58,7 @@ class RequestContext:
             log.exception("unhandled error", path=scope["path"])
             if not status:
                 problem = InternalError("The service failed on this request; its log has the reason under request_id.")
-                await problem_response(problem, request_id)(scope, receive, send_with_id)
+                await problem_response(problem, request_id, scope["path"])(scope, receive, send_with_id)
         finally:
             self._lifecycle.in_flight -= accepted
             seconds = time.perf_counter() - started

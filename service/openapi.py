@@ -7,7 +7,8 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from service.authentication import OPEN_PATHS, SECURITY_SCHEMES
-from service.modalities import MODALITIES
+from service.modalities import MODALITIES, Modality
+from service.open_inference.documentation import ERROR_CONTENT, REQUEST_SCHEMAS, infer_examples
 from service.parsing import FORM_TYPE, JSON_TYPE
 from service.problems import PROBLEM_JSON
 from service.repository import Repository
@@ -87,29 +88,31 @@ def document(app: FastAPI, repository: Repository, *, keys_needed: bool = False)
     `keys_needed`: say which routes need an API key, and how to present it.
     """
     content = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    content.setdefault("components", {}).setdefault("schemas", {}).update(REQUEST_SCHEMAS)
     if keys_needed:
         _require_keys(content)
     if not repository.names:
         return content
     model = repository.get(repository.names[0])
-    examples = {"model": model.name, "version": model.version}
-    for path in content["paths"].values():
-        for operation in path.values():
+    named = {"model": model.name, "version": model.version}
+    for path, operations in content["paths"].items():
+        for operation in operations.values():
             for parameter in operation.get("parameters", []):
                 if parameter["in"] == "path":
-                    parameter["example"] = examples[parameter["name"]]
+                    parameter["example"] = named[parameter["name"]]
             if "requestBody" in operation:
-                operation["requestBody"]["content"][JSON_TYPE]["examples"] = _json_examples(model.modality.example())
+                examples_of = infer_examples if path.endswith("/infer") else _json_examples
+                operation["requestBody"]["content"][JSON_TYPE]["examples"] = examples_of(model.modality)
     return content
 
 
 def _require_keys(content: dict[str, Any]) -> None:
     content.setdefault("components", {})["securitySchemes"] = SECURITY_SCHEMES
-    refusal = {"description": "No API key, or a wrong one.", "content": _PROBLEM_CONTENT}
     for path, operations in content["paths"].items():
         for operation in () if path in OPEN_PATHS else operations.values():
             operation["security"] = [{scheme: []} for scheme in SECURITY_SCHEMES]
-            operation["responses"]["401"] = refusal
+            form = ERROR_CONTENT if path.startswith("/v2") else _PROBLEM_CONTENT
+            operation["responses"]["401"] = {"description": "No API key, or a wrong one.", "content": form}
 
 
 def _bodies() -> dict[str, Any]:
@@ -139,7 +142,8 @@ def _bodies() -> dict[str, Any]:
     }
 
 
-def _json_examples(example: Mapping[str, str]) -> dict[str, Any]:
+def _json_examples(modality: Modality) -> dict[str, Any]:
+    example = modality.example()
     several = [{**example, "id": "a"}, {**example, "id": "b"}]
     return {
         "one input": {"value": {"inputs": [example]}},

@@ -37,8 +37,7 @@ def choose_parser(content_type: str | None, encoding: str, modality: Modality, *
 
     The choice needs no body: what cannot be taken is refused (`UnsupportedMediaType`) before it is read.
     """
-    if encoding.lower() != "identity":
-        raise UnsupportedMediaType(f"Content-Encoding {encoding[:64]!r} is not supported; send the body as it is.")
+    require_identity(encoding)
     kind, parameters = parse_options_header(content_type or "application/octet-stream")
     media_type = kind.decode("latin-1").lower()
     if media_type == JSON_TYPE:
@@ -54,9 +53,15 @@ def choose_parser(content_type: str | None, encoding: str, modality: Modality, *
     raise UnsupportedMediaType(_refusal(content_type, media_type, modality))
 
 
+def require_identity(encoding: str) -> None:
+    """Refuse a compressed body (`UnsupportedMediaType`): its size would be known only once it is unpacked."""
+    if encoding.lower() != "identity":
+        raise UnsupportedMediaType(f"Content-Encoding {encoding[:64]!r} is not supported; send the body as it is.")
+
+
 def parse_json(body: bytes, *, max_inputs: int) -> Submission:
     """A JSON body, `{"inputs": [...], "alpha": ...}`. Raises `MalformedBody`, `InvalidParameter` or `TooManyInputs`."""
-    if _is_crowded(body, most=16 * max_inputs + 1024):
+    if is_crowded(body, most=16 * max_inputs + 1024):
         raise TooManyInputs(f"Far more than {max_inputs} inputs in one request. Split them into several requests.")
     try:
         # NaN is no JSON, but common encoders write it: taken here, it is refused under its parameter's name.
@@ -92,7 +97,7 @@ def parse_form(body: bytes, boundary: bytes, *, max_inputs: int) -> Submission:
     return Submission(inputs)
 
 
-def _is_crowded(body: bytes, most: int) -> bool:
+def is_crowded(body: bytes, most: int) -> bool:
     """Whether JSON text holds more than `most` values, told without building them.
 
     Thirty megabytes of `{},{},...` would become a gigabyte of objects, and stop all other requests for seconds.

@@ -1,6 +1,9 @@
-"""What clients send as inputs: encoded images, texts, or something that is neither."""
+"""What clients send as inputs: images, texts, or something that is neither."""
 
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from service.problems import InputError
 
@@ -19,8 +22,15 @@ class Text:
     text: str
 
 
-Payload = bytes | Base64 | Text | InputError
-"""One input as it was sent: an encoded image, a text, or what is wrong with something that is neither."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Pixels:
+    """An image as the model takes it, uint8 `[H, W, C]`: nothing to decode, nothing to resize."""
+
+    array: NDArray[np.uint8]
+
+
+Payload = bytes | Base64 | Pixels | Text | InputError
+"""One input as it was sent: an image, encoded or not, a text, or what is wrong with something that is neither."""
 
 
 @dataclass(frozen=True, slots=True)

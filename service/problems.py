@@ -212,12 +212,17 @@ class InvalidInput(Problem):
 INPUT_STATUS = {"image-too-large": 413, "text-too-long": 413, "inference-failed": 500}
 
 
-def problem_response(problem: Problem, request_id: str) -> Response:
-    """`problem` as an HTTP answer that carries `request_id`."""
+def problem_response(problem: Problem, request_id: str, path: str) -> Response:
+    """`problem` as an HTTP answer that carries `request_id`, in the form of the protocol that `path` belongs to."""
     status, kind = problem.status, problem.type
     if isinstance(problem, InvalidInput):
         kind = problem.error.type
         status = INPUT_STATUS.get(kind, problem.status)
+    if path == "/v2" or path.startswith("/v2/"):
+        # The Open Inference Protocol knows a message and nothing else; the type in front is for programs.
+        return Response(
+            orjson.dumps({"error": f"{kind}: {problem.detail}"}), status, problem.headers, "application/json"
+        )
     body = {
         "type": kind,
         "title": problem.title,

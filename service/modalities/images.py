@@ -13,7 +13,7 @@ from bundle import Bundle, ImageError, ImageInput, ImageTooLarge, LikelihoodSpec
 from service.examples import sample_png
 from service.explanation import explain_pixels
 from service.modalities.modality import Array, Limits, Prepared, Run
-from service.payloads import Base64, Payload, Text
+from service.payloads import Base64, Payload, Pixels, Text
 from service.problems import InputError
 
 # Below these, decoding costs less than handing over to another thread and back (measured about 0.1 ms for 32x32).
@@ -42,9 +42,11 @@ class Images:
         ".webp": "image/webp",
     }
 
+    tensor: ClassVar[str] = "images"
+
     def __init__(self, spec: ImageInput) -> None:
         self._spec = spec
-        self._shape = (spec.height, spec.width, spec.channels)
+        self.pixels = self._shape = (spec.height, spec.width, spec.channels)
         self.takes = f"{spec.width}x{spec.height} images"
         self.signature = (
             f"one uint8 tensor {_GRAPH_INPUT!r} of [N, {', '.join(str(length) for length in self._shape)}], N dynamic"
@@ -65,8 +67,14 @@ class Images:
         """The body is the image; its first bytes tell the format, whatever the headers say."""
         return bytes
 
+    def string_payload(self, text: str) -> Payload:
+        """An encoded image, in base64."""
+        return Base64(text)
+
     def prepare(self, payload: Payload, limits: Limits) -> NDArray[np.uint8] | InputError:
         """One payload as `[H, W, C]` uint8, or what is wrong with it."""
+        if isinstance(payload, Pixels):
+            return payload.array
         if isinstance(payload, Base64):
             payload = _decode_base64(payload)
         if isinstance(payload, InputError):

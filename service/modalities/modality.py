@@ -51,6 +51,17 @@ class Modality(Protocol):
     def body_reader(self, parameters: Mapping[bytes, bytes]) -> Callable[[bytes], Payload]:
         """From a body of one of `media_types` to its payload. Raises `UnsupportedMediaType` for some `parameters`."""
 
+    @property
+    def tensor(self) -> str:
+        """The tensor of the Open Inference Protocol that holds the inputs, as in "images"."""
+
+    @property
+    def pixels(self) -> tuple[int, ...] | None:
+        """The shape of `service.payloads.Pixels` that the model takes; None where it takes none."""
+
+    def string_payload(self, text: str) -> Payload:
+        """The payload of an input that JSON carries as a string."""
+
     def prepare(self, payload: Payload, limits: Limits) -> Prepared:
         """One payload as the model takes it. Thread-safe; may take long."""
 

@@ -31,6 +31,8 @@ class Texts:
     media_types: ClassVar[Sequence[str]] = ("text/plain",)
     body_schema: ClassVar[Mapping[str, Any]] = {"type": "string"}
     sample_types: ClassVar[Mapping[str, str]] = {".txt": "text/plain; charset=utf-8"}
+    tensor: ClassVar[str] = "texts"
+    pixels: ClassVar[tuple[int, ...] | None] = None
     signature = (
         f"two int64 tensors, {_TOKENS!r} of [N, L] and {_LENGTHS!r} of [N], N and L dynamic, L up to input.max_tokens"
     )
@@ -62,6 +64,10 @@ class Texts:
         if charset not in _CHARSETS:
             raise UnsupportedMediaType(f"The charset {charset[:64]!r} is not supported; send text as UTF-8.")
         return text_of
+
+    def string_payload(self, text: str) -> Payload:
+        """The text itself."""
+        return Text(text)
 
     def prepare(self, payload: Payload, limits: Limits) -> NDArray[np.int64] | InputError:
         """One payload as token ids `[L]`, or what is wrong with it."""

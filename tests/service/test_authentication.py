@@ -42,10 +42,19 @@ def test_a_good_key_is_served(closed: Live, header: dict[str, str]) -> None:
     assert closed.score(picture(), headers=header | {"content-type": "image/png"}).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/tiny", "/v2", "/v2/health/live", "/", "/no-such-path"])
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/tiny", "/", "/no-such-path"])
 def test_everything_but_the_open_paths_needs_a_key(closed: Live, path: str) -> None:
     answer = closed.client.get(path)
     problem(answer, 401, "missing-key")
+    assert answer.headers["www-authenticate"] == 'Bearer realm="ood"'
+    assert closed.client.get(path, headers={"X-API-Key": KEY}).status_code in (200, 404)
+
+
+@pytest.mark.parametrize("path", ["/v2", "/v2/health/live", "/v2/models/tiny/ready", "/v2/no-such-path"])
+def test_the_open_inference_protocol_needs_a_key_and_says_so_in_its_own_form(closed: Live, path: str) -> None:
+    answer = closed.client.get(path)
+    assert (answer.status_code, answer.headers["content-type"]) == (401, "application/json")
+    assert answer.json()["error"].startswith("missing-key: This needs an API key.")
     assert answer.headers["www-authenticate"] == 'Bearer realm="ood"'
     assert closed.client.get(path, headers={"X-API-Key": KEY}).status_code in (200, 404)
 
@@ -94,7 +103,7 @@ def test_the_openapi_document_tells_what_needs_a_key_only_where_keys_are_asked_f
     needing = {
         path for path, operations in document["paths"].items() for each in operations.values() if "security" in each
     }
-    assert needing == {path for path in document["paths"] if path.startswith("/v1")}
+    assert needing == {path for path in document["paths"] if path.startswith(("/v1", "/v2"))}
     assert "401" in document["paths"]["/v1/models/{model}/score"]["post"]["responses"]
     assert "securitySchemes" not in live.client.get("/openapi.json").json()["components"]
 

@@ -38,11 +38,14 @@ def test_while_the_models_load_the_service_answers_503(repository: Path) -> None
                 await client.get("/healthz"),
                 await client.get("/readyz"),
                 await client.post("/v1/models/tiny/score", content=picture()),
+                *[await client.get(f"/v2/{path}") for path in ("health/live", "health/ready", "models/tiny/ready")],
             )
 
-    healthy, ready, scored = asyncio.run(scenario())
+    healthy, ready, scored, *open_inference = asyncio.run(scenario())
     assert (healthy.status_code, ready.status_code, scored.status_code) == (200, 503, 503)
     assert (scored.json()["type"], scored.headers["retry-after"]) == ("starting", "1")
+    assert [answer.status_code for answer in open_inference] == [200, 503, 503]
+    assert open_inference[1].json() == {"ready": False}
 
 
 def test_a_service_that_listens_when_ready_is_ready_from_its_first_request(repository: Path) -> None:
@@ -68,4 +71,6 @@ def test_a_draining_service_first_answers_and_then_refuses_and_always_closes_con
         assert answer.headers["retry-after"] == "1"
         assert answer.headers["connection"] == "close"
         assert live.client.get("/readyz").json() == {"status": "draining"}
+        ready = live.client.get("/v2/models/tiny/ready")
+        assert (ready.status_code, ready.json()) == (503, {"name": "tiny", "ready": False})
         assert live.client.get("/healthz").status_code == 200

@@ -92,6 +92,30 @@ def test_a_request_that_waits_too_long_is_504_and_never_computed(repository: Pat
         assert value(live.client, "ood_rejected_total", model="tiny", reason="deadline-passed") == 1
 
 
+def test_requests_of_the_open_inference_protocol_have_the_same_queue_and_deadlines(
+    repository: Path, serve: Serve
+) -> None:
+    tensor = {"name": "images", "datatype": "BYTES", "shape": [1], "data": [base64.b64encode(picture()).decode()]}
+    with serve(repository, queue_size=1, max_inputs=1) as live:
+        hold = Hold(live)
+        first, _ = post_in_background(live)
+        hold.until_batches(1)
+        body = {"inputs": [tensor], "parameters": {"timeout_ms": 50}}
+        answer = live.client.post("/v2/models/tiny/infer", json=body)
+        assert (answer.status_code, answer.json()["error"].split(":")[0]) == (504, "deadline-passed")
+        waiting, _ = post_in_background(live)
+        until(lambda: value(live.client, "ood_queue_depth", model="tiny") == 1)
+        answer = live.client.post("/v2/models/tiny/infer", json={"inputs": [tensor]})
+        assert (answer.status_code, answer.json()["error"].split(":")[0]) == (503, "overloaded")
+        assert int(answer.headers["retry-after"]) >= 1
+        hold.gate.set()
+        first.join()
+        waiting.join()
+        assert hold.batches == [1, 1]
+        for reason in ("deadline-passed", "overloaded"):
+            assert value(live.client, "ood_rejected_total", model="tiny", reason=reason) == 1
+
+
 def test_a_client_that_hangs_up_frees_its_place(repository: Path, serve: Serve) -> None:
     with serve(repository) as live:
         hold = Hold(live)

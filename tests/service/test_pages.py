@@ -13,9 +13,9 @@ def test_every_example_of_the_openapi_document_works(live: Live) -> None:
             for example in content.get("application/json", {}).get("examples", {}).values():
                 answer = live.client.post(path.format(**named), json=example["value"])
                 assert answer.status_code == 200, answer.text
-                assert answer.json()["errors"] == 0
+                assert answer.json().get("errors", 0) == 0
                 tried += 1
-    assert tried == 6
+    assert tried == 12
 
 
 def test_the_openapi_document_describes_answers_and_problems(live: Live) -> None:

@@ -15,7 +15,9 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
+from tritonclient.http import InferenceServerClient, InferInput
 
 from service import Settings
 from service.middleware import _ACCEPTED_ID
@@ -150,7 +152,9 @@ def test_a_body_of_the_largest_size_reaches_the_service(gateway: Gateway) -> Non
     problem(gateway.client.post(SCORE, content=b"x" * MAX_BODY, headers=PNG), 422, "undecodable-image")
 
 
-@pytest.mark.parametrize("path", ["/", "/docs", "/openapi.json", "/readyz", "/healthz", "/v1/models/tiny"])
+@pytest.mark.parametrize(
+    "path", ["/", "/docs", "/openapi.json", "/readyz", "/healthz", "/v1/models/tiny", "/v2/models/tiny"]
+)
 def test_what_is_for_clients_is_open(gateway: Gateway, path: str) -> None:
     assert gateway.client.get(path).status_code == 200
 
@@ -170,6 +174,25 @@ def test_metrics_and_administration_are_not_reachable_in_any_spelling(gateway: G
     assert (answer.status, answer.headers["content-type"]) == (404, "application/problem+json")
     assert content["type"] == "not-found"
     assert content["detail"].startswith("This path is not open to clients")
+
+
+def test_the_open_inference_protocol_passes_both_ways_in_binary(gateway: Gateway) -> None:
+    with InferenceServerClient(f"127.0.0.1:{gateway.port}") as client:
+        images = InferInput("images", [2], "BYTES").set_data_from_numpy(np.array([picture()] * 2, dtype=np.object_))
+        answer = client.infer("tiny", [images])
+        assert client.is_server_ready()
+    assert answer.as_numpy("label").tolist() == [b"red", b"red"]
+
+
+def test_an_oversize_body_of_the_open_inference_protocol_gets_its_own_form(
+    replicas: Replicas, gateway: Gateway
+) -> None:
+    body = b"x" * (MAX_BODY + 1)
+    answers = [at.post("/v2/models/tiny/infer", content=body) for at in (gateway.client, replicas.services[0].client)]
+    assert [answer.status_code for answer in answers] == [413, 413]
+    assert answers[0].json() == answers[1].json()
+    assert answers[0].headers["content-type"] == answers[1].headers["content-type"] == "application/json"
+    assert re.fullmatch("[0-9a-f]{32}", answers[0].headers["x-request-id"])
 
 
 def test_a_client_over_its_rate_is_told_when_to_come_back(replicas: Replicas, front: Front) -> None:

@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,21 @@ def test_the_request_of_several_scores_the_good_input_and_explains_the_bad_one(s
     assert isinstance(results, list)
     assert len(results[0]["scores"]) == 5
     assert results[1]["error"]["type"] == "undecodable-image"
+
+
+def test_the_requests_of_the_open_inference_protocol_get_what_the_guide_promises(service: Service) -> None:
+    command = next(block for block in fenced("sh") if "/v2/" in block)
+    answer = run(command, service)
+    assert isinstance(answer["outputs"], list)
+    assert {output["name"]: output["data"] for output in answer["outputs"]}["flagged"] == [False, True]
+    guide = (ROOT / "docs" / "open-inference-protocol.md").read_text(encoding="utf-8")
+    (script,) = re.findall(r"```python\n(.*?)```", guide, flags=re.DOTALL)
+    here = script.replace("127.0.0.1:8000", service.address.removeprefix("http://"))
+    done = subprocess.run(
+        [sys.executable, "-c", here], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.startswith("[False] [0.44")
+    assert "truck" in done.stdout
 
 
 def approximately(value: object) -> object:
