@@ -1,12 +1,14 @@
-"""Bodies of the Open Inference Protocol to inputs and outputs: no bytes raise anything but a problem."""
+"""Bodies of the Open Inference Protocol to inputs and outputs: no bytes get anything but a problem."""
 
 import contextlib
 import json
+import math
+import re
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bundle import ImageInput, TextEncoder
@@ -16,9 +18,11 @@ from service.open_inference.tensors import binary, bytes_from_binary
 from service.options import Choices
 from service.payloads import Base64, Pixels, Text
 from service.problems import InputError, Problem, TooManyInputs
+from tests.service.conftest import Live
 from tests.tiny_text_bundle import tiny_tokenizer
 
-IMAGES = Images(ImageInput(height=2, width=3, channels=1, mean=(0.5,), std=(0.5,)))
+SHAPE = (8, 8, 3)
+IMAGES = Images(ImageInput(height=8, width=8, channels=3, mean=(0.5,) * 3, std=(0.5,) * 3))
 TEXTS = Texts(TextEncoder(tiny_tokenizer(), 8), 8)
 CHOICES = Choices(("msp", "energy"), "msp", 1000)
 
@@ -53,8 +57,8 @@ def slips(draw: st.DrawFn) -> tuple[bytes, int | None, Modality, bool]:
     texts = ["a text", "YQ==", "", "\u2603"][:count]
     behind = binary("BYTES", texts)
     if modality is IMAGES and draw(st.booleans()):
-        behind = bytes(6 * count)
-        tensor |= {"datatype": "UINT8", "shape": [count, 2, 3, 1], "data": list(behind)}
+        behind = bytes(math.prod(SHAPE) * count)
+        tensor |= {"datatype": "UINT8", "shape": [count, *SHAPE], "data": list(behind)}
     if in_binary := draw(st.booleans()):
         tensor |= {"parameters": {"binary_data_size": len(behind)}, "data": None}
     else:
@@ -63,7 +67,7 @@ def slips(draw: st.DrawFn) -> tuple[bytes, int | None, Modality, bool]:
     content: dict[str, Any] = {
         "id": "x",
         "parameters": draw(
-            st.sampled_from([{}, {"alpha": 0.1, "timeout_ms": 7}, {"scores": "all", PARAMETERS[-1]: True}])
+            st.sampled_from([{}, {"alpha": 0.1, "timeout_ms": 30_000}, {"scores": "all", PARAMETERS[-1]: True}])
         ),
         "inputs": [tensor],
         "outputs": draw(
@@ -113,6 +117,20 @@ def test_a_request_with_slips_is_a_problem_or_an_inference(
     assert all(output.score is None or output.score in scores for output, _ in inference.outputs)
 
 
+@settings(max_examples=50)
+@given(request_with_slips=slips())
+def test_a_request_with_slips_is_scored_or_told_what_is_wrong(
+    text_live: Live, request_with_slips: tuple[bytes, int | None, Modality, bool]
+) -> None:
+    body, length, modality, _ = request_with_slips
+    model = {"images": "tiny", "texts": "topics"}[modality.tensor]
+    headers = {} if length is None else {"inference-header-content-length": str(length)}
+    answer = text_live.client.post(f"/v2/models/{model}/infer", content=body, headers=headers)
+    assert answer.status_code == 200 or re.match("[a-z0-9-]+: .", answer.json()["error"])
+    # A slip may be a deadline of a millisecond.
+    assert answer.status_code < 500 or answer.status_code == 504
+
+
 @given(st.text(max_size=30) | st.integers().map(str))
 def test_an_arbitrary_header_length_is_a_problem_or_a_number(value: str) -> None:
     with contextlib.suppress(Problem):
@@ -127,9 +145,9 @@ def test_texts_come_back_from_binary_as_they_went(texts: list[str]) -> None:
     assert bytes_from_binary("x", data, len(texts)) == [text.encode() for text in texts]
 
 
-@given(st.lists(st.lists(st.integers(0, 255), min_size=6, max_size=6), min_size=1, max_size=4), st.booleans())
-def test_pixels_arrive_the_same_from_json_flat_or_nested_and_from_binary(rows: list[list[int]], nested: bool) -> None:
-    images = np.array(rows, np.uint8).reshape(-1, 2, 3, 1)
+@given(st.binary(min_size=192, max_size=192), st.integers(1, 4), st.booleans())
+def test_pixels_arrive_the_same_from_json_flat_or_nested_and_from_binary(data: bytes, count: int, nested: bool) -> None:
+    images = np.stack([np.frombuffer(data, np.uint8).reshape(SHAPE) + np.uint8(each) for each in range(count)])
     tensor: dict[str, Any] = {"name": "images", "datatype": "UINT8", "shape": list(images.shape)}
     in_json = {"inputs": [tensor | {"data": images.tolist() if nested else images.ravel().tolist()}]}
     text = json.dumps({"inputs": [tensor | {"parameters": {"binary_data_size": images.size}}]}).encode()
