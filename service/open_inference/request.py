@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from service.modalities import Modality
 from service.open_inference.outputs import Output, choose_outputs, outputs_of, scores_of
-from service.open_inference.schemas import InferenceRequest, InputTensor, RequestedOutput
+from service.open_inference.schemas import UNKNOWN_KEY, InferenceRequest, InputTensor, RequestedOutput
 from service.open_inference.tensors import bytes_from_binary, strings_from_json, uint8_from_binary, uint8_from_json
 from service.options import OPTION_NAMES, Choices, Options, parse_options
 from service.parsing import is_crowded
@@ -78,21 +78,20 @@ def _read(text: bytes, modality: Modality, max_inputs: int) -> InferenceRequest:
     pixels = 0 if modality.pixels is None else max(_JSON_PIXELS, math.prod(modality.pixels))
     # A pixel of a single channel, nested, has two marks.
     if is_crowded(text, most=16 * max_inputs + 1024 + 2 * pixels):
-        raise TooManyInputs(
-            f"The JSON has far more values than {max_inputs} inputs, or {pixels:,} pixels, need. Send pixels as binary "
-            "tensor data or files as BYTES, or split the request."
-        )
+        remedy = "Send pixels as binary tensor data, or files as BYTES; or split" if pixels else "Split"
+        raise TooManyInputs(f"The JSON has far more values than {max_inputs} inputs need. {remedy} the request.")
     try:
         return InferenceRequest.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        if not first["loc"]:
-            raise MalformedBody(f"The body is not an inference request in JSON: {first['msg']}") from None
-        if first["loc"] == ("inputs",):
+        where, reason = first["loc"], first["msg"]
+        if first["type"] == UNKNOWN_KEY:
+            where, reason = (*where, first["ctx"]["key"]), "no such key; leave it out"
+        elif not where:
+            raise MalformedBody(f"The body is not an inference request in JSON: {reason}") from None
+        elif where == ("inputs",):
             reason = f"give a list of one tensor, {modality.tensor!r}, that holds every input"
-        else:
-            reason = "no such key; leave it out" if first["type"] == "extra_forbidden" else first["msg"]
-        raise InvalidParameter(".".join(map(str, first["loc"]))[:128], reason) from None
+        raise InvalidParameter(".".join(map(str, where))[:128], reason) from None
 
 
 def _inputs(tensor: InputTensor, behind: memoryview | None, modality: Modality, max_inputs: int) -> list[Input]:
@@ -152,10 +151,7 @@ def _count(here: str, tensor: InputTensor, modality: Modality) -> int:
         raise InvalidParameter(here, f"datatype {tensor.datatype[:64]!r} is not taken; send {forms}")
     if not fits or not shape[0]:
         forms = " or ".join(taken[tensor.datatype])
-        # A shape may be as long as the body.
-        raise InvalidParameter(
-            here, f"shape {str(shape[:8])[:64]} does not fit; {tensor.datatype} has {forms}, N at least 1"
-        )
+        raise InvalidParameter(here, f"shape {shape} does not fit; {tensor.datatype} has {forms}, N at least 1")
     return shape[0]
 
 

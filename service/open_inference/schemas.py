@@ -2,7 +2,8 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 Datatype = Literal["BOOL", "UINT8", "INT64", "FP32", "FP64", "BYTES"]
 """The protocol's datatypes that are used here."""
@@ -12,9 +13,23 @@ Size = Annotated[int, Field(ge=0, le=2**63 - 1)]
 """A number of elements or bytes."""
 
 
+UNKNOWN_KEY = "unknown_key"
+"""The type of a validation error for a key that does not belong there; its context names the `key`."""
+
+
 class _Request(BaseModel):
     # A mistyped name must not be scored quietly without what it asked for.
     model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _stop_at_a_stranger(cls, given: Any) -> Any:
+        # `forbid` alone makes an error of each: a body full of them would hold up all other requests for a second.
+        if isinstance(given, dict):
+            for key in given:
+                if key not in cls.model_fields:
+                    raise PydanticCustomError(UNKNOWN_KEY, "no such key: {key}", {"key": key})
+        return given
 
 
 class InputParameters(_Request):
@@ -28,7 +43,7 @@ class InputTensor(_Request):
 
     name: str
     datatype: str = Field(description="`BYTES`; for image models also `UINT8`.", examples=["BYTES"])
-    shape: list[Size] = Field(description="`BYTES`: [N] or [N, 1]. `UINT8`: [N, H, W, C].")
+    shape: list[Size] = Field(max_length=8, description="`BYTES`: [N] or [N, 1]. `UINT8`: [N, H, W, C].")
     parameters: InputParameters | None = None
     data: list[Any] | None = Field(None, description="Row-major, nested or flat: texts, base64 of files, or pixels.")
 
@@ -54,7 +69,9 @@ class InferenceRequest(_Request):
         None, description="`alpha`, `threshold`, `scores`, `timeout_ms`, `binary_data_output`."
     )
     inputs: list[InputTensor] = Field(min_length=1, max_length=1)
-    outputs: list[RequestedOutput] | None = Field(None, description="What to answer with, in this order.")
+    outputs: list[RequestedOutput] | None = Field(
+        None, max_length=256, description="What to answer with, in this order."
+    )
 
 
 class OutputTensor(BaseModel):
