@@ -33,10 +33,12 @@ def serving(rounds: Rounds = 5, seconds: Seconds = 4.0, model: ServedModel = "wr
 
 @app.command()
 def training(rounds: Rounds = 5, steps: Annotated[int, typer.Option(help="Timed steps in a round.")] = 12) -> None:
-    """Training throughput beside a plain PyTorch loop of the same model and data."""
-    from benchmarks.training import measure
+    """Training throughput beside a plain PyTorch loop of the same model and data, of images and of texts."""
+    from benchmarks import text_training
+    from benchmarks import training as image_training
 
-    measure(rounds, steps)
+    image_training.measure(rounds, steps)
+    text_training.measure(rounds, 10 * steps)
 
 
 @app.command()

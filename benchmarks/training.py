@@ -104,7 +104,13 @@ def our_loop(x: np.ndarray, y: np.ndarray) -> float:
     images = Examples(StoredArray(x), y, tuple(map(str, range(10))), "noise", "memory", "0")
     model = network()
     convert_conv2d_weight_memory_format(model, torch.channels_last)
-    task = TrainingTask(model, CrossEntropy(), stage, seed=0, augment=Augmentation(4))
+    return throughput(
+        fitted(TrainingTask(model, CrossEntropy(), stage, seed=0, augment=Augmentation(4)), images, stage)
+    )
+
+
+def fitted(task: TrainingTask, examples: Examples, stage: Stage) -> list[float]:
+    """When each step of an epoch by Lightning ended."""
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
         trainer = lightning.Trainer(
@@ -119,8 +125,11 @@ def our_loop(x: np.ndarray, y: np.ndarray) -> float:
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
-        trainer.fit(task, paired_batches(images, None, batch_size=BATCH, outlier_ratio=2, seed=0))
-    return throughput(clock.ends)
+        loader = paired_batches(
+            examples, None, batch_size=BATCH, outlier_ratio=2, seed=0, by_length=stage.group_by_length
+        )
+        trainer.fit(task, loader)
+    return clock.ends
 
 
 class Clock(Callback):
