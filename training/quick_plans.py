@@ -60,7 +60,7 @@ def image_plan(
 
 def text_plan(n: int, words: int) -> dict[str, Any]:
     """The sections `input`, `architecture`, `stages` and `evaluation` for `n` training texts of about `words` words."""
-    stage = {"batch_size": _batch(n, largest=64), "optimizer": "adam", "weight_decay": 0}
+    stage = {"batch_size": _batch(n, largest=64), "optimizer": "adam", "weight_decay": 0, "group_by_length": True}
     return {
         "input": {"kind": "text", "max_tokens": min(max(words, _SHORTEST_TEXT), _LONGEST_TEXT)},
         "architecture": {"name": "gru", "embedding": 50, "hidden": 64},
