@@ -19,6 +19,7 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from bundle import ImageInput, TextEncoder
 from training.build_model import build_model
+from training.checkpoints import WholeCheckpoints, require_disk_space
 from training.data import Augmentation, Examples, InputArray, paired_batches
 from training.errors import DataError, RecipeError, RunError
 from training.lightning_module import TrainingTask
@@ -93,6 +94,7 @@ def _fit_stage(run: Run, name: str, inside: Examples, outside: Examples | None, 
         raise RecipeError(key, f"'{used}' trains a confidence branch", "Set confidence_branch: true")
     _quiet_lightning()
     model = _start(run, stage, inside)
+    require_disk_space(run.path, model, stage.optimizer)
     if recipe.trainer.channels_last:
         convert_conv2d_weight_memory_format(model, torch.channels_last)
     task = TrainingTask(
@@ -175,6 +177,7 @@ def _trainer(how: Trainer, stage: Stage, path: Path, timer: Timer) -> lightning.
         precision=fastest_precision(how.accelerator) if how.precision == "auto" else how.precision,
         max_epochs=stage.epochs,
         callbacks=callbacks,
+        plugins=[WholeCheckpoints()],
         # A folder for each attempt: Lightning's writer empties the one it finds.
         logger=[
             CSVLogger(path, name="", version=f"csv-{len(list(path.glob('csv-*'))) + 1}"),
