@@ -51,6 +51,10 @@ Input = Annotated[ImageInput | TextInput, Field(discriminator="kind")]
 """What a model takes, told apart by `kind`."""
 
 
+Precision = Literal["fp32", "fp16", "int8"]
+"""What a graph computes features in; scores are float32 in each."""
+
+
 class ScoreOutput(Strict):
     """A score on offer: its name in the score table and the graph output that holds its value."""
 
@@ -81,7 +85,10 @@ class CalibrationSpec(Strict):
 
 
 class Parity(Strict):
-    """How far the exported graph was from the trained model: per output, over `inputs` real inputs."""
+    """How far the exported graph was from the trained model: per output, over `inputs` real inputs.
+
+    A graph of lower precision has none: its report holds what it detects against float32.
+    """
 
     tolerance: NonNegativeFloat
     max_difference: dict[str, NonNegativeFloat]
@@ -150,6 +157,7 @@ class Manifest(Strict):
     calibration: CalibrationSpec
     training: Training | None = None
     evaluation: Evaluation | None = None
+    precision: Precision = "fp32"
     parity: Parity | None = None
     created: AwareDatetime
     files: dict[BundlePath, Sha256]

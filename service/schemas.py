@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from bundle import Evaluation, Input, LikelihoodSpec, Training
+from bundle import Evaluation, Input, LikelihoodSpec, Precision, Training
 
 
 class ScoreAnswer(BaseModel):
@@ -115,6 +115,7 @@ class ModelSummary(BaseModel):
     likelihood: LikelihoodSpec | None = Field(description="How bits are counted, of models that score in bits.")
     alpha: float = Field(description="Default false-flag rate.")
     thresholds: dict[str, float | None] = Field(description="By score, at `alpha`; null: nothing can be flagged.")
+    precision: Precision = Field(description="What the graph computes features in; scores are float32 in each.")
     provider: str = Field(description="The ONNX Runtime provider that runs it.")
 
 

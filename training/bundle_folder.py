@@ -3,7 +3,7 @@
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from training.errors import RunError
@@ -19,7 +19,10 @@ def bundle_place(models: Path, name: str, version: str, *, overwrite: bool) -> P
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill, which takes the place of `path` when the block ends well and is gone when it does not."""
+    """A folder to fill, which takes the place of `path` when the block ends well and is gone when it does not.
+
+    So is the folder above it where nothing else is in it.
+    """
     partial = path.with_name(f".{path.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -29,6 +32,9 @@ def whole_folder(path: Path) -> Iterator[Path]:
         partial.rename(path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        # Refused where anything is in it.
+        with suppress(OSError):
+            path.parent.rmdir()
 
 
 def name_from(text: str) -> str:

@@ -39,5 +39,9 @@ class ParityError(TrainingError):
     """The exported ONNX graph does not score real inputs as the model it was made of."""
 
 
+class PrecisionError(TrainingError):
+    """A graph in lower precision does not detect what the full one does."""
+
+
 class GraphError(TrainingError):
     """An ONNX graph cannot be wrapped as it is."""

@@ -14,6 +14,7 @@ from bundle import (
     ImageInput,
     LikelihoodSpec,
     Parity,
+    Precision,
     ScoreOutput,
     TextInput,
     save_calibrations,
@@ -27,18 +28,29 @@ from training.provenance import describe_training
 from training.recipe import Recipe, TextPlan
 from training.run import Run
 from training.score_heads import ScoredModel
-from training.scoring import score_inputs
+from training.scoring import Outputs, score_inputs
 
+GRAPH = "model.onnx"
+SAMPLES = 1000
+"""Test inputs that a graph is held against torch on, besides the calibration split."""
+
+_LONGEST_NAME = 64
 _CALIBRATION = "calibration.npz"
-_GRAPH = "model.onnx"
 _TOKENIZER = "tokenizer.json"
 _EXAMPLE = 8
 """Inputs that the exporter traces the model with."""
 
 
-def bundle_path(recipe: Recipe, models: Path, *, version: int | None = None, overwrite: bool) -> Path:
-    """`models/<name>/<version>`, by default the recipe's; RunError when it exists and `overwrite` is off."""
-    return bundle_place(models, recipe.name, str(version or recipe.export.version), overwrite=overwrite)
+def bundle_path(
+    recipe: Recipe, models: Path, *, version: int | None = None, precision: Precision = "fp32", overwrite: bool
+) -> Path:
+    """`models/<name>/<version>`, by default the recipe's; a lower precision's name ends with it.
+
+    RunError when it exists and `overwrite` is off.
+    """
+    suffix = "" if precision == "fp32" else f"-{precision}"
+    name = recipe.name[: _LONGEST_NAME - len(suffix)] + suffix
+    return bundle_place(models, name, str(version or recipe.export.version), overwrite=overwrite)
 
 
 def export_bundle(
@@ -59,42 +71,68 @@ def export_bundle(
     """
     with whole_folder(path) as partial:
         write_sample(partial)
-        _fill(run, model, partial, path.name, calibration, samples, evaluation)
+        outputs, parity = write_checked_graph(run, model, partial / GRAPH, calibration, samples)
+        if run.report_path.exists():
+            shutil.copytree(run.report_path, partial / "report")
+        seal_run(
+            run,
+            model,
+            partial,
+            path,
+            calibration=calibration,
+            outputs=outputs,
+            evaluation=evaluation,
+            parity=parity,
+        )
 
 
-def _fill(
+def write_checked_graph(
+    run: Run, model: ScoredModel, graph: Path, calibration: Examples, samples: Examples
+) -> tuple[Outputs, Parity]:
+    """Write `graph`, what it makes of `calibration`, and how near it is to torch there and on `samples`.
+
+    Raises ParityError where that is not near enough.
+    """
+    tolerance = run.recipe.export.tolerance
+    write_graph(model, calibration.x[np.arange(_EXAMPLE)], graph)
+    outputs, further = (run_graph(graph, examples.x, model.model.prepare) for examples in (calibration, samples))
+    differences = check_parity(score_inputs(model, calibration.x), outputs, tolerance)
+    for name, found in check_parity(score_inputs(model, samples.x), further, tolerance).items():
+        differences[name] = max(found, differences[name])
+    return outputs, Parity(tolerance=tolerance, max_difference=differences, inputs=len(calibration) + len(samples))
+
+
+def seal_run(
     run: Run,
     model: ScoredModel,
+    folder: Path,
     path: Path,
-    version: str,
+    *,
     calibration: Examples,
-    samples: Examples,
+    outputs: Outputs,
     evaluation: Evaluation | None,
+    precision: Precision = "fp32",
+    parity: Parity | None = None,
 ) -> None:
+    """Make `folder`, which holds the graph and the report, the bundle that is to be at `path`.
+
+    `outputs` is what that graph makes of `calibration`.
+    """
     recipe = run.recipe
-    write_graph(model, calibration.x[np.arange(_EXAMPLE)], path / _GRAPH)
-    differences: dict[str, float] = {}
-    for examples in (calibration, samples):
-        outputs = run_graph(path / _GRAPH, examples.x, model.model.prepare)
-        found = check_parity(score_inputs(model, examples.x), outputs, recipe.export.tolerance)
-        differences = {name: max(value, differences.get(name, 0.0)) for name, value in found.items()}
-        if examples is calibration:
-            scores = anomalies(outputs, model.scores)
-    save_calibrations(path / _CALIBRATION, {name: Calibration.from_scores(values) for name, values in scores.items()})
+    scores = anomalies(outputs, model.scores)
+    save_calibrations(folder / _CALIBRATION, {name: Calibration.from_scores(values) for name, values in scores.items()})
     spec: ImageInput | TextInput
     if isinstance(recipe.input, TextPlan):
-        shutil.copy(run.tokenizer_path, path / _TOKENIZER)
+        shutil.copy(run.tokenizer_path, folder / _TOKENIZER)
         spec = TextInput(tokenizer=_TOKENIZER, max_tokens=recipe.export.max_tokens or recipe.input.max_tokens)
     else:
         spec = recipe.input
-    if run.report_path.exists():
-        shutil.copytree(run.report_path, path / "report")
-    shutil.copy(run.recipe_path, path / "recipe.yaml")
+    shutil.copy(run.recipe_path, folder / "recipe.yaml")
     seal_bundle(
-        path,
+        folder,
         {
-            "name": recipe.name,
-            "version": version,
+            "name": path.parent.name,
+            "version": path.name,
             "description": recipe.description,
             "modality": spec.kind,
             "task": recipe.task,
@@ -103,17 +141,14 @@ def _fill(
             "scores": [ScoreOutput(name=name, output=name) for name in model.scores],
             "default_score": recipe.export.default_score,
             "likelihood": _likelihood(recipe, model),
-            "model": _GRAPH,
+            "model": GRAPH,
+            "precision": precision,
             "calibration": CalibrationSpec(
                 file=_CALIBRATION, n=len(calibration), source=calibration.name, alpha=recipe.export.alpha
             ),
             "training": describe_training(run, recipe.export.stage),
             "evaluation": evaluation,
-            "parity": Parity(
-                tolerance=recipe.export.tolerance,
-                max_difference=differences,
-                inputs=len(calibration) + len(samples),
-            ),
+            "parity": parity,
             "created": datetime.now(UTC).replace(microsecond=0),
         },
     )

@@ -19,6 +19,8 @@ def facts(path: Path) -> Table:
         ("scores", ", ".join(score.name for score in manifest.scores) + f" (default {manifest.default_score})"),
         ("calibration", f"{calibration.n} from {calibration.source}, default alpha {calibration.alpha}"),
     ]
+    if manifest.precision != "fp32":
+        rows.append(("precision", manifest.precision))
     if manifest.labels:
         rows.insert(2, ("labels", ", ".join(manifest.labels)))
     if manifest.training is not None:

@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,9 @@ from training.model import Model
 from training.score_heads import ScoredModel
 from training.scoring import Outputs, in_order, row_batches, scoring_order
 from training.window_scan import splice_window_scan
+
+Prepare = Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
+"""Makes a graph's inputs, in their order, of stored rows: a model's method of that name."""
 
 _OPSET = 18
 _BATCH = 64
@@ -83,26 +86,31 @@ def _example_inputs(model: Model, rows: torch.Tensor) -> tuple[torch.Tensor, ...
 def run_graph(
     path: Path,
     inputs: InputArray,
-    prepare: Callable[[torch.Tensor], tuple[torch.Tensor, ...]] = lambda rows: (rows,),
+    prepare: Prepare = lambda rows: (rows,),
     batch_size: int = _BATCH,
 ) -> Outputs:
     """Every output of the graph that is `[N]`, by name, computed by ONNX Runtime on the CPU.
 
-    `prepare` makes the graph's inputs, in their order, of stored rows: a model's method of that name. Images need
-    none.
+    Images need no `prepare`.
     """
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     takes = [node.name for node in session.get_inputs()]
     names = [output.name for output in session.get_outputs() if len(output.shape) == 1]
-    parts: list[list[NDArray[np.generic]]] = []
     order = scoring_order(inputs)
-    for _, rows in row_batches(order, batch_size):
-        prepared = prepare(torch.from_numpy(np.ascontiguousarray(inputs[rows])))
-        parts.append(session.run(names, dict(zip(takes, (tensor.numpy() for tensor in prepared), strict=True))))
+    parts = [session.run(names, feed) for feed in graph_feeds(takes, inputs, prepare, batch_size)]
     return {
         name: in_order(np.concatenate(column), order)
         for name, column in zip(names, zip(*parts, strict=True), strict=True)
     }
+
+
+def graph_feeds(
+    takes: Sequence[str], inputs: InputArray, prepare: Prepare, batch_size: int = _BATCH
+) -> Iterator[dict[str, NDArray[np.generic]]]:
+    """What a graph with the inputs `takes` is fed for stored rows, a batch at a time in the order of scoring."""
+    for _, rows in row_batches(scoring_order(inputs), batch_size):
+        prepared = prepare(torch.from_numpy(np.ascontiguousarray(inputs[rows])))
+        yield dict(zip(takes, (tensor.numpy() for tensor in prepared), strict=True))
 
 
 def check_parity(

@@ -189,6 +189,11 @@ class EvaluationPlan(_Section):
     validation: dict[str, TestSet] = {}
     draws: int = Field(default=10, ge=2)
 
+    @property
+    def sets(self) -> dict[str, TestSet]:
+        """All of them."""
+        return self.ood | self.validation
+
     @model_validator(mode="after")
     def _no_test_set_validates(self) -> Self:
         if both := sorted(self.ood.keys() & self.validation.keys()):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bundle import Calibration, Evaluation
+from bundle import Calibration, Precision
 from training import evaluation
 from training import fit as fitting
 from training.build_model import scored_model
@@ -23,8 +23,9 @@ from training.data import (
     open_reader,
     without_overlap,
 )
+from training.errors import RunError
 from training.evaluation import Report, StageScores
-from training.export import bundle_path, export_bundle, sample_of
+from training.export import SAMPLES, bundle_path, export_bundle, sample_of
 from training.logits import LOGITS, recorded_logits, stage_logits
 from training.progress import console, progress_bars
 from training.provenance import keep_fingerprints
@@ -32,6 +33,7 @@ from training.recipe import Recipe, Source, Synthetic
 from training.run import Run
 from training.score_heads import ScoredClassifier, ScoredModel
 from training.scoring import Outputs, in_order, score_inputs, scoring_order
+from training.variant_export import export_variant
 
 
 def locations(data: Path | None) -> DataLocations:
@@ -79,16 +81,14 @@ def evaluate(run: Run, places: DataLocations) -> None:
     recipe, reader = run.recipe, _reader(run, places)
     # Scoring takes minutes: what it needs in the end must be there before.
     calibrations = {stage: stage_calibration(run, stage) for stage in recipe.stages}
-    plans = recipe.evaluation.ood | recipe.evaluation.validation
     with progress_bars() as bars:
         inside = load_in_distribution(recipe, reader, bars.report)
         test = inside.test
         outliers = _outliers(recipe, reader, inside, bars.report)
-        sets = {
-            name: load_set(plan, reader, test, name=name, seed=recipe.seed, progress=bars.report)
-            for name, plan in plans.items()
+        sets = _evaluation_sets(recipe, reader, test, bars.report)
+        described = {
+            name: _describe(plan, sets[name], outliers, reader) for name, plan in recipe.evaluation.sets.items()
         }
-        described = {name: _describe(plan, sets[name], outliers, reader) for name, plan in plans.items()}
         stages = {
             stage: _scores_of(run, stage, calibrations[stage], test, sets, bars.report) for stage in recipe.stages
         }
@@ -108,24 +108,50 @@ def evaluate(run: Run, places: DataLocations) -> None:
     console.print(f"report: {folder / 'report.md'}")
 
 
-def export(run: Run, places: DataLocations, models: Path, *, version: int | None = None, overwrite: bool) -> Path:
-    """Write the exported stage's bundle into the repository `models`, as `version` or the recipe's."""
+def export(
+    run: Run,
+    places: DataLocations,
+    models: Path,
+    *,
+    version: int | None = None,
+    precision: Precision = "fp32",
+    overwrite: bool,
+) -> Path:
+    """Write the exported stage's bundle into the repository `models`, as `version` or the recipe's.
+
+    In a lower `precision`, as a bundle beside the full one, refused where it detects less on any set of the report.
+    """
     recipe, stage = run.recipe, run.recipe.export.stage
-    path = bundle_path(recipe, models, version=version, overwrite=overwrite)
+    path = bundle_path(recipe, models, version=version, precision=precision, overwrite=overwrite)
+    report = _report(run)
+    if report is None and precision != "fp32":
+        reason = "is not evaluated: there is nothing to hold a lower precision against"
+        raise RunError(str(run.path), reason, f"Run `evaluate {run.path}` first")
     reader = _reader(run, places)
     with progress_bars() as bars:
         inside = load_in_distribution(recipe, reader, bars.report)
-    sample = inside.sample
+        sets = {} if precision == "fp32" else _evaluation_sets(recipe, reader, inside.test, bars.report)
+    model, sample = _model(run, stage, len(inside.test.labels)), inside.sample
+
+    def write_sample(folder: Path) -> None:
+        reader.write_sample(sample.source, folder, sample.row)
+
     console.print("writing the graph and comparing it with torch on real inputs ...")
-    export_bundle(
-        run,
-        _model(run, stage, len(inside.test.labels)),
-        calibration=inside.calibration,
-        samples=sample_of(inside.test, 1000),
-        write_sample=lambda folder: reader.write_sample(sample.source, folder, sample.row),
-        evaluation=_evaluation(run),
-        path=path,
-    )
+    if precision == "fp32" or report is None:
+        export_bundle(
+            run,
+            model,
+            calibration=inside.calibration,
+            samples=sample_of(inside.test, SAMPLES),
+            write_sample=write_sample,
+            evaluation=None if report is None else evaluation.manifest_evaluation(report, stage),
+            path=path,
+        )
+    else:
+        console.print(f"then writing it in {precision} and measuring both on every set ...")
+        export_variant(
+            run, model, precision, inside=inside, sets=sets, full=report, write_sample=write_sample, path=path
+        )
     return path
 
 
@@ -138,6 +164,13 @@ def _outliers(recipe: Recipe, reader: Reader, inside: InDistributionData, report
     if recipe.outliers is None:
         return None
     return load_set(recipe.outliers.train, reader, inside.train, name="outliers", seed=recipe.seed, progress=report)
+
+
+def _evaluation_sets(recipe: Recipe, reader: Reader, test: Examples, report: Progress) -> dict[str, Examples]:
+    return {
+        name: load_set(plan, reader, test, name=name, seed=recipe.seed, progress=report)
+        for name, plan in recipe.evaluation.sets.items()
+    }
 
 
 def _model(run: Run, stage: str, num_classes: int) -> ScoredModel:
@@ -204,9 +237,6 @@ def _provenance(run: Run) -> dict[str, str]:
     return facts
 
 
-def _evaluation(run: Run) -> Evaluation | None:
+def _report(run: Run) -> Report | None:
     path = run.report_path / "report.json"
-    if not path.exists():
-        return None
-    report = Report.model_validate_json(path.read_text(encoding="utf-8"))
-    return evaluation.manifest_evaluation(report, run.recipe.export.stage)
+    return Report.model_validate_json(path.read_text(encoding="utf-8")) if path.exists() else None

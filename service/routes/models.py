@@ -66,6 +66,7 @@ def _summary(repository: Repository, model: Model) -> ModelSummary:
         likelihood=manifest.likelihood,
         alpha=model.scorer.alpha,
         thresholds=model.scorer.thresholds,
+        precision=manifest.precision,
         provider=model.provider,
     )
 

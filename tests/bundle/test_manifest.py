@@ -50,6 +50,11 @@ def test_training_and_evaluation_are_kept(fields: dict[str, Any]) -> None:
     assert manifest.evaluation.sets[0].auroc == 98.5
 
 
+def test_a_manifest_from_before_precision_was_noted_is_of_full_precision(fields: dict[str, Any]) -> None:
+    del fields["precision"]
+    assert parse(fields).precision == "fp32"
+
+
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
@@ -81,6 +86,7 @@ def test_training_and_evaluation_are_kept(fields: dict[str, Any]) -> None:
         ("files", {"model.onnx": DIGEST}, "calibration.file"),
         ("files", {"model.onnx": DIGEST, "calibration.npz": DIGEST, "manifest.json": DIGEST}, "its own digest"),
         ("created", "2026-01-01T00:00:00", "timezone"),
+        ("precision", "int4", "precision"),
         ("surprise", 1, "surprise"),
     ],
 )

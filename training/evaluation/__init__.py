@@ -1,5 +1,6 @@
 """Evaluation: how well scores tell out-of-distribution inputs apart, measured as the paper does, tabulated, plotted."""
 
+from training.evaluation.comparison import AurocChange, Comparison
 from training.evaluation.detection import DetectionMetrics, MetricSummary, detection_metrics, resampled_metrics
 from training.evaluation.files import write_report
 from training.evaluation.plots import plot_histograms, plot_reliability, plot_rocs
@@ -16,6 +17,8 @@ from training.evaluation.tables import markdown
 from training.evaluation.temperature import tune_temperature
 
 __all__ = [
+    "AurocChange",
+    "Comparison",
     "DetectionMetrics",
     "MetricSummary",
     "ProbabilityResult",

@@ -7,6 +7,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from bundle import SCORES, Calibration, Evaluation, OODResult
+from training.evaluation.comparison import Comparison
 from training.evaluation.detection import DetectionMetrics, MetricSummary, Scores, resampled_metrics
 from training.evaluation.stage_probabilities import ProbabilityResult, StageLogits, measure_probabilities
 
@@ -88,6 +89,7 @@ class Report(_Part):
     false_flags: list[FalseFlags]
     probabilities: list[ProbabilityResult] = []
     bits: list[MeanBits] = []
+    comparison: Comparison | None = None
     provenance: dict[str, str]
 
     @property

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from bundle import SCORES
+from training.evaluation.comparison import comparison_section
 from training.evaluation.markdown_table import markdown_table
 from training.evaluation.probability_table import probability_section
 from training.evaluation.report import INSIDE, MEAN, Report, SetResult, Spread
@@ -29,6 +30,8 @@ def markdown(report: Report, title: str) -> str:
             "| " + " | ".join(("", *stages)) + " |\n" + "| --- " * (len(stages) + 1) + "|\n"
             "| classification error | " + " | ".join(f"{report.error[stage]:.2f}" for stage in stages) + " |"
         )
+    if report.comparison is not None:
+        parts += comparison_section(report.comparison)
     if report.bits:
         parts += ["## Mean bits", _bits(report, stages)]
     tested = [*report.test_sets, MEAN]

@@ -54,6 +54,9 @@ def measured_runs(models: Path) -> Mapping[str, Measured]:
         training = bundle.manifest.training
         if training is None or _REPORT not in bundle.manifest.files:
             continue
+        # What was made of a bundle holds itself against that one, not against the paper.
+        if bundle.manifest.precision != "fp32":
+            continue
         recipe = Path(training.recipe).stem
         measured = _measured(bundle, training.stage)
         if recipe not in found or found[recipe].version < measured.version:
