@@ -1,5 +1,6 @@
-"""Wrap: any ONNX image classifier becomes a bundle, calibrated and held against its own logits, without retraining."""
+"""Wrap: any ONNX classifier becomes a bundle, calibrated and held against its own logits, without retraining."""
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,23 +14,27 @@ from bundle import Calibration, CalibrationSpec, Parity, ScoreOutput, save_calib
 from training.alpha import attainable_alpha
 from training.bundle_folder import bundle_place, whole_folder
 from training.calibrate import anomalies
-from training.data import DataLocations, Examples, ImageReader, Progress
+from training.data import DataLocations, Examples, Progress, StoredArray
 from training.errors import DataError, RecipeError
 from training.evaluation import manifest_evaluation, tune_temperature
 from training.onnx_graph import check_parity, run_graph
 from training.recipe import Source
-from training.scoring import Outputs
+from training.scoring import Outputs, scoring_order
 from training.wrapping import (
     SCORE_NAMES,
     STAGE,
     Evaluated,
     Layout,
+    Original,
     OriginalLogits,
+    Plan,
     Resize,
+    TextWrapPlan,
     class_names,
     evaluate_wrapped,
     load_original,
     plan_images,
+    plan_texts,
     reference_scores,
     require_logits,
     targets_among,
@@ -61,6 +66,8 @@ class WrapOptions:
     std: Sequence[float] = ()
     scale: float = 1.0
     resize: Resize = "bilinear"
+    tokenizer: Path | None = None
+    max_tokens: int | None = None
     labels: Sequence[str] | None = None
     test: Source | None = None
     ood: Mapping[str, Source] = field(default_factory=dict)
@@ -81,48 +88,45 @@ def wrap(options: WrapOptions, announce: Callable[[str], None], progress: Progre
     if options.ood and options.test is None:
         raise DataError("--ood", "needs in-distribution inputs to be told from", "Give a labelled set: --test")
     path = bundle_place(options.models, options.name, str(options.version), overwrite=options.overwrite)
+    if options.test is not None and options.tokenizer is not None and not options.ood:
+        raise DataError("--test", "has nothing to be told from", "Give out-of-distribution texts: --ood NAME=PATH")
     original = load_original(options.model, options.logits)
-    plan = plan_images(
-        original,
-        layout=options.layout,
-        size=options.size,
-        mean=options.mean,
-        std=options.std,
-        scale=options.scale,
-        resize=options.resize,
-        announce=announce,
-    )
-    reader = ImageReader(plan.spec, DataLocations(root=options.root))
+    plan = _plan(original, options, announce)
+    reader = plan.reader(DataLocations(root=options.root))
     calibration = reader.load(options.calibration, name="calibration", progress=progress)
     alpha = _alpha(options.alpha, calibration, announce)
-    some = calibration.x[np.linspace(0, len(calibration) - 1, _PROVED_ON).astype(np.int64)]
-    dynamic = with_dynamic_batch(original, plan, some)
     logits_of = OriginalLogits(original, plan)
+    if isinstance(plan, TextWrapPlan):
+        logits_of(StoredArray(plan.longest_row))
+    spread = np.linspace(0, len(calibration) - 1, _PROVED_ON).astype(np.int64)
+    dynamic = with_dynamic_batch(original, plan, calibration.x[scoring_order(calibration.x)[spread]])
 
     def logits_for(examples: Examples) -> NDArray[np.float32]:
         return logits_of(examples.x, lambda done, n: progress(f"logits: {examples.name}", done, n))
 
     logits = logits_for(calibration)
-    require_logits(original, logits)
+    require_logits(original, logits, plan.options)
     test = None if options.test is None else reader.load(options.test, name="in-distribution test", progress=progress)
     labels = class_names(options.labels, logits.shape[1], calibration, test)
     with whole_folder(path) as partial:
         graph = partial / _GRAPH
         onnx.save(wrap_graph(dynamic, plan), graph)
-        outputs = run_graph(graph, calibration.x)
+        outputs = run_graph(graph, calibration.x, plan.prepare)
         differences = check_parity(reference_scores(logits), outputs, _TOLERANCE, reference="the original's logits")
         calibrations = {
             name: Calibration.from_scores(values) for name, values in anomalies(outputs, SCORE_NAMES).items()
         }
         save_calibrations(partial / _CALIBRATION, calibrations)
         reader.write_sample(options.test or options.calibration, partial)
+        for file, source in plan.files.items():
+            shutil.copy(source, partial / file)
         origin = f"{options.model.name} (sha256 {sha256_file(options.model)}), logits '{original.logits}'"
         report = None
         if test is not None:
             report = evaluate_wrapped(
                 Evaluated(test, targets_among(test, labels), calibrations, _temperature(calibration, labels, logits)),
                 {name: reader.load(source, name=name, progress=progress) for name, source in options.ood.items()},
-                lambda examples: (run_graph(graph, examples.x), logits_for(examples)),
+                lambda examples: (run_graph(graph, examples.x, plan.prepare), logits_for(examples)),
                 alpha=alpha,
                 default_score=options.default_score,
                 title=f"Evaluation of {options.name}",
@@ -135,7 +139,7 @@ def wrap(options: WrapOptions, announce: Callable[[str], None], progress: Progre
                 "name": options.name,
                 "version": path.name,
                 "description": f"{options.description} Wrapped from {origin}, not trained here.".strip(),
-                "modality": "image",
+                "modality": plan.spec.kind,
                 "task": "classification",
                 "input": plan.spec,
                 "labels": list(labels),
@@ -150,8 +154,23 @@ def wrap(options: WrapOptions, announce: Callable[[str], None], progress: Progre
                 "created": datetime.now(UTC).replace(microsecond=0),
             },
         )
-    _say_how_right(outputs, calibration, labels, announce)
+    _say_how_right(outputs, calibration, labels, plan.options, announce)
     return path
+
+
+def _plan(original: Original, options: WrapOptions, announce: Callable[[str], None]) -> Plan:
+    if options.tokenizer is not None:
+        return plan_texts(original, options.tokenizer, max_tokens=options.max_tokens, announce=announce)
+    return plan_images(
+        original,
+        layout=options.layout,
+        size=options.size,
+        mean=options.mean,
+        std=options.std,
+        scale=options.scale,
+        resize=options.resize,
+        announce=announce,
+    )
 
 
 def _alpha(wanted: float | None, calibration: Examples, announce: Callable[[str], None]) -> float:
@@ -176,16 +195,16 @@ def _temperature(calibration: Examples, labels: Sequence[str], logits: NDArray[n
 
 
 def _say_how_right(
-    outputs: Outputs, calibration: Examples, labels: Sequence[str], announce: Callable[[str], None]
+    outputs: Outputs, calibration: Examples, labels: Sequence[str], given: str, announce: Callable[[str], None]
 ) -> None:
-    """A wrong normalisation, layout or order of classes shows here first."""
+    """A wrong normalisation, layout, tokenizer or order of classes shows here first."""
     try:
         right = float(np.mean(outputs["prediction"] == targets_among(calibration, labels)))
     except DataError:
         return
     announce(
-        f"the model is right about {right:.1%} of the calibration data; if it should be better, check --mean, "
-        "--std, --layout and --labels"
+        f"the model is right about {right:.1%} of the calibration data; if it should be better, check {given}, and "
+        "--labels"
     )
 
 

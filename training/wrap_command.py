@@ -10,12 +10,12 @@ from training.progress import console, progress_bars
 
 
 def wrap(
-    model: Annotated[Path, typer.Argument(help="ONNX file of an image classifier.", show_default=False)],
+    model: Annotated[Path, typer.Argument(help="ONNX file of a classifier of images or texts.", show_default=False)],
     calibration: Annotated[
         Path,
         typer.Option(
             "--calibration",
-            help="In-distribution data that the model was not trained on: a folder of images, .parquet or .csv.",
+            help="In-distribution data that the model was not trained on: a folder of images, .parquet, .csv or .txt.",
             show_default=False,
         ),
     ],
@@ -43,6 +43,14 @@ def wrap(
     resize: Annotated[
         Literal["bilinear", "bicubic", "lanczos"], typer.Option("--resize", help="How other sizes are brought to it.")
     ] = "bilinear",
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option("--tokenizer", help="Of a classifier of texts: its tokenizer.json (Hugging Face `tokenizers`)."),
+    ] = None,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option("--max-tokens", min=1, help="Tokens that it reads of a text (else the tokenizer's own limit)."),
+    ] = None,
     labels: Annotated[
         str | None,
         typer.Option("--labels", help="Class names in the model's order: a,b,c or a file of lines (else the data's)."),
@@ -54,6 +62,7 @@ def wrap(
         list[str] | None, typer.Option("--ood", help="Out-of-distribution set for the report, NAME=PATH; repeatable.")
     ] = None,
     image_column: Annotated[str, typer.Option("--image-column", help="Column of images in a table.")] = "image",
+    text_column: Annotated[str, typer.Option("--text-column", help="Column of texts in a table.")] = "text",
     label_column: Annotated[
         str | None, typer.Option("--label-column", help="Column of the classes (else label, if there is one).")
     ] = None,
@@ -72,13 +81,18 @@ def wrap(
     default_score: Annotated[str, typer.Option("--default-score", help="Score that decides by default.")] = "msp",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle if it exists.")] = False,
 ) -> None:
-    """Turn any ONNX image classifier into a bundle without training: scores inside the graph, calibrated, checked.
+    """Turn any ONNX classifier into a bundle without training: scores inside the graph, calibrated, checked.
 
     For example: python -m training wrap resnet.onnx --logits logits --calibration held-out/
     --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
 
     The bundle takes uint8 images [N, H, W, C]; scaling, normalisation and layout go into the graph. A graph that takes
     uint8 is used as it is.
+
+    Of texts: python -m training wrap bert.onnx --logits logits --tokenizer tokenizer.json --calibration held-out.csv
+
+    The bundle takes token ids and lengths; attention_mask and token_type_ids are made of them inside the graph.
+    Padding must not change a text's logits.
     """
     from training.bundle_folder import name_from
     from training.data import guess_source
@@ -87,10 +101,15 @@ def wrap(
     from training.wrap import WrapOptions
     from training.wrap import wrap as wrap_classifier
 
+    images_only = {"--mean": mean, "--std": std, "--layout": layout, "--size": size}
+    if tokenizer is not None and (wrong := [option for option, given in images_only.items() if given is not None]):
+        raise DataError(wrong[0], "is for images, --tokenizer for texts", "Leave one out")
+    if tokenizer is None and max_tokens is not None:
+        raise DataError("--max-tokens", "is for texts", "Give their --tokenizer too")
     root = Path("/")
 
     def source(path: Path, label: str | None = label_column) -> Source:
-        return guess_source(path, root, image=image_column, label=label)
+        return guess_source(path, root, image=image_column, text=text_column, label=label)
 
     def unlabelled(path: Path) -> Source:
         return source(path, None).model_copy(update={"label": None})
@@ -110,6 +129,8 @@ def wrap(
         std=_numbers("--std", std),
         scale=scale,
         resize=resize,
+        tokenizer=tokenizer,
+        max_tokens=max_tokens,
         labels=None if labels is None else _labels(labels),
         test=None if test is None else source(test),
         ood={name: unlabelled(Path(path)) for name, path in map(_named, ood or [])},

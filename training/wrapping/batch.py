@@ -1,6 +1,7 @@
-"""The batch: a graph that was saved for one batch size is made to take any, and is held to it on real images."""
+"""The batch: a graph that was saved for one batch size is made to take any, and is held to it on real inputs."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,48 +9,47 @@ from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
 
 from training.data import StoredArray
 from training.errors import GraphError
-from training.wrapping.image_plan import ImagePlan
 from training.wrapping.original import Original, graphs_of
+from training.wrapping.plan import Plan
 from training.wrapping.sessions import OriginalLogits, open_session
 
 _SIZES = (1, 2, 5)
-_REMEDY = (
-    "Export it with a dynamic batch: torch.onnx.export(..., dynamic_shapes=({0: torch.export.Dim('N')},)) "
-    "or dynamic_axes={'<input>': {0: 'N'}, '<output>': {0: 'N'}}"
-)
 
 
-def with_dynamic_batch(original: Original, plan: ImagePlan, images: NDArray[np.uint8]) -> Original:
-    """The original with a symbolic batch, proved on `images` `[5, H, W, C]`: each row's logits are as they were.
+def with_dynamic_batch(original: Original, plan: Plan, rows: NDArray[Any]) -> Original:
+    """The original with a symbolic batch, proved on `rows` `[5, ...]`: each one's logits are as they were alone.
 
-    Where the batch was fixed, the constant shapes that name it are changed too. Raises GraphError when some batch size
-    fails, or changes a row.
+    The first and the last of several texts should be of different length: the shorter is padded. Where the batch was
+    fixed, the constant shapes that name it are changed too. Raises GraphError when some batch size fails, or changes
+    a row.
     """
     model = ModelProto()
     model.CopyFrom(original.model)
-    fixed = original.shape[0]
+    fixed = original.batch
     if fixed is not None:
         for graph in graphs_of(model.graph):
             _free_reshapes(graph, fixed)
-    batch = model.graph.input[0].type.tensor_type.shape.dim[0]
-    batch.ClearField("dim_value")
-    batch.dim_param = "N"
-    changed = replace(original, model=model, shape=(None, *original.shape[1:]))
-    # One image at a time, or at the only batch size there was.
-    expected = np.concatenate([OriginalLogits(original, plan)(StoredArray(image[None])) for image in images])
-    run = open_session(model, original.logits)
+        for given in model.graph.input:
+            batch = given.type.tensor_type.shape.dim[0]
+            batch.ClearField("dim_value")
+            batch.dim_param = "N"
+    dynamic = tuple(replace(each, shape=(None, *each.shape[1:])) for each in original.inputs)
+    # One at a time, or at the only batch size there was.
+    alone = OriginalLogits(original, plan)
+    expected = np.concatenate([alone(StoredArray(row[None])) for row in rows])
+    run = open_session(model, original.logits, plan.options)
     for size in _SIZES:
+        # From both ends: a batch of texts then has short and long ones.
+        chosen = np.arange(size) * (len(rows) - 1) // max(size - 1, 1)
         try:
-            found = run(original.input, plan.adapt(images[:size])).astype(np.float32)
+            found = run(plan.feed(rows[chosen])).astype(np.float32)
         except GraphError as error:
-            raise GraphError(
-                original.input, f"the graph fails at batch size {size}: {error.reason}", _REMEDY
-            ) from error
-        rows = expected[:size]
-        if found.shape != rows.shape or not np.allclose(found, rows, rtol=1e-2, atol=1e-3 * float(np.ptp(rows) + 1)):
-            reason = f"the graph's logits for an image change with the batch (size {size})"
-            raise GraphError(original.input, reason, f"{_REMEDY}, in evaluation mode") from None
-    return changed
+            raise GraphError("the graph", f"fails at batch size {size}: {error.reason}", plan.remedy) from error
+        own = expected[chosen]
+        if found.shape != own.shape or not np.allclose(found, own, rtol=1e-2, atol=1e-3 * float(np.ptp(own) + 1)):
+            what = "with the batch" if len(rows.shape) > 2 else "with the batch and its padding"
+            raise GraphError("the graph", f"its logits for an input change {what} (size {size})", plan.remedy) from None
+    return replace(original, model=model, inputs=dynamic)
 
 
 def _free_reshapes(graph: GraphProto, batch: int) -> None:

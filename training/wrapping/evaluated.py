@@ -22,6 +22,7 @@ STAGE = "wrapped"
 
 _SYNTHETIC = {name: Synthetic(synthetic=name, size=1000) for name in ("gaussian", "blobs")}
 _DRAWS, _SEED = 10, 1
+_IMAGE_AXES = 4
 
 
 @dataclass(frozen=True)
@@ -45,14 +46,13 @@ def evaluate_wrapped(
     origin: str,
     folder: Path,
 ) -> Report:
-    """Measure on every set of `ood` and on synthetic ones, and write the report's files into `folder`.
+    """Measure on every set of `ood`, of images on synthetic ones too, and write the report's files into `folder`.
 
     `score` gives the graph's outputs and the logits `[N, K]` for a set; `origin` says what was wrapped.
     """
     test = inside.test
-    synthetic = {
-        name: synthesise(plan, test, name=name, seed=_SEED) for name, plan in _SYNTHETIC.items() if name not in ood
-    }
+    plans = _SYNTHETIC if len(test.x.shape) == _IMAGE_AXES else {}
+    synthetic = {name: synthesise(plan, test, name=name, seed=_SEED) for name, plan in plans.items() if name not in ood}
     outputs, logits = score(test)
     scored = {name: score(examples) for name, examples in (*ood.items(), *synthetic.items())}
     stage = StageScores(

@@ -12,12 +12,15 @@ _TOLERANCE = 5e-3
 """How far float16 probabilities of many classes sum from 1."""
 
 
-def require_logits(original: Original, logits: NDArray[np.float32]) -> None:
-    """GraphError where every row of `logits` `[N, K]`, of real inputs, is probabilities or their logarithms."""
+def require_logits(original: Original, logits: NDArray[np.float32], options: str) -> None:
+    """GraphError where every row of `logits` `[N, K]`, of real inputs, is probabilities or their logarithms.
+
+    `options` are those of the command that say what the graph takes.
+    """
     values = logits.astype(np.float64)
     if not np.isfinite(values).all():
         reason = f"{int((~np.isfinite(values)).any(axis=1).sum())} calibration inputs have NaN or infinite values"
-        raise GraphError(original.logits, reason, "Check --mean, --std and the calibration data")
+        raise GraphError(original.logits, reason, f"Check {options} and the calibration data")
     if (values >= 0).all() and np.abs(values.sum(axis=1) - 1).max() < _TOLERANCE:
         what = "probabilities: its rows are not negative and sum to 1"
     elif np.abs(logsumexp(values, axis=1)).max() < _TOLERANCE:

@@ -1,6 +1,6 @@
 """The original: an ONNX classifier as its author saved it, its weights inside it, cut down to what its logits need."""
 
-from collections.abc import Iterable, Iterator, MutableSequence
+from collections.abc import Iterator, MutableSequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -15,36 +15,39 @@ from training.wrapping.values import candidate_logits
 
 T = TypeVar("T")
 
-_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 _LARGEST = 2**31 - 1
 """Bytes that one protobuf message, and so one self-contained ONNX file, can have."""
 _MIN_OPSET, _MIN_IR = 7, 8
 
 
 @dataclass(frozen=True)
-class Original:
-    """A classifier whose one input is `input` and whose one output is `logits`.
+class GraphInput:
+    """An input: `shape` are its dimensions, None where dynamic; `elem_type` is a `TensorProto` type."""
 
-    `shape` are the input's dimensions, None where dynamic; `elem_type` is a `TensorProto` type, uint8 or a float.
-    """
-
-    model: ModelProto
-    input: str
+    name: str
     elem_type: int
     shape: tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class Original:
+    """A classifier whose inputs are `inputs` and whose one output is `logits`."""
+
+    model: ModelProto
+    inputs: tuple[GraphInput, ...]
     logits: str
 
     @property
-    def takes_bytes(self) -> bool:
-        """Whether the graph normalises its images itself."""
-        return self.elem_type == TensorProto.UINT8
+    def batch(self) -> int | None:
+        """The one batch size that it takes, None where it takes any."""
+        return self.inputs[0].shape[0]
 
 
 def load_original(path: Path, logits: str | None) -> Original:
     """Read the graph in `path` and keep what the tensor called `logits`, an output or an inner value, depends on.
 
     Raises GraphError for a file that is no ONNX graph or too large for one file, for a wrong or missing name (with the
-    candidates), and for inputs that are no images.
+    candidates), and for logits that depend on no input.
     """
     model = _read(path)
     forget_where_it_was_made(model)
@@ -58,12 +61,13 @@ def load_original(path: Path, logits: str | None) -> Original:
     _prune(model.graph, logits)
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [each for each in model.graph.input if each.name not in weights]
-    elem_type, shape = _image_input(path.name, inputs)
+    if not inputs or not all(each.type.tensor_type.shape.dim for each in inputs):
+        raise GraphError(path.name, f"'{logits}' depends on no input that has a batch", "Name other --logits")
     # From version 4 on weights need not be listed among the inputs, where they could be overridden.
     model.ir_version = max(model.ir_version, _MIN_IR)
     del model.graph.input[:]
     model.graph.input.extend(inputs)
-    return Original(model, inputs[0].name, elem_type, shape, logits)
+    return Original(model, tuple(map(_described, inputs)), logits)
 
 
 def _read(path: Path) -> ModelProto:
@@ -149,20 +153,7 @@ def reads(node: NodeProto) -> Iterator[str]:
             yield from (each.name for each in inner.output)
 
 
-def _image_input(file: str, inputs: Iterable[onnx.ValueInfoProto]) -> tuple[int, tuple[int | None, ...]]:
-    given = list(inputs)
-    if len(given) != 1:
-        names = ", ".join(each.name for each in given) or "none"
-        raise GraphError(
-            file,
-            f"the logits depend on {len(given)} inputs ({names})",
-            "wrap takes image classifiers, which have one; texts are not supported",
-        )
-    tensor = given[0].type.tensor_type
+def _described(given: onnx.ValueInfoProto) -> GraphInput:
+    tensor = given.type.tensor_type
     shape = tuple(each.dim_value if each.HasField("dim_value") else None for each in tensor.shape.dim)
-    if tensor.elem_type not in (*_FLOATS, TensorProto.UINT8) or len(shape) != 4:
-        kind = TensorProto.DataType.Name(tensor.elem_type).lower()
-        reason = f"its input '{given[0].name}' is {kind} with {len(shape)} dimensions"
-        remedy = "wrap takes image classifiers, float or uint8 [N, C, H, W] or [N, H, W, C]; texts are not supported"
-        raise GraphError(file, reason, remedy)
-    return tensor.elem_type, shape
+    return GraphInput(given.name, tensor.elem_type, shape)

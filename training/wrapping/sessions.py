@@ -1,4 +1,4 @@
-"""Sessions: a foreign graph run by ONNX Runtime on the bundle's images."""
+"""Sessions: a foreign graph run by ONNX Runtime on a bundle's inputs."""
 
 from collections.abc import Callable
 
@@ -9,9 +9,9 @@ from onnx import ModelProto
 
 from training.data import InputArray
 from training.errors import GraphError
-from training.scoring import row_batches
-from training.wrapping.image_plan import ImagePlan
+from training.scoring import in_order, row_batches, scoring_order
 from training.wrapping.original import Original
+from training.wrapping.plan import Feed, Plan
 
 _BATCH = 64
 _FATAL = 3
@@ -21,30 +21,31 @@ _FATAL = 3
 class OriginalLogits:
     """Computes logits with the original's own graph, at the batch size that it has or, where dynamic, at any."""
 
-    def __init__(self, original: Original, plan: ImagePlan) -> None:
+    def __init__(self, original: Original, plan: Plan) -> None:
         self._original = original
         self._plan = plan
-        self._run = open_session(original.model, original.logits)
+        self._run = open_session(original.model, original.logits, plan.options)
 
-    def __call__(self, images: InputArray, progress: Callable[[int, int], None] | None = None) -> NDArray[np.float32]:
-        """Logits float32 `[N, K]` of uint8 images `[N, H, W, C]`; GraphError unless that is what the graph computes."""
-        fixed, n = self._original.shape[0], images.shape[0]
+    def __call__(self, inputs: InputArray, progress: Callable[[int, int], None] | None = None) -> NDArray[np.float32]:
+        """Logits float32 `[N, K]` of stored `inputs` `[N, ...]`; GraphError unless that is what the graph computes."""
+        fixed, n = self._original.batch, inputs.shape[0]
         parts = []
-        for done, rows in row_batches(np.arange(n, dtype=np.int64), fixed or _BATCH):
-            # A last batch that is too short is filled up with its last image, again and again.
+        order = scoring_order(inputs)
+        for done, rows in row_batches(order, fixed or _BATCH):
+            # A last batch that is too short is filled up with its last input, again and again.
             filled = rows if fixed is None else np.pad(rows, (0, fixed - len(rows)), mode="edge")
-            logits = self._run(self._original.input, self._plan.adapt(images[filled]))
+            logits = self._run(self._plan.feed(inputs[filled]))
             if logits.ndim != 2 or len(logits) != len(filled) or logits.shape[1] < 2:
-                reason = f"has shape {list(logits.shape)} for {len(filled)} images"
+                reason = f"has shape {list(logits.shape)} for {len(filled)} inputs"
                 raise GraphError(self._original.logits, reason, "Logits are [N, K], K the number of classes")
             parts.append(logits[: len(rows)].astype(np.float32))
             if progress is not None:
                 progress(done, n)
-        return np.concatenate(parts)
+        return in_order(np.concatenate(parts), order)
 
 
-def open_session(model: ModelProto, output: str) -> Callable[[str, NDArray[np.generic]], NDArray[np.floating]]:
-    """A function of an input's name and value that computes `output`; GraphError where ONNX Runtime refuses."""
+def open_session(model: ModelProto, output: str, options_at_fault: str) -> Callable[[Feed], NDArray[np.floating]]:
+    """A function of the inputs that computes `output`; GraphError where ONNX Runtime refuses."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL
     try:
@@ -53,12 +54,12 @@ def open_session(model: ModelProto, output: str) -> Callable[[str, NDArray[np.ge
     except Exception as error:
         raise GraphError("the graph", f"is refused by ONNX Runtime: {error}", "Export the model again") from error
 
-    def run(name: str, value: NDArray[np.generic]) -> NDArray[np.floating]:
+    def run(feed: Feed) -> NDArray[np.floating]:
         try:
-            found: NDArray[np.floating] = session.run([output], {name: value})[0]
+            found: NDArray[np.floating] = session.run([output], dict(feed))[0]
         except Exception as error:
-            reason = f"does not take {value.dtype} {list(value.shape)}: {error}"
-            raise GraphError(f"the graph's input '{name}'", reason, "Check --layout and --size") from error
+            given = ", ".join(f"{name} {value.dtype} {list(value.shape)}" for name, value in feed.items())
+            raise GraphError("the graph", f"does not take {given}: {error}", f"Check {options_at_fault}") from error
         return found
 
     return run

@@ -1,29 +1,30 @@
-"""The wrapped graph: uint8 images in, a foreign classifier in the middle, scores and prediction out."""
+"""The wrapped graph: a bundle's inputs in, a foreign classifier in the middle, scores and prediction out."""
 
 from collections.abc import Mapping
 
-from onnx import GraphProto, ModelProto, TensorProto, helper
+from onnx import GraphProto, ModelProto, helper
 
-from training.wrapping.image_plan import IMAGES, ImagePlan
 from training.wrapping.original import Original, graphs_of, opset_of, reads
+from training.wrapping.plan import Plan
 from training.wrapping.score_nodes import SCORE_NAMES, score_nodes, score_outputs
 
 _DEFAULT_OPSET = 18
 
 
-def wrap_graph(original: Original, plan: ImagePlan) -> ModelProto:
+def wrap_graph(original: Original, plan: Plan) -> ModelProto:
     """The bundle's graph of an `original` with a dynamic batch; the original is left as it is."""
     model = ModelProto()
     model.CopyFrom(original.model)
-    taken = {name: f"original/{name}" for name in (IMAGES, *SCORE_NAMES, "prediction", "probability")}
+    own = [each.name for each in plan.inputs]
+    taken = {name: f"original/{name}" for name in (*own, *SCORE_NAMES, "prediction", "probability")}
     for inner in graphs_of(model.graph):
         _rename(inner, taken)
-    source, logits = (taken.get(name, name) for name in (original.input, original.logits))
-    before, constants = plan.nodes(source)
+    logits = taken.get(original.logits, original.logits)
+    before, constants = plan.nodes({each.name: taken.get(each.name, each.name) for each in original.inputs})
     if not opset_of(model):
         model.opset_import.append(helper.make_opsetid("", _DEFAULT_OPSET))
     after, more = score_nodes(logits, opset_of(model))
-    graph, spec = model.graph, plan.spec
+    graph = model.graph
     nodes = [*before, *graph.node, *after]
     del graph.node[:], graph.input[:], graph.output[:]
     graph.node.extend(nodes)
@@ -33,8 +34,7 @@ def wrap_graph(original: Original, plan: ImagePlan) -> ModelProto:
     weights = [each for each in graph.initializer if each.name in used]
     del graph.initializer[:]
     graph.initializer.extend(weights)
-    shape: list[str | int] = ["N", spec.height, spec.width, spec.channels]
-    graph.input.append(helper.make_tensor_value_info(IMAGES, TensorProto.UINT8, shape))
+    graph.input.extend(plan.inputs)
     graph.output.extend(score_outputs())
     model.producer_name = "ood-scoring-service"
     return model
