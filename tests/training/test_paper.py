@@ -10,7 +10,7 @@ from tests.tiny_bundle import make_tiny_bundle
 from training.cli import app, main
 from training.evaluation import ProbabilityResult, Report, SetResult
 from training.evaluation.report import Spread
-from training.paper import paper_tables
+from training.paper import measured_runs, paper_tables
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,6 +45,7 @@ def reported_bundle(
     fpr95: float = 40.0,
     stages: tuple[str, ...] = ("baseline", "oe"),
     probabilities: list[ProbabilityResult] | None = None,
+    precision: str = "fp32",
 ) -> Path:
     """A bundle made by `recipe`, whose report says `fpr95`, one percent more with each further stage."""
     folder = make_tiny_bundle(models, name=recipe, version=version)
@@ -65,7 +66,9 @@ def reported_bundle(
         "seconds": 120.0,
         "started": manifest.created,
     }
-    seal_bundle(folder, manifest.model_dump(exclude={"files", "schema_version"}) | {"training": made})
+    seal_bundle(
+        folder, manifest.model_dump(exclude={"files", "schema_version"}) | {"training": made, "precision": precision}
+    )
     return folder
 
 
@@ -170,3 +173,9 @@ def test_every_table_is_by_a_score_that_exists_and_names_each_recipe_once() -> N
 
 def test_the_figures_are_in_the_package() -> None:
     assert '"paper/*.yaml"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+
+
+def test_a_bundle_in_lower_precision_does_not_stand_for_its_run(tmp_path: Path) -> None:
+    reported_bundle(tmp_path, "cifar10-oe", version="1")
+    reported_bundle(tmp_path, "cifar10-oe", version="2", precision="int8")
+    assert measured_runs(tmp_path)["cifar10-oe"].version == 1
