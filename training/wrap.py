@@ -146,6 +146,7 @@ def wrap(options: WrapOptions, announce: Callable[[str], None], progress: Progre
                 "scores": [ScoreOutput(name=name, output=name) for name in SCORE_NAMES],
                 "default_score": options.default_score,
                 "model": _GRAPH,
+                "precision": original.precision,
                 "calibration": CalibrationSpec(
                     file=_CALIBRATION, n=len(calibration), source=_shown(calibration), alpha=alpha
                 ),

@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
+from onnxruntime.transformers.float16 import convert_float_to_float16
 from PIL import Image
 from scipy.special import logsumexp, softmax
 from scipy.stats import entropy
@@ -116,6 +117,16 @@ def test_weights_beside_the_file_are_put_inside_it(tmp_path: Path, wrap: Wrap) -
     onnx.save(model, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
     assert (tmp_path / "weights.bin").exists()
     assert_scores(wrap(path, "--logits", "scores", *NORMALISED), network.logits_of(IMAGES))
+
+
+def test_a_classifier_in_half_precision_says_so(tmp_path: Path, wrap: Wrap) -> None:
+    path = export(Network(), tmp_path / "net.onnx")
+    full = wrap(path, "--logits", "scores", *NORMALISED)
+    expected = run_graph(full.model_path, StoredArray(IMAGES))
+    onnx.save(convert_float_to_float16(onnx.load(path), keep_io_types=True), path)
+    half = wrap(path, "--logits", "scores", *NORMALISED, "--overwrite")
+    assert (full.manifest.precision, half.manifest.precision) == ("fp32", "fp16")
+    np.testing.assert_allclose(run_graph(half.model_path, StoredArray(IMAGES))["msp"], expected["msp"], atol=0.01)
 
 
 @pytest.mark.parametrize(("opset", "channels_last"), [(11, False), (13, False), (13, True)])

@@ -9,6 +9,7 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 from onnx.external_data_helper import load_external_data_for_model
 
+from bundle import Precision
 from training.errors import GraphError
 from training.onnx_graph import forget_where_it_was_made
 from training.wrapping.values import candidate_logits
@@ -18,6 +19,7 @@ T = TypeVar("T")
 _LARGEST = 2**31 - 1
 """Bytes that one protobuf message, and so one self-contained ONNX file, can have."""
 _MIN_OPSET, _MIN_IR = 7, 8
+_EIGHT_BITS = {TensorProto.INT8, TensorProto.UINT8}
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,12 @@ class Original:
     model: ModelProto
     inputs: tuple[GraphInput, ...]
     logits: str
+
+    @property
+    def precision(self) -> Precision:
+        """What its weights are in: the lowest that any of them has."""
+        types = {tensor.data_type for tensor in _tensors(self.model) if len(tensor.dims) > 1}
+        return "int8" if types & _EIGHT_BITS else "fp16" if TensorProto.FLOAT16 in types else "fp32"
 
     @property
     def batch(self) -> int | None:
