@@ -24,10 +24,12 @@ from service.model import model_loader
 from service.openapi import document
 from service.pipeline import Pipeline
 from service.providers import choose_provider
+from service.reload import Reloader
 from service.repository import Repository
 from service.routes import health, metrics, models, open_inference, page, score
 from service.routes.direct import DirectRoutes
 from service.settings import Settings
+from service.shadow import Shadows
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -53,23 +55,25 @@ def create_app(settings: Settings) -> FastAPI:
     repository = Repository(Path(settings.models))
     lifecycle = Lifecycle()
     meters = Metrics()
-    preparer = Preparer(
-        Limits(settings.max_pixels, settings.max_text_chars), min(available_cores(), _MAX_DECODE_THREADS)
-    )
-    pipeline = Pipeline(repository, lifecycle, preparer, settings)
+    reloader = Reloader(repository, meters)
+    limits = Limits(settings.max_pixels, settings.max_text_chars)
+    preparer = Preparer(limits, min(available_cores(), _MAX_DECODE_THREADS))
+    shadows = Shadows(limits)
+    pipeline = Pipeline(repository, lifecycle, preparer, shadows, settings)
 
     async def load() -> None:
         try:
             provider, note = choose_provider(settings.provider)
             if note is not None:
                 log.info("provider fallback", provider=provider.first, reason=note)
-            loader = model_loader(settings, provider, meters, asyncio.get_running_loop())
-            await asyncio.to_thread(repository.load, loader)
+            await reloader.start(model_loader(settings, provider, meters, asyncio.get_running_loop()))
         except Exception as error:
             # Not raised: the server is already listening; it reads the failure from the lifecycle and ends.
             lifecycle.fail(error)
         else:
             lifecycle.ready()
+            if settings.reload == "poll":
+                reloader.poll(settings.reload_seconds)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -81,7 +85,8 @@ def create_app(settings: Settings) -> FastAPI:
             yield
         finally:
             await loading
-            await asyncio.to_thread(repository.close)
+            shadows.close()
+            await reloader.close()
             preparer.close()
 
     scoring = [

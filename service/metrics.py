@@ -1,6 +1,8 @@
 """The Prometheus metrics, in one registry per application."""
 
 import math
+import threading
+from collections import Counter as Tally
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,6 +30,7 @@ _ANOMALIES = (
     *(0.9, 0.95, 0.99, 1, 1.5, 2, 2.5, 3, 4, 5, 7, 10, 20, 50, 100),
 )
 REJECTIONS = ("overloaded", "draining", "deadline-passed", "client-gone")
+SHADOW_DROPS = ("overloaded", "deadline-passed", "failed")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -118,7 +121,50 @@ class Metrics:
             score,
             registry=registry,
         )
-        self._queues: dict[str, list[Batcher]] = {}
+        self.traffic_share = Gauge(
+            "ood_traffic_share",
+            "Share of the requests without a version that a version answers (serve, canary) or scores beside (shadow).",
+            ("model", "version", "role"),
+            registry=registry,
+        )
+        self.shadow_dropped = Counter(
+            "ood_shadow_dropped_total",
+            "Inputs that a shadow version did not score.",
+            ("model", "version", "reason"),
+            registry=registry,
+        )
+        self.shadow_disagreements = Counter(
+            "ood_shadow_disagreements_total",
+            "Inputs whose flag by a shadow version differs from the answer's.",
+            score,
+            registry=registry,
+        )
+        self.reloads = Counter(
+            "ood_reloads_total",
+            "Versions loaded, refused and retired, the start included.",
+            ("model", "result"),
+            registry=registry,
+        )
+        self.refused_bundles = Gauge(
+            "ood_refused_bundles", "What lies in the repository and is not served.", registry=registry
+        )
+        # The gauges of a version, which say what it is; and its counters.
+        self._stated = (
+            *(self.model_info, self.provider_fallback, self.threshold, self.calibration_inputs, self.alpha),
+            self.drift_evidence,
+        )
+        self._counted = (
+            *(self.inputs, self.flagged, self.anomaly, self.p_value),
+            *(self.traffic_share, self.shadow_dropped, self.shadow_disagreements),
+        )
+        self._of_models = (
+            *(self.input_errors, self.rejected, self.batch_size, self.queue_depth, self.queue_capacity),
+            *(self.queue_seconds, self.inference_seconds, self.preprocess_seconds),
+        )
+        self._queues: dict[str, tuple[Batcher, ...]] = {}
+        self._meters: Tally[tuple[str, str]] = Tally()
+        # A new version is loaded on one thread while another's series are removed on another.
+        self._lock = threading.Lock()
 
     def http(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count one answered request under its route template."""
@@ -127,7 +173,12 @@ class Metrics:
         self.http_seconds.labels(*labels).observe(seconds)
 
     def describe(self, model: str, version: str, provider: str, wanted: str, scorer: Scorer) -> None:
-        """State what is served, on which provider and which was wanted, and with which alpha and thresholds."""
+        """State what is served, on which provider and which was wanted, and with which alpha and thresholds.
+
+        What was stated of this version before, of another content, is forgotten.
+        """
+        for metric in self._stated:
+            metric.remove_by_labels({"model": model, "version": version})
         self.model_info.labels(model, version, provider).set(1)
         self.provider_fallback.labels(model, version, wanted, provider).set(provider != wanted)
         self.alpha.labels(model, version).set(scorer.alpha)
@@ -137,10 +188,39 @@ class Metrics:
 
     def watch_queue(self, model: str, batcher: Batcher) -> None:
         """Let `ood_queue_depth` and `ood_queue_capacity` follow one more queue of `model`."""
-        queues = self._queues.setdefault(model, [])
-        queues.append(batcher)
-        self.queue_depth.labels(model).set_function(lambda: sum(queue.depth for queue in queues))
-        self.queue_capacity.labels(model).set_function(lambda: sum(queue.capacity for queue in queues))
+        with self._lock:
+            self._queues[model] = (*self._queues.get(model, ()), batcher)
+        self.queue_depth.labels(model).set_function(lambda: sum(queue.depth for queue in self._queues.get(model, ())))
+        self.queue_capacity.labels(model).set_function(
+            lambda: sum(queue.capacity for queue in self._queues.get(model, ()))
+        )
+
+    def share_traffic(self, model: str, shares: Mapping[tuple[str, str], float]) -> None:
+        """State the share of `model`'s requests without a version, by version and role."""
+        self.traffic_share.remove_by_labels({"model": model})
+        for (version, role), share in shares.items():
+            self.traffic_share.labels(model, version, role).set(share)
+
+    def register(self, model: str, version: str) -> None:
+        """Keep the series of `model` in `version` until they are released as often."""
+        with self._lock:
+            self._meters[model, version] += 1
+
+    def release(self, model: str, version: str, batcher: Batcher | None) -> None:
+        """Follow the queue of `batcher` no more; with the last release the version's, then the model's series end."""
+        with self._lock:
+            self._queues[model] = tuple(queue for queue in self._queues.get(model, ()) if queue is not batcher)
+            self._meters[model, version] -= 1
+            if self._meters[model, version]:
+                return
+            del self._meters[model, version]
+            for metric in (*self._stated, *self._counted):
+                metric.remove_by_labels({"model": model, "version": version})
+            if any(name == model for name, _ in self._meters):
+                return
+            del self._queues[model]
+            for metric in self._of_models:
+                metric.remove_by_labels({"model": model})
 
 
 class ModelMeters:
@@ -156,11 +236,14 @@ class ModelMeters:
         drift: DriftEvidence,
     ) -> None:
         """`drift` is told of every input that is scored by `default_score`."""
+        metrics.register(model, version)
         self._model = model
+        self._version = version
         self._default_score = default_score
         self._drift = drift
-        metrics.drift_evidence.labels(model, version, default_score).set_function(lambda: drift.log10)
         self._metrics = metrics
+        self._batcher: Batcher | None = None
+        self._retired = False
         self._inputs = metrics.inputs.labels(model, version)
         self._flagged = {score: metrics.flagged.labels(model, version, score) for score in scores}
         self._anomaly = {score: metrics.anomaly.labels(model, version, score) for score in scores}
@@ -172,6 +255,35 @@ class ModelMeters:
         for reason in REJECTIONS:
             # Present from the start: a rate over a series that appears with its first event misses that event.
             metrics.rejected.labels(model, reason)
+
+    def publish(self, provider: str, wanted: str, scorer: Scorer, batcher: Batcher) -> None:
+        """State in the gauges that this version is served from now on, and follow its queue."""
+        metrics, model, version, drift = self._metrics, self._model, self._version, self._drift
+        metrics.describe(model, version, provider, wanted, scorer)
+        metrics.drift_evidence.labels(model, version, self._default_score).set_function(lambda: drift.log10)
+        metrics.watch_queue(model, batcher)
+        self._batcher = batcher
+
+    def retire(self) -> None:
+        """Take the series away, unless the same version goes on in another content. Nothing may be counted after it."""
+        if not self._retired:
+            self._retired = True
+            self._metrics.release(self._model, self._version, self._batcher)
+
+    def shadows(self) -> None:
+        """This version is a shadow from now on: its series of shadows are present before their first event."""
+        for reason in SHADOW_DROPS:
+            self._metrics.shadow_dropped.labels(self._model, self._version, reason)
+        for score in self._flagged:
+            self._metrics.shadow_disagreements.labels(self._model, self._version, score)
+
+    def shadow_dropped(self, reason: str, count: int) -> None:
+        """Count inputs that this version, a shadow, did not score; `reason` is one of `SHADOW_DROPS`."""
+        self._metrics.shadow_dropped.labels(self._model, self._version, reason).inc(count)
+
+    def shadow_disagreed(self, score: str) -> None:
+        """Count one input whose flag by this version, a shadow, differs from the answer's."""
+        self._metrics.shadow_disagreements.labels(self._model, self._version, score).inc()
 
     def scored(self, scores: Mapping[str, Mapping[str, Any]]) -> None:
         """Count one scored input, by the `scores` of its result."""

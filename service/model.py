@@ -2,14 +2,17 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import structlog
 
 from bundle import Bundle, ManifestInvalid, load_bundle
 from service.batcher import Batcher
 from service.cores import available_cores
 from service.drift import DriftEvidence
 from service.engine import Engine
+from service.in_use import InUse
 from service.metrics import Metrics, ModelMeters
 from service.modalities import Modality
 from service.options import Choices, Options
@@ -17,19 +20,23 @@ from service.providers import Provider
 from service.scoring import Scorer
 from service.settings import Settings
 
+log = structlog.stdlib.get_logger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A loaded, warm model version. `close` ends its engine's thread."""
+    """A loaded, warm model version. `close` ends its engine's thread, once nobody has it `in_use`."""
 
     bundle: Bundle
     modality: Modality
     provider: str
+    wanted_provider: str
     batcher: Batcher
     scorer: Scorer
     choices: Choices
     meters: ModelMeters
     drift: DriftEvidence
+    in_use: InUse = field(default_factory=InUse)
 
     @property
     def name(self) -> str:
@@ -46,19 +53,27 @@ class Model:
         """The options of a request that chooses nothing."""
         return Options((self.choices.default_score,), None, {}, self.choices.timeout_ms)
 
+    def publish(self) -> None:
+        """Tell the metrics that it is served from now on."""
+        self.meters.publish(self.provider, self.wanted_provider, self.scorer, self.batcher)
+
+    def forget_drift(self) -> None:
+        """Start the drift evidence anew from the calibration set."""
+        log.info("drift evidence forgotten", model=self.name, version=self.version, was=self.drift.log10)
+        self.drift.reset()
+
     def close(self) -> None:
-        """Finish what is queued and end the engine's thread. Blocks."""
+        """Finish what is queued, end the engine's thread, and take the metrics' series away. Blocks."""
         self.batcher.close()
+        self.meters.retire()
 
 
 def model_loader(
     settings: Settings, provider: Provider, metrics: Metrics, loop: asyncio.AbstractEventLoop
-) -> Callable[[Path], Model]:
-    """A function from a bundle's folder to the model, warm. It raises `BundleError` or `EngineError`."""
+) -> Callable[[Bundle], Model]:
+    """A function from a verified bundle to the model, warm. It raises `EngineError` or `ProviderUnavailable`."""
 
-    def load(path: Path) -> Model:
-        bundle = load_bundle(path)
-        _check_place(path, bundle)
+    def load(bundle: Bundle) -> Model:
         engine = Engine(bundle, provider, threads=settings.threads or available_cores())
         pace = engine.warm_up(settings.max_batch, settings.batch_ms / 1000)
         manifest = bundle.manifest
@@ -67,7 +82,6 @@ def model_loader(
         drift = DriftEvidence(bundle.calibrations[manifest.default_score])
         meters = ModelMeters(metrics, name, version, scores, manifest.default_score, drift)
         scorer = Scorer.of(bundle, settings.alpha)
-        metrics.describe(name, version, engine.provider, provider.first, scorer)
         batcher = Batcher(
             f"{name}-{version}",
             engine.modality.arrange(engine.run),
@@ -78,18 +92,19 @@ def model_loader(
             size_of=engine.modality.size_of,
             observer=meters,
         )
-        metrics.watch_queue(name, batcher)
         choices = Choices(scores, manifest.default_score, settings.timeout_ms, explains=manifest.likelihood is not None)
-        return Model(bundle, engine.modality, engine.provider, batcher, scorer, choices, meters, drift)
+        return Model(bundle, engine.modality, engine.provider, provider.first, batcher, scorer, choices, meters, drift)
 
     return load
 
 
-def _check_place(path: Path, bundle: Bundle) -> None:
-    """A model is asked for by its folder's name: the manifest must not say another.
+def verified_bundle(path: Path) -> Bundle:
+    """The bundle in `path`, every file of it as its manifest says. Raises `BundleError`.
 
-    By the name in the repository, wherever a link leads: a link of another name would be the same version once more.
+    A model is asked for by its folder's name, so that the manifest must not say another. By the name in the repository,
+    wherever a link leads: a link of another name would be the same version once more.
     """
+    bundle = load_bundle(path)
     name, version = bundle.manifest.name, bundle.manifest.version
     folder = f"{path.parent.name}/{path.name}"
     if folder != f"{name}/{version}":
@@ -99,3 +114,4 @@ def _check_place(path: Path, bundle: Bundle) -> None:
             f"the manifest says {name}/{version}, the folder is {folder}",
             "Rename the folder, or export the bundle under this name",
         )
+    return bundle

@@ -15,6 +15,7 @@ from service.hangup import CancelOnHangup
 from service.inputs import Preparer
 from service.lifecycle import Lifecycle
 from service.metrics import REJECTIONS
+from service.middleware import REQUEST_ID
 from service.modalities import Array, Prepared
 from service.model import Model
 from service.options import Options
@@ -22,6 +23,7 @@ from service.payloads import Input
 from service.problems import DeadlinePassed, InferenceFailed, InputError, InvalidInput, Overloaded, Problem
 from service.repository import Repository
 from service.settings import Settings
+from service.shadow import Answered, Shadows
 
 Result = dict[str, Any] | InputError
 """One input's `service.schemas.Result` without `index` and `id`, or what is wrong with it."""
@@ -30,10 +32,18 @@ Result = dict[str, Any] | InputError
 class Pipeline:
     """What every protocol does alike, in three steps: `model`, `body`, `score`. The rest is to read and to answer."""
 
-    def __init__(self, repository: Repository, lifecycle: Lifecycle, preparer: Preparer, settings: Settings) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        lifecycle: Lifecycle,
+        preparer: Preparer,
+        shadows: Shadows,
+        settings: Settings,
+    ) -> None:
         self._repository = repository
         self._lifecycle = lifecycle
         self._preparer = preparer
+        self._shadows = shadows
         self._max_body_bytes = settings.max_body_bytes
 
     @contextmanager
@@ -44,14 +54,15 @@ class Pipeline:
         """
         self._lifecycle.require_loaded()
         path = request.path_params
-        model = self._repository.get(path["model"], path.get("version"))
-        try:
-            self._lifecycle.require_ready()
-            yield model
-        except Problem as problem:
-            if problem.type in REJECTIONS:
-                model.meters.rejected(problem.type)
-            raise
+        model = self._repository.get(path["model"], path.get("version"), request.scope[REQUEST_ID])
+        with model.in_use:
+            try:
+                self._lifecycle.require_ready()
+                yield model
+            except Problem as problem:
+                if problem.type in REJECTIONS:
+                    model.meters.rejected(problem.type)
+                raise
 
     async def body(self, request: Request, model: Model, options: Options) -> bytes:
         """The request's body, not read where the engine could not take its inputs in time. Check first what needs none.
@@ -97,6 +108,8 @@ class Pipeline:
                 model.meters.input_error(result.type)
             else:
                 model.meters.scored(result["scores"])
+        if "version" not in request.path_params and (shadows := self._repository.shadows(model.name)):
+            self._shadows.offer(shadows, Answered(model, inputs, prepared, results, options))
         return results
 
 

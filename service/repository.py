@@ -1,55 +1,69 @@
-"""The model repository: `<name>/<version>/` folders, the good ones served, the others refused with their reason."""
+"""The model repository as it is served now: which model a request gets, replaced in one step."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-import structlog
-
-from bundle import MANIFEST_NAME, BundleError
-from service.engine import EngineError
 from service.model import Model
 from service.problems import UnknownModel, UnknownVersion
-from service.providers import ProviderUnavailable
+from service.traffic import Traffic, traffic_of
+from service.traffic_rules import Rules, TrafficRule
 
-log = structlog.stdlib.get_logger(__name__)
-
-
-class RepositoryError(Exception):
-    """There is nothing to serve; the message names the folder, each reason, and the remedy."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A bundle that is not served, by its place in the repository, and why."""
+    """What lies in the repository and is not served, by its place there, and why."""
 
     path: str
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Served:
+    versions: Mapping[str, Mapping[str, Model]]
+    traffic: Mapping[str, Traffic]
+
+
 class Repository:
-    """The models that are served, by name and version."""
+    """The models that are served, by name and version, and what was `refused`.
+
+    Whoever gets a model to run something on it enters `model.in_use` before the next `await`: it may be replaced.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.refused: list[Refused] = []
-        self._models: dict[str, dict[str, Model]] = {}
+        self.refused: Sequence[Refused] = ()
+        self._served = _Served({}, {})
 
     @property
     def names(self) -> list[str]:
         """The served models' names, sorted."""
-        return sorted(self._models)
+        return sorted(self._served.versions)
 
     def versions(self, name: str) -> list[str]:
         """The served versions of `name`, oldest first. Raises `UnknownModel`."""
-        return sorted(self._of(name), key=int)
+        return list(self._of(self._served.versions, name))
 
-    def get(self, name: str, version: str | None = None) -> Model:
-        """The model `name` in `version`, or in its latest. Raises `UnknownModel` or `UnknownVersion`."""
-        models = self._of(name)
+    def traffic(self, name: str) -> Traffic:
+        """Which versions of `name` get the requests that name none. Raises `UnknownModel`."""
+        return self._of(self._served.traffic, name)
+
+    def shadows(self, name: str) -> Sequence[Model]:
+        """The versions of `name` that score beside whatever answers; none of a model that is not served any more."""
+        traffic = self._served.traffic.get(name)
+        return () if traffic is None else traffic.shadows
+
+    def get(self, name: str, version: str | None = None, request_id: str | None = None) -> Model:
+        """The model `name` in `version`, or in the one that answers, the canary for its share of `request_id`s.
+
+        Raises `UnknownModel` or `UnknownVersion`.
+        """
         if version is None:
-            # Insertion order is version order: see `load`.
-            return next(reversed(models.values()))
+            return self.traffic(name).choose(request_id)
+        models = self._of(self._served.versions, name)
         try:
             return models[version]
         except KeyError:
@@ -57,77 +71,27 @@ class Repository:
             raise UnknownVersion(f"Model {name} has no version {version[:64]!r}; it has {served}.") from None
 
     def __iter__(self) -> Iterator[Model]:
-        for name in self.names:
-            yield from self._models[name].values()
+        for _, versions in sorted(self._served.versions.items()):
+            yield from versions.values()
 
-    def load(self, load: Callable[[Path], Model]) -> None:
-        """Load every bundle under the root; blocks for seconds.
+    def serve(self, models: Iterable[Model], rules: Rules) -> None:
+        """From here on serve `models`, by `rules`; in one step, whatever thread reads."""
+        versions: dict[str, dict[str, Model]] = {}
+        for model in sorted(models, key=lambda model: int(model.version)):
+            versions.setdefault(model.name, {})[model.version] = model
+        before = self._served.traffic
+        traffic = {
+            name: traffic_of(
+                rules.get(name, TrafficRule()), served, before[name].serve.version if name in before else ""
+            )
+            for name, served in versions.items()
+        }
+        self._served = _Served(versions, traffic)
 
-        A bundle that cannot be loaded is noted in `refused` and logged, the others are served. Raises
-        `RepositoryError` where nothing can be served, `ProviderUnavailable` where the required provider is not there.
-        """
-        found: list[Model] = []
-        for path in self._bundles():
-            try:
-                found.append(load(path))
-            except BundleError as error:
-                self._refuse(path, f"{error.where}: {error.reason}. {error.remedy}.")
-            except EngineError as error:
-                self._refuse(path, str(error))
-            except ProviderUnavailable:
-                raise
-            except Exception as error:
-                log.exception("a bundle could not be loaded", bundle=str(path))
-                self._refuse(path, f"{type(error).__name__}: {error}")
-        models: dict[str, dict[str, Model]] = {}
-        for model in sorted(found, key=lambda model: int(model.version)):
-            models.setdefault(model.name, {})[model.version] = model
-            log.info("model loaded", model=model.name, version=model.version, provider=model.provider)
-        if not models:
-            raise RepositoryError(self._nothing())
-        # In one step: requests read it on another thread.
-        self._models = models
-
-    def close(self) -> None:
-        """Close every model; blocks until their engines have finished."""
-        for model in self:
-            model.close()
-
-    def _of(self, name: str) -> dict[str, Model]:
+    def _of(self, served: Mapping[str, T], name: str) -> T:
         try:
-            return self._models[name]
+            return served[name]
         except KeyError:
             raise UnknownModel(
                 f"No model {name[:64]!r} is served; GET /v1/models lists the models: {', '.join(self.names)}."
             ) from None
-
-    def _bundles(self) -> Iterator[Path]:
-        if not self.root.is_dir():
-            raise RepositoryError(
-                f"The model repository {str(self.root)!r} is not a folder. Set OOD_MODELS (or --models) to a folder of "
-                "<name>/<version>/ bundles."
-            )
-        for model in sorted(_folders(self.root)):
-            if (model / MANIFEST_NAME).exists():
-                self._refuse(model, f"a bundle belongs one level deeper, in {model.name}/<version>/; move it there")
-            yield from sorted(_folders(model))
-
-    def _refuse(self, path: Path, reason: str) -> None:
-        # Clients see this: where the repository lies on this machine is not theirs to know.
-        refused = Refused(path.relative_to(self.root).as_posix(), reason.replace(f"{self.root.resolve()}/", ""))
-        self.refused.append(refused)
-        log.error("bundle refused", bundle=refused.path, reason=refused.reason)
-
-    def _nothing(self) -> str:
-        reasons = "".join(f"\n  {refused.path}: {refused.reason}" for refused in self.refused)
-        if reasons:
-            return f"No bundle in the model repository {str(self.root)!r} can be served:{reasons}"
-        return (
-            f"The model repository {str(self.root)!r} holds no bundle. Export one to <name>/<version>/ there, or set "
-            "OOD_MODELS (or --models) to another folder."
-        )
-
-
-def _folders(path: Path) -> list[Path]:
-    # report/ and the like lie inside versions; hidden folders belong to version control and mounted volumes.
-    return [child for child in path.iterdir() if child.is_dir() and not child.name.startswith((".", "_"))]

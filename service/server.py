@@ -85,8 +85,7 @@ class Server(uvicorn.Server):
         if self._forget:
             self._forget = False
             for model in self._repository:
-                log.info("drift evidence forgotten", model=model.name, version=model.version, was=model.drift.log10)
-                model.drift.reset()
+                model.forget_drift()
         if self._lifecycle.phase is Phase.FAILED:
             self.should_exit = True
         elif self._lifecycle.phase is Phase.READY and not self._announced:

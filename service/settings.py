@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 ENV_PREFIX = "OOD_"
@@ -17,8 +17,6 @@ SETTINGS_FILE_ENV = "OOD_SETTINGS"
 # A setting whose feature does not exist must not look as if it worked: name -> (what it asks for, what to do instead).
 UNSUPPORTED = {
     "workers": ("more than one worker process is", "Leave it at 1 and run several containers behind a load balancer."),
-    "reload": ("hot reload is", "Restart the service to serve new versions."),
-    "admin_keys_file": ("admin keys are", "There are no admin calls to protect."),
 }
 
 
@@ -68,12 +66,23 @@ class Settings(BaseSettings):
         float,
         Field(description="After SIGTERM, how long accepted requests may still take.", ge=0, allow_inf_nan=False),
     ] = 30.0
-    reload: Annotated[bool, Field(description="Hot reload of the repository (not in this version).")] = False
+    reload: Annotated[
+        Literal["off", "poll", "admin"],
+        # YAML reads an unquoted `off` as false.
+        BeforeValidator(lambda value: "off" if value is False else value),
+        Field(description="Serve new versions without a restart: by looking for them, or when an admin call asks."),
+    ] = "off"
+    reload_seconds: Annotated[
+        float, Field(description="Seconds between two looks (reload=poll).", gt=0, allow_inf_nan=False)
+    ] = 5.0
     api_keys_file: Annotated[
         Path | None,
         Field(description="API keys, one `NAME sha256:HEX` a line (see new-key); read again when changed. None: open."),
     ] = None
-    admin_keys_file: Annotated[Path | None, Field(description="Admin keys (not in this version).")] = None
+    admin_keys_file: Annotated[
+        Path | None,
+        Field(description="Keys of admin calls, in a file like the API keys'. None: there are no such calls."),
+    ] = None
     listen_when_ready: Annotated[
         bool,
         Field(
@@ -92,6 +101,11 @@ class Settings(BaseSettings):
         for name, (what, remedy) in UNSUPPORTED.items():
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"{env_name(name)}: {what} not supported in this version. {remedy}")
+        if self.reload == "admin" and self.admin_keys_file is None:
+            raise ValueError(
+                f"{env_name('reload')} = admin needs {env_name('admin_keys_file')}: without keys there are no admin "
+                "calls. Name a file of keys, or take poll."
+            )
         if "://" in self.models:
             raise ValueError(
                 f"{env_name('models')}: repository URIs are not supported in this version, got {self.models!r}. "

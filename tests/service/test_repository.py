@@ -8,10 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from bundle import MANIFEST_NAME
+from bundle import MANIFEST_NAME, Bundle
 from service.app import create_app
+from service.folders import RepositoryError
 from service.lifecycle import Phase
-from service.repository import Repository, RepositoryError
+from service.metrics import Metrics
+from service.model import Model
+from service.reload import Reloader
+from service.repository import Repository
 from service.settings import Settings
 from tests.service.conftest import Live, Serve
 from tests.tiny_bundle import make_tiny_bundle
@@ -100,14 +104,14 @@ def test_the_alpha_of_the_settings_replaces_the_bundles(repository: Path, serve:
         assert (tiny["alpha"], tiny["thresholds"]["msp"]) == (0.25, calibration.threshold(0.25))
 
 
-def load_nothing(path: Path) -> None:
-    raise AssertionError(path)
+def load_nothing(bundle: Bundle) -> Model:
+    raise AssertionError(bundle)
 
 
 def test_a_folder_without_a_bundle_is_no_repository(tmp_path: Path) -> None:
     for root, said in ((tmp_path, "holds no bundle"), (tmp_path / "none", "is not a folder")):
         with pytest.raises(RepositoryError, match=said):
-            Repository(root).load(load_nothing)  # type: ignore[arg-type]  # it is never called
+            asyncio.run(Reloader(Repository(root), Metrics()).start(load_nothing))
 
 
 def test_a_service_without_a_single_good_bundle_fails_to_start(tmp_path: Path) -> None:

@@ -58,8 +58,9 @@ def test_every_setting_has_a_flag_and_is_explained_by_help(capsys: pytest.Captur
         ({"provider": "gpu"}, "OOD_PROVIDER = 'gpu'"),
         ({"max_inputs": "9", "queue_size": "8"}, "OOD_MAX_INPUTS (9) is more than OOD_QUEUE_SIZE (8)"),
         ({"workers": "4"}, "OOD_WORKERS: more than one worker process is not supported in this version"),
-        ({"reload": "true"}, "OOD_RELOAD: hot reload is not supported in this version"),
-        ({"admin_keys_file": "keys"}, "OOD_ADMIN_KEYS_FILE: admin keys are not supported in this version"),
+        ({"reload": "true"}, "OOD_RELOAD = 'true': Input should be 'off', 'poll' or 'admin'"),
+        ({"reload": "admin"}, "OOD_RELOAD = admin needs OOD_ADMIN_KEYS_FILE"),
+        ({"reload_seconds": "0"}, "OOD_RELOAD_SECONDS = '0'"),
         ({"models": "s3://bucket/models"}, "OOD_MODELS: repository URIs are not supported in this version"),
     ],
 )
@@ -91,6 +92,11 @@ def test_a_missing_settings_file_is_refused_and_an_empty_one_taken(tmp_path: Pat
         load_settings(file=tmp_path / "none.yaml")
     (tmp_path / "empty.yaml").touch()
     assert load_settings(file=tmp_path / "empty.yaml") == Settings()
+
+
+def test_an_unquoted_off_is_a_choice_in_yaml(tmp_path: Path) -> None:
+    (tmp_path / "off.yaml").write_text("reload: off\n")
+    assert load_settings(file=tmp_path / "off.yaml").reload == "off"
 
 
 def test_an_empty_variable_is_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
