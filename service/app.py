@@ -26,9 +26,9 @@ from service.pipeline import Pipeline
 from service.providers import choose_provider
 from service.reload import Reloader
 from service.repository import Repository
-from service.routes import health, metrics, models, open_inference, page, score
+from service.routes import administration, health, metrics, models, open_inference, page, score
 from service.routes.direct import DirectRoutes
-from service.settings import Settings
+from service.settings import Settings, env_name
 from service.shadow import Shadows
 
 log = structlog.stdlib.get_logger(__name__)
@@ -49,9 +49,14 @@ def create_app(settings: Settings) -> FastAPI:
     """The ASGI application. Models load in the background of its lifespan; `GET /readyz` says when they are warm.
 
     `app.state` holds `lifecycle`, `repository` and `metrics` for the server around it. Raises `KeysError` where the
-    file of API keys cannot be used.
+    file of keys cannot be used.
     """
     keys = None if settings.api_keys_file is None else KeyFile(settings.api_keys_file)
+    admin_keys = (
+        None
+        if settings.admin_keys_file is None
+        else KeyFile(settings.admin_keys_file, setting=env_name("admin_keys_file"))
+    )
     repository = Repository(Path(settings.models))
     lifecycle = Lifecycle()
     meters = Metrics()
@@ -104,10 +109,15 @@ def create_app(settings: Settings) -> FastAPI:
             *metrics.routes(meters.registry),
             *models.routes(repository, lifecycle),
             *page.routes(repository, lifecycle, keys_needed=keys is not None),
+            *(
+                []
+                if admin_keys is None
+                else administration.routes(repository, reloader, lifecycle, admin_keys, reload=settings.reload)
+            ),
         ],
         middleware=[
             Middleware(RequestContext, metrics=meters, lifecycle=lifecycle, access_log=settings.access_log),
-            *([] if keys is None else [Middleware(Authentication, keys=keys)]),
+            *([] if keys is None else [Middleware(Authentication, keys=keys, admin_calls=admin_keys is not None)]),
             Middleware(DirectRoutes, routes=scoring),
         ],
         exception_handlers=exception_handlers(),

@@ -1,4 +1,4 @@
-"""The API keys that clients may present: a file of names and hashes, read again when it changes."""
+"""The keys that clients and administrators may present: a file of names and hashes, read again when it changes."""
 
 import hashlib
 import hmac
@@ -39,9 +39,12 @@ class KeyFile:
     keys stay as they were: an editor's slip must not lock everybody out. An empty one does, as it says.
     """
 
-    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        """Read the file. Raises `KeysError`."""
+    def __init__(
+        self, path: Path, clock: Callable[[], float] = time.monotonic, *, setting: str = "OOD_API_KEYS_FILE"
+    ) -> None:
+        """Read the file, which `setting` names. Raises `KeysError`."""
         self._path = path
+        self._setting = setting
         self._clock = clock
         self._state = self._look()
         self._looked = clock()
@@ -70,7 +73,7 @@ class KeyFile:
             self._state = state
             self._names = self._read()
         except KeysError as error:
-            log.error("the API keys stay as they were", reason=str(error))
+            log.error("the keys stay as they were", setting=self._setting, reason=str(error))
 
     def _look(self) -> tuple[int, int, int]:
         """What differs once the file was written, or replaced as mounted secrets are (a link that moves on)."""
@@ -104,8 +107,8 @@ class KeyFile:
                 )
         if not names:
             log.warning("the key file holds no key: every request that needs one is refused", file=str(self._path))
-        log.info("API keys read", keys=len(names), clients=sorted(set(names.values())))
+        log.info("keys read", setting=self._setting, keys=len(names), clients=sorted(set(names.values())))
         return names
 
     def _unreadable(self, error: Exception) -> KeysError:
-        return KeysError(f"The key file {self._path} cannot be read: {error}. Set OOD_API_KEYS_FILE to one that can.")
+        return KeysError(f"The key file {self._path} cannot be read: {error}. Set {self._setting} to one that can.")

@@ -269,6 +269,8 @@ class ModelMeters:
         if not self._retired:
             self._retired = True
             self._metrics.release(self._model, self._version, self._batcher)
+            # The batcher has this object as its observer: in a circle its engine would wait for the garbage collector.
+            self._batcher = None
 
     def shadows(self) -> None:
         """This version is a shadow from now on: its series of shadows are present before their first event."""

@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from service.authentication import OPEN_PATHS, SECURITY_SCHEMES
+from service.authentication import OPEN_PATHS, SECURITY, SECURITY_SCHEMES
 from service.modalities import MODALITIES, Modality
 from service.open_inference.documentation import ERROR_CONTENT, REQUEST_SCHEMAS, infer_examples
 from service.parsing import FORM_TYPE, JSON_TYPE
@@ -91,6 +91,8 @@ def document(app: FastAPI, repository: Repository, *, keys_needed: bool = False)
     content.setdefault("components", {}).setdefault("schemas", {}).update(REQUEST_SCHEMAS)
     if keys_needed:
         _require_keys(content)
+    if any("security" in operation for path in content["paths"].values() for operation in path.values()):
+        content.setdefault("components", {})["securitySchemes"] = SECURITY_SCHEMES
     if not repository.names:
         return content
     model = repository.get(repository.names[0])
@@ -107,10 +109,9 @@ def document(app: FastAPI, repository: Repository, *, keys_needed: bool = False)
 
 
 def _require_keys(content: dict[str, Any]) -> None:
-    content.setdefault("components", {})["securitySchemes"] = SECURITY_SCHEMES
     for path, operations in content["paths"].items():
         for operation in () if path in OPEN_PATHS else operations.values():
-            operation["security"] = [{scheme: []} for scheme in SECURITY_SCHEMES]
+            operation["security"] = SECURITY
             form = ERROR_CONTENT if path.startswith("/v2") else _PROBLEM_CONTENT
             operation["responses"]["401"] = {"description": "No API key, or a wrong one.", "content": form}
 

@@ -63,17 +63,17 @@ class Unauthorized(Problem):
 
 
 class MissingKey(Unauthorized):
-    """No API key came with the request."""
+    """No key came with the request."""
 
     type = "missing-key"
-    title = "An API key is needed"
+    title = "A key is needed"
 
 
 class WrongKey(Unauthorized):
-    """An API key that is not in `OOD_API_KEYS_FILE`."""
+    """A key that is not in `OOD_API_KEYS_FILE`, of admin calls in `OOD_ADMIN_KEYS_FILE`."""
 
     type = "wrong-key"
-    title = "The API key is not known"
+    title = "The key is not known"
     challenge = 'Bearer realm="ood", error="invalid_token"'
 
 
@@ -141,6 +141,22 @@ class InvalidParameter(Problem):
         super().__init__(f"{parameter}: {detail}", parameter=parameter, **members)
 
 
+class ReloadOff(Problem):
+    """A model was to be loaded or unloaded, and `OOD_RELOAD` is off."""
+
+    status = 409
+    type = "reload-off"
+    title = "Reloading is off"
+
+
+class BundleRefused(Problem):
+    """A bundle was to be loaded and cannot be served; `detail` says why."""
+
+    status = 422
+    type = "bundle-refused"
+    title = "A bundle was refused"
+
+
 class ClientGone(Problem):
     """The client hung up before its answer; nobody reads this, but logs and metrics name it."""
 
@@ -176,6 +192,13 @@ class Starting(Unavailable):
 
     type = "starting"
     title = "The service is starting"
+
+
+class RepositoryUnreadable(Unavailable):
+    """The model repository's folder cannot be looked at."""
+
+    type = "repository-unreadable"
+    title = "The model repository cannot be read"
 
 
 class DeadlinePassed(Problem):

@@ -233,9 +233,9 @@ class Reloader:
         async def close() -> None:
             await model.in_use.ended()
             await self._in_thread(model.close)
+            self._metrics.reloads.labels(model.name, "retired").inc()
             log.info("model retired", model=model.name, version=model.version)
 
-        self._metrics.reloads.labels(model.name, "retired").inc()
         task = asyncio.create_task(close())
         self._retiring[task] = model
         task.add_done_callback(self._retiring.pop)

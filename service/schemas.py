@@ -1,6 +1,6 @@
 """What answers look like: the schemas of the OpenAPI document, and of the answers that are not hot."""
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -99,12 +99,28 @@ class ProblemAnswer(BaseModel):
     request_id: str
 
 
+class CanaryAnswer(BaseModel):
+    """The version that gets a share of the requests that name none."""
+
+    version: str
+    percent: float
+
+
+class TrafficAnswer(BaseModel):
+    """What becomes of requests that name no version."""
+
+    serve: str = Field(description="The version that answers them.")
+    canary: CanaryAnswer | None = Field(description="The version that answers a share of them instead.")
+    shadow: list[str] = Field(description="The versions that score them, too, for the metrics only.")
+
+
 class ModelSummary(BaseModel):
-    """A served model; everything but `versions` is about `version`."""
+    """A served model; everything but `versions` and `traffic` is about `version`."""
 
     name: str
     version: str
-    versions: list[str] = Field(description="The versions served, oldest first; the last one is the default.")
+    versions: list[str] = Field(description="The versions served, oldest first.")
+    traffic: TrafficAnswer
     description: str
     modality: Literal["image", "text"]
     task: Literal["classification", "density", "language-model"]
@@ -152,3 +168,32 @@ class Status(BaseModel):
     """The state of the service."""
 
     status: str
+
+
+class IndexEntry(BaseModel):
+    """One version in the repository (V2 protocol)."""
+
+    name: str
+    version: str
+    state: Literal["READY", "UNAVAILABLE"]
+    reason: str = Field(description="Why it is not served; of a served one, why newer files in its place are not.")
+
+    @classmethod
+    def at(cls, place: str, state: Literal["READY", "UNAVAILABLE"], reason: str) -> Self:
+        """The entry of the folder `name/version`."""
+        name, _, version = place.partition("/")
+        return cls(name=name, version=version, state=state, reason=reason)
+
+
+class Loaded(BaseModel):
+    """A model after a load or an unload."""
+
+    model: str
+    versions: list[str] = Field(description="The versions served, oldest first.")
+
+
+class DriftReset(BaseModel):
+    """The drift evidence that was forgotten."""
+
+    model: str
+    evidence: dict[str, float] = Field(description="By version, its decimal logarithm before the reset.")

@@ -1,7 +1,7 @@
 """Outputs and calibration to answers: value, anomaly, p-value, threshold, flag. Pure."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -32,7 +32,20 @@ class Scorer:
     @cached_property
     def thresholds(self) -> dict[str, float | None]:
         """Each score's threshold at the default alpha; None where nothing can be flagged."""
-        return {name: _threshold(calibration, self.alpha) for name, calibration in self.calibrations.items()}
+        return {name: self._threshold(name, self.alpha) for name in self.calibrations}
+
+    @cached_property
+    def _threshold(self) -> Callable[[str, float], float | None]:
+        # One cache for each model, not one for all: that would keep the calibrations of models that are gone.
+        calibrations = self.calibrations
+
+        # Clients tend to send one alpha over and over; the bound keeps those who do not from costing memory.
+        @lru_cache(maxsize=1024)
+        def threshold(score: str, alpha: float) -> float | None:
+            found = calibrations[score].threshold(alpha)
+            return found if math.isfinite(found) else None
+
+        return threshold
 
     def score(self, rows: Sequence[Row], options: Options) -> list[dict[str, Any] | InputError]:
         """One result per row, `service.schemas.Result` without `index` and `id`, or what is wrong with the row.
@@ -59,7 +72,7 @@ class Scorer:
         calibration = self.calibrations[name]
         threshold = options.thresholds.get(name)
         if threshold is None:
-            threshold = self.thresholds[name] if options.alpha is None else _threshold(calibration, options.alpha)
+            threshold = self.thresholds[name] if options.alpha is None else self._threshold(name, options.alpha)
         rows = zip(values.tolist(), anomaly.tolist(), calibration.p_value(anomaly).tolist(), strict=True)
         return [
             {
@@ -98,10 +111,3 @@ class Scorer:
         if not 0 <= index < len(self.labels) or not math.isfinite(probability):
             raise ValueError(f"class {index} of {len(self.labels)} with probability {probability}")
         return {"label": self.labels[index], "index": index, "probability": probability}
-
-
-# Clients tend to send one alpha over and over; the bound keeps those who do not from costing memory.
-@lru_cache(maxsize=1024)
-def _threshold(calibration: Calibration, alpha: float) -> float | None:
-    threshold = calibration.threshold(alpha)
-    return threshold if math.isfinite(threshold) else None

@@ -6,7 +6,16 @@ from service.lifecycle import Lifecycle
 from service.model import Model
 from service.openapi import problem_responses
 from service.repository import Repository
-from service.schemas import CalibrationAnswer, ModelDetail, ModelList, ModelSummary, RefusedBundle
+from service.schemas import (
+    CalibrationAnswer,
+    CanaryAnswer,
+    ModelDetail,
+    ModelList,
+    ModelSummary,
+    RefusedBundle,
+    TrafficAnswer,
+)
+from service.traffic import Traffic
 
 
 def routes(repository: Repository, lifecycle: Lifecycle) -> list[APIRoute]:
@@ -21,7 +30,7 @@ def routes(repository: Repository, lifecycle: Lifecycle) -> list[APIRoute]:
         )
 
     async def get_model(model: str) -> ModelDetail:
-        """The latest version of a model, with its provenance and evaluation."""
+        """The version of a model that answers where none is named, with its provenance and evaluation."""
         lifecycle.require_loaded()
         return _detail(repository, repository.get(model))
 
@@ -56,6 +65,7 @@ def _summary(repository: Repository, model: Model) -> ModelSummary:
         name=model.name,
         version=model.version,
         versions=repository.versions(model.name),
+        traffic=_traffic(repository.traffic(model.name)),
         description=manifest.description,
         modality=manifest.modality,
         task=manifest.task,
@@ -68,6 +78,14 @@ def _summary(repository: Repository, model: Model) -> ModelSummary:
         thresholds=model.scorer.thresholds,
         precision=manifest.precision,
         provider=model.provider,
+    )
+
+
+def _traffic(traffic: Traffic) -> TrafficAnswer:
+    return TrafficAnswer(
+        serve=traffic.serve.version,
+        canary=CanaryAnswer(version=traffic.canary.version, percent=traffic.percent) if traffic.canary else None,
+        shadow=[shadow.version for shadow in traffic.shadows],
     )
 
 
