@@ -68,8 +68,9 @@ class Reloader:
             self._seen = found
             for place, state in found.items():
                 await self._try(place, state, starting=True)
-            if TRAFFIC_NAME in self._refused:
-                raise RepositoryError(f"{self._root / TRAFFIC_NAME}: {self._refused[TRAFFIC_NAME]}")
+                if TRAFFIC_NAME in self._refused:
+                    # There are no rules before these to go on with, and without them the wrong version might answer.
+                    raise RepositoryError(f"{self._root / TRAFFIC_NAME}: {self._refused[TRAFFIC_NAME]}")
             if not self._models:
                 raise RepositoryError(self._nothing())
 
