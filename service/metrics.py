@@ -200,6 +200,10 @@ class Metrics:
         self.traffic_share.remove_by_labels({"model": model})
         for (version, role), share in shares.items():
             self.traffic_share.labels(model, version, role).set(share)
+            if role == "shadow":
+                # Before their first event, which a rate would miss otherwise.
+                for reason in SHADOW_DROPS:
+                    self.shadow_dropped.labels(model, version, reason)
 
     def register(self, model: str, version: str) -> None:
         """Keep the series of `model` in `version` until they are released as often."""
@@ -271,13 +275,6 @@ class ModelMeters:
             self._metrics.release(self._model, self._version, self._batcher)
             # The batcher has this object as its observer: in a circle its engine would wait for the garbage collector.
             self._batcher = None
-
-    def shadows(self) -> None:
-        """This version is a shadow from now on: its series of shadows are present before their first event."""
-        for reason in SHADOW_DROPS:
-            self._metrics.shadow_dropped.labels(self._model, self._version, reason)
-        for score in self._flagged:
-            self._metrics.shadow_disagreements.labels(self._model, self._version, score)
 
     def shadow_dropped(self, reason: str, count: int) -> None:
         """Count inputs that this version, a shadow, did not score; `reason` is one of `SHADOW_DROPS`."""

@@ -7,23 +7,19 @@ from typing import Any
 
 import structlog
 
-from bundle import Bundle, BundleError
-from service.engine import EngineError
+from bundle import Bundle
 from service.folders import TRAFFIC_NAME, RepositoryError, State, look_at, state_of
 from service.metrics import Metrics
 from service.model import Model, verified_bundle
 from service.problems import UnknownModel
 from service.providers import ProviderUnavailable
-from service.repository import Refused, Repository
-from service.traffic_rules import Rules, TrafficError, read_rules
+from service.refusals import FilesChanging, Refusals, Refused
+from service.repository import Repository
+from service.traffic_rules import Rules, read_rules
 
 Load = Callable[[Bundle], Model]
 
 log = structlog.stdlib.get_logger(__name__)
-
-
-class FilesChanging(Exception):
-    """A bundle was written to while it was loaded."""
 
 
 class Reloader:
@@ -39,9 +35,10 @@ class Reloader:
         self._root = repository.root
         self._metrics = metrics
         metrics.refused_bundles.set_function(lambda: len(repository.refused))
+        self._refusals = Refusals(repository.root, metrics)
         self._load_model: Load | None = None
+        # By their places, `name/version`.
         self._models: dict[str, Model] = {}
-        self._refused: dict[str, str] = {}
         self._rules: Rules = {}
         # The state in which a place was last tried, and the one that the last look found it in.
         self._tried: dict[str, State] = {}
@@ -52,8 +49,7 @@ class Reloader:
         self._polling: asyncio.Task[None] | None = None
         self._ending = asyncio.Event()
         self._complaint = ""
-        self._unmet: list[str] = []
-        # One thread: loading is for when nothing else needs the cores.
+        # One thread: two models that load at once would only take more cores from those that serve.
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="reload")
 
     async def start(self, load: Load) -> None:
@@ -68,15 +64,59 @@ class Reloader:
             self._seen = found
             for place, state in found.items():
                 await self._try(place, state, starting=True)
-                if TRAFFIC_NAME in self._refused:
+                for refused in self._refusals.of([TRAFFIC_NAME]):
                     # There are no rules before these to go on with, and without them the wrong version might answer.
-                    raise RepositoryError(f"{self._root / TRAFFIC_NAME}: {self._refused[TRAFFIC_NAME]}")
+                    raise RepositoryError(f"{self._root / TRAFFIC_NAME}: {refused.reason}")
             if not self._models:
-                raise RepositoryError(self._nothing())
+                raise self._refusals.nothing_to_serve()
 
     def poll(self, seconds: float) -> None:
         """From here on look every so many seconds."""
         self._polling = asyncio.create_task(self._poll(seconds))
+
+    async def load(self, name: str) -> list[Refused]:
+        """Serve what lies in the folder of the model `name` now, also after `unload`; what of it is refused.
+
+        Raises `UnknownModel` where there is no such folder with a bundle in it, `RepositoryError`.
+        """
+        async with self._one_at_a_time:
+            found = await self._in_thread(look_at, self._root)
+            places = [place for place, state in found.items() if _model_of(place) == name and state.has_manifest]
+            if not places:
+                raise UnknownModel(f"There is no bundle in {name[:64]}/<version>/ of the model repository.")
+            self._unloaded.discard(name)
+            for place in places:
+                # Whoever asks may know that it was not the bundle's fault.
+                if place in self._refusals:
+                    self._tried.pop(place, None)
+            gone = [place for place in self._known() if _model_of(place) in (name, TRAFFIC_NAME) and place not in found]
+            self._seen = {**self._seen, **{place: found[place] for place in places}}
+            await self._follow([TRAFFIC_NAME, *places], gone, found)
+            return self._refusals.of([TRAFFIC_NAME, *places])
+
+    async def unload(self, name: str) -> None:
+        """Serve no version of the model `name` until `load`. Raises `UnknownModel`."""
+        async with self._one_at_a_time:
+            self._repository.versions(name)
+            self._unloaded.add(name)
+            self._forget([place for place in self._known() if _model_of(place) == name])
+
+    def unloaded(self) -> list[str]:
+        """The places of what `unload` took away and the last look has seen."""
+        return [place for place in self._seen if _model_of(place) in self._unloaded and "/" in place]
+
+    async def close(self) -> None:
+        """End every model; the last call, once nothing asks for one any more."""
+        self._ending.set()
+        if self._polling is not None:
+            await self._polling
+        async with self._one_at_a_time:
+            models = [*self._models.values(), *self._retiring.values()]
+            for task in self._retiring:
+                task.cancel()
+            for model in models:
+                await self._in_thread(model.close)
+        self._pool.shutdown()
 
     async def _poll(self, seconds: float) -> None:
         while not self._ending.is_set():
@@ -84,12 +124,12 @@ class Reloader:
                 await asyncio.wait_for(self._ending.wait(), seconds)
             except TimeoutError:
                 try:
-                    await self.look()
+                    await self._look()
                 except Exception:
                     log.exception("the repository could not be looked at")
 
-    async def look(self) -> None:
-        """Serve what changed since the last look but one and not since the last: what still changes is left alone."""
+    async def _look(self) -> None:
+        """Serve what has changed since the last look but one and not since the last: what still changes can wait."""
         async with self._one_at_a_time:
             try:
                 found = await self._in_thread(look_at, self._root)
@@ -106,50 +146,6 @@ class Reloader:
             self._complain("")
             await self._follow(settled, gone, found)
 
-    async def load(self, name: str) -> list[Refused]:
-        """Serve what lies in the folder of the model `name` now, also after `unload`; what of it is refused.
-
-        Raises `UnknownModel` where there is no such folder with a bundle in it, `RepositoryError`.
-        """
-        async with self._one_at_a_time:
-            found = await self._in_thread(look_at, self._root)
-            places = [place for place, state in found.items() if _model_of(place) == name and state.has_manifest]
-            if not places:
-                raise UnknownModel(f"There is no bundle in {name[:64]}/<version>/ of the model repository.")
-            self._unloaded.discard(name)
-            for place in places:
-                # Whoever asks may know that it was not the bundle's fault.
-                if place in self._refused:
-                    self._tried.pop(place, None)
-            gone = [place for place in self._known() if _model_of(place) in (name, TRAFFIC_NAME) and place not in found]
-            self._seen = {**self._seen, **{place: found[place] for place in places}}
-            await self._follow([TRAFFIC_NAME, *places], gone, found)
-            return [each for each in self._repository.refused if each.path in places]
-
-    async def unload(self, name: str) -> None:
-        """Serve no version of the model `name` until `load`. Raises `UnknownModel`."""
-        async with self._one_at_a_time:
-            self._repository.versions(name)
-            self._unloaded.add(name)
-            self._forget([place for place in self._known() if _model_of(place) == name])
-
-    def unloaded(self) -> list[str]:
-        """The places of what `unload` took away and the last look has seen."""
-        return [place for place in self._seen if _model_of(place) in self._unloaded]
-
-    async def close(self) -> None:
-        """End every model; the last call, once nothing asks for one any more."""
-        self._ending.set()
-        if self._polling is not None:
-            await self._polling
-        async with self._one_at_a_time:
-            models = [*self._models.values(), *self._retiring.values()]
-            for task in self._retiring:
-                task.cancel()
-            for model in models:
-                await self._in_thread(model.close)
-        self._pool.shutdown()
-
     async def _follow(self, places: Iterable[str], gone: Iterable[str], found: Mapping[str, State]) -> None:
         # New versions before old ones go: the model is served all the while. Traffic first: it says who may answer.
         for place in sorted(places, key=lambda place: place != TRAFFIC_NAME):
@@ -160,12 +156,11 @@ class Reloader:
                 await self._try(place, state)
         self._forget([place for place in gone if not self._is_last_resort(place, found)])
 
-    def _known(self) -> set[str]:
-        return {*self._tried, *self._models, *self._refused}
-
     async def _try(self, place: str, state: State, *, starting: bool = False) -> None:
         """Serve what is at `place`, or refuse it."""
         models = dict(self._models)
+        # What changed meanwhile was not tried as it is now: the next look finds it in another state.
+        tried = True
         try:
             if place == TRAFFIC_NAME:
                 self._rules = await self._in_thread(read_rules, self._root / place)
@@ -173,18 +168,14 @@ class Reloader:
                 raise RepositoryError(f"a bundle belongs one level deeper, in {place}/<version>/; move it there")
             elif (model := await self._in_thread(self._load, place, state)) is not None:
                 models[place] = model
-                log.info("model loaded", model=model.name, version=model.version, provider=model.provider)
-                self._metrics.reloads.labels(model.name, "loaded").inc()
-        except FilesChanging:
-            # Not tried as it is now: the next look finds it in another state.
-            self._refuse(place, "its files changed while it was loaded; write it elsewhere and move it there")
         except Exception as error:
             if starting and isinstance(error, ProviderUnavailable):
                 raise
-            self._refuse(place, self._reason(place, error))
-            self._tried[place] = state
+            self._refusals.add(place, error)
+            tried = not isinstance(error, FilesChanging)
         else:
-            self._refused.pop(place, None)
+            self._refusals.drop(place)
+        if tried:
             self._tried[place] = state
         self._serve(models)
 
@@ -206,40 +197,29 @@ class Reloader:
     def _serve(self, models: dict[str, Model]) -> None:
         """Swap: no `await` in here, so that no request falls in between."""
         before, self._models = self._models, models
-        self._repository.serve(models.values(), self._rules)
-        self._state_refused()
+        repository = self._repository
+        repository.serve(models.values(), self._rules)
+        repository.refused = self._refusals.all(
+            self._rules, {name: repository.versions(name) for name in repository.names}
+        )
         for place, model in models.items():
             if before.get(place) is not model:
                 model.publish()
-        for name in {model.name for model in (*before.values(), *models.values())}:
-            self._share(name)
+                self._metrics.reloads.labels(model.name, "loaded").inc()
+                log.info("model loaded", model=model.name, version=model.version, provider=model.provider)
+        for name in {_model_of(place) for place in (*before, *models)}:
+            self._metrics.share_traffic(name, repository.shares(name))
         for place, model in before.items():
             if models.get(place) is not model:
-                self._retire(model)
+                task = asyncio.create_task(self._retire(model))
+                self._retiring[task] = model
+                task.add_done_callback(self._retiring.pop)
 
-    def _share(self, name: str) -> None:
-        shares: dict[tuple[str, str], float] = {}
-        if name in self._repository.names:
-            traffic = self._repository.traffic(name)
-            share = traffic.percent / 100 if traffic.canary else 0.0
-            shares[traffic.serve.version, "serve"] = 1 - share
-            if traffic.canary:
-                shares[traffic.canary.version, "canary"] = share
-            for shadow in traffic.shadows:
-                shadow.meters.shadows()
-                shares[shadow.version, "shadow"] = 1.0
-        self._metrics.share_traffic(name, shares)
-
-    def _retire(self, model: Model) -> None:
-        async def close() -> None:
-            await model.in_use.ended()
-            await self._in_thread(model.close)
-            self._metrics.reloads.labels(model.name, "retired").inc()
-            log.info("model retired", model=model.name, version=model.version)
-
-        task = asyncio.create_task(close())
-        self._retiring[task] = model
-        task.add_done_callback(self._retiring.pop)
+    async def _retire(self, model: Model) -> None:
+        await model.in_use.ended()
+        await self._in_thread(model.close)
+        self._metrics.reloads.labels(model.name, "retired").inc()
+        log.info("model retired", model=model.name, version=model.version)
 
     def _forget(self, places: Collection[str]) -> None:
         """Serve nothing of `places` any more, whatever becomes of their files."""
@@ -248,11 +228,14 @@ class Reloader:
         models = dict(self._models)
         for place in places:
             self._tried.pop(place, None)
-            self._refused.pop(place, None)
+            self._refusals.drop(place)
             models.pop(place, None)
             if place == TRAFFIC_NAME:
                 self._rules = {}
         self._serve(models)
+
+    def _known(self) -> set[str]:
+        return {*self._tried, *self._models, *self._refusals.places}
 
     def _is_last_resort(self, place: str, found: Mapping[str, State]) -> bool:
         """Whether it is all that is served of its model, and what is to take its place is not good, or not yet."""
@@ -261,48 +244,10 @@ class Reloader:
         waiting = any(_model_of(each) == name and state.has_manifest for each, state in found.items())
         return place in self._models and not others and waiting
 
-    def _refuse(self, place: str, reason: str) -> None:
-        self._refused[place] = reason
-        self._metrics.reloads.labels(_model_of(place), "refused").inc()
-        what = "traffic rules stay as they were" if place == TRAFFIC_NAME else "bundle refused"
-        log.error(what, bundle=place, reason=reason)
-
-    def _reason(self, place: str, error: Exception) -> str:
-        if isinstance(error, BundleError):
-            reason = f"{error.where}: {error.reason}. {error.remedy}."
-        elif isinstance(error, EngineError | ProviderUnavailable | RepositoryError | TrafficError):
-            reason = str(error)
-        else:
-            log.error("a bundle could not be loaded", bundle=place, exc_info=error)
-            reason = f"{type(error).__name__}: {error}"
-        # Clients see this: where the repository lies on this machine is not theirs to know.
-        return reason.replace(f"{self._root.resolve()}/", "")
-
-    def _state_refused(self) -> None:
-        served: dict[str, dict[str, Model]] = {}
-        for model in self._models.values():
-            served.setdefault(model.name, {})[model.version] = model
-        unmet = [f"{name}.{each}" for name, rule in self._rules.items() for each in rule.unserved(served.get(name, {}))]
-        for each in unmet:
-            if each not in self._unmet:
-                log.warning("a traffic rule has no effect", rule=each)
-        self._unmet = unmet
-        refused = [Refused(place, reason) for place, reason in sorted(self._refused.items())]
-        self._repository.refused = [*refused, *(Refused(TRAFFIC_NAME, each) for each in unmet)]
-
     def _complain(self, complaint: str) -> None:
         if complaint and complaint != self._complaint:
             log.error("the models stay as they were", reason=complaint)
         self._complaint = complaint
-
-    def _nothing(self) -> str:
-        reasons = "".join(f"\n  {place}: {reason}" for place, reason in sorted(self._refused.items()))
-        if reasons:
-            return f"No bundle in the model repository {str(self._root)!r} can be served:{reasons}"
-        return (
-            f"The model repository {str(self._root)!r} holds no bundle. Export one to <name>/<version>/ there, or set "
-            "OOD_MODELS (or --models) to another folder."
-        )
 
     async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)

@@ -7,18 +7,11 @@ from typing import TypeVar
 
 from service.model import Model
 from service.problems import UnknownModel, UnknownVersion
+from service.refusals import Refused
 from service.traffic import Traffic, traffic_of
 from service.traffic_rules import Rules, TrafficRule
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """What lies in the repository and is not served, by its place there, and why."""
-
-    path: str
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +48,11 @@ class Repository:
         """The versions of `name` that score beside whatever answers; none of a model that is not served any more."""
         traffic = self._served.traffic.get(name)
         return () if traffic is None else traffic.shadows
+
+    def shares(self, name: str) -> dict[tuple[str, str], float]:
+        """By version and role, the share of the requests for `name` that name no version; none if it is not served."""
+        traffic = self._served.traffic.get(name)
+        return {} if traffic is None else traffic.shares()
 
     def get(self, name: str, version: str | None = None, request_id: str | None = None) -> Model:
         """The model `name` in `version`, or in the one that answers, the canary for its share of `request_id`s.

@@ -23,6 +23,14 @@ class Traffic:
             return self.serve
         return self.canary if 100 * _place(self.serve.name, request_id) < self.percent else self.serve
 
+    def shares(self) -> dict[tuple[str, str], float]:
+        """The share of the requests by version and role (serve, canary, shadow), each in [0, 1]."""
+        share = self.percent / 100 if self.canary else 0.0
+        shares = {(self.serve.version, "serve"): 1 - share}
+        if self.canary:
+            shares[self.canary.version, "canary"] = share
+        return shares | {(shadow.version, "shadow"): 1.0 for shadow in self.shadows}
+
 
 def traffic_of(rule: TrafficRule, versions: Mapping[str, Model], before: str) -> Traffic:
     """The traffic by `rule` among the served `versions` (oldest first), of which `before` has answered so far.

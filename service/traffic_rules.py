@@ -1,6 +1,6 @@
 """`traffic.yaml`: per model, which version answers, which gets a share, which only scores beside."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
 
@@ -48,7 +48,7 @@ class TrafficRule(_Strict):
                 raise ValueError(f"version {version} is named twice; give it one of serve, canary and shadow")
         return self
 
-    def unserved(self, versions: Mapping[str, Any]) -> Iterator[str]:
+    def unserved(self, versions: Collection[str]) -> Iterator[str]:
         """A sentence for each version that the rule names and that is not among `versions`."""
         if self.serve not in (LATEST, *versions):
             yield f"serve: version {self.serve} is not served; what answered before goes on"
