@@ -4,14 +4,14 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
 
 from bundle import ImageInput, TextInput
-from service.batcher import Expired, Outcome, Places, QueueFull, Row
+from service.batcher import Busy, Expired, Outcome, Places, Row
 from service.modalities import Limits, Prepared
 from service.model import Model
 from service.options import Options
@@ -51,11 +51,11 @@ class Shadows:
             if shadow is answered.model:
                 continue
             count = len(answered.inputs)
-            try:
-                if 2 * batcher.depth > batcher.capacity:
-                    raise QueueFull(1)
-                places = shadow.batcher.admit(count)
-            except QueueFull:
+            places = None
+            with suppress(Busy):
+                if 2 * batcher.depth <= batcher.capacity:
+                    places = shadow.batcher.admit(count, answered.options.timeout_ms / 1000)
+            if places is None:
                 shadow.meters.shadow_dropped("overloaded", count)
                 continue
             held = ExitStack()

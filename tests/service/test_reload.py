@@ -139,7 +139,7 @@ def test_a_version_that_goes_takes_its_series_and_its_memory_with_it(models: Pat
     assert value(polled.client, "ood_queue_capacity", model="tiny") == 1024
     # At once, not when the collector of cycles comes by: a session is large.
     assert [part() for part in parts] == [None] * 3
-    assert "engine-tiny-2" not in {thread.name for thread in threading.enumerate()}
+    assert "engine-tiny-2-0" not in {thread.name for thread in threading.enumerate()}
     assert polled.score(picture()).json()["version"] == "1"
 
 
@@ -188,12 +188,12 @@ def test_a_request_that_has_a_model_is_answered_by_it_after_it_went(models: Path
         slow.sendall(head.encode() + b"Content-Type: image/png\r\n\r\n" + body[:10])
         shutil.rmtree(models / "tiny" / "2")
         until(lambda: versions(polled) == ["1"])
-        assert "engine-tiny-2" in {thread.name for thread in threading.enumerate()}
+        assert "engine-tiny-2-0" in {thread.name for thread in threading.enumerate()}
         slow.sendall(body[10:])
         answer = b"".join(iter(lambda: slow.recv(65536), b""))
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert b'"version":"2"' in answer
-    until(lambda: "engine-tiny-2" not in {thread.name for thread in threading.enumerate()})
+    until(lambda: "engine-tiny-2-0" not in {thread.name for thread in threading.enumerate()})
 
 
 def test_the_service_ends_while_a_replaced_model_is_still_in_use(models: Path, serve: Serve) -> None:

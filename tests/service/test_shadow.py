@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +39,11 @@ def shadowed(models: Path, serve: Serve) -> Iterator[Live]:
 def slow(live: Live, version: str, seconds: float) -> None:
     """Let a version's engine take that long for each batch."""
     batcher = live.app.state.repository.get("tiny", version).batcher
-    run: Callable[[Sequence[Any]], Mapping[str, Any]] = batcher._run
+    run = batcher._run
 
-    def slowly(items: Sequence[Any]) -> Mapping[str, Any]:
+    def slowly(items: Sequence[Any], *, alone: bool) -> Mapping[str, Any]:
         time.sleep(seconds)
-        return run(items)
+        return run(items, alone=alone)
 
     batcher._run = slowly
 
@@ -119,7 +119,7 @@ def test_a_shadow_gives_way_where_the_queue_that_answers_is_half_full(models: Pa
 
 
 def test_a_shadow_that_is_late_or_fails_is_counted_as_that(shadowed: Live) -> None:
-    def fail(items: Sequence[Any]) -> Mapping[str, Any]:
+    def fail(items: Sequence[Any], *, alone: bool) -> Mapping[str, Any]:
         raise RuntimeError("out of order")
 
     shadowed.app.state.repository.get("tiny", "2").batcher._run = fail
