@@ -3,8 +3,7 @@
 import math
 import threading
 from collections import Counter as Tally
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 from prometheus_client import (
     CollectorRegistry,
@@ -17,7 +16,6 @@ from prometheus_client import (
 )
 
 from service.batcher import Batcher
-from service.drift import DriftEvidence
 from service.scoring import Scorer
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -162,7 +160,7 @@ class Metrics:
             *(self.queue_seconds, self.inference_seconds, self.preprocess_seconds),
         )
         self._queues: dict[str, tuple[Batcher, ...]] = {}
-        self._meters: Tally[tuple[str, str]] = Tally()
+        self._registered: Tally[tuple[str, str]] = Tally()
         # A new version is loaded on one thread while another's series are removed on another.
         self._lock = threading.Lock()
 
@@ -208,108 +206,20 @@ class Metrics:
     def register(self, model: str, version: str) -> None:
         """Keep the series of `model` in `version` until they are released as often."""
         with self._lock:
-            self._meters[model, version] += 1
+            self._registered[model, version] += 1
 
     def release(self, model: str, version: str, batcher: Batcher | None) -> None:
         """Follow the queue of `batcher` no more; with the last release the version's, then the model's series end."""
         with self._lock:
             self._queues[model] = tuple(queue for queue in self._queues.get(model, ()) if queue is not batcher)
-            self._meters[model, version] -= 1
-            if self._meters[model, version]:
+            self._registered[model, version] -= 1
+            if self._registered[model, version]:
                 return
-            del self._meters[model, version]
+            del self._registered[model, version]
             for metric in (*self._stated, *self._counted):
                 metric.remove_by_labels({"model": model, "version": version})
-            if any(name == model for name, _ in self._meters):
+            if any(name == model for name, _ in self._registered):
                 return
             del self._queues[model]
             for metric in self._of_models:
                 metric.remove_by_labels({"model": model})
-
-
-class ModelMeters:
-    """One model version's metrics with their labels bound once: looking them up costs more than counting."""
-
-    def __init__(
-        self,
-        metrics: Metrics,
-        model: str,
-        version: str,
-        scores: Sequence[str],
-        default_score: str,
-        drift: DriftEvidence,
-    ) -> None:
-        """`drift` is told of every input that is scored by `default_score`."""
-        metrics.register(model, version)
-        self._model = model
-        self._version = version
-        self._default_score = default_score
-        self._drift = drift
-        self._metrics = metrics
-        self._batcher: Batcher | None = None
-        self._retired = False
-        self._inputs = metrics.inputs.labels(model, version)
-        self._flagged = {score: metrics.flagged.labels(model, version, score) for score in scores}
-        self._anomaly = {score: metrics.anomaly.labels(model, version, score) for score in scores}
-        self._p_value = {score: metrics.p_value.labels(model, version, score) for score in scores}
-        self._batch_size = metrics.batch_size.labels(model)
-        self._queue_seconds = metrics.queue_seconds.labels(model)
-        self._inference_seconds = metrics.inference_seconds.labels(model)
-        self._preprocess_seconds = metrics.preprocess_seconds.labels(model)
-        for reason in REJECTIONS:
-            # Present from the start: a rate over a series that appears with its first event misses that event.
-            metrics.rejected.labels(model, reason)
-
-    def publish(self, provider: str, wanted: str, scorer: Scorer, batcher: Batcher) -> None:
-        """State in the gauges that this version is served from now on, and follow its queue."""
-        metrics, model, version, drift = self._metrics, self._model, self._version, self._drift
-        metrics.describe(model, version, provider, wanted, scorer)
-        metrics.drift_evidence.labels(model, version, self._default_score).set_function(lambda: drift.log10)
-        metrics.watch_queue(model, batcher)
-        self._batcher = batcher
-
-    def retire(self) -> None:
-        """Take the series away, unless the same version goes on in another content. Nothing may be counted after it."""
-        if not self._retired:
-            self._retired = True
-            self._metrics.release(self._model, self._version, self._batcher)
-            # The batcher has this object as its observer: in a circle its engine would wait for the garbage collector.
-            self._batcher = None
-
-    def shadow_dropped(self, reason: str, count: int) -> None:
-        """Count inputs that this version, a shadow, did not score; `reason` is one of `SHADOW_DROPS`."""
-        self._metrics.shadow_dropped.labels(self._model, self._version, reason).inc(count)
-
-    def shadow_disagreed(self, score: str) -> None:
-        """Count one input whose flag by this version, a shadow, differs from the answer's."""
-        self._metrics.shadow_disagreements.labels(self._model, self._version, score).inc()
-
-    def scored(self, scores: Mapping[str, Mapping[str, Any]]) -> None:
-        """Count one scored input, by the `scores` of its result."""
-        self._inputs.inc()
-        for name, entry in scores.items():
-            self._anomaly[name].observe(entry["anomaly"])
-            self._p_value[name].observe(entry["p_value"])
-            if entry["flagged"]:
-                self._flagged[name].inc()
-        if self._default_score in scores:
-            self._drift.see(scores[self._default_score]["anomaly"])
-
-    def input_error(self, reason: str) -> None:
-        """Count one input answered with an error; `reason` is its type."""
-        self._metrics.input_errors.labels(self._model, reason).inc()
-
-    def rejected(self, reason: str) -> None:
-        """Count one request turned away; `reason` is its problem's type."""
-        self._metrics.rejected.labels(self._model, reason).inc()
-
-    def prepared(self, seconds: float) -> None:
-        """Note how long one input's preprocessing took."""
-        self._preprocess_seconds.observe(seconds)
-
-    def batch(self, size: int, waited: Sequence[float], seconds: float) -> None:
-        """Note one batch of the engine (`service.batcher.BatchObserver`)."""
-        self._batch_size.observe(size)
-        self._inference_seconds.observe(seconds)
-        for each in waited:
-            self._queue_seconds.observe(each)

@@ -13,8 +13,9 @@ from service.cores import available_cores
 from service.drift import DriftEvidence
 from service.engine import Engine
 from service.in_use import InUse
-from service.metrics import Metrics, ModelMeters
+from service.metrics import Metrics
 from service.modalities import Modality
+from service.model_meters import ModelMeters
 from service.options import Choices, Options
 from service.providers import Provider
 from service.scoring import Scorer

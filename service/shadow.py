@@ -138,8 +138,7 @@ def _count(
 def _compare(shadow: Model, scores: Mapping[str, Any], answer: dict[str, Any] | InputError) -> None:
     answered = {} if isinstance(answer, InputError) else answer["scores"]
     for name in scores.keys() & answered.keys():
-        if scores[name]["flagged"] != answered[name]["flagged"]:
-            shadow.meters.shadow_disagreed(name)
+        shadow.meters.shadow_compared(name, differs=scores[name]["flagged"] != answered[name]["flagged"])
 
 
 def _closing(held: ExitStack, tasks: set[asyncio.Task[None]]) -> Callable[[asyncio.Task[None]], None]:

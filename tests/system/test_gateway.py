@@ -164,6 +164,9 @@ def test_what_is_for_clients_is_open(gateway: Gateway, path: str) -> None:
     [
         "/metrics", "/metrics?x", "//metrics", "/v1/../metrics", "/v1/%2e%2e/metrics", "/v1/..%2fmetrics", "/%6detrics",
         "/v2/repository/index", "/v2//repository/models/tiny/load", "/v2/x/../repository/index", "/admin", "/v1",
+        "/v2/repository/models/tiny/unload", "/v2/%72epository/index", "/v1/models/tiny/drift/reset",
+        "/v1/models/tiny/drift%2freset", "/v1/models/tiny/%64rift/reset", "/v1/models/tiny//drift//reset",
+        "/v1/models/tiny/drift/x/../reset", "/v1/models/tiny/drift/reset%0a", "/v1/models/tiny/x/../drift/reset?x",
     ],
 )  # fmt: skip
 def test_metrics_and_administration_are_not_reachable_in_any_spelling(gateway: Gateway, path: str) -> None:
