@@ -12,6 +12,7 @@ from service.body import read_body
 from service.folders import RepositoryError
 from service.keys import KeyFile
 from service.lifecycle import Lifecycle
+from service.open_inference.documentation import error_responses
 from service.openapi import problem_responses
 from service.problems import BundleRefused, InvalidParameter, MalformedBody, ReloadOff, RepositoryUnreadable
 from service.reload import Reloader
@@ -90,6 +91,7 @@ def routes(
         return DriftReset(model=model, evidence=evidence)
 
     def call(path: str, endpoint: Any, problems: dict[int, str]) -> APIRoute:
+        errors = error_responses if path.startswith("/v2") else problem_responses
         return APIRoute(
             path,
             endpoint,
@@ -97,7 +99,7 @@ def routes(
             tags=["administration"],
             # In the route, not by its path before it: no spelling of an address can lead around it.
             dependencies=[Depends(admin_dependency(keys))],
-            responses=problem_responses({401: "No admin key, or a wrong one.", 503: "Starting.", **problems}),
+            responses=errors({401: "No admin key, or a wrong one.", 503: "Starting.", **problems}),
             openapi_extra={"security": SECURITY},
         )
 

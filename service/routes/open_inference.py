@@ -34,13 +34,14 @@ def routes(
     repository: Repository, lifecycle: Lifecycle, pipeline: Pipeline, settings: Settings, version: str
 ) -> list[APIRoute]:
     """Metadata, health and inference; `version` is the service's own."""
-    return [*_server(lifecycle, version), *_models(repository, lifecycle), *_inference(pipeline, settings)]
+    extensions = ["binary_tensor_data", *([] if settings.admin_keys_file is None else ["model_repository"])]
+    return [*_server(lifecycle, version, extensions), *_models(repository, lifecycle), *_inference(pipeline, settings)]
 
 
-def _server(lifecycle: Lifecycle, version: str) -> list[APIRoute]:
+def _server(lifecycle: Lifecycle, version: str, extensions: list[str]) -> list[APIRoute]:
     async def server() -> ServerMetadata:
         """What serves, and which of the protocol's extensions it has."""
-        return ServerMetadata(name="ood-scoring-service", version=version, extensions=["binary_tensor_data"])
+        return ServerMetadata(name="ood-scoring-service", version=version, extensions=extensions)
 
     async def live() -> ServerLive:
         """200 while the process lives."""

@@ -7,6 +7,8 @@ from typing import Any
 
 import httpx
 import pytest
+from tritonclient.http import InferenceServerClient
+from tritonclient.utils import InferenceServerException
 
 from service.keys import digest_of
 from tests.service.answers import problem
@@ -49,6 +51,16 @@ def call(live: Live, path: str, key: str = ADMIN, **request: Any) -> httpx.Respo
     return live.client.post(path, headers={"x-api-key": key}, **request)
 
 
+def refused(answer: httpx.Response, status: int, kind: str) -> str:
+    """The detail of an error, in the form of the protocol that its path belongs to."""
+    if not answer.url.path.startswith("/v2"):
+        return str(problem(answer, status, kind)["detail"])
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/json")
+    found, _, detail = answer.json()["error"].partition(": ")
+    assert found == kind
+    return str(detail)
+
+
 def index(live: Live, **request: Any) -> dict[str, tuple[str, str]]:
     answer = call(live, "/v2/repository/index", **request).json()
     return {f"{each['name']}/{each['version']}": (each["state"], each["reason"]) for each in answer}
@@ -60,16 +72,16 @@ def damage(folder: Path) -> None:
 
 @pytest.mark.parametrize("path", CALLS)
 def test_without_admin_keys_there_are_no_admin_calls(live: Live, path: str) -> None:
-    problem(live.client.post(path), 404, "not-found")
+    refused(live.client.post(path), 404, "not-found")
     assert path.replace("tiny", "{model}") not in live.client.get("/openapi.json").json()["paths"]
 
 
 def test_each_kind_of_key_opens_its_own_calls_only(models: Path, files: dict[str, Path], serve: Serve) -> None:
     with serve(models, reload="admin", **files) as live:
         for path in CALLS:
-            problem(live.client.post(path), 401, "missing-key")
-            problem(call(live, path, KEY), 401, "wrong-key")
-            problem(call(live, path, "ood_wrong"), 401, "wrong-key")
+            refused(live.client.post(path), 401, "missing-key")
+            refused(call(live, path, KEY), 401, "wrong-key")
+            refused(call(live, path, "ood_wrong"), 401, "wrong-key")
             # What would match the route in another spelling needs a key as well.
             assert live.client.post(path + "%0A").status_code == 401
             assert call(live, path + "%0A", KEY).status_code in (401, 404)
@@ -83,8 +95,8 @@ def test_each_kind_of_key_opens_its_own_calls_only(models: Path, files: dict[str
 
 @pytest.mark.parametrize("path", CALLS)
 def test_admin_calls_are_closed_where_clients_need_no_key(administered: Live, path: str) -> None:
-    problem(administered.client.post(path), 401, "missing-key")
-    problem(call(administered, path, KEY), 401, "wrong-key")
+    refused(administered.client.post(path), 401, "missing-key")
+    refused(call(administered, path, KEY), 401, "wrong-key")
     route = path.replace("tiny", "{model}")
     assert value(administered.client, "ood_http_requests_total", route=route, method="POST", status="401") == 2
 
@@ -113,7 +125,7 @@ def test_a_model_that_is_unloaded_is_gone_until_it_is_loaded(models: Path, admin
         "versions": [],
     }
     problem(administered.score(picture()), 404, "unknown-model")
-    problem(call(administered, "/v2/repository/models/tiny/unload"), 404, "unknown-model")
+    refused(call(administered, "/v2/repository/models/tiny/unload"), 404, "unknown-model")
     assert index(administered) == {"other/1": ("READY", ""), "tiny/1": ("UNAVAILABLE", "unloaded")}
     assert index(administered, json={"ready": True}) == {"other/1": ("READY", "")}
     assert call(administered, "/v2/repository/models/other/load").status_code == 200
@@ -124,9 +136,9 @@ def test_a_model_that_is_unloaded_is_gone_until_it_is_loaded(models: Path, admin
 
 def test_loading_what_is_broken_is_refused_and_the_good_one_goes_on(models: Path, administered: Live) -> None:
     damage(models / "tiny" / "1")
-    content = problem(call(administered, "/v2/repository/models/tiny/load"), 422, "bundle-refused")
-    assert "tiny/1: model.onnx: its SHA-256 is" in content["detail"]
-    assert str(models) not in content["detail"]
+    detail = refused(call(administered, "/v2/repository/models/tiny/load"), 422, "bundle-refused")
+    assert "tiny/1: model.onnx: its SHA-256 is" in detail
+    assert str(models) not in detail
     assert administered.score(picture()).status_code == 200
     state, reason = index(administered)["tiny/1"]
     assert state == "READY"
@@ -137,7 +149,7 @@ def test_loading_what_is_broken_is_refused_and_the_good_one_goes_on(models: Path
 
 
 def test_a_model_that_is_not_there_cannot_be_loaded(administered: Live) -> None:
-    problem(call(administered, "/v2/repository/models/none/load"), 404, "unknown-model")
+    refused(call(administered, "/v2/repository/models/none/load"), 404, "unknown-model")
 
 
 @pytest.mark.parametrize(
@@ -152,13 +164,13 @@ def test_a_model_that_is_not_there_cannot_be_loaded(administered: Live) -> None:
 def test_a_body_that_asks_for_what_is_not_done_is_refused(
     administered: Live, body: bytes, status: int, kind: str
 ) -> None:
-    problem(call(administered, "/v2/repository/models/tiny/load", content=body), status, kind)
+    refused(call(administered, "/v2/repository/models/tiny/load", content=body), status, kind)
 
 
 def test_with_reload_off_models_stay_as_they_are(models: Path, files: dict[str, Path], serve: Serve) -> None:
     with serve(models, admin_keys_file=files["admin_keys_file"]) as live:
         for path in CALLS[1:3]:
-            assert "OOD_RELOAD=admin" in problem(call(live, path), 409, "reload-off")["detail"]
+            assert "OOD_RELOAD=admin" in refused(call(live, path), 409, "reload-off")
         assert set(index(live)) == {"tiny/1", "other/1"}
         assert call(live, CALLS[3]).status_code == 200
 
@@ -174,3 +186,17 @@ def test_drift_is_reset_for_one_model(administered: Live) -> None:
     assert value(administered.client, "ood_drift_evidence", model="tiny", version="1", score="msp") == 0
     assert value(administered.client, "ood_drift_evidence", model="other", version="1", score="msp") > 1
     problem(call(administered, "/v1/models/none/drift/reset"), 404, "unknown-model")
+
+
+def test_a_client_of_the_protocol_loads_and_unloads(models: Path, administered: Live) -> None:
+    headers = {"X-API-Key": ADMIN}
+    with InferenceServerClient(f"127.0.0.1:{administered.port}") as client:
+        assert "model_repository" in client.get_server_metadata()["extensions"]
+        client.unload_model("tiny", headers=headers)
+        assert not client.is_model_ready("tiny")
+        listed = {each["name"]: each["state"] for each in client.get_model_repository_index(headers=headers)}
+        assert listed == {"tiny": "UNAVAILABLE", "other": "READY"}
+        client.load_model("tiny", headers=headers)
+        assert client.is_model_ready("tiny")
+        with pytest.raises(InferenceServerException, match="unknown-model"):
+            client.load_model("none", headers=headers)
