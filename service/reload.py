@@ -184,8 +184,8 @@ class Reloader:
         assert self._load_model is not None, "models are loaded from `start` on"
         bundle = verified_bundle(self._root / place)
         served = self._models.get(place)
-        if served is not None and (served.bundle.path, served.bundle.manifest) == (bundle.path, bundle.manifest):
-            # Touched, or a file beside it: the drift evidence of the model that runs is worth more.
+        if served is not None and served.bundle.manifest == bundle.manifest:
+            # The same files to the last byte, touched or copied: the model that runs has its drift evidence.
             return None
         model = self._load_model(bundle)
         # What was verified is what was loaded, if nobody wrote in between.

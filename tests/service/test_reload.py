@@ -1,8 +1,10 @@
 """Reload by polling: what appears is served, what is broken never replaces what is good, what goes is drained."""
 
+import asyncio
 import shutil
 import socket
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +12,13 @@ from typing import Any
 
 import pytest
 
+from bundle import Bundle
+from service.metrics import Metrics
+from service.model import Model, model_loader
+from service.providers import CPU, Provider
+from service.reload import Reloader
+from service.repository import Repository
+from service.settings import Settings
 from tests.service.answers import problem
 from tests.service.conftest import Live, Serve
 from tests.service.exposition import samples, value
@@ -105,15 +114,53 @@ def test_a_broken_bundle_never_replaces_a_good_one_and_is_tried_again_when_it_ch
     until(lambda: versions(polled) == ["1", "2"] and not refused(polled))
 
 
-def test_what_was_only_touched_is_not_loaded_again(models: Path, polled: Live) -> None:
+def test_what_was_only_touched_or_copied_is_not_loaded_again(models: Path, polled: Live) -> None:
     model = polled.app.state.repository.get("tiny")
     loaded = value(polled.client, "ood_reloads_total", model="tiny", result="loaded")
+    shutil.copytree(models / "tiny" / "1", models / ".copy")
+    (models / "tiny" / "1").rename(models / ".old")
+    (models / ".copy").rename(models / "tiny" / "1")
     (models / "tiny" / "1" / "model.onnx").touch()
     (models / "tiny" / "1" / "notes.txt").write_text("good")
     export(models, version="2")
     until(lambda: versions(polled) == ["1", "2"])
     assert polled.app.state.repository.get("tiny", "1") is model
     assert value(polled.client, "ood_reloads_total", model="tiny", result="loaded") == loaded + 1
+
+
+def test_what_is_still_written_to_is_left_alone(models: Path, polled: Live) -> None:
+    place = export(models, version="2")
+    for number in range(40):
+        (place / "part").write_text("x" * number)
+        assert versions(polled) == ["1"]
+        time.sleep(POLL["reload_seconds"] / 3)
+    (place / "part").unlink()
+    until(lambda: versions(polled) == ["1", "2"])
+
+
+def test_what_changed_while_it_was_loaded_is_not_served(models: Path) -> None:
+    async def scenario() -> tuple[list[str], list[str], list[str]]:
+        repository, metrics = Repository(models), Metrics()
+        reloader = Reloader(repository, metrics)
+        load = model_loader(Settings(threads=1), Provider(CPU, required=False), metrics, asyncio.get_running_loop())
+
+        def load_meanwhile(bundle: Bundle) -> Model:
+            if bundle.manifest.version == "2" and not (bundle.path / "later").exists():
+                (bundle.path / "later").touch()
+            return load(bundle)
+
+        export(models, version="2")
+        await reloader.start(load_meanwhile)
+        first = repository.versions("tiny")
+        reasons = [each.reason for each in repository.refused]
+        await reloader.load("tiny")
+        second = repository.versions("tiny")
+        await reloader.close()
+        return first, reasons, second
+
+    first, reasons, second = asyncio.run(scenario())
+    assert (first, second) == (["1"], ["1", "2"])
+    assert reasons[0].startswith("its files changed while it was loaded")
 
 
 def test_a_folder_without_a_manifest_is_no_bundle_yet(models: Path, polled: Live) -> None:

@@ -13,7 +13,7 @@ from service.settings import Settings
 from service.traffic_rules import TrafficError, read_rules
 from tests.service.conftest import Live, Serve
 from tests.service.exposition import value
-from tests.service.pictures import picture
+from tests.service.pictures import encoded, picture
 from tests.service.waiting import until
 from tests.tiny_bundle import make_tiny_bundle
 
@@ -70,6 +70,14 @@ def test_the_canary_gets_its_share_and_a_retry_the_same_version(polled: Live) ->
     assert abs(counts["3"] - share * requests) < 5 * (requests * share * (1 - share)) ** 0.5
     for sent, first in list(answered.items())[:20]:
         assert version(polled, sent) == first
+    # By whatever protocol.
+    for sent, first in list(answered.items())[:20]:
+        answer = polled.client.post(
+            "/v2/models/tiny/infer",
+            json={"inputs": [{"name": "images", "datatype": "BYTES", "shape": [1], "data": [encoded(picture())]}]},
+            headers={"x-request-id": sent},
+        )
+        assert (answer.status_code, answer.json()["model_version"]) == (200, first)
     rule(polled, "tiny:\n  canary: {version: '3', percent: 40}\n", serve="2", canary={"version": "3", "percent": 40.0})
     # Who was in stays in when the share grows.
     canaries = [sent for sent, first in answered.items() if first == "3"][:20]

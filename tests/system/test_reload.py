@@ -1,17 +1,19 @@
 """A hundred reloads of a real process under load: no request fails, nothing is left over."""
 
+import shutil
 import threading
-import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 
 from service.keys import digest_of
 from tests.service.exposition import value
 from tests.service.pictures import picture
+from tests.service.waiting import until
 from tests.system.conftest import Service, Start
 from tests.tiny_bundle import make_tiny_bundle
 
@@ -29,8 +31,8 @@ def replace_by(link: Path, target: Path) -> None:
 
 
 @contextmanager
-def load(address: str) -> Iterator[Counter[int | str]]:
-    """Clients that score one red picture after the other; yields how often which label, status or failure came back."""
+def load(address: str, tell: Callable[[Any], str]) -> Iterator[Counter[int | str]]:
+    """Clients that score one picture after the other; yields how often what, by `tell`, or which failure came back."""
     outcomes: Counter[int | str] = Counter()
     ended = threading.Event()
 
@@ -42,8 +44,7 @@ def load(address: str) -> Iterator[Counter[int | str]]:
                 except httpx.TransportError as error:
                     outcomes[type(error).__name__] += 1
                     continue
-                good = answer.status_code == 200
-                outcomes[answer.json()["results"][0]["prediction"]["label"] if good else answer.status_code] += 1
+                outcomes[tell(answer.json()) if answer.status_code == 200 else answer.status_code] += 1
 
     threads = [threading.Thread(target=client) for _ in range(CLIENTS)]
     for thread in threads:
@@ -58,10 +59,7 @@ def load(address: str) -> Iterator[Counter[int | str]]:
 
 def footprint(service: Service, retired: int) -> tuple[int, int]:
     """The process's threads, and the kilobytes that it has in memory, once so many models are closed."""
-    until = time.monotonic() + 20
-    while value(service.client, "ood_reloads_total", model="tiny", result="retired") < retired:
-        assert time.monotonic() < until, "models that were replaced are not closed"
-        time.sleep(0.01)
+    until(lambda: value(service.client, "ood_reloads_total", model="tiny", result="retired") >= retired)
     status = Path(f"/proc/{service.process.pid}/status").read_text()
     fields = dict(line.split(":", 1) for line in status.splitlines())
     return int(fields["Threads"]), int(fields["VmRSS"].split()[0])
@@ -86,17 +84,14 @@ def test_a_hundred_reloads_under_load_fail_no_request_and_leave_nothing_behind(t
         answer = service.client.post("/v2/repository/models/tiny/load", headers=ADMIN)
         assert (answer.status_code, answer.json()["versions"]) == (200, ["1"])
 
-    with load(service.address) as outcomes:
+    with load(service.address, lambda answer: answer["results"][0]["prediction"]["label"]) as outcomes:
         for number in range(1, 11):
             reload(number)
         threads, memory = footprint(service, 10)
         for number in range(11, RELOADS + 1):
             reload(number)
         before = outcomes["red"]
-        until = time.monotonic() + 20
-        while outcomes["red"] < before + 20:
-            assert time.monotonic() < until, outcomes
-            time.sleep(0.01)
+        until(lambda: outcomes["red"] > before + 20)
     assert outcomes.keys() == {"red", "rouge"}
     assert min(outcomes.values()) > RELOADS / 2
     threads_after, memory_after = footprint(service, RELOADS)
@@ -107,3 +102,19 @@ def test_a_hundred_reloads_under_load_fail_no_request_and_leave_nothing_behind(t
     assert value(service.client, "ood_queue_depth", model="tiny") == 0
     assert value(service.client, "ood_queue_capacity", model="tiny") == 1024
     assert service.end() == 0
+
+
+def test_versions_that_come_and_go_under_load_fail_no_request(tmp_path: Path, start: Start) -> None:
+    models = tmp_path / "models"
+    make_tiny_bundle(models)
+    service = start(models, "--reload", "poll", "--reload-seconds", "0.05", "--no-access-log")
+    versions = [str(number) for number in range(2, 13)]
+    with load(service.address, lambda answer: str(answer["version"])) as outcomes:
+        for version in versions:
+            make_tiny_bundle(tmp_path / "made", version=version).rename(models / "tiny" / version)
+            # Both go at once: the old one when the new one is not served yet.
+            shutil.rmtree(models / "tiny" / str(int(version) - 1))
+            until(lambda version=version: outcomes[version] > 5)  # type: ignore[misc]
+    assert outcomes.keys() == {"1", *versions}
+    until(lambda: service.client.get("/v1/models/tiny").json()["versions"] == [versions[-1]])
+    assert "Traceback" not in "".join(service.log)
