@@ -86,7 +86,10 @@ class Metrics:
             buckets=_FINE_SECONDS,
         )
         self.queue_depth = Gauge(
-            "ood_queue_depth", "Inputs admitted and not yet in the engine.", ("model",), registry=registry
+            "ood_queue_depth",
+            "Inputs admitted and not yet in the engine, of the version with the most that answers.",
+            ("model",),
+            registry=registry,
         )
         self.queue_capacity = Gauge(
             "ood_queue_capacity", "Inputs that ood_queue_depth may reach.", ("model",), registry=registry
@@ -159,7 +162,8 @@ class Metrics:
             *(self.input_errors, self.rejected, self.batch_size, self.queue_depth, self.queue_capacity),
             *(self.queue_seconds, self.inference_seconds, self.preprocess_seconds),
         )
-        self._queues: dict[str, tuple[Batcher, ...]] = {}
+        self._queues: dict[str, tuple[tuple[str, Batcher], ...]] = {}
+        self._shadows: dict[str, set[str]] = {}
         self._registered: Tally[tuple[str, str]] = Tally()
         # A new version is loaded on one thread while another's series are removed on another.
         self._lock = threading.Lock()
@@ -184,18 +188,27 @@ class Metrics:
             self.threshold.labels(model, version, score).set(math.inf if threshold is None else threshold)
             self.calibration_inputs.labels(model, version, score).set(scorer.calibrations[score].n)
 
-    def watch_queue(self, model: str, batcher: Batcher) -> None:
-        """Let `ood_queue_depth` and `ood_queue_capacity` follow one more queue of `model`."""
+    def watch_queue(self, model: str, version: str, batcher: Batcher) -> None:
+        """Let `ood_queue_depth` and `ood_queue_capacity` follow one more queue of `model`: they tell of the fullest.
+
+        Not of the sum, in which a full queue would look half empty beside that of a version nobody asks for; and not of
+        shadows, which may be full.
+        """
         with self._lock:
-            self._queues[model] = (*self._queues.get(model, ()), batcher)
-        self.queue_depth.labels(model).set_function(lambda: sum(queue.depth for queue in self._queues.get(model, ())))
+            self._queues[model] = (*self._queues.get(model, ()), (version, batcher))
+        self.queue_depth.labels(model).set_function(lambda: max((q.depth for q in self._answering(model)), default=0))
         self.queue_capacity.labels(model).set_function(
-            lambda: sum(queue.capacity for queue in self._queues.get(model, ()))
+            lambda: max((q.capacity for q in self._answering(model)), default=0)
         )
+
+    def _answering(self, model: str) -> list[Batcher]:
+        shadows = self._shadows.get(model, ())
+        return [batcher for version, batcher in self._queues.get(model, ()) if version not in shadows]
 
     def share_traffic(self, model: str, shares: Mapping[tuple[str, str], float]) -> None:
         """State the share of `model`'s requests without a version, by version and role."""
         self.traffic_share.remove_by_labels({"model": model})
+        self._shadows[model] = {version for version, role in shares if role == "shadow"}
         for (version, role), share in shares.items():
             self.traffic_share.labels(model, version, role).set(share)
             if role == "shadow":
@@ -211,7 +224,7 @@ class Metrics:
     def release(self, model: str, version: str, batcher: Batcher | None) -> None:
         """Follow the queue of `batcher` no more; with the last release the version's, then the model's series end."""
         with self._lock:
-            self._queues[model] = tuple(queue for queue in self._queues.get(model, ()) if queue is not batcher)
+            self._queues[model] = tuple(each for each in self._queues.get(model, ()) if each[1] is not batcher)
             self._registered[model, version] -= 1
             if self._registered[model, version]:
                 return
@@ -221,5 +234,6 @@ class Metrics:
             if any(name == model for name, _ in self._registered):
                 return
             del self._queues[model]
+            self._shadows.pop(model, None)
             for metric in self._of_models:
                 metric.remove_by_labels({"model": model})

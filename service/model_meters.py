@@ -47,7 +47,7 @@ class ModelMeters:
         metrics, model, version, drift = self._metrics, self._model, self._version, self._drift
         metrics.describe(model, version, provider, wanted, scorer)
         metrics.drift_evidence.labels(model, version, self._default_score).set_function(lambda: drift.log10)
-        metrics.watch_queue(model, batcher)
+        metrics.watch_queue(model, version, batcher)
         self._batcher = batcher
 
     def retire(self) -> None:

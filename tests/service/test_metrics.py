@@ -51,7 +51,7 @@ def test_counters_count_each_input_once(repository: Path, serve: Serve) -> None:
         assert value(live.client, "ood_batch_size_sum", model="tiny") == 5
         assert value(live.client, "ood_alpha", **tiny) == 0.05
         assert value(live.client, "ood_calibration_inputs", **tiny, score="msp") == 500
-        assert value(live.client, "ood_queue_capacity", model="tiny") == 2 * 1024
+        assert value(live.client, "ood_queue_capacity", model="tiny") == 1024
         assert value(live.client, "ood_model_info", **tiny, provider="CPUExecutionProvider") == 1
         route = {"route": "/v1/models/{model}/score", "method": "POST"}
         assert value(live.client, "ood_http_requests_total", **route, status="200") == 3

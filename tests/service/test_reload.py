@@ -76,14 +76,15 @@ def test_a_new_version_and_a_new_model_are_served_without_a_restart(models: Path
     assert polled.score(picture()).json()["version"] == "2"
     assert polled.client.post("/v1/models/tiny/versions/1/score", content=picture()).json()["version"] == "1"
     assert value(polled.client, "ood_model_info", model="tiny", version="2", provider="CPUExecutionProvider") == 1
-    assert value(polled.client, "ood_queue_capacity", model="tiny") == 2 * 1024
+    assert value(polled.client, "ood_queue_capacity", model="tiny") == 1024
 
 
 def test_new_content_replaces_the_same_version_and_its_counters_go_on(models: Path, polled: Live) -> None:
     polled.score(picture())
     export(models, labels=("rouge", "vert", "bleu"), n_calibration=300, default_score="energy")
     until(lambda: polled.client.get("/v1/models/tiny").json()["labels"][0] == "rouge")
-    until(lambda: value(polled.client, "ood_queue_capacity", model="tiny") == 1024)
+    until(lambda: value(polled.client, "ood_reloads_total", model="tiny", result="retired") == 1)
+    assert value(polled.client, "ood_queue_capacity", model="tiny") == 1024
     polled.score(picture(), params={"scores": "msp"})
     labels = {"model": "tiny", "version": "1"}
     assert value(polled.client, "ood_inputs_total", **labels) == 2
