@@ -147,15 +147,22 @@ class Engine:
         for key, value in _SESSION_CONFIG.items():
             options.add_session_config_entry(key, value)
         try:
-            self._check_external_files(bundle.model_path.read_bytes())
+            # Their content, not their paths: ONNX Runtime would map the files, and one that is truncated while it is
+            # served (a copy over it, a full disk) would kill the process at its next batch.
+            weights = self._external_files(bundle.model_path.read_bytes())
+            options.add_external_initializers_from_files_in_memory(
+                list(weights), list(weights.values()), [len(content) for content in weights.values()]
+            )
             return onnxruntime.InferenceSession(bundle.model_path, options, providers=self._wanted.chain)
         except EngineError:
             raise
         except Exception as error:
             raise EngineError(bundle, f"ONNX Runtime refuses the graph: {error}", "Export the bundle again") from error
 
-    def _check_external_files(self, model: bytes) -> None:
+    def _external_files(self, model: bytes) -> dict[str, bytes]:
+        """The content of each file that `model` reads weights from, by the name it has there."""
         folder = self._bundle.model_path.parent
+        found: dict[str, bytes] = {}
         listed = {self._bundle.path / name for name in self._bundle.manifest.files}
         for location in sorted(external_files(model)):
             if folder / location not in listed:
@@ -164,6 +171,8 @@ class Engine:
                     f"the graph reads weights from {location!r}, which the manifest does not list",
                     "Export the bundle with its weights inside it",
                 )
+            found[location] = (folder / location).read_bytes()
+        return found
 
     def _check_signature(self) -> None:
         inputs = {node.name: (node.type, node.shape) for node in self._session.get_inputs()}
