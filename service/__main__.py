@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SettingsError as error:
         print(f"ood-serve: {error}", file=sys.stderr)
         return 2
-    configure_logs(settings)
+    handler = configure_logs(settings)
     log = structlog.stdlib.get_logger(__name__)
     for name, near in unknown_variables(os.environ).items():
         log.warning("unknown setting in the environment is ignored", variable=name, did_you_mean=near)
@@ -41,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeysError as error:
         print(f"ood-serve: {error}", file=sys.stderr)
         return 2
+    handler.on_loss = app.state.metrics.lost_log_lines.inc
     return serve(app, settings)
 
 

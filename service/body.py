@@ -1,26 +1,44 @@
-"""Reading a request's body, with the size limit enforced while it arrives."""
+"""Reading a request's body, with limits on its size and its slowness enforced while it arrives."""
+
+import asyncio
 
 from starlette.requests import ClientDisconnect, Request
 
-from service.problems import ClientGone, TooLarge
+from service.problems import ClientGone, RequestTimeout, TooLarge
+
+_SLOWEST_BYTES_PER_SECOND = 16_384
 
 
-async def read_body(request: Request, max_bytes: int) -> bytes:
-    """The whole body. Raises `TooLarge` as soon as it is known to exceed `max_bytes`, `ClientGone` on a hang-up."""
+async def read_body(request: Request, max_bytes: int, patience_seconds: float) -> bytes:
+    """The whole body.
+
+    Raises `TooLarge` as soon as it is known to exceed `max_bytes`; `RequestTimeout` where it pauses for
+    `patience_seconds`, or is so much behind a body of 16 KiB a second; `ClientGone` on a hang-up.
+    """
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > max_bytes:
         raise _too_large(max_bytes)
     chunks: list[bytes] = []
     size = 0
+    loop = asyncio.get_running_loop()
+    latest = loop.time() + patience_seconds
     try:
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > max_bytes:
-                raise _too_large(max_bytes)
-            if chunk:
-                chunks.append(chunk)
+        async with asyncio.timeout_at(latest) as timer:
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > max_bytes:
+                    raise _too_large(max_bytes)
+                if chunk:
+                    chunks.append(chunk)
+                    # A client that sends a byte now and then never pauses: it must have a pace as well.
+                    timer.reschedule(min(loop.time() + patience_seconds, latest + size / _SLOWEST_BYTES_PER_SECOND))
     except ClientDisconnect:
         raise ClientGone("The client closed the connection before its body was complete.") from None
+    except TimeoutError:
+        raise RequestTimeout(
+            f"The body stalled after {size} bytes. Send it without pauses of {patience_seconds:g} s, "
+            f"and no slower than {_SLOWEST_BYTES_PER_SECOND} bytes a second."
+        ) from None
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 

@@ -2,6 +2,8 @@
 
 import logging
 import sys
+from collections.abc import Callable
+from typing import TextIO
 
 import orjson
 import structlog
@@ -13,7 +15,20 @@ from service.settings import Settings
 _TRACEBACKS = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
 
 
-def configure_logs(settings: Settings) -> None:
+class LogHandler(logging.StreamHandler[TextIO]):
+    """Writes lines; one that cannot be written (a full disk, a closed pipe) is lost and told to `on_loss`."""
+
+    on_loss: Callable[[], object] = staticmethod(lambda: None)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the library's name
+        """The library's would try to write a traceback to where nothing can be written."""
+        if isinstance(sys.exception(), OSError):
+            self.on_loss()
+        else:
+            super().handleError(record)
+
+
+def configure_logs(settings: Settings) -> LogHandler:
     """Send every log line to stderr, as coloured text or as one JSON object per line."""
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -35,7 +50,7 @@ def configure_logs(settings: Settings) -> None:
             structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
         ]
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = LogHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -49,6 +64,7 @@ def configure_logs(settings: Settings) -> None:
     logging.getLogger("uvicorn").setLevel(max(_level(settings), logging.WARNING))
     # It warns of every malformed body, which is the client's to know and not the operator's.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
+    return handler
 
 
 def _level(settings: Settings) -> int:

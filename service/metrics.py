@@ -27,7 +27,7 @@ _ANOMALIES = (
     *(-100, -50, -20, -10, -5, -3, -2, -1, -0.5, 0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8),
     *(0.9, 0.95, 0.99, 1, 1.5, 2, 2.5, 3, 4, 5, 7, 10, 20, 50, 100),
 )
-REJECTIONS = ("overloaded", "draining", "deadline-passed", "client-gone")
+REJECTIONS = ("overloaded", "draining", "deadline-passed", "client-gone", "request-timeout")
 SHADOW_DROPS = ("overloaded", "deadline-passed", "failed")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -148,6 +148,9 @@ class Metrics:
         )
         self.refused_bundles = Gauge(
             "ood_refused_bundles", "What lies in the repository and is not served.", registry=registry
+        )
+        self.lost_log_lines = Counter(
+            "ood_lost_log_lines_total", "Log lines that could not be written.", registry=registry
         )
         # The gauges of a version, which say what it is; and its counters.
         self._stated = (

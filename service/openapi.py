@@ -42,6 +42,7 @@ _PROBLEM_CONTENT = {PROBLEM_JSON: {"schema": ProblemAnswer.model_json_schema()}}
 _PROBLEMS = {
     400: "Malformed body.",
     404: "Unknown model or version.",
+    408: "The body did not arrive in time.",
     413: "Body or input too large, or too many inputs.",
     415: "A content type that the model does not take.",
     422: "Undecodable or invalid input.",

@@ -45,6 +45,7 @@ class Pipeline:
         self._preparer = preparer
         self._shadows = shadows
         self._max_body_bytes = settings.max_body_bytes
+        self._body_patience = settings.receive_timeout_seconds
 
     @contextmanager
     def model(self, request: Request) -> Iterator[Model]:
@@ -67,13 +68,14 @@ class Pipeline:
     async def body(self, request: Request, model: Model, options: Options) -> bytes:
         """The request's body, not read where the engine could not take its inputs in time. Check first what needs none.
 
-        `options` are those that the request chose ahead of its body. Raises `Overloaded`, `TooLarge` or `ClientGone`.
+        `options` are those that the request chose ahead of its body. Raises `Overloaded`, `TooLarge`, `RequestTimeout` or
+        `ClientGone`.
         """
         try:
             model.batcher.require_room(patience=options.timeout_ms / 1000)
         except Busy as busy:
             raise _overloaded(model, busy) from None
-        return await read_body(request, self._max_body_bytes)
+        return await read_body(request, self._max_body_bytes, self._body_patience)
 
     async def score(
         self, request: Request, model: Model, inputs: Sequence[Input], options: Options, *, whole: bool = False

@@ -50,6 +50,35 @@ class MalformedBody(Problem):
     title = "The body cannot be parsed"
 
 
+class MalformedRequest(Problem):
+    """What came is not HTTP."""
+
+    status = 400
+    type = "malformed-request"
+    title = "The request cannot be parsed"
+
+
+class RequestTimeout(Problem):
+    """The request did not arrive in time: it stalled, or came too slowly. The connection is closed."""
+
+    status = 408
+    type = "request-timeout"
+    title = "The request came too slowly"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """With the end of the connection: nobody knows what the rest of this request would be taken for."""
+        return super().headers | {"Connection": "close"}
+
+
+class HeadTooLarge(Problem):
+    """The request line and headers are over what is read of them."""
+
+    status = 431
+    type = "headers-too-large"
+    title = "The headers are too large"
+
+
 class Unauthorized(Problem):
     """The request does not show who sends it; `WWW-Authenticate` says how to (RFC 6750)."""
 

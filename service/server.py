@@ -3,8 +3,10 @@
 import contextlib
 import gc
 import math
+import resource
 import signal
 import time
+from functools import partial
 from types import FrameType
 
 import structlog
@@ -12,9 +14,17 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.banner import banner
+from service.connection import Connection
 from service.lifecycle import Lifecycle, Phase
 from service.repository import Repository
 from service.settings import Settings
+
+KEEP_ALIVE_SECONDS = 75
+"""How long a connection may be idle.
+
+Longer than common load balancers and client pools keep one: who closes first must be they, or a request now and then
+meets a closing connection.
+"""
 
 # Long enough for a client on a kept-alive connection to get an answer that closes it, instead of a reset.
 _LINGER_SECONDS = 0.5
@@ -39,12 +49,13 @@ class Server(uvicorn.Server):
                 app,
                 host=settings.host,
                 port=settings.port,
+                # Its type says class, its code calls it.
+                http=partial(Connection, patience_seconds=settings.receive_timeout_seconds),  # type: ignore[arg-type]
+                ws="none",
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                # Longer than the idle time of common load balancers and client pools: who closes first must be they,
-                # or a request now and then meets a closing connection.
-                timeout_keep_alive=75,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 # What is still in flight when the grace period is over is cancelled, not waited for.
                 timeout_graceful_shutdown=1,
             )
@@ -131,6 +142,9 @@ class Server(uvicorn.Server):
 
 def serve(app: FastAPI, settings: Settings) -> int:
     """Serve until a signal; the exit code."""
+    # Each connection is an open file, and the usual soft limit of 1024 is there for programs that call select().
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     server = Server(app, settings)
     signal.signal(signal.SIGUSR1, server.handle_reset)
     server.run()

@@ -62,6 +62,15 @@ class Settings(BaseSettings):
         int,
         Field(description="Deadline of a request once its body is read; its own timeout_ms can only be less.", ge=1),
     ] = 10_000
+    receive_timeout_seconds: Annotated[
+        float,
+        Field(
+            description="Longest wait for a request's headers, and for the next part of its body.",
+            gt=0,
+            le=3600,
+            allow_inf_nan=False,
+        ),
+    ] = 30.0
     grace_seconds: Annotated[
         float,
         Field(description="After SIGTERM, how long accepted requests may still take.", ge=0, allow_inf_nan=False),
