@@ -9,7 +9,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.middleware import REQUEST_ID
-from service.problems import InvalidParameter, MalformedBody, MethodNotAllowed, NotFound, Problem, problem_response
+from service.problems import (
+    InvalidInput,
+    InvalidParameter,
+    MalformedBody,
+    MethodNotAllowed,
+    NotFound,
+    Problem,
+    problem_response,
+)
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -21,7 +29,8 @@ def exception_handlers() -> dict[Any, Any]:
 
 def problem_answer(request: Request, error: Problem) -> Response:
     """The answer to a request that cannot be served as it is."""
-    log.debug("problem", type=error.type, detail=error.detail)
+    # Not its detail, which may repeat what the client sent.
+    log.debug("problem", type=error.error.type if isinstance(error, InvalidInput) else error.type)
     return _response(error, request)
 
 

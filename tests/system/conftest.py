@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -54,6 +55,21 @@ class Service:
         """The banner's command."""
         return self.banner.strip().splitlines()[-1].split("try", 1)[1].strip()
 
+    @property
+    def port(self) -> int:
+        return int(self.address.rsplit(":", 1)[1])
+
+    @property
+    def resident_bytes(self) -> int:
+        """The memory that the process really has."""
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+    @property
+    def open_files(self) -> int:
+        """Files and connections that the process has open."""
+        return sum(1 for _ in Path(f"/proc/{self.process.pid}/fd").iterdir())
+
     def end(self, sig: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal and wait for the exit code."""
         self.process.send_signal(sig)
@@ -92,6 +108,14 @@ def start() -> Iterator[Start]:
     yield begin
     for service in services:
         service.close()
+
+
+def until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    """Wait for `condition`."""
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit, "it did not happen"
+        time.sleep(0.02)
 
 
 def run_to_its_end(*flags: str) -> subprocess.CompletedProcess[str]:

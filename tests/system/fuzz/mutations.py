@@ -1,0 +1,252 @@
+"""What a hostile client makes of good inputs: damaged files, polyglots, bombs, odd texts, broken JSON and forms.
+
+Each function takes a `random.Random`, so that a seed is enough to make the same bytes again.
+"""
+
+import io
+import json
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Sequence
+from random import Random
+
+from PIL import Image
+
+JSON_EDGES = (
+    *("null", "true", "0", "-0.0", "-1", "1e999", "NaN", "-Infinity", "1" * 400, "0.1", '""', '"msp"', '"all"', "[]"),
+    *(
+        '{"msp": 0.1}',
+        '["msp", "energy"]',
+        '"\\ud800"',
+        '"\\u0000"',
+        '{"":{}}',
+        "[[[[]]]]",
+        '"0.05"',
+        "1.5",
+        '{"a":1,"a":2}',
+    ),
+)
+"""JSON values that parsers disagree about, and some that an option takes."""
+
+TEXTS = (
+    *(
+        "the ball and the goal",
+        "",
+        " ",
+        "\0",
+        "a\0b",
+        "\ufeff",
+        "\u202e\u200f\u2066",
+        "e\u0301" * 40,
+        "Z" + "\u0300" * 900,
+    ),
+    *(
+        "\U0001f469\u200d\U0001f680" * 20,
+        "\ufffd\uffff",
+        "\r\n\r\n",
+        "%00%n{}{{}}$(id)",
+        "<script>",
+        "\u1e9e\u0130\u0149" * 30,
+        "vote" * 300,
+    ),
+)
+"""Texts that are hard on tokenizers, terminals and log lines."""
+
+
+def real_files() -> dict[str, bytes]:
+    """Small intact files of every format that is taken, and of some that are not."""
+    picture = Image.radial_gradient("L").resize((24, 17)).convert("RGB")
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
+    return {
+        "png": _encode(picture, "PNG"),
+        "palette png": _encode(picture.quantize(16), "PNG", transparency=3),
+        "16-bit png": _encode(picture.convert("I;16"), "PNG"),
+        "rgba png": _encode(picture.convert("RGBA"), "PNG", exif=exif),
+        "animated png": _encode(picture, "PNG", save_all=True, append_images=[picture.convert("L").convert("RGB")]),
+        "jpeg": _encode(picture, "JPEG", exif=exif),
+        "progressive jpeg": _encode(picture, "JPEG", progressive=True),
+        "cmyk jpeg": _encode(picture.convert("CMYK"), "JPEG"),
+        "webp": _encode(picture, "WEBP"),
+        "lossless webp": _encode(picture.convert("RGBA"), "WEBP", lossless=True, exif=exif),
+        "bmp": _encode(picture, "BMP"),
+        "palette bmp": _encode(picture.quantize(16), "BMP"),
+        "gif": _encode(picture.quantize(16), "GIF"),
+        "tiff": _encode(picture, "TIFF"),
+    }
+
+
+def bombs() -> dict[str, bytes]:
+    """Small files that would become large: by what they declare, or by what they inflate to."""
+    nothing = zlib.compress(bytes(20_000_000), 9)
+    exif = b"II*\0\x08\0\0\0\xff\xff" + b"\x12\x01\x03\0\xff\xff\xff\xff\x06\0\0\0" * 50
+    return {
+        "png that declares 50,000 x 50,000": _png(50_000, 50_000, nothing),
+        "png at the edge of 32 bits": _png(2**31 - 1, 2**31 - 1, nothing),
+        "png with 20 MB of pixels for 8 x 8": _png(8, 8, nothing),
+        "png with a text chunk of 20 MB": _png(8, 8, zlib.compress(bytes(200)), (b"zTXt", b"comment\0\0" + nothing)),
+        "png with an international text of 20 MB": _png(
+            8, 8, zlib.compress(bytes(200)), (b"iTXt", b"comment\0\x01\0\0\0" + nothing)
+        ),
+        "png with a colour profile of 20 MB": _png(8, 8, zlib.compress(bytes(200)), (b"iCCP", b"icc\0\0" + nothing)),
+        "png with endless EXIF": _png(8, 8, zlib.compress(bytes(200)), (b"eXIf", exif)),
+        "png of a million chunks": _png(8, 8, b"", *[(b"tEXt", b"k\0v")] * 8_000),
+        "jpeg that declares 65,500 x 65,500": _jpeg_of(65_500, 65_500),
+        "webp that declares 16,383 x 16,383": _webp_of(16_383, 16_383),
+        "bmp that declares 2^31 pixels a side": b"BM"
+        + struct.pack("<IHHI", 60, 0, 0, 54)
+        + struct.pack("<IiiHHIIiiII", 40, 2**31 - 1, -(2**31), 1, 24, 0, 0, 0, 0, 0, 0),
+        "bmp run-length encoded to nowhere": b"BM"
+        + struct.pack("<IHHI", 60, 0, 0, 54)
+        + struct.pack("<IiiHHIIiiII", 40, 900, 900, 1, 8, 1, 0, 0, 0, 1, 0)
+        + b"\0\2\xff\xff" * 2_000,
+    }
+
+
+def damaged(rng: Random, data: bytes) -> bytes:
+    """`data` with some bits flipped, bytes replaced, cut, repeated, or lengths blown up."""
+    content = bytearray(data)
+    for _ in range(rng.choice((1, 1, 2, 4, 16))):
+        if not content:
+            break
+        at = rng.randrange(len(content))
+        match rng.randrange(7):
+            case 0 | 1:
+                content[at] ^= 1 << rng.randrange(8)
+            case 2:
+                content[at : at + 4] = rng.choice(
+                    (b"\xff\xff\xff\xff", b"\0\0\0\0", b"\x7f\xff\xff\xff", b"\x80\0\0\0")
+                )
+            case 3:
+                del content[at:]
+            case 4:
+                del content[at : at + rng.randrange(1, 64)]
+            case 5:
+                content[at:at] = content[at : at + rng.randrange(1, 256)]
+            case _:
+                content[at:at] = rng.randbytes(rng.randrange(1, 32))
+    return bytes(content)
+
+
+def spliced(rng: Random, first: bytes, second: bytes) -> bytes:
+    """The head of one file with the tail of another."""
+    return first[: rng.randrange(len(first) + 1)] + second[rng.randrange(len(second) + 1) :]
+
+
+def polyglot(rng: Random, picture: bytes) -> bytes:
+    """A picture that is something else too: an archive, a page, a script, a second picture."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as inside:
+        inside.writestr("../../etc/passwd", bytes(10_000))
+    other = rng.choice(
+        (archive.getvalue(), b"<html><script>alert(1)</script>", b"%PDF-1.7\n", b"#!/bin/sh\nid\n", picture)
+    )
+    return rng.choice((picture + other, other + picture, b"GIF89a" + picture, b"\x89PNG\r\n\x1a\n" + other))
+
+
+def image(rng: Random, files: Sequence[bytes]) -> bytes:
+    """A file, as it is or maltreated."""
+    first = rng.choice(files)
+    match rng.randrange(10):
+        case 0:
+            return first
+        case 1:
+            return spliced(rng, first, rng.choice(files))
+        case 2:
+            return polyglot(rng, first)
+        case 3:
+            return rng.randbytes(rng.randrange(200))
+        case _:
+            return damaged(rng, first)
+
+
+def text(rng: Random) -> bytes:
+    """A text, well encoded or not."""
+    content = "".join(rng.choice(TEXTS) for _ in range(rng.randrange(1, 4))).encode()
+    match rng.randrange(4):
+        case 0:
+            return damaged(rng, content)
+        case 1:
+            return content + rng.choice((b"\xed\xa0\x80", b"\xff", b"\xc0\x80", b"\xf4\x90\x80\x80", b"\xe2\x82"))
+        case _:
+            return content
+
+
+def json_value(rng: Random, depth: int = 3) -> str:
+    """JSON text of any shape, with values that parsers disagree about."""
+    match rng.randrange(4) if depth else 0:
+        case 0 | 1:
+            return rng.choice(
+                (*JSON_EDGES, json.dumps(rng.choice(TEXTS)), json.dumps(rng.choice(TEXTS), ensure_ascii=False))
+            )
+        case 2:
+            return "[" + ",".join(json_value(rng, depth - 1) for _ in range(rng.randrange(4))) + "]"
+        case _:
+            names = ("inputs", "text", "image", "id", "alpha", "scores", "\\u0000", "")
+            members = (f'"{rng.choice(names)}":{json_value(rng, depth - 1)}' for _ in range(rng.randrange(4)))
+            return "{" + ",".join(members) + "}"
+
+
+def json_body(rng: Random, make_input: Callable[[], str]) -> bytes:
+    """A score request's JSON body: mostly of the right shape, with odd values, sometimes damaged as bytes."""
+    inputs = [make_input() if rng.random() < 0.7 else json_value(rng, 2) for _ in range(rng.choice((0, 1, 1, 1, 2, 5)))]
+    members = [f'"inputs":[{",".join(inputs)}]' if rng.random() < 0.95 else f'"inputs":{json_value(rng)}']
+    for name in ("alpha", "threshold", "scores", "timeout_ms", "explain", "bogus"):
+        if rng.random() < 0.12:
+            members.append(f'"{name}":{json_value(rng, 1)}')
+    rng.shuffle(members)
+    body = ("{" + ",".join(members) + "}").encode("utf-8", "surrogatepass")
+    return damaged(rng, body) if rng.random() < 0.3 else body
+
+
+def form(rng: Random, parts: Sequence[tuple[str, bytes]], boundary: bytes) -> bytes:
+    """A multipart body, mostly intact around its parts."""
+    lines = []
+    for name, content in parts:
+        field = rng.choice((name, name, name, name, "other", "", '"', "\xff"))
+        filename = rng.choice(
+            ("", '; filename="a.png"', "; filename*=UTF-8''%ff%00", '; filename="../../x"', "; filename=")
+        )
+        header = f'Content-Disposition: form-data; name="{field}"{filename}\r\n'.encode("latin-1")
+        extra = rng.choice(
+            (
+                b"",
+                b"",
+                b"Content-Type: image/png\r\n",
+                b"X: " + b"y" * 3_000 + b"\r\n",
+                b"Content-Transfer-Encoding: base64\r\n",
+            )
+        )
+        lines.append(b"--" + boundary + b"\r\n" + header + extra + b"\r\n" + content + b"\r\n")
+    body = b"".join(lines) + b"--" + boundary + rng.choice((b"--\r\n", b"--\r\n", b"--\r\n", b"--", b"\r\n", b""))
+    return damaged(rng, body) if rng.random() < 0.25 else body
+
+
+def _encode(picture: Image.Image, kind: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, kind, **options)
+    return file.getvalue()
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def _png(width: int, height: int, pixels: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
+    header = _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    extra = b"".join(_chunk(kind, data) for kind, data in chunks)
+    return b"\x89PNG\r\n\x1a\n" + header + extra + _chunk(b"IDAT", pixels) + _chunk(b"IEND", b"")
+
+
+def _jpeg_of(width: int, height: int) -> bytes:
+    data = bytearray(_encode(Image.new("RGB", (8, 8)), "JPEG"))
+    at = data.index(b"\xff\xc0") + 5
+    data[at : at + 4] = struct.pack(">HH", height, width)
+    return bytes(data)
+
+
+def _webp_of(width: int, height: int) -> bytes:
+    data = bytearray(_encode(Image.new("RGB", (8, 8)), "WEBP"))
+    at = data.index(b"\x9d\x01\x2a") + 3
+    data[at : at + 4] = struct.pack("<HH", width, height)
+    return bytes(data)

@@ -1,0 +1,204 @@
+"""Whole requests, one for each index of a seed: any of them can be made again alone."""
+
+import base64
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from random import Random
+
+from tests.system.fuzz import mutations
+
+_IMAGE_TYPES = ("image/png", "image/jpeg", "image/webp", "image/bmp", "application/octet-stream")
+_ODD_HEADERS = (
+    *(
+        "X-Request-ID: \xff\xfe",
+        "X-Request-ID: " + "a" * 200,
+        "Accept: */*;q=x",
+        "Accept: application/openmetrics-text",
+    ),
+    *("Authorization: Bearer \xe9\xff", "X-API-Key: ", "Cookie: " + "a=b; " * 100, "Expect: 100-continue", "Expect: x"),
+    *("Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13", "TE: trailers"),
+    *("Upgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings", "Content-Encoding: gzip", "Content-Encoding: identity"),
+    *(
+        "Host: ",
+        "Host: [::1",
+        "Host: a\xff:99999999",
+        "X-Forwarded-For: '\"<>",
+        "Range: bytes=0-0",
+        "Accept-Encoding: *",
+    ),
+    *(
+        "Content-Type: ",
+        "Content-Type: image/png; charset=\xff",
+        'Content-Type: multipart/form-data; boundary="',
+        "X: \t ",
+    ),
+    *("Connection: close", "Connection: keep-alive, close", "Content-Type: application/json; charset=utf-16"),
+)
+_PATHS = (
+    *(
+        "/",
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/docs",
+        "/openapi.json",
+        "/v1/models",
+        "/v1/models/tiny",
+        "/v1/models/topics",
+    ),
+    *(
+        "/v1/models/tiny/versions/1",
+        "/v1/models/tiny/versions/" + "9" * 5_000,
+        "/v1/models/%00/score",
+        "/v1/models/%ff%fe",
+    ),
+    *(
+        "/v1/models/../../etc/passwd",
+        "/v1/models/%2e%2e%2f%2e%2e/score",
+        "//healthz",
+        "/v1/models/tiny/score/",
+        "/docs/..;/",
+    ),
+    *(
+        "/v1/models/tiny/versions/-1/score",
+        "/v1/models/" + "a" * 4_000,
+        "/%F0%9F%98%80",
+        "http://x/healthz",
+        "*",
+        "/v2",
+        "x",
+    ),
+    *(
+        "/v1/models/tiny/versions/%EF%BC%91/score",
+        "/v1/models/tiny/score?" + "&".join(f"a{i}=1" for i in range(300)),
+        "/?%",
+    ),
+)
+_QUERIES = (
+    *("alpha=0.1", "alpha=nan", "alpha=%00", "alpha=" + "9" * 5_000, "threshold=1e308", "threshold=-inf", "scores=all"),
+    *(
+        "scores=msp,energy",
+        "scores=%ff",
+        "timeout_ms=1",
+        "timeout_ms=" + "9" * 5_000,
+        "timeout_ms=1e308",
+        "explain=true",
+    ),
+    *("alpha=1&alpha=2", "=", "&&&", "alpha", "%", "a[]=1", "explain=%74rue", "alpha=\xef\xbc\x91", "timeout_ms=0x10"),
+)
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "M-SEARCH")
+
+
+@dataclass(frozen=True)
+class FuzzedRequest:
+    """One request. `framed`: its end can be told, so that it must be answered."""
+
+    kind: str
+    data: bytes
+    framed: bool = True
+
+
+class Requests:
+    """The requests of one seed."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._files = list(mutations.real_files().values())
+
+    @cached_property
+    def bombs(self) -> list[FuzzedRequest]:
+        """Every bomb, as a body and in a form."""
+        rng = Random(self._seed)
+        return [
+            request
+            for name, data in mutations.bombs().items()
+            for request in (
+                _post("tiny", "application/octet-stream", data, name),
+                _post("tiny", "multipart/form-data; boundary=b", mutations.form(rng, [("file", data)] * 3, b"b"), name),
+            )
+        ]
+
+    def requests(self, indices: Iterable[int]) -> Iterator[FuzzedRequest]:
+        """Request after request, made when it is asked for."""
+        return map(self.request, indices)
+
+    def request(self, index: int) -> FuzzedRequest:
+        """Request number `index`: the same for the same seed, whatever was asked for before."""
+        rng = Random(f"{self._seed}:{index}")
+        draw = rng.random()
+        if draw < 0.40:
+            return _post("tiny", rng.choice(_IMAGE_TYPES), mutations.image(rng, self._files), "image")
+        if draw < 0.52:
+            return _post("topics", "text/plain", mutations.text(rng), "text")
+        if draw < 0.70:
+            model = rng.choice(("tiny", "topics", "words"))
+            return _post(model, "application/json", mutations.json_body(rng, lambda: self._json_input(rng)), "json")
+        if draw < 0.80:
+            return self._form(rng)
+        if draw < 0.97:
+            return self._odd_head(rng)
+        return self._unframed(rng)
+
+    def _json_input(self, rng: Random) -> str:
+        if rng.random() < 0.5:
+            return json.dumps(rng.choice(mutations.TEXTS))
+        encoded = base64.b64encode(mutations.image(rng, self._files)).decode()
+        if rng.random() < 0.1:
+            encoded = encoded[: rng.randrange(len(encoded) + 1)] + rng.choice(("=", "====", "-_", " ", "\u00e9"))
+        return json.dumps({"image": encoded, "id": rng.choice((None, "x", "\0", "i" * 300, 7))})
+
+    def _form(self, rng: Random) -> FuzzedRequest:
+        boundary = rng.choice((b"b", b"-" * 70, b"'()+_,-./:=?"))
+        parts = [
+            ("file", mutations.image(rng, self._files)) if rng.random() < 0.7 else ("text", mutations.text(rng))
+            for _ in range(rng.choice((0, 1, 1, 2, 4)))
+        ]
+        kind = f'multipart/form-data; boundary="{boundary.decode()}"'
+        return _post(rng.choice(("tiny", "topics")), kind, mutations.form(rng, parts, boundary), "form")
+
+    def _odd_head(self, rng: Random) -> FuzzedRequest:
+        method, path = rng.choice(_METHODS), rng.choice(_PATHS)
+        if rng.random() < 0.5:
+            method, path = "POST", f"/v1/models/{rng.choice(('tiny', 'topics'))}/score?{rng.choice(_QUERIES)}"
+        elif rng.random() < 0.5:
+            method = "GET"
+        body = mutations.text(rng) if method != "GET" else b""
+        headers = [rng.choice(_ODD_HEADERS) for _ in range(rng.randrange(4))]
+        lines = [f"{method} {path} HTTP/1.1", "Host: x", f"Content-Length: {len(body)}", *headers, "", ""]
+        return FuzzedRequest("head", "\r\n".join(lines).encode("latin-1") + body)
+
+    def _unframed(self, rng: Random) -> FuzzedRequest:
+        """A request damaged as bytes, head and all, or chunked wrongly: where it ends nobody can say."""
+        if rng.random() < 0.3:
+            head = b"POST /v1/models/topics/score HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\n"
+            chunks = rng.choice(
+                (
+                    b"5\r\nhello\r\n0\r\n\r\n",
+                    b"-1\r\nx\r\n",
+                    b"ffffffffffffffffff\r\nx",
+                    b"5;a=b\r\nhello\r\n0\r\nX: y\r\n\r\n",
+                )
+            )
+            length = rng.choice(
+                (
+                    b"",
+                    b"Content-Length: 5\r\n",
+                    b"Content-Length: -5\r\n",
+                    b"Content-Length: 5\r\nContent-Length: 6\r\n",
+                )
+            )
+            return FuzzedRequest(
+                "chunked", head + length + b"Transfer-Encoding: chunked\r\n\r\n" + chunks, framed=False
+            )
+        whole = _post("tiny", "image/png", self._files[0], "").data
+        return FuzzedRequest("broken head", mutations.damaged(rng, whole[:200]) + whole[200:], framed=False)
+
+
+def _post(model: str, content_type: str, body: bytes, kind: str) -> FuzzedRequest:
+    head = (
+        f"POST /v1/models/{model}/score HTTP/1.1\r\nHost: x\r\nContent-Type: {content_type}\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    return FuzzedRequest(kind, head.encode("latin-1") + body)
