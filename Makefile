@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALL := deploy/install $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint train bench secrets clean
+.PHONY: help serve test lint audit train bench secrets clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -24,6 +24,10 @@ lint: $(BIN)/.dev ## Ruff, mypy (strict) and the import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Not part of lint: what is known of a version's faults changes from day to day, and is asked for over the network.
+audit: $(BIN)/.dev ## Ask PyPI's advisory database about every version in constraints.txt (needs the network)
+	$(BIN)/pip-audit --strict --disable-pip --no-deps --requirement constraints.txt
 
 train: $(BIN)/.dev ## Train, calibrate, evaluate and export: make train RECIPE=recipe.yaml DATA=dir [ARGS='--version 2']
 	@test -n "$(RECIPE)" || { echo "give a recipe: make train RECIPE=training/recipes/cifar10-oe.yaml DATA=dir"; exit 2; }

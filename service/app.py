@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from service.authentication import Authentication
+from service.body import BodyBudget
 from service.cores import available_cores
 from service.errors import exception_handlers
 from service.inputs import Preparer
@@ -118,6 +119,7 @@ def create_app(settings: Settings) -> FastAPI:
         middleware=[
             Middleware(RequestContext, metrics=meters, lifecycle=lifecycle, access_log=settings.access_log),
             *([] if keys is None else [Middleware(Authentication, keys=keys, admin_calls=admin_keys is not None)]),
+            Middleware(BodyBudget, max_bytes=settings.max_pending_bytes),
             Middleware(DirectRoutes, routes=scoring),
         ],
         exception_handlers=exception_handlers(),

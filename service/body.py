@@ -1,10 +1,11 @@
-"""Reading a request's body, with limits on its size and its slowness enforced while it arrives."""
+"""Reading requests' bodies, with limits on size, slowness and all of them together enforced while they arrive."""
 
 import asyncio
 
 from starlette.requests import ClientDisconnect, Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.problems import ClientGone, RequestTimeout, TooLarge
+from service.problems import ClientGone, Overloaded, RequestTimeout, TooLarge
 
 _SLOWEST_BYTES_PER_SECOND = 16_384
 
@@ -44,3 +45,37 @@ async def read_body(request: Request, max_bytes: int, patience_seconds: float) -
 
 def _too_large(max_bytes: int) -> TooLarge:
     return TooLarge(f"The body is larger than {max_bytes} bytes. Send smaller inputs, or fewer per request.")
+
+
+class BodyBudget:
+    """Pure ASGI: bounds the bytes of all bodies that are held at once, from their arrival to their request's answer.
+
+    Without it the largest body times the length of the queue would be what clients can make the process hold.
+    """
+
+    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+        self._held = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; reading its body raises `Overloaded` where that would exceed the budget."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        held = 0
+
+        async def receive_within_budget() -> Message:
+            nonlocal held
+            message = await receive()
+            if size := len(message.get("body", b"")):
+                held += size
+                self._held += size
+                if self._held > self._max_bytes:
+                    raise Overloaded("Requests in progress hold all the memory there is for bodies.", retry_after=1)
+            return message
+
+        try:
+            await self._app(scope, receive_within_budget, send)
+        finally:
+            self._held -= held

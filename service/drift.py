@@ -54,7 +54,7 @@ class DriftEvidence:
 
     def __init__(self, calibration: Calibration, seed: int = 0) -> None:
         """`seed` is of the order among tied scores only."""
-        self._random = Random(seed)
+        self._random = Random(seed)  # noqa: S311 - it has no secret to keep
         ordered = sorted((anomaly, self._random.random()) for anomaly in calibration.anomaly.tolist())
         self._all_gaps = calibration.n + 1
         # A level that a small calibration cannot resolve has no gap of its own to bet on.

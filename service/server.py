@@ -136,7 +136,7 @@ class Server(uvicorn.Server):
     def _address(self) -> str:
         port = self.servers[0].sockets[0].getsockname()[1]
         # A wildcard is where one listens, not where one connects.
-        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self._host, self._host)
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self._host, self._host)  # noqa: S104
         return f"http://{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{port}"
 
 

@@ -45,6 +45,9 @@ class Settings(BaseSettings):
         Field(description="False-flag rate that replaces every bundle's default.", gt=0, lt=1, allow_inf_nan=False),
     ] = None
     max_body_bytes: Annotated[int, Field(description="Largest request body.", ge=1)] = 32 * 2**20
+    max_pending_bytes: Annotated[
+        int, Field(description="Bytes of all bodies in progress; a request beyond them is answered 503.", ge=1)
+    ] = 512 * 2**20
     max_inputs: Annotated[int, Field(description="Most inputs in one request.", ge=1)] = 256
     max_pixels: Annotated[int, Field(description="Largest image, width x height, checked before decoding.", ge=1)] = (
         50_000_000
@@ -119,6 +122,11 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"{env_name('models')}: repository URIs are not supported in this version, got {self.models!r}. "
                 "Copy the repository to a local folder and name that."
+            )
+        if self.max_body_bytes > self.max_pending_bytes:
+            raise ValueError(
+                f"{env_name('max_body_bytes')} ({self.max_body_bytes}) is more than {env_name('max_pending_bytes')} "
+                f"({self.max_pending_bytes}): the largest body could never be read. Raise the one or lower the other."
             )
         if self.max_inputs > self.queue_size:
             raise ValueError(

@@ -36,7 +36,7 @@ _Yaml.add_implicit_resolver(
 
 def _parse_yaml(text: str, origin: str) -> Any:
     try:
-        return yaml.load(text, _Yaml)
+        return yaml.load(text, _Yaml)  # noqa: S506 - it is a SafeLoader
     except yaml.YAMLError as error:
         raise RecipeError(origin, f"is not valid YAML: {error}", "Correct it") from error
 

@@ -180,6 +180,17 @@ def test_a_linked_folder_out_of_the_bundle_is_refused(folder: Path, tmp_path: Pa
     refuse(folder, PathEscapes, "weights/model.onnx")
 
 
+def test_links_that_stay_inside_are_followed_as_in_a_mounted_volume(folder: Path) -> None:
+    # Kubernetes mounts a volume's files as links through a link that it exchanges for an update.
+    inside = folder / "..2026_01_01"
+    inside.mkdir()
+    (folder / "..data").symlink_to(inside.name)
+    for file in [file for file in folder.iterdir() if file.is_file()]:
+        shutil.move(file, inside / file.name)
+        file.symlink_to(f"..data/{file.name}")
+    assert load_bundle(folder).model_path.is_file()
+
+
 def test_a_link_that_goes_in_circles_is_missing(folder: Path) -> None:
     (folder / "model.onnx").unlink()
     (folder / "model.onnx").symlink_to(folder / "model.onnx")

@@ -76,6 +76,18 @@ def test_a_full_queue_answers_503_with_retry_after_while_the_accepted_are_scored
         assert value(live.client, "ood_queue_depth", model="tiny") == 0
 
 
+def test_bodies_in_progress_are_bounded_together_and_their_memory_comes_back(repository: Path, serve: Serve) -> None:
+    with serve(repository, max_body_bytes=100_000, max_pending_bytes=150_000) as live:
+        with socket.create_connection(("127.0.0.1", live.port)) as unfinished:
+            unfinished.sendall(b"POST /v1/models/tiny/score HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
+            unfinished.sendall(bytes(99_000))
+            until(lambda: live.score(picture() + bytes(60_000)).status_code == 503)
+            answer = live.score(picture() + bytes(60_000))
+            assert (answer.json()["type"], answer.headers["retry-after"]) == ("overloaded", "1")
+            assert live.score(picture()).status_code == 200
+        until(lambda: live.score(picture() + bytes(60_000)).status_code == 200)
+
+
 def test_a_request_that_waits_too_long_is_504_and_never_computed(repository: Path, serve: Serve) -> None:
     with serve(repository) as live:
         hold = Hold(live)

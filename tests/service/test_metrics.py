@@ -18,7 +18,7 @@ CONTRACT = {
     "ood_anomaly_score", "ood_p_value", "ood_batch_size", "ood_queue_seconds", "ood_inference_seconds",
     "ood_preprocess_seconds", "ood_queue_depth", "ood_rejected", "ood_model_info", "ood_threshold", "ood_alpha",
     "ood_queue_capacity", "ood_drift_evidence", "ood_provider_fallback",
-    "ood_calibration_inputs", "ood_traffic_share", "ood_reloads", "ood_refused_bundles",
+    "ood_calibration_inputs", "ood_traffic_share", "ood_reloads", "ood_refused_bundles", "ood_lost_log_lines",
 }  # fmt: skip
 
 

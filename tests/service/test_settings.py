@@ -57,6 +57,10 @@ def test_every_setting_has_a_flag_and_is_explained_by_help(capsys: pytest.Captur
         ({"alpha": "nan"}, "OOD_ALPHA = 'nan'"),
         ({"provider": "gpu"}, "OOD_PROVIDER = 'gpu'"),
         ({"max_inputs": "9", "queue_size": "8"}, "OOD_MAX_INPUTS (9) is more than OOD_QUEUE_SIZE (8)"),
+        (
+            {"max_body_bytes": "9", "max_pending_bytes": "8"},
+            "OOD_MAX_BODY_BYTES (9) is more than OOD_MAX_PENDING_BYTES",
+        ),
         ({"workers": "4"}, "OOD_WORKERS: more than one worker process is not supported in this version"),
         ({"reload": "true"}, "OOD_RELOAD = 'true': Input should be 'off', 'poll' or 'admin'"),
         ({"reload": "admin"}, "OOD_RELOAD = admin needs OOD_ADMIN_KEYS_FILE"),

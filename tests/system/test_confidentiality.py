@@ -1,0 +1,71 @@
+"""What a process writes at its most talkative: neither what clients send nor their keys."""
+
+import base64
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from PIL import Image, PngImagePlugin
+
+from service.keys import digest_of
+from tests.system.conftest import Start
+from tests.tiny_bundle import make_tiny_bundle
+from tests.tiny_text_bundle import make_tiny_text_bundle
+
+KEY, WRONG_KEY = "ood_the-right-key-1234567890", "ood_a-wrong-key-0987654321"
+SECRET = "patient Jane Q. Doe"
+EXIF_DESCRIPTION = 0x010E
+
+
+def private_picture() -> bytes:
+    """A PNG with a secret in its EXIF data, in a text chunk, and in what no decoder looks at."""
+    exif = Image.Exif()
+    exif[EXIF_DESCRIPTION] = SECRET
+    comment = PngImagePlugin.PngInfo()
+    comment.add_text("Comment", SECRET)
+    file = BytesIO()
+    Image.effect_noise((16, 16), 90).convert("RGB").save(file, "PNG", exif=exif, pnginfo=comment)
+    return file.getvalue() + SECRET.encode()
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_no_line_holds_an_input_or_a_key(tmp_path: Path, start: Start, log_format: str) -> None:
+    models = tmp_path / "models"
+    make_tiny_bundle(models)
+    make_tiny_text_bundle(models)
+    keys = tmp_path / "keys"
+    keys.write_text(f"alice sha256:{digest_of(KEY)}\n")
+    flags = ("--api-keys-file", str(keys), "--log-level", "debug", "--log-format", log_format)
+    service = start(models, *flags)
+    picture = private_picture()
+    encoded = base64.b64encode(picture).decode()
+    client = service.client
+
+    def post(model: str, **request: object) -> int:
+        return client.post(f"/v1/models/{model}/score", **request).status_code  # type: ignore[arg-type]
+
+    text, png = {"content-type": "text/plain"}, {"content-type": "image/png"}
+    client.headers["x-api-key"] = WRONG_KEY
+    assert post("topics", content=SECRET, headers=text) == 401
+    client.headers["x-api-key"] = KEY
+    assert post("topics", content=SECRET, headers=text) == 200
+    assert post("topics", content=SECRET.encode() + b"\xff", headers=text) == 422
+    assert post("topics", json={"inputs": [SECRET, {"text": SECRET}, {"image": encoded}]}) == 200
+    assert post("topics", content='{"inputs": ["' + SECRET, headers={"content-type": "application/json"}) == 400
+    assert post("topics", json={SECRET: 1}) == 422
+    assert post("topics", json={"inputs": ["x"], "alpha": SECRET}) == 422
+    assert post("topics", content="x", headers=text, params={"text": SECRET}) == 422
+    assert post("tiny", content=picture, headers=png) == 200
+    assert post("tiny", content=picture[:-300], headers=png) in (200, 422)
+    assert post("tiny", content=SECRET, headers=png) == 422
+    assert post("tiny", json={"inputs": [{"image": encoded, "id": SECRET}, {"image": encoded[:-9]}]}) == 200
+    assert post("tiny", files={"file": ("Jane Q. Doe.png", picture), "text": (None, SECRET)}) == 200
+    assert post("tiny", files={SECRET: picture}) == 422
+    assert client.get("/v1/models", params={"api_key": KEY}).status_code == 200
+    assert service.end() == 0
+
+    written = "".join(service.log)
+    assert "alice" in written, "the log is there, and names clients"
+    assert written.count("request_id") >= 15
+    for secret in (KEY, WRONG_KEY, digest_of(KEY), SECRET, "Jane", encoded[:40], encoded[-40:], repr(picture)[2:40]):
+        assert secret not in written
