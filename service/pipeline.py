@@ -68,8 +68,8 @@ class Pipeline:
     async def body(self, request: Request, model: Model, options: Options) -> bytes:
         """The request's body, not read where the engine could not take its inputs in time. Check first what needs none.
 
-        `options` are those that the request chose ahead of its body. Raises `Overloaded`, `TooLarge`, `RequestTimeout` or
-        `ClientGone`.
+        `options` are those that the request chose ahead of its body. Raises `Overloaded`, `TooLarge`,
+        `RequestTimeout` or `ClientGone`.
         """
         try:
             model.batcher.require_room(patience=options.timeout_ms / 1000)
