@@ -128,7 +128,7 @@ class Connection(HttpToolsProtocol):
         """Answer in the name of nobody: there is no request yet that could have an id or be counted."""
         request_id = uuid.uuid4().hex
         log.info("refused", type=problem.type, status=problem.status, request_id=request_id)
-        answer = problem_response(problem, request_id)
+        answer = problem_response(problem, request_id, "")
         headers = [*self.server_state.default_headers, *answer.raw_headers]
         headers += [(b"x-request-id", request_id.encode()), (b"connection", b"close")]
         lines = [

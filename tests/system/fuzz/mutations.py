@@ -199,6 +199,31 @@ def json_body(rng: Random, make_input: Callable[[], str]) -> bytes:
     return damaged(rng, body) if rng.random() < 0.3 else body
 
 
+def inference_body(rng: Random, tensor: str, make_element: Callable[[], str]) -> bytes:
+    """A request of the Open Inference Protocol in JSON, mostly of the right shape."""
+    data = [make_element() if rng.random() < 0.7 else json_value(rng, 1) for _ in range(rng.choice((0, 1, 1, 3)))]
+    shape = rng.choice((f"[{len(data)}]", f"[{len(data)},1]", "[1,8,8,3]", "[-1]", "[99999999999]", json_value(rng, 1)))
+    datatype = rng.choice(("BYTES", "BYTES", "BYTES", "UINT8", "FP32", "\\u0000"))
+    members = [f'"name":"{tensor}"', f'"datatype":"{datatype}"', f'"shape":{shape}', f'"data":[{",".join(data)}]']
+    if rng.random() < 0.2:
+        members[rng.randrange(4)] = f'"parameters":{json_value(rng)}'
+    more = f',"parameters":{json_value(rng)}' if rng.random() < 0.2 else ""
+    more += f',"outputs":[{{"name":{json_value(rng, 0)}}}]' if rng.random() < 0.2 else ""
+    body = f'{{"inputs":[{{{",".join(members)}}}]{more}}}'.encode("utf-8", "surrogatepass")
+    return damaged(rng, body) if rng.random() < 0.2 else body
+
+
+def binary_inference_body(rng: Random, tensor: str, elements: Sequence[bytes]) -> tuple[bytes, bytes]:
+    """Its JSON head, and head and binary tensor together: lengths that are right, and some that are not."""
+    odd = (0, 1, 2**31 - 1, 2**32 - 1)
+    lengths = [len(element) if rng.random() < 0.9 else rng.choice(odd) for element in elements]
+    data = b"".join(struct.pack("<I", length) + element for length, element in zip(lengths, elements, strict=True))
+    size = len(data) if rng.random() < 0.9 else rng.choice((*odd, -1))
+    spec = {"name": tensor, "datatype": "BYTES", "shape": [len(elements)], "parameters": {"binary_data_size": size}}
+    head = json.dumps({"inputs": [spec], "parameters": {"binary_data_output": rng.random() < 0.5}}).encode()
+    return head, head + (damaged(rng, data) if rng.random() < 0.3 else data)
+
+
 def form(rng: Random, parts: Sequence[tuple[str, bytes]], boundary: bytes) -> bytes:
     """A multipart body, mostly intact around its parts."""
     lines = []

@@ -68,6 +68,10 @@ _PATHS = (
         "http://x/healthz",
         "*",
         "/v2",
+        "/v2/models/tiny",
+        "/v2/models/tiny/ready",
+        "/v2/health/ready",
+        "/v2/models/%00/infer",
         "x",
     ),
     *(
@@ -127,19 +131,19 @@ class Requests:
     def request(self, index: int) -> FuzzedRequest:
         """Request number `index`: the same for the same seed, whatever was asked for before."""
         rng = Random(f"{self._seed}:{index}")
-        draw = rng.random()
-        if draw < 0.40:
-            return _post("tiny", rng.choice(_IMAGE_TYPES), mutations.image(rng, self._files), "image")
-        if draw < 0.52:
-            return _post("topics", "text/plain", mutations.text(rng), "text")
-        if draw < 0.70:
-            model = rng.choice(("tiny", "topics", "words"))
-            return _post(model, "application/json", mutations.json_body(rng, lambda: self._json_input(rng)), "json")
-        if draw < 0.80:
-            return self._form(rng)
-        if draw < 0.97:
-            return self._odd_head(rng)
-        return self._unframed(rng)
+        kinds = (self._image, self._text, self._json, self._form, self._inference, self._odd_head, self._unframed)
+        (make,) = rng.choices(kinds, weights=(40, 12, 16, 8, 10, 11, 3))
+        return make(rng)
+
+    def _image(self, rng: Random) -> FuzzedRequest:
+        return _post("tiny", rng.choice(_IMAGE_TYPES), mutations.image(rng, self._files), "image")
+
+    def _text(self, rng: Random) -> FuzzedRequest:
+        return _post("topics", "text/plain", mutations.text(rng), "text")
+
+    def _json(self, rng: Random) -> FuzzedRequest:
+        model = rng.choice(("tiny", "topics", "words"))
+        return _post(model, "application/json", mutations.json_body(rng, lambda: self._json_input(rng)), "json")
 
     def _json_input(self, rng: Random) -> str:
         if rng.random() < 0.5:
@@ -157,6 +161,25 @@ class Requests:
         ]
         kind = f'multipart/form-data; boundary="{boundary.decode()}"'
         return _post(rng.choice(("tiny", "topics")), kind, mutations.form(rng, parts, boundary), "form")
+
+    def _inference(self, rng: Random) -> FuzzedRequest:
+        """The Open Inference Protocol's: JSON, or a JSON head with the tensor in binary behind it."""
+        model, tensor = rng.choice((("tiny", "images"), ("topics", "texts")))
+        files = self._files if model == "tiny" else [text.encode() for text in mutations.TEXTS]
+        path = f"/v2/models/{model}/infer"
+        if rng.random() < 0.5:
+            body = mutations.inference_body(rng, tensor, lambda: self._json_input(rng))
+            return _post(model, "application/json", body, "inference", path=path)
+        elements = [mutations.image(rng, files) for _ in range(rng.choice((0, 1, 1, 3)))]
+        head, body = mutations.binary_inference_body(rng, tensor, elements)
+        length = rng.choice((len(head), len(head), len(head), len(head) - 1, len(body), 10**9, -1, "x"))
+        return _post(
+            model,
+            f"application/octet-stream\r\nInference-Header-Content-Length: {length}",
+            body,
+            "binary inference",
+            path=path,
+        )
 
     def _odd_head(self, rng: Random) -> FuzzedRequest:
         method, path = rng.choice(_METHODS), rng.choice(_PATHS)
@@ -196,9 +219,9 @@ class Requests:
         return FuzzedRequest("broken head", mutations.damaged(rng, whole[:200]) + whole[200:], framed=False)
 
 
-def _post(model: str, content_type: str, body: bytes, kind: str) -> FuzzedRequest:
+def _post(model: str, content_type: str, body: bytes, kind: str, *, path: str | None = None) -> FuzzedRequest:
     head = (
-        f"POST /v1/models/{model}/score HTTP/1.1\r\nHost: x\r\nContent-Type: {content_type}\r\n"
+        f"POST {path or f'/v1/models/{model}/score'} HTTP/1.1\r\nHost: x\r\nContent-Type: {content_type}\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
     )
     return FuzzedRequest(kind, head.encode("latin-1") + body)

@@ -48,13 +48,13 @@ def probe(operation: schemathesis.APIOperation, mode: GenerationMode, examples: 
 
 
 def test_every_operation_answers_as_documented(document: schemathesis.BaseSchema) -> None:
-    assert len(operations(document)) >= 8
+    assert len(operations(document)) >= 15
     for operation in operations(document):
-        probe(operation, GenerationMode.POSITIVE, 200)
+        probe(operation, GenerationMode.POSITIVE, 60)
 
 
 def test_requests_against_the_document_are_refused_as_documented(document: schemathesis.BaseSchema) -> None:
     with_bodies = [operation for operation in operations(document) if operation.method == "post"]
-    assert len(with_bodies) >= 2
+    assert len(with_bodies) >= 4
     for operation in with_bodies:
-        probe(operation, GenerationMode.NEGATIVE, 300)
+        probe(operation, GenerationMode.NEGATIVE, 100)
