@@ -96,7 +96,8 @@ class Connection(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         serving = self.cycle is not None and not self.cycle.response_complete
-        if self._in_head or (self._in_message and not serving):
+        # Who is not read from, because answers come first, cannot be late.
+        if (self._in_head or (self._in_message and not serving)) and not self.flow.read_paused:
             if self._watch is None:
                 self._watch = self.loop.call_later(self._patience_seconds, self._overdue)
             return
