@@ -49,8 +49,10 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what came, and see what is still missing."""
+        begun = self.scope if self._in_head else None
         super().data_received(data)
-        if self._in_head:
+        # Not of the head that is begun in this piece: whole requests may lie before it.
+        if self._in_head and self.scope is begun:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
                 self._refuse(HeadTooLarge(f"The request's headers are larger than {MAX_HEAD_BYTES} bytes. Send fewer."))

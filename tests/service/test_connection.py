@@ -3,6 +3,7 @@
 import contextlib
 import json
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -137,6 +138,16 @@ def test_a_body_that_goes_on_behind_its_answer_is_cut(impatient: Live) -> None:
     with connect(impatient) as endless:
         endless.sendall(b"POST /v1/nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n")
         assert trickle(endless).startswith(b"HTTP/1.1 404 ")
+
+
+def test_requests_sent_ahead_of_their_answers_are_all_answered(impatient: Live) -> None:
+    # Far more than one head may have, and cut into pieces in the middle of heads.
+    count, ask = 1_000, b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 700 + b"\r\n\r\n"
+    with connect(impatient) as hasty:
+        sender = threading.Thread(target=hasty.sendall, args=(ask * count,))
+        sender.start()
+        assert until_closed(hasty).count(b"HTTP/1.1 200 ") == count
+        sender.join()
 
 
 def test_a_client_that_takes_no_answers_is_cut(impatient: Live) -> None:
