@@ -20,6 +20,7 @@ from service.repository import Repository
 from service.schemas import DriftReset, IndexEntry, Loaded
 
 _MAX_BODY_BYTES = 65_536
+_BODY_PATIENCE_SECONDS = 10
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -134,7 +135,7 @@ def _index(repository: Repository, reloader: Reloader) -> list[IndexEntry]:
 
 
 async def _parse(request: Request, body: type[Body]) -> Body:
-    content = await read_body(request, _MAX_BODY_BYTES)
+    content = await read_body(request, _MAX_BODY_BYTES, _BODY_PATIENCE_SECONDS)
     try:
         return body.model_validate_json(content or b"{}")
     except ValidationError as error:
