@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from fastapi import FastAPI
@@ -32,6 +32,9 @@ from service.routes.direct import DirectRoutes
 from service.settings import Settings, env_name
 from service.shadow import Shadows
 
+if TYPE_CHECKING:
+    from service.tracing import Tracing
+
 log = structlog.stdlib.get_logger(__name__)
 
 # Decoding is a small part of a request; more threads would only take cores from the engine.
@@ -44,6 +47,15 @@ def service_version() -> str:
         return version("ood-scoring-service")
     except PackageNotFoundError:
         return "from source"
+
+
+def _tracing(settings: Settings) -> "Tracing | None":
+    if settings.otlp_endpoint is None:
+        return None
+    # OpenTelemetry's exporter takes as long to import as everything else together.
+    from service.tracing import Tracing  # noqa: PLC0415
+
+    return Tracing(settings.otlp_endpoint, service_version())
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -65,7 +77,8 @@ def create_app(settings: Settings) -> FastAPI:
     limits = Limits(settings.max_pixels, settings.max_text_chars)
     preparer = Preparer(limits, min(available_cores(), _MAX_DECODE_THREADS))
     shadows = Shadows(limits)
-    pipeline = Pipeline(repository, lifecycle, preparer, shadows, settings)
+    tracing = _tracing(settings)
+    pipeline = Pipeline(repository, lifecycle, preparer, shadows, settings, tracing)
 
     async def load() -> None:
         try:
@@ -94,6 +107,8 @@ def create_app(settings: Settings) -> FastAPI:
             shadows.close()
             await reloader.close()
             preparer.close()
+            if tracing is not None:
+                await asyncio.to_thread(tracing.close)
 
     scoring = [
         *score.routes(pipeline, settings),
@@ -117,12 +132,15 @@ def create_app(settings: Settings) -> FastAPI:
             ),
         ],
         middleware=[
-            Middleware(RequestContext, metrics=meters, lifecycle=lifecycle, access_log=settings.access_log),
+            Middleware(
+                RequestContext, metrics=meters, lifecycle=lifecycle, access_log=settings.access_log, tracing=tracing
+            ),
             *([] if keys is None else [Middleware(Authentication, keys=keys, admin_calls=admin_keys is not None)]),
             Middleware(BodyBudget, max_bytes=settings.max_pending_bytes),
             Middleware(DirectRoutes, routes=scoring),
         ],
         exception_handlers=exception_handlers(),
+        telemetry={"tracing": False, "metrics": False, "logs": False} if tracing is None else tracing.of_requests,
         redirect_slashes=False,
     )
 

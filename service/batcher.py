@@ -29,10 +29,15 @@ class Busy(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One input's row in the outputs of the batch that it was part of."""
+    """One input's row in the outputs of the batch that it was part of, which was in the engine from `taken` to `done`.
+
+    Both in `time.monotonic()` seconds.
+    """
 
     outputs: Mapping[str, Array]
     index: int
+    taken: float
+    done: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,14 +217,15 @@ class Batcher:
         except Exception as error:
             log.exception("the engine failed on a batch", size=size)
             return [Failure(f"{type(error).__name__}: {error}")] * size
-        seconds = time.monotonic() - started
+        done = time.monotonic()
+        seconds = done - started
         if self._observer is not None:
             self._observer.batch(size, [started - entry.since for entry in batch], seconds)
         with self._wake:
             # A slow average: neither Retry-After nor admission should jump with one odd batch.
             share = seconds / size / (self.streams - self._idle)
             self._seconds_per_input += (share - self._seconds_per_input) * 0.1
-        return [Row(outputs, index) for index in range(size)]
+        return [Row(outputs, index, started, done) for index in range(size)]
 
     def _post(self, entries: list[_Entry], outcomes: Sequence[Outcome]) -> None:
         # One wake-up of the event loop per batch, however many requests are in it.

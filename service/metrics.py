@@ -171,11 +171,11 @@ class Metrics:
         # A new version is loaded on one thread while another's series are removed on another.
         self._lock = threading.Lock()
 
-    def http(self, route: str, method: str, status: int, seconds: float) -> None:
-        """Count one answered request under its route template."""
+    def http(self, route: str, method: str, status: int, seconds: float, trace_id: str | None = None) -> None:
+        """Count one answered request under its route template; `trace_id` becomes an example of its bucket."""
         labels = (route, method if method in _METHODS else "other", str(status))
         self.http_requests.labels(*labels).inc()
-        self.http_seconds.labels(*labels).observe(seconds)
+        self.http_seconds.labels(*labels).observe(seconds, None if trace_id is None else {"trace_id": trace_id})
 
     def describe(self, model: str, version: str, provider: str, wanted: str, scorer: Scorer) -> None:
         """State what is served, on which provider and which was wanted, and with which alpha and thresholds.

@@ -3,6 +3,7 @@
 import random
 import re
 import time
+from typing import TYPE_CHECKING
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
@@ -11,6 +12,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.lifecycle import Lifecycle, Phase
 from service.metrics import Metrics
 from service.problems import InternalError, problem_response
+
+if TYPE_CHECKING:
+    from service.tracing import Tracing
 
 REQUEST_ID = "request_id"
 _ACCEPTED_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
@@ -22,8 +26,17 @@ log = structlog.stdlib.get_logger("service.access")
 class RequestContext:
     """Pure ASGI: a wrapper of `send` costs microseconds where a middleware with its own request object costs tens."""
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, lifecycle: Lifecycle, access_log: bool) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        metrics: Metrics,
+        lifecycle: Lifecycle,
+        access_log: bool,
+        tracing: "Tracing | None" = None,
+    ) -> None:
         self._app = app
+        self._tracing = tracing
         self._metrics = metrics
         self._lifecycle = lifecycle
         self._access_log = access_log
@@ -36,12 +49,17 @@ class RequestContext:
         started = time.perf_counter()
         request_id = scope[REQUEST_ID] = _request_id(scope)
         tokens = structlog.contextvars.bind_contextvars(request_id=request_id)
+        trace_id = None if self._tracing is None else self._tracing.trace_id()
+        if trace_id is not None:
+            tokens = {**tokens, **structlog.contextvars.bind_contextvars(trace_id=trace_id)}
         status = 0
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                if self._tracing is not None and trace_id is not None:
+                    self._tracing.routed(scope["method"], _route(scope))
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = request_id
                 if self._lifecycle.phase is Phase.DRAINING:
@@ -62,9 +80,9 @@ class RequestContext:
         finally:
             self._lifecycle.in_flight -= accepted
             seconds = time.perf_counter() - started
-            route = getattr(scope.get("route"), "path", "other")
+            route = _route(scope)
             # Without a status nobody was answered: the client hung up, or the grace period ended.
-            self._metrics.http(route, scope["method"], status or 499, seconds)
+            self._metrics.http(route, scope["method"], status or 499, seconds, trace_id)
             self._log(scope, route, status or 499, seconds)
             structlog.contextvars.reset_contextvars(**tokens)
 
@@ -72,6 +90,10 @@ class RequestContext:
         if self._access_log:
             write = log.debug if route in _QUIET_ROUTES else log.info
             write("request", method=scope["method"], path=scope["path"], status=status, ms=round(seconds * 1000, 2))
+
+
+def _route(scope: Scope) -> str:
+    return getattr(scope.get("route"), "path", "other")
 
 
 def _request_id(scope: Scope) -> str:

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 
@@ -25,6 +25,9 @@ from service.repository import Repository
 from service.settings import Settings
 from service.shadow import Answered, Shadows
 
+if TYPE_CHECKING:
+    from service.tracing import Tracing
+
 Result = dict[str, Any] | InputError
 """One input's `service.schemas.Result` without `index` and `id`, or what is wrong with it."""
 
@@ -39,11 +42,13 @@ class Pipeline:
         preparer: Preparer,
         shadows: Shadows,
         settings: Settings,
+        tracing: "Tracing | None" = None,
     ) -> None:
         self._repository = repository
         self._lifecycle = lifecycle
         self._preparer = preparer
         self._shadows = shadows
+        self._tracing = tracing
         self._max_body_bytes = settings.max_body_bytes
         self._body_patience = settings.receive_timeout_seconds
 
@@ -87,19 +92,22 @@ class Pipeline:
         """
         whole = whole or len(inputs) == 1
         seconds = options.timeout_ms / 1000
-        deadline = time.monotonic() + seconds
+        begun = time.monotonic()
         with _admit(model, len(inputs), seconds) as places:
             try:
                 async with CancelOnHangup(request.receive), asyncio.timeout(seconds) as timer:
                     prepared = await self._preparer.prepare(inputs, model.modality, model.meters.prepared)
+                    prepared_at = time.monotonic()
                     if whole:
                         _refuse_bad(model, inputs, prepared)
                     arrays = [each for each in prepared if not isinstance(each, InputError)]
-                    outcomes = await places.run(arrays, deadline=deadline)
+                    outcomes = await places.run(arrays, deadline=begun + seconds)
             except TimeoutError:
                 if timer.expired():
                     raise _late(options) from None
                 raise
+        if self._tracing is not None:
+            self._tracing.scored(begun, prepared_at, (each for each in outcomes if isinstance(each, Row)))
         if any(isinstance(outcome, Expired) for outcome in outcomes):
             raise _late(options)
         results = _results(model, prepared, outcomes, options)

@@ -102,6 +102,14 @@ class Settings(BaseSettings):
             "replica from a refused connection and not from /readyz."
         ),
     ] = False
+    otlp_endpoint: Annotated[
+        str | None,
+        Field(
+            description="OpenTelemetry collector that traces are sent to (OTLP over HTTP), as in "
+            "http://collector:4318. None: no traces.",
+            pattern=r"^https?://",
+        ),
+    ] = None
     log_format: Annotated[Literal["console", "json"], Field(description="How log lines look.")] = "console"
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Field(description="Least severe lines logged.")

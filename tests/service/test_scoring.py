@@ -19,7 +19,7 @@ CALIBRATION = Calibration.from_scores(np.linspace(0, 1, 99))
 
 def rows(**outputs: list[float]) -> list[Row]:
     arrays = {name: np.array(column, np.float32) for name, column in outputs.items()}
-    return [Row(arrays, index) for index in range(len(next(iter(arrays.values()))))]
+    return [Row(arrays, index, 0.0, 0.0) for index in range(len(next(iter(arrays.values()))))]
 
 
 def options(*scores: str, alpha: float | None = None, **thresholds: float) -> Options:
