@@ -37,6 +37,7 @@ from bundle.manifest import (
     TextInput,
     Training,
 )
+from bundle.parsing import parse_manifest
 from bundle.preprocessing import DEFAULT_MAX_PIXELS, decode_image, prepare_image
 from bundle.scores import SCORES, Score, get_score
 from bundle.store import Bundle, load_bundle, seal_bundle, sha256_file
@@ -87,6 +88,7 @@ __all__ = [
     "load_bundle",
     "load_calibrations",
     "pad_tokens",
+    "parse_manifest",
     "prepare_image",
     "save_calibrations",
     "seal_bundle",

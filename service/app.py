@@ -33,6 +33,7 @@ from service.settings import Settings, env_name
 from service.shadow import Shadows
 
 if TYPE_CHECKING:
+    from service.mirror import Mirror
     from service.tracing import Tracing
 
 log = structlog.stdlib.get_logger(__name__)
@@ -47,6 +48,15 @@ def service_version() -> str:
         return version("ood-scoring-service")
     except PackageNotFoundError:
         return "from source"
+
+
+def _mirror(settings: Settings) -> "Mirror | None":
+    if "://" not in settings.models:
+        return None
+    # Only who keeps models elsewhere waits for its import.
+    from service.mirror import Mirror, default_folder  # noqa: PLC0415
+
+    return Mirror(settings.models, settings.models_cache or default_folder(settings.models))
 
 
 def _tracing(settings: Settings) -> "Tracing | None":
@@ -70,10 +80,11 @@ def create_app(settings: Settings) -> FastAPI:
         if settings.admin_keys_file is None
         else KeyFile(settings.admin_keys_file, setting=env_name("admin_keys_file"))
     )
-    repository = Repository(Path(settings.models))
+    mirror = _mirror(settings)
+    repository = Repository(Path(settings.models) if mirror is None else mirror.folder)
     lifecycle = Lifecycle()
     meters = Metrics()
-    reloader = Reloader(repository, meters)
+    reloader = Reloader(repository, meters, mirror)
     limits = Limits(settings.max_pixels, settings.max_text_chars)
     preparer = Preparer(limits, min(available_cores(), _MAX_DECODE_THREADS))
     shadows = Shadows(limits)

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -16,6 +16,9 @@ from service.providers import ProviderUnavailable
 from service.refusals import FilesChanging, Refusals, Refused
 from service.repository import Repository
 from service.traffic_rules import Rules, read_rules
+
+if TYPE_CHECKING:
+    from service.mirror import Mirror
 
 Load = Callable[[Bundle], Model]
 
@@ -30,7 +33,9 @@ class Reloader:
     is gone gets no new requests, and is closed after the last one that has it.
     """
 
-    def __init__(self, repository: Repository, metrics: Metrics) -> None:
+    def __init__(self, repository: Repository, metrics: Metrics, mirror: "Mirror | None" = None) -> None:
+        """`mirror`, if any, brings what lies elsewhere into the folder before each look."""
+        self._mirror = mirror
         self._repository = repository
         self._root = repository.root
         self._metrics = metrics
@@ -60,7 +65,7 @@ class Reloader:
         """
         async with self._one_at_a_time:
             self._load_model = load
-            found = await self._in_thread(look_at, self._root)
+            found = await self._in_thread(self._find, True)
             self._seen = found
             for place, state in found.items():
                 await self._try(place, state, starting=True)
@@ -80,7 +85,7 @@ class Reloader:
         Raises `UnknownModel` where there is no such folder with a bundle in it, `RepositoryError`.
         """
         async with self._one_at_a_time:
-            found = await self._in_thread(look_at, self._root)
+            found = await self._in_thread(self._find)
             places = [place for place, state in found.items() if _model_of(place) == name and state.has_manifest]
             if not places:
                 raise UnknownModel(f"There is no bundle in {name[:64]}/<version>/ of the model repository.")
@@ -132,7 +137,7 @@ class Reloader:
         """Serve what has changed since the last look but one and not since the last: what still changes can wait."""
         async with self._one_at_a_time:
             try:
-                found = await self._in_thread(look_at, self._root)
+                found = await self._in_thread(self._find)
             except (RepositoryError, OSError) as error:
                 # A volume that is not mounted for a moment must not take every model away.
                 self._complain(str(error))
@@ -178,6 +183,18 @@ class Reloader:
         if tried:
             self._tried[place] = state
         self._serve(models)
+
+    def _find(self, starting: bool = False) -> dict[str, State]:
+        """What lies in the folder now. On the reloader's thread."""
+        if self._mirror is not None:
+            try:
+                self._mirror.refresh()
+            except RepositoryError as error:
+                if not starting or self._mirror.is_empty():
+                    raise
+                # A replica that restarts while the storage is away serves what it had.
+                log.warning("serving the copies of an earlier start", reason=str(error))
+        return look_at(self._root)
 
     def _load(self, place: str, state: State) -> Model | None:
         """The model at `place`, warm; None where just this is served already. On the reloader's thread."""

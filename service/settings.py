@@ -31,7 +31,14 @@ class Settings(BaseSettings):
 
     host: Annotated[str, Field(description="Address to listen on.", min_length=1)] = "127.0.0.1"
     port: Annotated[int, Field(description="Port to listen on; 0 takes a free one.", ge=0, le=65535)] = 8000
-    models: Annotated[str, Field(description="Model repository: a folder of <name>/<version>/ bundles.")] = "models"
+    models: Annotated[
+        str,
+        Field(description="Model repository: a folder of <name>/<version>/ bundles, or its URI (s3://, gs://, hf://)."),
+    ] = "models"
+    models_cache: Annotated[
+        Path | None,
+        Field(description="Folder for the copy of a repository that is given by URI. None: in the user's cache."),
+    ] = None
     workers: Annotated[int, Field(description="Worker processes (only 1 in this version).", ge=1)] = 1
     provider: Annotated[
         Literal["auto", "cpu", "cuda", "tensorrt"],
@@ -125,11 +132,6 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"{env_name('reload')} = admin needs {env_name('admin_keys_file')}: without keys there are no admin "
                 "calls. Name a file of keys, or take poll."
-            )
-        if "://" in self.models:
-            raise ValueError(
-                f"{env_name('models')}: repository URIs are not supported in this version, got {self.models!r}. "
-                "Copy the repository to a local folder and name that."
             )
         if self.max_body_bytes > self.max_pending_bytes:
             raise ValueError(

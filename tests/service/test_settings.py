@@ -65,7 +65,6 @@ def test_every_setting_has_a_flag_and_is_explained_by_help(capsys: pytest.Captur
         ({"reload": "true"}, "OOD_RELOAD = 'true': Input should be 'off', 'poll' or 'admin'"),
         ({"reload": "admin"}, "OOD_RELOAD = admin needs OOD_ADMIN_KEYS_FILE"),
         ({"reload_seconds": "0"}, "OOD_RELOAD_SECONDS = '0'"),
-        ({"models": "s3://bucket/models"}, "OOD_MODELS: repository URIs are not supported in this version"),
     ],
 )
 def test_a_setting_that_cannot_be_honoured_is_refused_by_name(flags: dict[str, str], said: str) -> None:
