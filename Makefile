@@ -33,7 +33,9 @@ train: $(BIN)/.dev ## Train, calibrate, evaluate and export: make train RECIPE=r
 	@test -n "$(RECIPE)" || { echo "give a recipe: make train RECIPE=training/recipes/cifar10-oe.yaml DATA=dir"; exit 2; }
 	$(BIN)/python -m training run $(RECIPE) --data $(DATA) --resume $(ARGS)
 
-bench: $(BIN)/.dev ## Measure service and training side by side with their ceilings (benchmarks/)
+# Peers that cannot be installed are left out, and named.
+bench: $(BIN)/.dev ## Measure the service beside its ceiling and other model servers, and training (docs/benchmarks.md)
+	$(BIN)/python -m benchmarks install-peers
 	$(BIN)/python -m benchmarks
 
 # Readable by the containers' users, which are none of this machine's; the folder keeps other people of it out.

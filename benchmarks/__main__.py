@@ -16,6 +16,8 @@ Seconds = Annotated[float, typer.Option(help="Length of one measurement.")]
 def everything(context: typer.Context) -> None:
     """Run every benchmark that needs no data when none is named."""
     if context.invoked_subcommand is None:
+        peers()
+        overload()
         serving()
         training()
         recurrence()
@@ -29,6 +31,48 @@ def serving(rounds: Rounds = 5, seconds: Seconds = 4.0, model: ServedModel = "wr
     from benchmarks.serving import measure
 
     measure(rounds, seconds, model)
+
+
+@app.command()
+def peers(
+    models: Annotated[
+        str, typer.Option(help="Networks' names or bundles' folders, commas between them.")
+    ] = "wrn-40-2,tiny,models/newsgroups-gru/1",
+    concurrency: Annotated[str, typer.Option(help="Connections, commas between them.")] = "1,8,32,128",
+    rounds: Rounds = 3,
+    seconds: Seconds = 3.0,
+    names: Annotated[str, typer.Option("--peers", help="Which ones, commas between them; or all.")] = "all",
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Processes of each peer that hold a session, and share the cores. Default: one a core."),
+    ] = None,
+) -> None:
+    """This service beside ONNX Runtime alone, plain FastAPI and the peers that `install-peers` has installed."""
+    from benchmarks.side_by_side import measure
+
+    counts = [int(each) for each in concurrency.split(",")]
+    measure(models.split(","), counts, rounds, seconds, names.split(","), workers)
+
+
+@app.command()
+def install_peers() -> None:
+    """Install the model servers to compare with, each into an environment of its own below .peers/."""
+    from benchmarks.install_peers import install
+
+    install()
+
+
+@app.command()
+def overload(
+    model: ServedModel = "wrn-40-2",
+    factor: Annotated[float, typer.Option(help="Times the rate that a closed loop reaches.")] = 10.0,
+    seconds: Seconds = 10.0,
+    timeout_ms: Annotated[int, typer.Option(help="Deadline of each request.")] = 1000,
+) -> None:
+    """Goodput, latency, rejections and memory at ten times the sustainable rate, sent whatever becomes of it."""
+    from benchmarks.overload import measure
+
+    measure(model, factor, seconds, timeout_ms)
 
 
 @app.command()

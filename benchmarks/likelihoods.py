@@ -11,8 +11,8 @@ import onnxruntime
 import torch
 
 from benchmarks.ceiling import per_second
+from benchmarks.inputs import one_input
 from benchmarks.results import report
-from benchmarks.serving import one_input
 from bundle import Bundle, load_bundle
 from training.build_model import build_model, scored_model
 from training.recipe_file import load_recipe

@@ -6,6 +6,7 @@ uvloop, because it shares the cores with what it measures and every microsecond 
 
 import asyncio
 import json
+import math
 import mimetypes
 import sys
 import time
@@ -14,6 +15,30 @@ from typing import cast
 
 import numpy as np
 import uvloop
+
+
+def request_of(file: Path, host: str, path: str) -> bytes:
+    """The request that posts `file`, its content type by its name."""
+    body, kind = file.read_bytes(), mimetypes.guess_type(file.name)[0]
+    head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+def whole_answer(received: bytearray) -> bytes | None:
+    """The head of an answer in lower case, once all of the answer is there."""
+    end = received.find(b"\r\n\r\n")
+    if end < 0:
+        return None
+    head = bytes(received[:end]).lower()
+    _, found, length = head.partition(b"content-length:")
+    # Without a length the body comes in chunks, of which the last one is empty.
+    whole = len(received) >= end + 4 + int(length.split(b"\r\n", 1)[0]) if found else received.endswith(b"0\r\n\r\n")
+    return head if whole else None
+
+
+def status(head: bytes) -> int:
+    """The answer's status code."""
+    return int(head.split(b" ", 2)[1])
 
 
 class Connection(asyncio.Protocol):
@@ -36,15 +61,11 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
-        end = self._buffer.find(b"\r\n\r\n")
-        if end < 0:
-            return
-        head = bytes(self._buffer[:end]).lower()
-        length = int(head.split(b"content-length:", 1)[1].split(b"\r\n", 1)[0])
-        if len(self._buffer) < end + 4 + length:
+        head = whole_answer(self._buffer)
+        if head is None:
             return
         self.latencies.append(time.perf_counter() - self._sent)
-        self.errors += b" 200 " not in head[:20]
+        self.errors += status(head) != 200
         self._buffer.clear()
         self._send()
 
@@ -63,19 +84,18 @@ class Connection(asyncio.Protocol):
 
 async def generate(host: str, port: int, path: str, file: Path, concurrency: int, seconds: float) -> dict[str, float]:
     """Throughput, latency percentiles and errors of a closed loop of `concurrency` connections."""
-    body, kind = file.read_bytes(), mimetypes.guess_type(file.name)[0]
-    head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
+    request = request_of(file, host, path)
     loop = asyncio.get_running_loop()
     start = time.perf_counter()
     until = start + seconds
-    connections = [Connection(head.encode() + body, until, loop.create_future()) for _ in range(concurrency)]
+    connections = [Connection(request, until, loop.create_future()) for _ in range(concurrency)]
     await asyncio.gather(*(_drive(each, host, port) for each in connections))
     elapsed = time.perf_counter() - start
     taken = np.concatenate([np.asarray(each.latencies) for each in connections])
     return {
         "requests_per_second": len(taken) / elapsed,
-        "p50": float(np.quantile(taken, 0.5)),
-        "p99": float(np.quantile(taken, 0.99)),
+        "p50": float(np.quantile(taken, 0.5)) if len(taken) else math.inf,
+        "p99": float(np.quantile(taken, 0.99)) if len(taken) else math.inf,
         "errors": sum(each.errors for each in connections),
     }
 

@@ -15,6 +15,7 @@ from rich.table import Table
 from training.fit import processor_name
 
 FOLDER = Path(__file__).parent / "results"
+CONSOLE = Console()
 
 
 def report(name: str, figures: Mapping[str, Any], packages: tuple[str, ...]) -> None:
@@ -22,11 +23,16 @@ def report(name: str, figures: Mapping[str, Any], packages: tuple[str, ...]) -> 
     table = Table("figure", "value", title=name)
     for key, value in figures.items():
         table.add_row(key, f"{value:.3f}" if isinstance(value, float) else str(value))
-    Console().print(table)
+    CONSOLE.print(table)
+    keep(name, figures, {package: version(package) for package in packages})
+
+
+def keep(name: str, figures: Mapping[str, Any], versions: Mapping[str, Any]) -> None:
+    """Write `figures` to `results/<name>.json` with the `versions` of what was measured."""
     record = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {"processor": processor_name(), "cores": os.cpu_count(), "python": platform.python_version()},
-        "packages": {package: version(package) for package in packages},
+        "packages": dict(versions),
         "figures": dict(figures),
     }
     FOLDER.mkdir(exist_ok=True)
