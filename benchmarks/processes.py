@@ -33,7 +33,7 @@ def running(
 ) -> Iterator[psutil.Process]:
     """The server `command`, `ready`, in a folder of its own for all it writes; at the end none of its processes lives.
 
-    It has `grace` seconds to end by itself. Raises `NotReady` where it ends or `patience` seconds pass before it is ready.
+    It has `grace` seconds to end by itself. Raises `NotReady` where it ends, or `patience` seconds pass, before.
     """
     _adopt_orphans()
     others = _below()
