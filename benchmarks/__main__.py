@@ -46,12 +46,13 @@ def peers(
         int | None,
         typer.Option(help="Processes of each peer that hold a session, and share the cores. Default: one a core."),
     ] = None,
+    batch: Annotated[int, typer.Option(help="Requests that a peer's session computes together at most.")] = 64,
 ) -> None:
     """This service beside ONNX Runtime alone, plain FastAPI and the peers that `install-peers` has installed."""
     from benchmarks.side_by_side import measure
 
     counts = [int(each) for each in concurrency.split(",")]
-    measure(models.split(","), counts, rounds, seconds, names.split(","), workers)
+    measure(models.split(","), counts, rounds, seconds, names.split(","), workers, batch)
 
 
 @app.command()

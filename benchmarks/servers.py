@@ -28,6 +28,16 @@ class WrongAnswer(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Layout:
+    """How a peer uses the machine: `workers` processes, each with a session of `threads` threads, on batches of `batch`
+    requests at most. This service finds it out by itself."""
+
+    workers: int = 1
+    threads: int = 1
+    batch: int = 64
+
+
+@dataclass(frozen=True, slots=True)
 class Server:
     """One way to serve a bundle. `packages` are those whose versions a result must name."""
 
@@ -121,11 +131,9 @@ class Target:
 
 @contextmanager
 def serving(
-    server: Server, bundle: Bundle, sample: Path, *, msp: float | None = None, workers: int = 1, threads: int = 1
+    server: Server, bundle: Bundle, sample: Path, *, msp: float | None = None, layout: Layout = Layout()
 ) -> Iterator[Target]:
     """`server` answering for `bundle`, proven to give `sample` the score `msp` where one is named.
-
-    `workers` processes of the peers hold a session of `threads` threads each; this service finds out by itself.
 
     Raises `NotReady`, or `WrongAnswer`.
     """
@@ -136,16 +144,14 @@ def serving(
         body = bundle.path.parent / f"{server.name}.json"
         body.write_text(json.dumps(server.to_json(base64.b64encode(sample.read_bytes()).decode())), encoding="utf-8")
     ask = partial(_ask, f"http://127.0.0.1:{port}{path}", body)
-    command, environment = _start(server, bundle, port, workers, threads)
+    command, environment = _start(server, bundle, port, layout)
     with running(command, environment, ready=lambda: ask() is not None) as process:
         if msp is not None:
             _check(server, ask(), msp)
         yield Target(process, port, path, body)
 
 
-def _start(
-    server: Server, bundle: Bundle, port: int, workers: int, threads: int
-) -> tuple[list[str], Mapping[str, str]]:
+def _start(server: Server, bundle: Bundle, port: int, layout: Layout) -> tuple[list[str], Mapping[str, str]]:
     """The command and what it needs in its environment."""
     if server is SERVICE:
         models = str(bundle.path.parents[1])
@@ -155,8 +161,9 @@ def _start(
     return [str(server.python), str(server.script)], {
         "BENCHMARK_BUNDLE": str(bundle.path),
         "BENCHMARK_PORT": str(port),
-        "BENCHMARK_WORKERS": str(workers),
-        "BENCHMARK_THREADS": str(threads),
+        "BENCHMARK_WORKERS": str(layout.workers),
+        "BENCHMARK_THREADS": str(layout.threads),
+        "BENCHMARK_BATCH": str(layout.batch),
         "PYTHONPATH": str(SCRIPTS),
     }
 

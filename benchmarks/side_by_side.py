@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -19,7 +20,7 @@ from benchmarks.comparison import Comparison, plot, table
 from benchmarks.inputs import bundle_in, one_input, sample_of
 from benchmarks.processes import NotReady, run_module
 from benchmarks.results import CONSOLE, FOLDER, keep
-from benchmarks.servers import PEERS, SERVICE, Server, WrongAnswer, serving
+from benchmarks.servers import PEERS, SERVICE, Layout, Server, WrongAnswer, serving
 from bundle import Bundle
 from service.cores import available_cores
 from service.providers import CUDA, choose_provider
@@ -36,42 +37,43 @@ def measure(
     seconds: float,
     names: Sequence[str],
     workers: int | None,
+    batch: int,
 ) -> None:
     """Print, plot and keep the comparison for each of `models`, a network's name or a bundle's folder.
 
     `names` are the peers, or `all`; `workers` is how many processes of each hold a session, by default one for each
-    core, and on a GPU one.
+    core, and on a GPU one; `batch` is how many requests they compute together at most.
     """
     peers = _chosen(names)
     cores = available_cores()
     if workers is None:
         workers = 1 if choose_provider("auto")[0].first == CUDA else cores
+    layout = Layout(workers, max(1, cores // workers), batch)
     left_out = {peer.name: "not installed: python -m benchmarks install-peers" for peer in peers if not peer.installed}
     servers = [SERVICE, *(peer for peer in peers if peer.installed)]
     versions = {server.name: server.versions() for server in servers}
     for model in models:
         with tempfile.TemporaryDirectory() as folder:
-            contest = Contest(bundle_in(Path(folder), model), Path(folder), servers, workers, max(1, cores // workers))
+            contest = Contest(bundle_in(Path(folder), model), Path(folder), servers, layout)
             for number in range(rounds):
                 CONSOLE.print(f"{contest.name}: round {number + 1} of {rounds}")
                 contest.play(concurrency, seconds)
         comparison = contest.comparison(concurrency, left_out)
         CONSOLE.print(table(comparison))
         plot(comparison, FOLDER / f"peers-{contest.name}.png")
-        setting = {"rounds": rounds, "seconds": seconds, "workers": workers, "threads of each": contest.threads}
+        setting = {"rounds": rounds, "seconds": seconds, "peers": asdict(layout)}
         keep(f"peers-{contest.name}", {**setting, **comparison.figures()}, versions)
 
 
 class Contest:
     """One model's rounds: what each server was measured to do, and which of them could not be."""
 
-    def __init__(self, bundle: Bundle, folder: Path, servers: Sequence[Server], workers: int, threads: int) -> None:
+    def __init__(self, bundle: Bundle, folder: Path, servers: Sequence[Server], layout: Layout) -> None:
         self.name = bundle.manifest.name
-        self.threads = threads
         self._bundle = bundle
         self._sample = sample_of(bundle, folder)
         self._servers = list(servers)
-        self._workers = workers
+        self._layout = layout
         self._inputs = folder / "input.npz"
         self._failed: dict[str, str] = {}
         self._ceilings: list[dict[str, Any]] = []
@@ -94,9 +96,7 @@ class Contest:
                 CONSOLE.print(f"[red]{server.name}[/]", self._failed[server.name], markup=True)
 
     def _measure(self, server: Server, concurrency: Sequence[int], seconds: float, ceiling: float) -> None:
-        with serving(
-            server, self._bundle, self._sample, msp=self._msp, workers=self._workers, threads=self.threads
-        ) as target:
+        with serving(server, self._bundle, self._sample, msp=self._msp, layout=self._layout) as target:
             target.load(max(concurrency), WARM_UP_SECONDS)
             for connections in concurrency:
                 figures = target.load(connections, seconds)

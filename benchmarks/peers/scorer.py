@@ -21,8 +21,8 @@ WORKERS = int(os.environ["BENCHMARK_WORKERS"])
 """Processes that each hold a session."""
 THREADS = int(os.environ["BENCHMARK_THREADS"])
 """Threads of each session; workers times threads are the machine's cores."""
-MAX_BATCH = 64
-"""As many as this project's service takes at most."""
+MAX_BATCH = int(os.environ["BENCHMARK_BATCH"])
+"""Requests that a session computes together at most."""
 
 
 class Scorer:
