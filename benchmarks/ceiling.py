@@ -36,10 +36,8 @@ def layouts(cores: int, *, cuda: bool) -> list[Layout]:
     """Every layout that is tried for the ceiling."""
     if cuda:
         return [Layout(streams, 1, batch) for streams in (1, 2) for batch in (16, 32, 64, 128, 256)]
-    shared = {(1, cores), (cores, 1)}
-    return [
-        Layout(streams, threads, batch) for streams, threads in sorted(shared) for batch in (1, 2, 4, 8, 16, 32, 64)
-    ]
+    splits = sorted({(1, cores), (cores, 1)})
+    return [Layout(streams, threads, batch) for streams, threads in splits for batch in (1, 2, 4, 8, 16, 32, 64)]
 
 
 def per_second(run: Callable[[], object], units: int, seconds: float) -> float:

@@ -4,7 +4,6 @@ import base64
 import json
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 
 from benchmarks.processes import free_port, run_module, running
@@ -169,13 +169,12 @@ def _start(server: Server, bundle: Bundle, port: int, layout: Layout) -> tuple[l
 
 
 def _ask(address: str, body: Path) -> Any:
-    """The answer to one request, parsed; None where it is no success."""
+    """The answer to one request, parsed; None where it is no success, as while a server starts."""
     kind = {".png": "image/png", ".txt": "text/plain", ".json": "application/json"}[body.suffix]
-    request = urllib.request.Request(address, body.read_bytes(), {"Content-Type": kind})
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)
-    except OSError:
+        answer = httpx.post(address, content=body.read_bytes(), headers={"Content-Type": kind}, timeout=30)
+        return answer.json() if answer.is_success else None
+    except (httpx.HTTPError, ValueError):
         return None
 
 

@@ -24,4 +24,4 @@ if __name__ == "__main__":
     os.environ["BENTOML_DO_NOT_TRACK"] = "true"
     here = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120
     command = ["serve", "bentoml_server:Scoring", "--working-dir", here, "--host", "127.0.0.1", "--port", str(PORT)]
-    os.execv(sys.executable, [sys.executable, "-m", "bentoml", *command])
+    os.execv(sys.executable, [sys.executable, "-m", "bentoml", *command])  # noqa: S606 - it takes this process's place
