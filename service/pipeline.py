@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 Result = dict[str, Any] | InputError
 """One input's `service.schemas.Result` without `index` and `id`, or what is wrong with it."""
 
+# Of a deadline, the share that may be spent waiting: the prediction errs, and computing and answering take time, too.
+_WAITING = 0.7
+
 
 class Pipeline:
     """What every protocol does alike, in three steps: `model`, `body`, `score`. The rest is to read and to answer."""
@@ -77,7 +80,7 @@ class Pipeline:
         `RequestTimeout` or `ClientGone`.
         """
         try:
-            model.batcher.require_room(patience=options.timeout_ms / 1000)
+            model.batcher.require_room(patience=_WAITING * options.timeout_ms / 1000)
         except Busy as busy:
             raise _overloaded(model, busy) from None
         return await read_body(request, self._max_body_bytes, self._body_patience)
@@ -123,9 +126,9 @@ class Pipeline:
         return results
 
 
-def _admit(model: Model, count: int, patience: float) -> Places:
+def _admit(model: Model, count: int, seconds: float) -> Places:
     try:
-        return model.batcher.admit(count, patience)
+        return model.batcher.admit(count, _WAITING * seconds)
     except Busy as busy:
         raise _overloaded(model, busy) from None
 

@@ -223,7 +223,8 @@ class Reloader:
             if before.get(place) is not model:
                 model.publish()
                 self._metrics.reloads.labels(model.name, "loaded").inc()
-                log.info("model loaded", model=model.name, version=model.version, provider=model.provider)
+                learned = {"batch": model.batcher.max_batch, "streams": model.batcher.streams}
+                log.info("model loaded", model=model.name, version=model.version, provider=model.provider, **learned)
         for name in {_model_of(place) for place in (*before, *models)}:
             self._metrics.share_traffic(name, repository.shares(name))
         for place, model in before.items():

@@ -76,6 +76,26 @@ def test_a_full_queue_answers_503_with_retry_after_while_the_accepted_are_scored
         assert value(live.client, "ood_queue_depth", model="tiny") == 0
 
 
+def test_who_would_wait_past_its_deadline_is_answered_503_at_once(repository: Path, serve: Serve) -> None:
+    with serve(repository) as live:
+        hold = Hold(live)
+        live.app.state.repository.get("tiny").batcher._seconds_per_input = 0.5
+        first, _ = post_in_background(live)
+        hold.until_batches(1)
+        waiting = [post_in_background(live) for _ in range(2)]
+        until(lambda: value(live.client, "ood_queue_depth", model="tiny") == 2)
+        started = time.monotonic()
+        answer = live.score(picture(), params={"timeout_ms": 1000})
+        assert (answer.status_code, answer.json()["type"]) == (503, "overloaded")
+        assert "the queue is 1.0 s long" in answer.json()["detail"]
+        assert int(answer.headers["retry-after"]) >= 1
+        assert time.monotonic() - started < 0.9
+        hold.gate.set()
+        for thread, answers in [(first, []), *waiting]:
+            thread.join()
+            assert all(answer.status_code == 200 for answer in answers)
+
+
 def test_bodies_in_progress_are_bounded_together_and_their_memory_comes_back(repository: Path, serve: Serve) -> None:
     with serve(repository, max_body_bytes=100_000, max_pending_bytes=150_000) as live:
         with socket.create_connection(("127.0.0.1", live.port)) as unfinished:
