@@ -14,6 +14,7 @@ from tests.system.programs import free_port, require_program
 DEPLOY = ROOT / "deploy"
 TEMPLATES = DEPLOY / "gateway" / "templates"
 TLS_TEMPLATES = DEPLOY / "gateway" / "tls"
+KEY_TEMPLATES = DEPLOY / "gateway" / "keys"
 
 # What the image's own nginx.conf says, with this test's folders.
 _MAIN = """
@@ -41,7 +42,9 @@ def env_file(path: Path) -> dict[str, str]:
 class Gateway:
     """A running nginx in front of `ports`; `variables` replace those of the shipped env files."""
 
-    def __init__(self, folder: Path, ports: list[int], *, tls: bool = False, **variables: str) -> None:
+    def __init__(
+        self, folder: Path, ports: list[int], *, tls: bool = False, keys: bool = False, **variables: str
+    ) -> None:
         self.folder = folder
         self.port = free_port()
         servers = " ".join(f"server 127.0.0.1:{port} max_fails=1 fail_timeout=1s;" for port in ports)
@@ -57,8 +60,9 @@ class Gateway:
         }
         (folder / "conf.d").mkdir(parents=True)
         (folder / "nginx.conf").write_text(_MAIN.format(), encoding="utf-8")
-        for template in [*TEMPLATES.glob("*.template"), *(TLS_TEMPLATES.glob("*.template") if tls else ())]:
-            self._render(template)
+        for templates in (TEMPLATES, *([TLS_TEMPLATES] if tls else ()), *([KEY_TEMPLATES] if keys else ())):
+            for template in templates.glob("*.template"):
+                self._render(template)
         self.checked = subprocess.run([*self._command, "-t"], capture_output=True, text=True, timeout=30, check=False)
         assert self.checked.returncode == 0, self.checked.stderr
         self._access, self._errors = (folder / "access.log").open("w"), (folder / "errors.log").open("w")

@@ -20,6 +20,7 @@ import pytest
 from tritonclient.http import InferenceServerClient, InferInput
 
 from service import Settings
+from service.keys import digest_of
 from service.middleware import _ACCEPTED_ID
 from tests.service.answers import problem
 from tests.service.exposition import value
@@ -84,9 +85,9 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
         require_program(name)
     gateways: list[Gateway] = []
 
-    def begin(ports: list[int], *, tls: bool = False, **variables: str) -> Gateway:
+    def begin(ports: list[int], *, tls: bool = False, keys: bool = False, **variables: str) -> Gateway:
         folder = tmp_path_factory.mktemp("gateway")
-        gateways.append(Gateway(folder, ports, tls=tls, **variables))
+        gateways.append(Gateway(folder, ports, tls=tls, keys=keys, **variables))
         return gateways[-1]
 
     yield begin
@@ -333,3 +334,32 @@ def test_a_rolling_restart_under_load_costs_no_client_an_answer(replicas: Replic
             _more(outcomes)
             assert value(replicas.services[index].client, "ood_inputs_total", model="tiny", version="1") > 0
     assert set(outcomes) == {200}
+
+
+def test_with_keys_the_gateway_turns_away_who_has_none_before_taking_a_body(
+    models: Path, front: Front, tmp_path: Path
+) -> None:
+    key = "ood_a-key-of-alice"
+    (tmp_path / "keys").write_text(f"alice sha256:{digest_of(key)}\n")
+    service = Service(models, "--port", str(port := free_port()), "--api-keys-file", str(tmp_path / "keys"))
+    try:
+        gateway = front([port], keys=True)
+        good = {"authorization": f"Bearer {key}"}
+        assert gateway.client.post(SCORE, content=picture(), headers=PNG | good).status_code == 200
+        assert gateway.client.get("/v1/models", headers={"x-api-key": key}).status_code == 200
+        for path in ("/readyz", "/docs", "/openapi.json", "/healthz"):
+            assert gateway.client.get(path).status_code == 200
+        for headers in ({}, {"x-api-key": "wrong"}):
+            answer = gateway.client.post(SCORE, content=picture(), headers=PNG | headers)
+            problem(answer, 401, "unauthorized")
+            assert answer.headers["www-authenticate"].startswith('Bearer realm="ood"')
+        assert gateway.client.post("/v2/models/tiny/infer", content=b"{}").json()["error"].startswith("unauthorized: ")
+        # A body that is announced and never sent: the refusal does not wait for it.
+        with closing(HTTPConnection("127.0.0.1", gateway.port, timeout=10)) as connection:
+            connection.putrequest("POST", SCORE)
+            connection.putheader("Content-Type", "image/png")
+            connection.putheader("Content-Length", "50000")
+            connection.endheaders()
+            assert connection.getresponse().status == 401
+    finally:
+        service.close()
