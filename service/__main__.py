@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import prometheus_client
 import structlog
 
-from service import new_key
+from service import new_key, offline
 from service.app import create_app
 from service.arguments import parse_arguments
 from service.keys import KeysError
@@ -17,13 +17,15 @@ from service.settings import SettingsError, load_settings, unknown_variables
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve, or run the command `new-key`.
+    """Serve, or run the command `new-key` or `score-dataset`.
 
     The exit code: 0 after a signal, 1 where the models cannot be served, 2 for wrong settings.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
     if arguments[:1] == ["new-key"]:
         return new_key.main(arguments[1:])
+    if arguments[:1] == ["score-dataset"]:
+        return offline.main(arguments[1:])
     flags, file = parse_arguments(arguments)
     try:
         settings = load_settings(flags, file)

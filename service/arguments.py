@@ -1,7 +1,7 @@
 """The command line: one flag for each setting, and a `--help` that tells its default and its variable."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,12 +14,21 @@ def parse_arguments(argv: Sequence[str]) -> tuple[dict[str, Any], Path | None]:
         prog="ood-serve",
         description="Serve out-of-distribution detectors over HTTP.",
         epilog="Each setting is a flag, an environment variable, or a key of the settings file, in this order. "
-        "`ood-serve new-key NAME` makes an API key.",
+        "`ood-serve new-key NAME` makes an API key; `ood-serve score-dataset --help` tells how to score files.",
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=30, width=110),
         allow_abbrev=False,
     )
     parser.add_argument("--settings", type=Path, metavar="FILE", help=f"YAML or TOML file. [env {SETTINGS_FILE_ENV}]")
-    for name, field in Settings.model_fields.items():
+    add_settings(parser, Settings.model_fields)
+    flags = vars(parser.parse_args(argv))
+    file = flags.pop("settings")
+    return flags, file
+
+
+def add_settings(parser: argparse.ArgumentParser, names: Iterable[str]) -> None:
+    """A flag for each of the settings `names`; one that is not given leaves nothing behind."""
+    for name in names:
+        field = Settings.model_fields[name]
         default = "none" if field.default is None else field.default
         text = f"{field.description} [default {default}; env {env_name(name)}]".replace("%", "%%")
         if field.annotation is bool:
@@ -28,9 +37,6 @@ def parse_arguments(argv: Sequence[str]) -> tuple[dict[str, Any], Path | None]:
             )
         else:
             parser.add_argument(flag_name(name), default=argparse.SUPPRESS, metavar=_metavar(field), help=text)
-    flags = vars(parser.parse_args(argv))
-    file = flags.pop("settings")
-    return flags, file
 
 
 def _metavar(field: Any) -> str:

@@ -1,0 +1,40 @@
+"""Parts of a job, scored by this process."""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+
+from service.offline.errors import SourceUnusable
+from service.offline.in_order import in_order
+from service.offline.items import Item
+from service.offline.job import Job
+from service.offline.scoring import BatchScorer, Result
+from service.offline.table import part_file
+
+Scored = tuple[int, list[object], list[Result]]
+
+
+def score_parts(
+    job: Job, scorer: BatchScorer, parts: Sequence[int], threads: int, progress: Callable[[int], object]
+) -> Iterator[tuple[int, bytes]]:
+    """Each of `parts`, ascending, with its parquet file; `progress` gets the numbers of inputs scored meanwhile.
+
+    Raises `SourceUnusable` or `EngineBroken`.
+    """
+
+    def work(chunk: tuple[int, list[Item]]) -> Scored:
+        part, items = chunk
+        # Without the items: until its part is whole, only what the rows need stays in memory.
+        return part, [item.key for item in items], scorer.score(items)
+
+    for part, chunks in groupby(in_order(work, job.chunks(parts), threads), key=lambda scored: scored[0]):
+        keys: list[object] = []
+        results: list[Result] = []
+        for _, chunk_keys, chunk_results in chunks:
+            keys += chunk_keys
+            results += chunk_results
+            progress(len(chunk_keys))
+        if len(keys) != job.inputs_of(part):
+            raise SourceUnusable(
+                f"{job.source.identity.path} changed while it was read. Run again with --overwrite once it is complete."
+            )
+        yield part, part_file(keys, results, job.options.scores, job.source.key_type)

@@ -1,0 +1,83 @@
+"""From items to results, on whatever thread calls."""
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+
+from bundle import load_bundle
+from service.batcher import Row
+from service.engine import Engine
+from service.modalities import Array
+from service.offline.errors import EngineBroken
+from service.offline.items import Item, payload_of
+from service.offline.job import Job
+from service.problems import InferenceFailed, InputError
+from service.providers import CPU, choose_provider
+from service.scoring import Scorer
+
+log = structlog.stdlib.get_logger(__name__)
+
+Result = dict[str, Any] | InputError
+"""One input's `service.schemas.Result` without `index` and `id`, or what is wrong with it."""
+
+
+class BatchScorer:
+    """Scores items as the service does: the same decoding, engine and calibration. Threads may call it at a time.
+
+    Each call of the engine computes with one thread. On a CPU as many threads as there are cores should call, which
+    loses nothing to waiting between layers and makes a row the same on any number of cores.
+    """
+
+    def __init__(self, job: Job) -> None:
+        """Loads and checks the model. Raises `BundleError`, `EngineError` or `ProviderUnavailable`."""
+        bundle = load_bundle(job.bundle)
+        engine = Engine(bundle, choose_provider(job.provider)[0], threads=1)
+        engine.warm_up(job.batch)
+        self.provider = engine.provider
+        self._job = job
+        self._modality = engine.modality
+        self._run = engine.modality.arrange(engine.run)
+        self._scorer = Scorer.of(bundle, job.alpha)
+        # What is not a CPU computes one batch at a time, while other threads decode.
+        self._streams = threading.BoundedSemaphore(2**16 if engine.provider == CPU else engine.streams)
+
+    def score(self, items: Sequence[Item]) -> list[Result]:
+        """One result for each item. Raises `EngineBroken`."""
+        prepared = [self._modality.prepare(payload_of(item), self._job.limits) for item in items]
+        results: list[Result | None] = [each if isinstance(each, InputError) else None for each in prepared]
+        arrays = [(index, each) for index, each in enumerate(prepared) if not isinstance(each, InputError)]
+        size_of = self._modality.size_of
+        if size_of is not None:
+            arrays.sort(key=lambda each: size_of(each[1]))
+        for start in range(0, len(arrays), self._job.batch):
+            batch = arrays[start : start + self._job.batch]
+            for (index, _), result in zip(batch, self._score([array for _, array in batch]), strict=True):
+                results[index] = result
+        return [result for result in results if result is not None]
+
+    def _score(self, arrays: list[Array]) -> Sequence[Result]:
+        try:
+            return self._run_one(arrays)
+        except Exception as error:
+            # One input may be at fault: the others are scored without it.
+            alone = [self._score_alone(array) for array in arrays]
+            if len(arrays) > 1 and all(isinstance(result, InputError) for result in alone):
+                raise EngineBroken(
+                    f"The engine fails on every input of a batch: {error}. Run the same command again to go on, with a "
+                    "smaller --max-batch and --overwrite if it was memory that ran out."
+                ) from error
+            return alone
+
+    def _score_alone(self, array: Array) -> Result:
+        try:
+            return self._run_one([array])[0]
+        except Exception as error:
+            log.exception("the engine failed on an input")
+            return InputError(InferenceFailed.type, f"The engine failed on this input: {error}")
+
+    def _run_one(self, arrays: list[Array]) -> Sequence[Result]:
+        with self._streams:
+            outputs = self._run(arrays, alone=False)
+        return self._scorer.score([Row(outputs, index) for index in range(len(arrays))], self._job.options)
