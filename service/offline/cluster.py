@@ -1,11 +1,13 @@
 """Parts of a job, scored by the workers of a Ray cluster: Ray Data hands out part numbers, files come back."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import ray
 import ray.data
+import ray.exceptions
 
 from service.offline.errors import ClusterUnavailable
 from service.offline.job import Job
@@ -24,6 +26,7 @@ def score_on_cluster(address: str, job: Job, parts: Sequence[int]) -> Iterator[t
     try:
         with ray.init(address, logging_level="warning"):
             # There is a bar already, of inputs.
+            logging.getLogger("ray.data").setLevel(logging.ERROR)
             ray.data.DataContext.get_current().enable_progress_bars = False
             device = "num_cpus" if job.provider == "cpu" else "num_gpus"
             slots = ray.cluster_resources().get("CPU" if job.provider == "cpu" else "GPU", 0)

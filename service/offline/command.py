@@ -3,7 +3,6 @@
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import NoReturn
 
@@ -16,7 +15,7 @@ from service.engine import EngineError
 from service.logs import configure_logs
 from service.modalities import Limits
 from service.offline.arguments import parse_arguments
-from service.offline.errors import ClusterUnavailable, EngineBroken, OfflineError
+from service.offline.errors import ClusterUnavailable, OfflineError, changed
 from service.offline.job import Job
 from service.offline.model_choice import find_bundle
 from service.offline.output import Output, RunFile, Terms
@@ -43,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
         output = _run(arguments, settings)
     except (OfflineError, InvalidParameter, SettingsError, ProviderUnavailable) as error:
         print(f"score-dataset: {error}", file=sys.stderr)
-        return 1 if isinstance(error, EngineBroken) else 2
+        return error.exit_code if isinstance(error, OfflineError) else 2
     except (BundleError, EngineError) as error:
         print(f"score-dataset: {error}", file=sys.stderr)
         return 1
@@ -89,9 +88,10 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> Output:
             scored = score_parts(job, scorer, parts, settings.threads or available_cores(), bar.update)
         else:
             scored = _score_on_cluster(arguments.ray, job, parts, bar)
-        with closing(scored):
-            for part, content in scored:
-                output.write(part, content)
+        for part, content in scored:
+            output.write(part, content)
+    if output.missing(job.parts):
+        raise changed(job.source.identity.path)
     output.finish(summarise(output))
     return output
 

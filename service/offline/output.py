@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from service.offline.errors import OutputRefused
+from service.offline.errors import OutputRefused, OutputUnwritable
 from service.offline.source import Identity
 
 # Readers of parquet folders leave out what begins so.
@@ -67,11 +68,11 @@ class Output:
 
     @classmethod
     def begin(cls, folder: Path, run: RunFile, *, overwrite: bool) -> "Output":
-        """A new folder, an empty one, or one that a run on the same terms has begun. Raises `OutputRefused`.
+        """A new folder, an empty one, or one that a run on the same terms has begun.
 
-        With `overwrite` what another run wrote there is removed.
+        With `overwrite` what another run wrote there is removed. Raises `OutputRefused` or `OutputUnwritable`.
         """
-        try:
+        with _writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             there = _read(folder)
             if there is not None and not overwrite:
@@ -81,10 +82,8 @@ class Output:
                 raise OutputRefused(f"{folder} holds files, but no run of score-dataset. Name an empty folder.")
             for part in folder.glob(_PART):
                 part.unlink()
-            output = cls(folder, run)
-            output._write(RUN_FILE, run.model_dump_json(indent=2).encode() + b"\n")
-        except OSError as error:
-            raise OutputRefused(f"{folder} cannot be written: {error}. Name another --output.") from error
+        output = cls(folder, run)
+        output._write(RUN_FILE, run.model_dump_json(indent=2).encode() + b"\n")
         return output
 
     def missing(self, parts: int) -> list[int]:
@@ -92,7 +91,7 @@ class Output:
         return [part for part in range(parts) if not self._path(part).exists()]
 
     def write(self, part: int, content: bytes) -> None:
-        """Write a part, whole or not at all, whatever interrupts it."""
+        """Write a part, whole or not at all, whatever interrupts it. Raises `OutputUnwritable`."""
         self._write(self._path(part).name, content)
 
     def finish(self, summary: Summary) -> None:
@@ -109,11 +108,22 @@ class Output:
 
     def _write(self, name: str, content: bytes) -> None:
         partial = self.folder / f".{name}{_PARTIAL}"
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(self.folder / name)
+        with _writing(self.folder):
+            with partial.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(self.folder / name)
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputUnwritable(
+            f"{folder} cannot be written: {error}. Mend that, and run the same command again."
+        ) from error
 
 
 def _read(folder: Path) -> RunFile | None:

@@ -1,9 +1,8 @@
 """Parts of a job, scored by this process."""
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
 
-from service.offline.errors import SourceUnusable
+from service.offline.errors import changed
 from service.offline.in_order import in_order
 from service.offline.items import Item
 from service.offline.job import Job
@@ -26,15 +25,15 @@ def score_parts(
         # Without the items: until its part is whole, only what the rows need stays in memory.
         return part, [item.key for item in items], scorer.score(items)
 
-    for part, chunks in groupby(in_order(work, job.chunks(parts), threads), key=lambda scored: scored[0]):
-        keys: list[object] = []
-        results: list[Result] = []
-        for _, chunk_keys, chunk_results in chunks:
-            keys += chunk_keys
-            results += chunk_results
-            progress(len(chunk_keys))
-        if len(keys) != job.inputs_of(part):
-            raise SourceUnusable(
-                f"{job.source.identity.path} changed while it was read. Run again with --overwrite once it is complete."
-            )
-        yield part, part_file(keys, results, job.options.scores, job.source.key_type)
+    keys: list[object] = []
+    results: list[Result] = []
+    for part, chunk_keys, chunk_results in in_order(work, job.chunks(parts), threads):
+        keys += chunk_keys
+        results += chunk_results
+        progress(len(chunk_keys))
+        # By number, not when the next part begins: what is whole is not to wait for what may fail.
+        if len(keys) == job.inputs_of(part):
+            yield part, part_file(keys, results, job.options.scores, job.source.key_type)
+            keys, results = [], []
+    if keys:
+        raise changed(job.source.identity.path)

@@ -152,14 +152,8 @@ def _csv(file: Path, opened: BinaryIO, column: str, key: str | None, begin: int)
             return
         if not row:
             continue
-        name = row[key_place] if key_place is not None and key_place < len(row) else None
-        yield (
-            before,
-            (
-                None if name is None else _printable(name),
-                _valid(row[place]) if place < len(row) else missing(),
-            ),
-        )
+        named = _printable(row[key_place]) if key_place is not None and key_place < len(row) else None
+        yield before, (named, _valid(row[place]) if place < len(row) else missing())
 
 
 def _valid(text: str) -> Payload:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import structlog
@@ -41,7 +42,9 @@ class BatchScorer:
         self._run = engine.modality.arrange(engine.run)
         self._scorer = Scorer.of(bundle, job.alpha)
         # What is not a CPU computes one batch at a time, while other threads decode.
-        self._streams = threading.BoundedSemaphore(2**16 if engine.provider == CPU else engine.streams)
+        self._turn: AbstractContextManager[object] = (
+            nullcontext() if engine.provider == CPU else threading.BoundedSemaphore(engine.streams)
+        )
 
     def score(self, items: Sequence[Item]) -> list[Result]:
         """One result for each item. Raises `EngineBroken`."""
@@ -78,6 +81,6 @@ class BatchScorer:
             return InputError(InferenceFailed.type, f"The engine failed on this input: {error}")
 
     def _run_one(self, arrays: list[Array]) -> Sequence[Result]:
-        with self._streams:
+        with self._turn:
             outputs = self._run(arrays, alone=False)
         return self._scorer.score([Row(outputs, index) for index in range(len(arrays))], self._job.options)

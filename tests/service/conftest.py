@@ -1,5 +1,6 @@
 """A live service: the real server on a real socket, in a thread of the test process."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+import structlog
 from fastapi import FastAPI
 
 from service import Settings, create_app
@@ -96,3 +98,14 @@ def text_live(text_repository: Path) -> Iterator[Live]:
     """The service that most tests of texts share."""
     with running_service(text_repository, max_text_chars=5_000, max_inputs=64, max_body_bytes=200_000) as service:
         yield service
+
+
+@pytest.fixture
+def logging_as_it_was() -> Iterator[None]:
+    """Undoes what `configure_logs` does to the process."""
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    yield
+    root.handlers = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()

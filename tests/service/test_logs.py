@@ -2,7 +2,6 @@
 
 import json
 import logging
-from collections.abc import Iterator
 from typing import Literal
 
 import pytest
@@ -12,18 +11,8 @@ from service.logs import configure_logs
 from service.settings import Settings
 
 
-@pytest.fixture
-def _logging_as_it_was() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers, root.level
-    yield
-    root.handlers = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
-
-
 @pytest.mark.parametrize("log_format", ["json", "console"])
-@pytest.mark.usefixtures("_logging_as_it_was")
+@pytest.mark.usefixtures("logging_as_it_was")
 def test_a_logged_traceback_does_not_hold_what_clients_sent(
     capsys: pytest.CaptureFixture[str], log_format: Literal["json", "console"]
 ) -> None:
@@ -38,7 +27,7 @@ def test_a_logged_traceback_does_not_hold_what_clients_sent(
     assert "PRIVATE" not in logged
 
 
-@pytest.mark.usefixtures("_logging_as_it_was")
+@pytest.mark.usefixtures("logging_as_it_was")
 def test_json_logs_carry_the_request_id(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logs(Settings(log_format="json"))
     with structlog.contextvars.bound_contextvars(request_id="abc"):

@@ -1,0 +1,30 @@
+"""A Ray cluster gives the rows of one machine. Ray is no part of the extra `dev`: without it, these are skipped."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.service.offline_runs import begin, rows, score
+from tests.tiny_text_bundle import make_tiny_text_bundle, tiny_texts
+
+pytest.importorskip("ray", reason="the extra `ray` is not installed")
+
+pytestmark = pytest.mark.usefixtures("logging_as_it_was")
+
+
+def test_a_cluster_gives_the_same_files_and_goes_on_where_one_machine_stopped(tmp_path: Path) -> None:
+    model = make_tiny_text_bundle(tmp_path / "models")
+    source = tmp_path / "texts.txt"
+    source.write_text("\n".join(["", *tiny_texts(94)]))
+    assert score(source, tmp_path / "here", "--part-size", "10", model=model) == 0
+    shutil.copytree(tmp_path / "here", tmp_path / "there")
+    for part in (0, 2, 5, 6, 9):
+        (tmp_path / "there" / f"part-{part:06}.parquet").unlink()
+    cluster = begin(source, tmp_path / "there", "--part-size", "10", "--ray", "local", model=model)
+    _, said = cluster.communicate(timeout=120)
+    assert cluster.returncode == 0, said
+    assert "45 of 95 inputs are in" in said
+    assert len(rows(tmp_path / "there")) == 95
+    for part in (tmp_path / "here").iterdir():
+        assert part.read_bytes() == (tmp_path / "there" / part.name).read_bytes(), part.name
