@@ -8,8 +8,7 @@ from typing import NoReturn
 
 from tqdm import tqdm
 
-from bundle import Bundle, BundleError, load_bundle, sha256_file
-from bundle.manifest import MANIFEST_NAME
+from bundle import MANIFEST_NAME, Bundle, BundleError, sha256_file
 from service.cores import available_cores
 from service.engine import EngineError
 from service.logs import configure_logs
@@ -17,7 +16,7 @@ from service.modalities import Limits
 from service.offline.arguments import parse_arguments
 from service.offline.errors import ClusterUnavailable, OfflineError, changed
 from service.offline.job import Job
-from service.offline.model_choice import find_bundle
+from service.offline.model_choice import choose_bundle
 from service.offline.output import Output, RunFile, Terms
 from service.offline.parts import score_parts
 from service.offline.scoring import BatchScorer
@@ -54,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(arguments: argparse.Namespace, settings: Settings) -> Output:
-    bundle = load_bundle(find_bundle(Path(settings.models), arguments.model, arguments.version))
+    bundle = choose_bundle(Path(settings.models), arguments.model, arguments.version)
     manifest = bundle.manifest
     on_cluster = arguments.ray is not None
     names = tuple(score.name for score in manifest.scores)

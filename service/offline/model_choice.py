@@ -1,20 +1,21 @@
-"""From `--model` to a bundle's folder."""
+"""From `--model` to a bundle."""
 
 from pathlib import Path
 
-from bundle import MANIFEST_NAME
+from bundle import MANIFEST_NAME, Bundle, load_bundle
+from service.model import verified_bundle
 from service.offline.errors import ModelUnusable
 
 
-def find_bundle(models: Path, model: str, version: str | None) -> Path:
-    """The folder of `model`: itself a bundle's, or a name in the repository `models`. Raises `ModelUnusable`.
+def choose_bundle(models: Path, model: str, version: str | None) -> Bundle:
+    """The bundle `model`: a folder, or a name in the repository `models`. Raises `ModelUnusable` or `BundleError`.
 
-    Without a `version` it is the latest one.
+    Without a `version` it is the latest one, whichever the repository's `traffic.yaml` lets answer requests.
     """
     if (Path(model) / MANIFEST_NAME).is_file():
         if version is not None:
             raise ModelUnusable(f"{model} is a bundle's folder, which has one version: leave --version out.")
-        return Path(model).resolve()
+        return load_bundle(Path(model))
     versions = _folders(models / model)
     if not versions:
         names = ", ".join(sorted(each.name for each in models.iterdir() if _folders(each))) if models.is_dir() else ""
@@ -23,13 +24,13 @@ def find_bundle(models: Path, model: str, version: str | None) -> Path:
             "another repository with --models, or a bundle's folder."
         )
     if version is None:
-        return versions[max(versions, key=int)]
+        return verified_bundle(versions[max(versions, key=int)])
     if version not in versions:
         raise ModelUnusable(f"Model {model} has no version {version!r}; it has {', '.join(sorted(versions, key=int))}.")
-    return versions[version]
+    return verified_bundle(versions[version])
 
 
 def _folders(model: Path) -> dict[str, Path]:
     if not model.is_dir():
         return {}
-    return {each.name: each.resolve() for each in model.iterdir() if each.name.isdecimal() and each.is_dir()}
+    return {each.name: each for each in model.iterdir() if each.name.isdecimal() and each.is_dir()}

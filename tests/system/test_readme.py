@@ -62,6 +62,19 @@ def test_the_requests_of_the_open_inference_protocol_get_what_the_guide_promises
     assert "truck" in done.stdout
 
 
+def test_the_collection_is_scored_and_read_as_the_example_shows(tmp_path: Path) -> None:
+    score = next(block for block in fenced("sh") if "score-dataset" in block).splitlines()[-1]
+    read = next(block for block in fenced("sh") if "read_parquet" in block)
+    output = str(tmp_path / "scored")
+    for command, said in (
+        (score.replace(" scored ", f" {output} "), "4 inputs"),
+        (read.replace("scored", output), "roc.png"),
+    ):
+        here = command.replace("python ", f"{sys.executable} ", 1)
+        done = subprocess.run(["bash", "-c", here], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+        assert said in done.stdout
+
+
 def approximately(value: object) -> object:
     """`value` with its floats compared to within rounding: processors differ in the last digits."""
     if isinstance(value, dict):
