@@ -1,6 +1,7 @@
 """Parts of a job, scored by the workers of a Ray cluster: Ray Data hands out part numbers, files come back."""
 
 import logging
+import socket
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ from service.offline.job import Job
 from service.offline.parts import score_parts
 from service.offline.scoring import BatchScorer
 
+_SECONDS_TO_ANSWER = 10
+
 
 def score_on_cluster(address: str, job: Job, parts: Sequence[int]) -> Iterator[tuple[int, bytes]]:
     """Each of `parts` with its parquet file, as workers of the cluster at `address` finish them.
@@ -23,6 +26,7 @@ def score_on_cluster(address: str, job: Job, parts: Sequence[int]) -> Iterator[t
     """
     if not parts:
         return
+    _require_answer(address)
     try:
         with ray.init(address, logging_level="warning"):
             # There is a bar already, of inputs.
@@ -43,6 +47,19 @@ def score_on_cluster(address: str, job: Job, parts: Sequence[int]) -> Iterator[t
                 yield int(row["part"]), row["file"]
     except (ConnectionError, ray.exceptions.RayError) as error:
         raise ClusterUnavailable(f"The Ray cluster at {address} failed: {error}") from error
+
+
+def _require_answer(address: str) -> None:
+    """Ray itself goes on knocking for minutes."""
+    host, _, port = address.rpartition(":")
+    if not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.removeprefix("ray://").strip("[]"), int(port)), _SECONDS_TO_ANSWER).close()
+    except (OSError, OverflowError) as error:
+        raise ClusterUnavailable(
+            f"No Ray cluster answers at {address}: {error}. Name the address that `ray start --head` tells."
+        ) from error
 
 
 class _Worker:

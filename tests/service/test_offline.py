@@ -165,3 +165,12 @@ def test_without_pyarrow_the_extra_is_named() -> None:
     )
     assert done.returncode == 2
     assert "pip install '.[offline]'" in done.stderr
+
+
+def test_without_ray_the_extra_is_named(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    source = parquet(tmp_path / "x.parquet", image=[picture()])
+    assert score(source, tmp_path / "out", "--ray", "auto", model=tiny_bundle) == 1
+    assert "pip install '.[offline,ray]'" in capsys.readouterr().err

@@ -24,7 +24,17 @@ def test_a_cluster_gives_the_same_files_and_goes_on_where_one_machine_stopped(tm
     cluster = begin(source, tmp_path / "there", "--part-size", "10", "--ray", "local", model=model)
     _, said = cluster.communicate(timeout=120)
     assert cluster.returncode == 0, said
-    assert "45 of 95 inputs are in" in said
+    assert "50 of 95 inputs are in" in said
     assert len(rows(tmp_path / "there")) == 95
     for part in (tmp_path / "here").iterdir():
         assert part.read_bytes() == (tmp_path / "there" / part.name).read_bytes(), part.name
+
+
+def test_an_address_where_no_cluster_answers_is_named_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = make_tiny_text_bundle(tmp_path / "models")
+    source = tmp_path / "texts.txt"
+    source.write_text("the ball")
+    assert score(source, tmp_path / "out", "--ray", "127.0.0.1:1", model=model) == 1
+    assert "No Ray cluster answers at 127.0.0.1:1" in capsys.readouterr().err
