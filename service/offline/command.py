@@ -3,7 +3,6 @@
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import NoReturn
 
 from tqdm import tqdm
@@ -53,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(arguments: argparse.Namespace, settings: Settings) -> Output:
-    bundle = choose_bundle(Path(settings.models), arguments.model, arguments.version)
+    bundle = choose_bundle(settings.models, arguments.model, arguments.version)
     manifest = bundle.manifest
     on_cluster = arguments.ray is not None
     names = tuple(score.name for score in manifest.scores)

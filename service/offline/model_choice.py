@@ -7,7 +7,7 @@ from service.model import verified_bundle
 from service.offline.errors import ModelUnusable
 
 
-def choose_bundle(models: Path, model: str, version: str | None) -> Bundle:
+def choose_bundle(models: str, model: str, version: str | None) -> Bundle:
     """The bundle `model`: a folder, or a name in the repository `models`. Raises `ModelUnusable` or `BundleError`.
 
     Without a `version` it is the latest one, whichever the repository's `traffic.yaml` lets answer requests.
@@ -16,11 +16,17 @@ def choose_bundle(models: Path, model: str, version: str | None) -> Bundle:
         if version is not None:
             raise ModelUnusable(f"{model} is a bundle's folder, which has one version: leave --version out.")
         return load_bundle(Path(model))
-    versions = _folders(models / model)
-    if not versions:
-        names = ", ".join(sorted(each.name for each in models.iterdir() if _folders(each))) if models.is_dir() else ""
+    if "://" in models:
         raise ModelUnusable(
-            f"No model {model!r} in the repository {str(models)!r}, which has {names or 'none'}. Name one of them, "
+            f"{models} is elsewhere: copy the bundle's folder to this machine and name it with --model."
+        )
+    repository = Path(models)
+    versions = _folders(repository / model)
+    if not versions:
+        served = [each.name for each in repository.iterdir() if _folders(each)] if repository.is_dir() else []
+        names = ", ".join(sorted(served))
+        raise ModelUnusable(
+            f"No model {model!r} in the repository {models!r}, which has {names or 'none'}. Name one of them, "
             "another repository with --models, or a bundle's folder."
         )
     if version is None:

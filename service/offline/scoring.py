@@ -1,6 +1,7 @@
 """From items to results, on whatever thread calls."""
 
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -82,5 +83,7 @@ class BatchScorer:
 
     def _run_one(self, arrays: list[Array]) -> Sequence[Result]:
         with self._turn:
+            taken = time.monotonic()
             outputs = self._run(arrays, alone=False)
-        return self._scorer.score([Row(outputs, index) for index in range(len(arrays))], self._job.options)
+        rows = [Row(outputs, index, taken, time.monotonic()) for index in range(len(arrays))]
+        return self._scorer.score(rows, self._job.options)

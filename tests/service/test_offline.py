@@ -127,6 +127,7 @@ def test_a_run_in_which_nothing_could_be_scored_ends_with_1(tiny_bundle: Path, t
         (("--alpha", "2"), "alpha: 2.0 is not a false-flag rate"),
         (("--scores", "odin"), "this model does not offer 'odin'"),
         (("--model", "nothing"), "No model 'nothing' in the repository"),
+        (("--models", "s3://bucket/models"), "copy the bundle's folder to this machine"),
         (("--version", "9"), "Model tiny has no version '9'; it has 1, 2"),
         (("--column", "text"), "column 'text' is string"),
         (("--column", "nothing"), "no column 'nothing'; its columns are image, text"),
