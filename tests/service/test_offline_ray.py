@@ -1,4 +1,4 @@
-"""A Ray cluster gives the rows of one machine. Ray is no part of the extra `dev`: without it, these are skipped."""
+"""A Ray cluster gives the rows of one machine."""
 
 import shutil
 from pathlib import Path
@@ -7,8 +7,6 @@ import pytest
 
 from tests.service.offline_runs import begin, rows, score
 from tests.tiny_text_bundle import make_tiny_text_bundle, tiny_texts
-
-pytest.importorskip("ray", reason="the extra `ray` is not installed")
 
 pytestmark = pytest.mark.usefixtures("logging_as_it_was")
 
