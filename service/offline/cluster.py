@@ -28,12 +28,12 @@ def score_on_cluster(address: str, job: Job, parts: Sequence[int]) -> Iterator[t
         return
     _require_answer(address)
     try:
-        with ray.init(address, logging_level="warning"):
+        with ray.init(address, logging_level=logging.WARNING):
             # There is a bar already, of inputs.
             logging.getLogger("ray.data").setLevel(logging.ERROR)
             ray.data.DataContext.get_current().enable_progress_bars = False
-            device = "num_cpus" if job.provider == "cpu" else "num_gpus"
-            slots = ray.cluster_resources().get("CPU" if job.provider == "cpu" else "GPU", 0)
+            on_cpu = job.provider == "cpu"
+            slots = ray.cluster_resources().get("CPU" if on_cpu else "GPU", 0)  # type: ignore[no-untyped-call]  # Ray's gap
             scored = ray.data.from_items(
                 [{"part": part} for part in parts], override_num_blocks=len(parts)
             ).map_batches(
@@ -41,7 +41,8 @@ def score_on_cluster(address: str, job: Job, parts: Sequence[int]) -> Iterator[t
                 fn_constructor_args=(job,),
                 batch_size=1,
                 compute=ray.data.ActorPoolStrategy(size=max(1, min(len(parts), int(slots)))),
-                **{device: 1},
+                num_cpus=1 if on_cpu else None,
+                num_gpus=None if on_cpu else 1,
             )
             for row in scored.iter_rows():
                 yield int(row["part"]), row["file"]
