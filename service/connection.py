@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from service.one_write import OneWrite
 from service.problems import HeadTooLarge, MalformedRequest, Problem, RequestTimeout, problem_response
 
 MAX_HEAD_BYTES = 65_536
@@ -34,7 +35,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn's
         """Begin to wait for a first request, no longer than for a further one."""
-        super().connection_made(transport)
+        super().connection_made(OneWrite(transport, self.loop))  # type: ignore[arg-type]  # a transport in all it is used for
         self._settle()
         # Linux closes it then, whoever holds answers back; elsewhere the client's own patience is the bound.
         with contextlib.suppress(AttributeError, OSError):

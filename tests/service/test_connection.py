@@ -186,3 +186,20 @@ def test_a_request_to_upgrade_is_answered_as_it_is(impatient: Live, protocol: by
         answer = until_closed(connection)
         assert answer.startswith(b"HTTP/1.1 200 ")
         assert b"connection: close" in answer
+
+
+def test_an_answer_comes_in_one_piece(live: Live) -> None:
+    with connect(live) as connection:
+        for _ in range(50):
+            connection.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+            head, _, body = connection.recv(65_536).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200 ")
+            assert b"content-length: %d" % len(body) in head
+
+
+def test_a_large_answer_and_one_that_closes_are_complete(live: Live) -> None:
+    with connect(live) as connection:
+        connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        head, _, body = until_closed(connection).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 ")
+        assert json.loads(body)["openapi"]
