@@ -9,6 +9,7 @@ If the new input is exchangeable with the calibration inputs, P(p <= alpha) <= a
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +79,12 @@ class Calibration:
         scores = np.asarray(anomaly, dtype=np.float64)
         at_least = self.n - np.searchsorted(self.anomaly, scores, side="left")
         return np.asarray(np.where(np.isnan(scores), np.nan, (1 + at_least) / (self.n + 1)))
+
+    def p_value_of(self, anomaly: float) -> float:
+        """`p_value` of a single number: the same result in a fraction of the time."""
+        if math.isnan(anomaly):
+            return math.nan
+        return (1 + self.n - bisect_left(self.anomaly.data, anomaly)) / (self.n + 1)
 
     def threshold(self, alpha: float) -> float:
         """The score above which an input is flagged at `alpha`: `anomaly > threshold` exactly when `p_value <= alpha`.

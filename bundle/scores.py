@@ -38,6 +38,10 @@ class Score:
         """The anomaly orientation of `value`, of the same shape: `offset + sign * value`, larger is more anomalous."""
         return np.asarray(self.offset + self.sign * np.asarray(value, dtype=np.float64))
 
+    def anomaly_of(self, value: float) -> float:
+        """`anomaly` of a single number."""
+        return self.offset + self.sign * value
+
     def value(self, anomaly: ArrayLike) -> NDArray[np.float64]:
         """The score's own value for `anomaly`, of the same shape: the inverse of `anomaly`."""
         return np.asarray(self.sign * (np.asarray(anomaly, dtype=np.float64) - self.offset))

@@ -73,6 +73,9 @@ class _Entry:
 class Batcher:
     """The queue in front of one engine, and the threads that run the engine, `streams` of them.
 
+    Where `streams` is 0 there are none: the event loop itself runs the engine, on all that came in one turn of it. That
+    is for engines that take no longer than to hand over to another thread and back.
+
     `pace` is what the engine is known to manage: it bounds a batch, and predicts how long an input will wait.
     `capacity` bounds the inputs that are admitted and not yet in the engine. Requests take turns: one of many inputs
     does not hold up one of a single input. Inputs of a positive `size_of` share batches with those of similar size.
@@ -99,12 +102,13 @@ class Batcher:
             None if size_of is None else lambda entry: size_of(entry.item)
         )
         self._depth = 0
-        self._seconds_per_input = pace.seconds_per_input / streams
+        self._seconds_per_input = pace.seconds_per_input / max(1, streams)
         self._wake = threading.Condition()
         self._closing = False
-        self._idle = streams
+        self._idle = max(1, streams)
         self.streams = streams
         self._loop = loop
+        self._turn: asyncio.Handle | None = None
         self._threads = [
             threading.Thread(target=self._serve, name=f"engine-{name}-{stream}", daemon=True)
             for stream in range(streams)
@@ -152,7 +156,10 @@ class Batcher:
             self._depth -= places.held - len(entries)
             places.held = len(entries)
             self._queue.extend(places, entries)
-            self._wake.notify(len(entries))
+            if self.streams:
+                self._wake.notify(len(entries))
+        if not self.streams and self._turn is None:
+            self._turn = self._loop.call_soon(self._take_turn)
 
     def _release(self, places: "Places") -> None:
         with self._wake:
@@ -162,6 +169,14 @@ class Batcher:
             places.held = 0
             # At once, not when the engine comes by: what nobody waits for must not hold memory or a place.
             self._queue.discard(places)
+
+    def _take_turn(self) -> None:
+        """On the event loop: one batch of what is queued; the rest after what has come meanwhile."""
+        batch, expired = self._take()
+        _deliver(expired, [Expired()] * len(expired))
+        if batch:
+            _deliver(batch, self._compute(batch, alone=True))
+        self._turn = self._loop.call_soon(self._take_turn) if self._queue else None
 
     def _serve(self) -> None:
         try:
@@ -223,7 +238,7 @@ class Batcher:
             self._observer.batch(size, [started - entry.since for entry in batch], seconds)
         with self._wake:
             # A slow average: neither Retry-After nor admission should jump with one odd batch.
-            share = seconds / size / (self.streams - self._idle)
+            share = seconds / size / max(1, self.streams - self._idle)
             self._seconds_per_input += (share - self._seconds_per_input) * 0.1
         return [Row(outputs, index, started, done) for index in range(size)]
 

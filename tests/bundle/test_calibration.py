@@ -55,6 +55,12 @@ def test_exceeding_the_threshold_is_having_a_p_value_of_at_most_alpha(
     assert bool(anomaly > calibration.threshold(alpha)) == bool(calibration.p_value(anomaly) <= alpha)
 
 
+@given(scores=SCORES, anomaly=FINITE | TIED | st.sampled_from([math.inf, -math.inf, math.nan]))
+def test_one_number_alone_has_the_p_value_that_it_has_in_an_array(scores: list[float], anomaly: float) -> None:
+    calibration = Calibration.from_scores(scores)
+    np.testing.assert_array_equal(calibration.p_value_of(anomaly), calibration.p_value([anomaly])[0])
+
+
 @given(scores=SCORES, data=st.data())
 def test_the_equivalence_holds_right_at_and_beside_every_calibration_score_and_rank(
     scores: list[float], data: st.DataObject

@@ -43,6 +43,12 @@ def test_value_inverts_anomaly(name: str, value: float) -> None:
     assert score.value(score.anomaly(value)) == pytest.approx(value, abs=1e-9)
 
 
+@given(name=st.sampled_from(NAMES), value=st.floats())
+def test_one_number_alone_has_the_anomaly_that_it_has_in_an_array(name: str, value: float) -> None:
+    score = get_score(name)
+    np.testing.assert_array_equal(score.anomaly_of(value), score.anomaly([value])[0])
+
+
 def test_anomaly_is_float64_of_the_same_shape() -> None:
     anomaly = get_score("msp").anomaly(np.zeros((2, 3), dtype=np.float32))
     assert anomaly.shape == (2, 3)

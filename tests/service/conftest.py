@@ -15,6 +15,7 @@ import structlog
 from fastapi import FastAPI
 
 from service import Settings, create_app
+from service.engine import AT_ONCE_SECONDS
 from service.lifecycle import Phase
 from service.server import Server
 from tests.tiny_bundle import make_tiny_bundle
@@ -40,7 +41,16 @@ Serve = Callable[..., AbstractContextManager[Live]]
 
 
 @contextmanager
-def running_service(models: Path, **settings: Any) -> Iterator[Live]:
+def running_service(models: Path, *, at_once: bool = False, **settings: Any) -> Iterator[Live]:
+    """The service. Its engines run on threads, where tests can hold them up; `at_once` leaves it to their speed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("service.engine.AT_ONCE_SECONDS", AT_ONCE_SECONDS if at_once else 0)
+        with _running(models, settings) as live:
+            yield live
+
+
+@contextmanager
+def _running(models: Path, settings: dict[str, Any]) -> Iterator[Live]:
     configured = Settings(models=str(models), port=0, threads=1, max_batch=settings.pop("max_batch", 8), **settings)
     app = create_app(configured)
     server = Server(app, configured)

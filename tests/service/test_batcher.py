@@ -214,14 +214,36 @@ def test_a_lone_input_gets_the_whole_machine() -> None:
 
 
 @settings(max_examples=20, deadline=None)
-@given(sizes=st.lists(st.integers(1, 9), min_size=1, max_size=20), streams=st.integers(1, 4))
-def test_with_several_streams_every_input_is_answered_once(sizes: list[int], streams: int) -> None:
+@given(sizes=st.lists(st.integers(1, 9), min_size=1, max_size=20), streams=st.integers(0, 4))
+def test_with_any_number_of_streams_every_input_is_answered_once(sizes: list[int], streams: int) -> None:
     async def scenario() -> None:
         engine = Engine()
         async with batcher_of(engine, capacity=1000, max_batch=3, streams=streams) as batcher:
             requests = [[100 * index + number for number in range(size)] for index, size in enumerate(sizes)]
             answers = await asyncio.gather(*(submit(batcher, *numbers) for numbers in requests))
             assert [doubled(answer) for answer in answers] == [[2 * each for each in numbers] for numbers in requests]
+            assert batcher.depth == 0
+
+    asyncio.run(scenario())
+
+
+def test_without_streams_what_comes_in_one_turn_of_the_loop_is_one_batch_on_its_thread() -> None:
+    async def scenario() -> None:
+        engine = Engine()
+        before = threading.active_count()
+        async with batcher_of(engine, max_batch=4, streams=0) as batcher:
+            assert threading.active_count() == before
+            tasks = [asyncio.create_task(submit(batcher, number)) for number in range(6)]
+            cancelled = asyncio.create_task(submit(batcher, 6))
+            late = asyncio.create_task(submit(batcher, 7, deadline=time.monotonic()))
+            await asyncio.sleep(0)
+            cancelled.cancel()
+            assert [doubled(answer) for answer in await asyncio.gather(*tasks)] == [[0], [2], [4], [6], [8], [10]]
+            assert isinstance((await late)[0], Expired)
+            assert engine.batches == [[0, 1, 2, 3], [4, 5]]
+            assert engine.alone == [True, True]
+            (outcome,) = await submit(batcher, -1)
+            assert isinstance(outcome, Failure)
             assert batcher.depth == 0
 
     asyncio.run(scenario())

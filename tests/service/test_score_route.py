@@ -1,12 +1,14 @@
 """POST .../score: every kind of body, every option, on a real socket."""
 
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import onnxruntime
 import pytest
 
 from bundle import decode_image, load_bundle
-from tests.service.conftest import Live
+from tests.service.conftest import Live, Serve
 from tests.service.pictures import encoded, picture
 
 
@@ -96,6 +98,19 @@ def test_the_answer_is_the_bundles_own_calibration(live: Live) -> None:
     assert entry["threshold"] == calibration.threshold(0.2)
     assert entry["flagged"] is (entry["p_value"] <= 0.2)
     assert entry["flagged"] is True
+
+
+def test_a_model_quick_enough_is_run_on_the_event_loop_and_scores_the_same(
+    live: Live, repository: Path, serve: Serve
+) -> None:
+    images = [picture(colour) for colour in ("red", "lime", "blue", "gray") * 8]
+    with serve(repository, at_once=True) as quick, ThreadPoolExecutor(8) as pool:
+        assert quick.app.state.repository.get("tiny").batcher.streams == 0
+        assert live.app.state.repository.get("tiny").batcher.streams == 1
+        for image, answer in zip(images, pool.map(quick.score, images), strict=True):
+            assert answer.json()["results"][0]["scores"] == live.score(image).json()["results"][0]["scores"]
+        several = {"inputs": [{"image": encoded(image)} for image in images]}
+        assert quick.score(json=several).json() == live.score(json=several).json()
 
 
 def test_a_threshold_replaces_alpha(live: Live) -> None:
