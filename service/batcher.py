@@ -97,6 +97,7 @@ class Batcher:
         self._run = run
         self.capacity = capacity
         self.max_batch = pace.batch
+        self._room = pace.positions
         self._observer = observer
         self._queue: FairQueue[Places, _Entry] = FairQueue(
             None if size_of is None else lambda entry: size_of(entry.item)
@@ -217,8 +218,8 @@ class Batcher:
         batch: list[_Entry] = []
         expired: list[_Entry] = []
         size = min(self.max_batch, -(-len(self._queue) // self._idle))
-        while self._queue and len(batch) < size:
-            for entry in self._queue.take(size - len(batch)):
+        while self._queue and not batch:
+            for entry in self._queue.take(size, self._room):
                 entry.places.held -= 1
                 (batch if entry.deadline > now else expired).append(entry)
         self._depth -= len(batch) + len(expired)

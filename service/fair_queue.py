@@ -1,7 +1,8 @@
 """A queue that is fair to requests: each has a lane, and the lanes are served in turns."""
 
+import math
 from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Generic, TypeVar
 
 Lane = TypeVar("Lane", bound=Hashable)
@@ -39,24 +40,18 @@ class FairQueue(Generic[Lane, Item]):
         self._length -= len(self._next) - len(kept) + len(self._lanes.pop(lane, ()))
         self._next = kept
 
-    def take(self, count: int) -> list[Item]:
+    def take(self, count: int, room: float = math.inf) -> list[Item]:
         """The next `count` items, at least 1, or all there are: one of each lane, and round again.
 
-        With sizes, the first of them and those that are most like it of the next few: whoever waits comes first in the
-        end, so nobody starves.
+        With sizes, the first of them and those that are most like it of the next few, as many as have `room` when each
+        takes what the largest does: whoever waits comes first in the end, so nobody starves.
         """
         self._draw(count if self._size_of is None else _CHOICE * count)
-        drawn = self._next
-        if self._size_of is not None and len(drawn) > count:
-            sizes = [self._size_of(item) for _, item in drawn]
-            likeness = [max(size, sizes[0]) / min(size, sizes[0]) for size in sizes]
-            # Stable: the first one stays first, and among equals the order of arrival counts.
-            order = sorted(range(len(drawn)), key=likeness.__getitem__)
-            chosen = set(order[:count])
+        drawn, self._next = self._next, []
+        if self._size_of is not None:
+            chosen = _alike([self._size_of(item) for _, item in drawn], count, room)
             self._next = [each for index, each in enumerate(drawn) if index not in chosen]
-            drawn = [drawn[index] for index in sorted(chosen)]
-        else:
-            self._next = []
+            drawn = [each for index, each in enumerate(drawn) if index in chosen]
         self._length -= len(drawn)
         return [item for _, item in drawn]
 
@@ -66,3 +61,17 @@ class FairQueue(Generic[Lane, Item]):
             self._next.append((lane, waiting.popleft()))
             if waiting:
                 self._lanes[lane] = waiting
+
+
+def _alike(sizes: Sequence[int], count: int, room: float) -> set[int]:
+    """The first of `sizes` and those most like it, by position: at most `count`, and as many as there is `room` for."""
+    # Stable: the first one stays first, and among equals the order of arrival counts.
+    order = sorted(range(len(sizes)), key=lambda index: max(sizes[index], sizes[0]) / min(sizes[index], sizes[0]))
+    chosen: set[int] = set()
+    largest = 0
+    for index in order[:count]:
+        largest = max(largest, sizes[index])
+        if chosen and (len(chosen) + 1) * largest > room:
+            break
+        chosen.add(index)
+    return chosen

@@ -5,6 +5,7 @@ import gc
 import math
 import resource
 import signal
+import sys
 import time
 from functools import partial
 from types import FrameType
@@ -28,6 +29,11 @@ meets a closing connection.
 
 # Long enough for a client on a kept-alive connection to get an answer that closes it, instead of a reset.
 _LINGER_SECONDS = 0.5
+
+# How long the event loop may keep the interpreter's lock from an engine that has its outputs, or wants its next batch:
+# with Python's own 5 ms, engines of a few milliseconds a batch idle for a fifth of the time (a GRU on two cores: 350 to
+# 415 texts a second).
+_SWITCH_SECONDS = 0.0005
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -145,6 +151,7 @@ def serve(app: FastAPI, settings: Settings) -> int:
     # Each connection is an open file, and the usual soft limit of 1024 is there for programs that call select().
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    sys.setswitchinterval(_SWITCH_SECONDS)
     server = Server(app, settings)
     signal.signal(signal.SIGUSR1, server.handle_reset)
     server.run()

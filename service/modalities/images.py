@@ -121,9 +121,13 @@ class Images:
         return run
 
     def examples(self, size: int) -> Iterator[list[Array]]:
-        """One batch: darkness and noise in turns."""
+        """One batch: images of one model are of one size."""
+        yield self.typical(size)
+
+    def typical(self, size: int) -> list[Array]:
+        """Darkness and noise in turns."""
         extremes = self.extremes()
-        yield [extremes[index % 2] for index in range(size)]
+        return [extremes[index % 2] for index in range(size)]
 
     def extremes(self) -> tuple[Array, Array]:
         """Darkness and noise."""

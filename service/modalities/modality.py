@@ -91,5 +91,8 @@ class Modality(Protocol):
     def examples(self, size: int) -> Iterator[list[Array]]:
         """Batches of `size` prepared inputs that differ in whatever a graph could depend on."""
 
+    def typical(self, size: int) -> list[Array]:
+        """A batch of `size` prepared inputs that cost what most do."""
+
     def extremes(self) -> tuple[Array, Array]:
-        """Two prepared inputs that could hardly differ more."""
+        """Two prepared inputs that could hardly differ more, the larger one last."""

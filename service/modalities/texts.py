@@ -20,7 +20,7 @@ _CHARSETS = frozenset({"utf-8", "utf8", "us-ascii"})
 _SAMPLE = "sample.txt"
 _EXAMPLE_CHARS = 200
 
-_MOST_TOKENS = 16_384
+_MOST_TOKENS = 8_192
 
 _TOKENS, _LENGTHS = "tokens", "lengths"
 
@@ -127,6 +127,11 @@ class Texts:
         longest = max(1, min(self._max_tokens, _MOST_TOKENS // size))
         for length in sorted({1, -(-longest // 2), longest}):
             yield [self._ids(length)] * size
+
+    def typical(self, size: int) -> list[Array]:
+        """Texts as long as the example, which is a real one where the bundle brings a sample."""
+        (ids,) = self._encoder.encode_batch((self._example_text,))
+        return [ids if ids.size else self._ids(1)] * size
 
     def extremes(self) -> tuple[Array, Array]:
         """A single token, and as many as the model takes."""

@@ -55,6 +55,28 @@ def test_items_of_similar_size_are_taken_together() -> None:
     assert [size for _, _, size in queue.take(3)] == [10, 12, 11]
 
 
+def test_large_items_are_fewer_where_they_have_less_room() -> None:
+    queue = filled([[100], [90], [10], [100], [12], [500]], sized=True)
+    assert [size for _, _, size in queue.take(8, room=250)] == [100, 100]
+    assert [size for _, _, size in queue.take(8, room=250)] == [90]
+    assert [size for _, _, size in queue.take(8, room=250)] == [10, 12]
+    assert [size for _, _, size in queue.take(8, room=250)] == [500]
+
+
+@given(lanes, st.integers(1, 7), st.integers(1, 400))
+def test_what_is_taken_together_has_room_unless_it_is_a_single_item(
+    content: list[list[int]], count: int, room: int
+) -> None:
+    queue = filled(content, sized=True)
+    taken = 0
+    while queue:
+        sizes = [size for _, _, size in queue.take(count, room)]
+        assert 1 <= len(sizes) <= count
+        assert len(sizes) == 1 or len(sizes) * max(sizes) <= room
+        taken += len(sizes)
+    assert taken == sum(map(len, content))
+
+
 @given(lanes, st.integers(1, 7))
 def test_newcomers_of_the_right_size_do_not_starve_the_one_that_is_unlike_all(
     content: list[list[int]], count: int

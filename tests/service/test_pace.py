@@ -34,6 +34,17 @@ def test_where_batches_do_not_pay_they_stay_small() -> None:
     assert max(sizes) <= 8
 
 
+def test_a_trial_that_something_else_held_up_does_not_count() -> None:
+    trials: dict[int, int] = {}
+
+    def run(size: int) -> None:
+        trials[size] = trials.get(size, 0) + 1
+        # Only the third run of each size goes undisturbed.
+        time.sleep(0.002 if trials[size] == 3 else 0.015)
+
+    assert learn_pace(run, 16, longest_seconds=10).batch == 16
+
+
 def test_where_a_call_costs_more_than_its_inputs_batches_are_large() -> None:
     run, _ = engine(fixed=0.03, each=0.0)
     assert learn_pace(run, 16, longest_seconds=10).batch == 16

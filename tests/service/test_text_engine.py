@@ -56,6 +56,17 @@ def changed(text_bundle: Path, tmp_path: Path) -> Change:
     return change
 
 
+def test_what_is_learned_bounds_batches_of_long_texts_by_their_tokens(text_bundle: Path) -> None:
+    quick, slow = (
+        Engine(load_bundle(text_bundle), PROVIDER, threads=1).warm_up(8, longest_seconds=seconds)
+        for seconds in (10.0, 1e-9)
+    )
+    assert 1 <= quick.batch <= 8
+    assert quick.positions > 8 * 80
+    # Not even one of the longest takes so little: each is a batch of its own.
+    assert slow.positions < 80
+
+
 texts = st.lists(st.sampled_from(WORDS), min_size=1, max_size=100).map(" ".join)
 
 
