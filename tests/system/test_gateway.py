@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -229,6 +229,46 @@ def test_what_nginx_itself_refuses_is_a_problem_too(
     content = json.loads(body)
     assert (content["type"], content["status"]) == (kind, status)
     assert f"X-Request-ID: {content['request_id']}" in head
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        "",
+        "POST /v1/mod",
+        f"POST {SCORE} HTTP/1.1\r\nHost: x\r\nX-",
+        f"POST {SCORE} HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\nsome",
+    ],
+    ids=["nothing", "request line", "headers", "body"],
+)
+def test_clients_that_stall_are_cut_off_while_others_are_served(replicas: Replicas, front: Front, begun: str) -> None:
+    hurried = front(replicas.ports, GATEWAY_HEADER_SECONDS="1", GATEWAY_BODY_SECONDS="1")
+    with ExitStack() as stack:
+        began = time.monotonic()
+        stalled = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", hurried.port), timeout=30)) for _ in range(50)
+        ]
+        for connection in stalled:
+            connection.sendall(begun.encode())
+        assert hurried.client.post(SCORE, content=picture(), headers=PNG).status_code == 200
+        assert {connection.recv(65536) for connection in stalled} == {b""}
+        # Much more than a second only on a busy machine.
+        assert 0.9 < time.monotonic() - began < 30
+    # No replica was asked.
+    logged = [json.loads(line) for line in hurried.log.splitlines()]
+    assert {each["replica"] for each in logged if each["status"] != 200} <= {""}
+
+
+def test_a_body_that_keeps_coming_is_waited_for(replicas: Replicas, front: Front) -> None:
+    hurried = front(replicas.ports, GATEWAY_HEADER_SECONDS="1", GATEWAY_BODY_SECONDS="1")
+
+    def slowly() -> Iterator[bytes]:
+        for byte in picture()[:5]:
+            yield bytes([byte])
+            time.sleep(0.4)
+        yield picture()[5:]
+
+    assert hurried.client.post(SCORE, content=slowly(), headers=PNG).status_code == 200
 
 
 def test_no_replica_is_a_502_and_a_silent_one_a_504(front: Front) -> None:
