@@ -39,11 +39,12 @@ bench: $(BIN)/.dev ## Measure the service beside its ceiling and other model ser
 	$(BIN)/python -m benchmarks
 
 # Readable by the containers' users, which are none of this machine's; the folder keeps other people of it out.
-secrets: $(BIN)/.service ## Make the files that docker-compose.yml needs: a first API key (shown once), Grafana's password
+secrets: $(BIN)/.service ## Make the files that docker-compose.yml needs: a first API key (shown once), Grafana's password, receivers
 	@mkdir -p -m 700 deploy/secrets
 	@test -e deploy/secrets/api-keys || $(BIN)/python -m service new-key first > deploy/secrets/api-keys
 	@test -e deploy/secrets/grafana-password || \
 	  $(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(24), end="")' > deploy/secrets/grafana-password
+	@test -e deploy/secrets/receivers.yml || cp deploy/alertmanager/receivers.yml deploy/secrets/
 	@chmod 644 deploy/secrets/*
 
 clean: ## Remove the virtual environment and caches

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,13 +12,14 @@ import pytest
 import yaml
 
 from service import Settings
+from tests.system.compose import COMPOSE_FILES, composed, mounts, of_this_machine
 from tests.system.conftest import ROOT, Service, Start
-from tests.system.gateway import env_file
+from tests.system.gateway import KEY_TEMPLATES, TEMPLATES, TLS_TEMPLATES, env_file
 from tests.system.programs import require_program
+from tests.system.watching import DASHBOARDS, PROMETHEUS, ROUTES
 from tests.tiny_bundle import make_tiny_bundle
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
-COMPOSE_FILES = sorted(ROOT.glob("docker-compose*.yml"))
 TARGETS = {"cpu": "service", "gpu": "service-gpu", "training": "training,transformers"}
 
 
@@ -36,8 +38,7 @@ def stages() -> dict[str, list[tuple[str, str]]]:
 
 @pytest.fixture(scope="module")
 def services() -> dict[str, dict[str, Any]]:
-    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
-    return dict(compose["services"])
+    return dict(composed()["services"])
 
 
 def test_the_dockerfile_is_free_of_lint() -> None:
@@ -153,10 +154,44 @@ def test_the_gateway_waits_for_a_healthy_service_and_gets_the_services_limits(
     assert "NGINX_ENTRYPOINT_LOCAL_RESOLVERS" in given
 
 
-def test_what_is_mounted_into_gateway_and_service_exists(services: dict[str, dict[str, Any]]) -> None:
-    for name in ("gateway", "service", "service-gpu"):
-        for volume in services[name]["volumes"]:
-            assert (ROOT / volume.split(":")[0]).exists(), volume
+@pytest.mark.parametrize("file", COMPOSE_FILES, ids=lambda file: file.name)
+def test_what_is_mounted_is_in_the_repository(file: Path) -> None:
+    services = composed(file.name)["services"]
+    missing = [path for name in services for path in mounts(composed(file.name), name).values() if not path.exists()]
+    assert missing == []
+
+
+@pytest.mark.parametrize("file", COMPOSE_FILES, ids=lambda file: file.name)
+def test_secrets_are_those_that_make_makes_or_the_documentation_asks_for(file: Path, tmp_path: Path) -> None:
+    whole = composed(file.name)
+    secrets = {name: each["file"] for name, each in whole.get("secrets", {}).items()}
+    assert set(secrets) == {name for each in whole["services"].values() for name in each.get("secrets", [])}
+    shutil.copytree(ROOT / "deploy" / "alertmanager", tmp_path / "deploy" / "alertmanager")
+    binaries = Path(sys.executable).parent
+    make = ["make", "-f", str(ROOT / "Makefile"), f"BIN={binaries}", "-o", str(binaries / ".service"), "secrets"]
+    subprocess.run(make, cwd=tmp_path, capture_output=True, timeout=120, check=True)
+    documented = re.findall(r"`(deploy/secrets/tls\.crt)` and `(tls\.key)`", (ROOT / "docs" / "deploy.md").read_text())
+    asked_for = {"deploy/secrets/" + Path(name).name for pair in documented for name in pair}
+    files = (tmp_path / "deploy" / "secrets").iterdir()
+    made = {str(path.relative_to(tmp_path)) for path in files if path.stat().st_size}
+    assert set(secrets.values()) <= made | asked_for
+
+
+def test_programs_read_the_files_that_the_tests_check() -> None:
+    whole = composed()
+    (config,) = [
+        flag.removeprefix("--config.file=")
+        for flag in whole["services"]["prometheus"]["command"]
+        if flag.startswith("--config.file=")
+    ]
+    assert of_this_machine(whole, "prometheus", config) == PROMETHEUS
+    assert of_this_machine(whole, "alertmanager", "/etc/alertmanager/routes.yml") == ROUTES
+    provisioning = of_this_machine(whole, "grafana", "/etc/grafana/provisioning")
+    (provider,) = yaml.safe_load((provisioning / "dashboards" / "ood-scoring.yml").read_text())["providers"]
+    assert of_this_machine(whole, "grafana", provider["options"]["path"]) == DASHBOARDS
+    templates = {path for file in COMPOSE_FILES if "gateway" in composed(file.name)["services"]
+                 for path in mounts(composed(file.name), "gateway").values()}  # fmt: skip
+    assert templates == {path for folder in (TEMPLATES, TLS_TEMPLATES, KEY_TEMPLATES) for path in folder.iterdir()}
 
 
 def test_a_container_is_given_longer_to_stop_than_the_service_to_drain(services: dict[str, dict[str, Any]]) -> None:

@@ -19,8 +19,8 @@ from PIL import Image
 
 from tests.service.pictures import encoded, picture
 from tests.service.test_metrics import CONTRACT
-from tests.system.conftest import ROOT, Service, Start
-from tests.system.watching import Watch, eventually, watching
+from tests.system.conftest import Service, Start
+from tests.system.watching import DASHBOARDS, Watch, eventually, watching
 from tests.tiny_bundle import make_tiny_bundle, tiny_images
 
 OF_DRIFT = {"OodFlaggedRateHigh", "OodPValuesShifted", "OodDriftEvidence"}
@@ -116,7 +116,7 @@ def traffic_like_the_calibration_data_raises_no_alert(service: Service, watch: W
 
 def every_query_of_the_dashboard_returns_data(service: Service, watch: Watch) -> None:
     send(service, tiny_images(50, seed=2))
-    dashboard = json.loads((ROOT / "deploy/grafana/dashboards/ood-scoring.json").read_text())
+    dashboard = json.loads((DASHBOARDS / "ood-scoring.json").read_text())
     targets = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     assert len(targets) > 20
     for target in targets:

@@ -2,14 +2,15 @@
 
 import subprocess
 from collections import defaultdict
+from pathlib import Path
 
 import pytest
 import yaml
 
 from tests.system.conftest import ROOT
 from tests.system.programs import require_program
+from tests.system.watching import DEPLOY, PROMETHEUS, RECEIVERS, alertmanager_config
 
-DEPLOY = ROOT / "deploy"
 RULE_TESTS = sorted((DEPLOY / "prometheus" / "tests").glob("*.yml"))
 ALERTS = {
     rule["alert"]: rule
@@ -24,11 +25,11 @@ def succeeds(*command: str) -> None:
 
 
 def test_prometheus_takes_its_configuration_and_rules() -> None:
-    succeeds(require_program("promtool"), "check", "config", str(DEPLOY / "prometheus" / "prometheus.yml"))
+    succeeds(require_program("promtool"), "check", "config", str(PROMETHEUS))
 
 
-def test_alertmanager_takes_its_configuration() -> None:
-    succeeds(require_program("amtool"), "check-config", str(DEPLOY / "alertmanager" / "alertmanager.yml"))
+def test_alertmanager_takes_its_configuration(tmp_path: Path) -> None:
+    succeeds(require_program("amtool"), "check-config", str(alertmanager_config(tmp_path, RECEIVERS)))
 
 
 @pytest.mark.parametrize("file", RULE_TESTS, ids=lambda file: file.stem)

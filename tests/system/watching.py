@@ -1,5 +1,6 @@
 """A real Prometheus and a real Alertmanager with the shipped files, their intervals shortened for tests."""
 
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,10 +11,15 @@ from typing import Any, TypeVar
 import httpx
 import yaml
 
+from tests.system.compose import composed
 from tests.system.conftest import ROOT
 from tests.system.programs import free_port, require_program, running
 
 DEPLOY = ROOT / "deploy"
+PROMETHEUS = DEPLOY / "prometheus" / "prometheus.yml"
+ROUTES = DEPLOY / "alertmanager" / "routes.yml"
+RECEIVERS = DEPLOY / "alertmanager" / "receivers.yml"
+DASHBOARDS = DEPLOY / "grafana" / "dashboards"
 T = TypeVar("T")
 
 
@@ -58,34 +64,49 @@ def eventually(look: Callable[[], T], good: Callable[[T], bool], seconds: float 
 @contextmanager
 def watching(target: str, folder: Path) -> Iterator[Watch]:
     """Prometheus scraping `target` (host:port) every second, and its Alertmanager."""
-    prometheus, alertmanager = require_program("prometheus"), require_program("alertmanager", "prometheus-alertmanager")
-    watch = Watch(*(f"127.0.0.1:{free_port()}" for _ in range(2)))
-    config = _render(folder, target, watch.alertmanager)
-    (folder / "alertmanager").mkdir()
+    prometheus, listen = require_program("prometheus"), f"127.0.0.1:{free_port()}"
+    with alerting(alertmanager_config(folder, RECEIVERS), folder) as alertmanager:
+        config = _render(folder, target, alertmanager.removeprefix("http://"))
+        scrape = [prometheus, f"--config.file={config}", "--storage.tsdb.path=data", f"--web.listen-address={listen}"]
+        with running(scrape, f"http://{listen}/-/ready", folder):
+            yield Watch(f"http://{listen}", alertmanager)
+
+
+@contextmanager
+def alerting(config: Path, folder: Path) -> Iterator[str]:
+    """The address of an Alertmanager with that configuration."""
+    program, listen = require_program("alertmanager", "prometheus-alertmanager"), f"127.0.0.1:{free_port()}"
+    (work := folder / "alertmanager").mkdir()
     manage = [
-        alertmanager,
-        f"--config.file={DEPLOY / 'alertmanager' / 'alertmanager.yml'}",
+        program,
+        f"--config.file={config}",
         "--storage.path=data",
-        f"--web.listen-address={watch.alertmanager}",
+        f"--web.listen-address={listen}",
         "--cluster.listen-address=",
     ]
-    scrape = [
-        prometheus,
-        f"--config.file={config}",
-        "--storage.tsdb.path=data",
-        f"--web.listen-address={watch.prometheus}",
-    ]
-    at = Watch(f"http://{watch.prometheus}", f"http://{watch.alertmanager}")
-    with (
-        running(manage, f"{at.alertmanager}/-/ready", folder / "alertmanager"),
-        running(scrape, f"{at.prometheus}/-/ready", folder),
-    ):
-        yield at
+    with running(manage, f"http://{listen}/-/ready", work):
+        yield f"http://{listen}"
+
+
+def alertmanager_config(folder: Path, receivers: Path) -> Path:
+    """What the container's own command makes of the shipped routes and the secret `receivers`."""
+    made = folder / "alertmanager.yml"
+    shell, flag, script, *_ = composed()["services"]["alertmanager"]["entrypoint"]
+    for inside, here in {
+        "/etc/alertmanager/routes.yml": str(ROUTES),
+        "/run/secrets/receivers": str(receivers),
+        "/tmp/alertmanager.yml": str(made),
+        'exec alertmanager "$$@"': "exec true",
+    }.items():
+        assert inside in script
+        script = script.replace(inside, here)
+    subprocess.run([shell, flag, script], timeout=30, check=True)
+    return made
 
 
 def _render(folder: Path, target: str, alertmanager: str) -> Path:
     """The shipped configuration with this test's addresses, scraping and judging every second."""
-    config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
+    config = yaml.safe_load(PROMETHEUS.read_text())
     config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     config["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"] = [alertmanager]
     job = next(job for job in config["scrape_configs"] if job["job_name"] == "ood-scoring")
