@@ -16,9 +16,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def report(fpr95: float, stages: tuple[str, ...], probabilities: list[ProbabilityResult]) -> Report:
-    def result(stage: str, offset: float) -> SetResult:
+    def result(name: str, stage: str, offset: float) -> SetResult:
         spread = Spread(mean=fpr95 + offset, deviation=0)
-        return SetResult(set="mean", stage=stage, score="msp", fpr95=spread, auroc=spread, aupr=spread, flagged=0)
+        return SetResult(set=name, stage=stage, score="msp", fpr95=spread, auroc=spread, aupr=spread, flagged=0)
 
     return Report(
         alpha=0.01,
@@ -30,7 +30,7 @@ def report(fpr95: float, stages: tuple[str, ...], probabilities: list[Probabilit
         sets={"lakes": "lakes", "tuning": "to choose by"},
         validation=("tuning",),
         error=dict.fromkeys(stages, 10.0),
-        results=[result(stage, i) for i, stage in enumerate(stages)],
+        results=[result(name, stage, i) for name in ("lakes", "mean") for i, stage in enumerate(stages)],
         false_flags=[],
         probabilities=probabilities,
         provenance={"recipe": "r.yaml", **{f"stage {stage}": "3 epochs in 2 minutes on an abacus" for stage in stages}},
@@ -47,7 +47,7 @@ def reported_bundle(
     probabilities: list[ProbabilityResult] | None = None,
     precision: str = "fp32",
 ) -> Path:
-    """A bundle made by `recipe`, whose report says `fpr95`, one percent more with each further stage."""
+    """A bundle made by `recipe`, whose report says `fpr95` of every metric, and one percent more each further stage."""
     folder = make_tiny_bundle(models, name=recipe, version=version)
     manifest = load_bundle(folder).manifest
     (folder / MANIFEST_NAME).unlink()
@@ -56,7 +56,10 @@ def reported_bundle(
     made = {
         "recipe": f"{recipe}.yaml",
         "recipe_sha256": "0" * 64,
-        "data": [],
+        "data": [
+            {"role": role, "name": "parquet", "source": "data/parquet", "rows": size, "sha256": "0" * 64}
+            for role, size in (("in-distribution train", 1200), ("in-distribution test", 100), ("outliers", 3400))
+        ],
         "seed": 1,
         "objective": "outlier_exposure",
         "stage": stages[-1],
@@ -72,12 +75,16 @@ def reported_bundle(
     return folder
 
 
-def rows(models: Path, title: str) -> dict[str, list[str]]:
-    """The table called `title` by the data of each row, as cells; the last row where several have the same."""
+def section(models: Path, title: str) -> str:
+    """The table called `title` and its notes."""
     shown = CliRunner().invoke(app, ["paper", "--models", str(models), "--markdown"])
     assert shown.exit_code == 0, shown.output
-    section = next(part for part in shown.output.split("### ") if part.startswith(title))
-    lines = [line[1:-1].split("|") for line in section.splitlines() if line.startswith("| ")][2:]
+    return next(part for part in shown.output.split("### ") if part.startswith(title))
+
+
+def rows(models: Path, title: str) -> dict[str, list[str]]:
+    """The table called `title` by the data of each row, as cells; the last row where several have the same."""
+    lines = [line[1:-1].split("|") for line in section(models, title).splitlines() if line.startswith("| ")][2:]
     return {cells[0].strip(): [cell.strip() for cell in cells[1:]] for cells in lines}
 
 
@@ -101,13 +108,43 @@ def test_the_newest_version_counts(tmp_path: Path) -> None:
 
 
 def test_a_run_of_one_stage_has_no_baseline(tmp_path: Path) -> None:
-    reported_bundle(tmp_path, "cifar10-gan", stages=("oe",))
-    assert rows(tmp_path, "Synthetic outliers")["CIFAR-10, GAN"][:3] == ["cifar10-gan version 1", "→ 40.0", ""]
+    reported_bundle(tmp_path, "cifar10-wrn-scratch", stages=("oe",))
+    assert rows(tmp_path, "Table 1")["CIFAR-10, from scratch"][:2] == ["cifar10-wrn-scratch version 1", "→ 40.0"]
+    assert "its baseline" not in section(tmp_path, "Table 1")
+
+
+def test_a_stage_between_baseline_and_the_last_stands_between_their_figures(tmp_path: Path) -> None:
+    reported_bundle(tmp_path, "cifar10-gan-wrn", stages=("baseline", "joint_confidence", "oe"))
+    cells = rows(tmp_path, "Synthetic outliers")["CIFAR-10, GAN, then real outliers"]
+    assert cells[:3] == ["cifar10-gan-wrn version 1", "40.0 → 41.0 → 42.0", ""]
+
+
+def test_where_the_last_stage_does_not_beat_the_baseline_is_told_with_the_metrics_and_why(tmp_path: Path) -> None:
+    reported_bundle(tmp_path, "cifar10-noise-outliers")
+    told = section(tmp_path, "Synthetic outliers")
+    # The stage's AUROC and AUPR are higher, and so better.
+    assert "not better than its baseline on lakes (FPR95 40.00 → 41.00). Noise teaches" in told
+    assert "AUROC 40" not in told
+
+
+def test_a_set_on_which_both_are_perfect_is_no_set_on_which_the_baseline_was_not_beaten(tmp_path: Path) -> None:
+    folder = reported_bundle(tmp_path, "cifar10-oe")
+    manifest = load_bundle(folder).manifest
+    path = folder / "report" / "report.json"
+    perfect = {"fpr95": 0.0, "auroc": 100.0, "aupr": 100.0}
+    measured = Report.model_validate_json(path.read_text())
+    results = [
+        row.model_copy(update={metric: Spread(mean=value, deviation=0) for metric, value in perfect.items()})
+        for row in measured.results
+    ]
+    path.write_text(measured.model_copy(update={"results": results}).model_dump_json())
+    seal_bundle(folder, manifest.model_dump(exclude={"files", "schema_version"}))
+    assert "better than its baseline on every test set by all three metrics" in section(tmp_path, "Table 1")
 
 
 def test_a_score_that_was_not_measured_is_not_replaced_by_another(tmp_path: Path) -> None:
     reported_bundle(tmp_path, "cifar10-confidence")
-    cells = rows(tmp_path, "Confidence branch")["CIFAR-10"]
+    cells = rows(tmp_path, "Confidence branch")["CIFAR-10, small network"]
     assert cells[:2] == ["cifar10-confidence version 1: no confidence in its report", ""]
 
 
@@ -129,6 +166,7 @@ def test_the_scale_of_each_run_and_its_test_sets_are_told(tmp_path: Path) -> Non
     told = " ".join(shown.output.split())
     assert "baseline: 3 epochs in 2 minutes on an abacus; oe: 3 epochs in 2 minutes on an abacus" in told
     assert "Test sets: lakes." in told
+    assert "trained on 1,200 examples and 3,400 outliers" in told
 
 
 def test_bundles_without_a_report_and_unfinished_exports_are_passed_over(tmp_path: Path) -> None:

@@ -33,11 +33,15 @@ class PaperFigures(_Part):
 
 
 class Experiment(_Part):
-    """A row: the in-distribution data, the name of the recipe that repeats it, and the paper's figures if known."""
+    """A row: the in-distribution data, the name of the recipe that repeats it, and the paper's figures if known.
+
+    `why` is a sentence that is shown where a bundle of that recipe does not beat its baseline on some set.
+    """
 
     inside: str
     recipe: str
     paper: PaperFigures | None = None
+    why: str | None = None
 
     @property
     def recipe_file(self) -> str | None:

@@ -1,12 +1,12 @@
 """What was measured: the reports inside a model repository's bundles, by the recipe that made each."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from bundle import MANIFEST_NAME, Bundle, load_bundle
+from bundle import MANIFEST_NAME, Bundle, DataFingerprint, Training, load_bundle
 from training.errors import RunError
 from training.evaluation import Report
 
@@ -15,15 +15,12 @@ _REPORT = "report/report.json"
 
 @dataclass(frozen=True)
 class Measured:
-    """A bundle's report: its first stage is the `baseline`, `exposed` the stage that the bundle serves.
-
-    `baseline` is None when there was but one stage.
-    """
+    """A bundle's report, its `stages` in order up to the one that the bundle serves, and the `data` that it names."""
 
     name: str
     version: int
-    baseline: str | None
-    exposed: str
+    stages: Sequence[str]
+    data: Sequence[DataFingerprint]
     report: Report
 
     @property
@@ -33,9 +30,12 @@ class Measured:
 
     @property
     def scale(self) -> str:
-        """Epochs, time and hardware of every stage, in words."""
+        """How many examples it was trained on; epochs, time and hardware of every stage, in words."""
+        trained_on = {"in-distribution train": "examples", "outliers": "outliers"}
+        sizes = " and ".join(f"{each.rows:,} {trained_on[each.role]}" for each in self.data if each.role in trained_on)
         facts = self.report.provenance.items()
-        return "; ".join(f"{key.removeprefix('stage ')}: {value}" for key, value in facts if key.startswith("stage "))
+        stages = [f"{key.removeprefix('stage ')}: {value}" for key, value in facts if key.startswith("stage ")]
+        return "; ".join([f"trained on {sizes}", *stages] if sizes else stages)
 
 
 def measured_runs(models: Path) -> Mapping[str, Measured]:
@@ -58,23 +58,22 @@ def measured_runs(models: Path) -> Mapping[str, Measured]:
         if bundle.manifest.precision != "fp32":
             continue
         recipe = Path(training.recipe).stem
-        measured = _measured(bundle, training.stage)
+        measured = _measured(bundle, training)
         if recipe not in found or found[recipe].version < measured.version:
             found[recipe] = measured
     return found
 
 
-def _measured(bundle: Bundle, stage: str) -> Measured:
+def _measured(bundle: Bundle, training: Training) -> Measured:
     path = bundle.path / _REPORT
     try:
         report = Report.model_validate_json(path.read_text(encoding="utf-8"))
     except ValidationError as error:
         raise RunError(str(path), f"is no report: {error}", "Evaluate the run and export it again") from error
-    first = report.stages[0]
     return Measured(
         name=bundle.manifest.name,
         version=int(bundle.manifest.version),
-        baseline=None if first == stage else first,
-        exposed=stage,
+        stages=report.stages[: report.stages.index(training.stage) + 1],
+        data=training.data,
         report=report,
     )

@@ -10,7 +10,10 @@ from training.paper.measured import Measured
 
 NOT_RUN = "not run at paper scale"
 
+_ARROW = "baseline → Outlier Exposure, a stage between them in its place"
+
 _METRICS = {"FPR95": "fpr95", "AUROC": "auroc", "AUPR": "aupr"}
+_BEST = {"fpr95": 0.0, "auroc": 100.0, "aupr": 100.0}
 _ERRORS = {"RMS": "rms", "MAD": "mad", "soft F1": "soft_f1"}
 
 
@@ -32,13 +35,13 @@ def compare(table: PaperTable, measured: Mapping[str, Measured]) -> Comparison:
         head = ["data", "run", "inputs", *_ERRORS]
         rows = [row for each in table.experiments for row in _probabilities(each, measured.get(each.recipe))]
         about = (
-            "baseline → Outlier Exposure, percent; T: with temperature. "
+            f"{_ARROW}, percent; T: with temperature. "
             "Mixture: with one out-of-distribution test input per five in-distribution ones."
         )
         return Comparison(table.title, head, rows, [about, *notes], text_columns=3)
     head = ["data", "run", *(name for label in _METRICS for name in (label, "paper"))]
     rows = [_detection(each, measured.get(each.recipe), table.score) for each in table.experiments]
-    about = "baseline → Outlier Exposure, percent, mean over the test sets, which are not in every case the paper's."
+    about = f"{_ARROW}, percent, mean over the test sets, which are not in every case the paper's."
     return Comparison(table.title, head, rows, [about, *notes], text_columns=2)
 
 
@@ -50,7 +53,35 @@ def _notes(table: PaperTable, measured: Mapping[str, Measured]) -> list[str]:
         run = measured.get(each.recipe)
         if run is not None:
             notes.append(f"{run.title}: {run.scale}. Test sets: {', '.join(run.report.test_sets)}.")
+            if table.score is not None:
+                notes += _gains(each, run, table.score)
     return notes
+
+
+def _gains(experiment: Experiment, run: Measured, score: str) -> list[str]:
+    """Whether the last stage beats the baseline on every test set, or else where not, by which metric, and why."""
+    found = {(row.set, row.stage): _figures(row) for row in run.report.results if row.score == score}
+    if len(run.stages) < 2 or not found:
+        return []
+    missed = []
+    for name in run.report.test_sets:
+        before, after = found[name, run.stages[0]], found[name, run.stages[-1]]
+        worse = [
+            f"{label} {_arrow([before, after], pick, digits=2)}"
+            for label, pick in _METRICS.items()
+            if not _better(getattr(before, pick), getattr(after, pick), best=_BEST[pick])
+        ]
+        if worse:
+            missed.append(f"{name} ({', '.join(worse)})")
+    if not missed:
+        return [f"{run.title}: better than its baseline on every test set by all three metrics."]
+    why = f" {experiment.why}" if experiment.why else ""
+    return [f"{run.title}: not better than its baseline on {', '.join(missed)}.{why}"]
+
+
+def _better(before: float, after: float, best: float) -> bool:
+    """Whether `after` is nearer to the `best` value there is, or both are there."""
+    return abs(after - best) < abs(before - best) or before == after == best
 
 
 def _not_run(experiment: Experiment) -> str:
@@ -63,13 +94,12 @@ def _detection(experiment: Experiment, run: Measured | None, score: str) -> list
     if run is not None and not any(row.score == score for row in run.report.results):
         title = f"{run.title}: no {score} in its report"
     elif run is not None:
-        baseline = None if run.baseline is None else _figures(run.report.find(MEAN, run.baseline, score))
-        exposed = _figures(run.report.find(MEAN, run.exposed, score))
-        title, ours = run.title, [_pair(baseline, exposed, pick) for pick in _METRICS.values()]
+        means = [_figures(run.report.find(MEAN, stage, score)) for stage in run.stages]
+        title, ours = run.title, [_arrow(means, pick) for pick in _METRICS.values()]
     cells = [experiment.inside, title]
     for own, pick in zip(ours, _METRICS.values(), strict=True):
         paper = experiment.paper
-        cells += [own, "" if paper is None else _pair(paper.baseline, paper.exposed, pick)]
+        cells += [own, "" if paper is None else _arrow([paper.baseline, paper.exposed], pick)]
     return cells
 
 
@@ -87,12 +117,13 @@ def _probabilities(experiment: Experiment, run: Measured | None) -> list[list[st
         return [[experiment.inside, f"{run.title}: no probabilities in its report", *blank]]
     rows = []
     for inputs, tuned in dict.fromkeys((row.inputs, row.tuned) for row in run.report.probabilities):
-        baseline = None if run.baseline is None else found[inputs, tuned, run.baseline]
-        cells = [_pair(baseline, found[inputs, tuned, run.exposed], pick) for pick in _ERRORS.values()]
+        stages = [found[inputs, tuned, stage] for stage in run.stages]
+        cells = [_arrow(stages, pick) for pick in _ERRORS.values()]
         rows.append([experiment.inside, run.title, f"{inputs}, T" if tuned else inputs, *cells])
     return rows
 
 
-def _pair(baseline: Figures | ProbabilityResult | None, exposed: Figures | ProbabilityResult, pick: str) -> str:
-    before = "" if baseline is None else f"{getattr(baseline, pick):.1f} "
-    return f"{before}→ {getattr(exposed, pick):.1f}"
+def _arrow(stages: Sequence[Figures | ProbabilityResult], pick: str, digits: int = 1) -> str:
+    """The figures of `stages` in their order; a run of one stage has no baseline before its own."""
+    values = [f"{getattr(stage, pick):.{digits}f}" for stage in stages]
+    return " → ".join(values if len(values) > 1 else ["", *values]).strip()
