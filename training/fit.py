@@ -12,9 +12,8 @@ import lightning
 import numpy as np
 import torch
 from lightning.pytorch.accelerators import CUDAAccelerator
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar, Timer, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, Timer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from rich.console import Console
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from bundle import ImageInput, TextEncoder
@@ -29,6 +28,7 @@ from training.precision import fastest_precision
 from training.recipe import Stage, Trainer
 from training.registry import build
 from training.run import Run, StageRecord
+from training.stage_progress import stage_bar
 
 _INITIALISE_WITH = 2000
 """Training examples shown to a network that starts from data."""
@@ -164,10 +164,9 @@ def _build(run: Run, num_classes: int) -> Model:
 
 
 def _trainer(how: Trainer, stage: Stage, path: Path, timer: Timer) -> lightning.Trainer:
-    rich = Console().is_terminal
     callbacks: list[Callback] = [
         ModelCheckpoint(dirpath=path, filename="last", enable_version_counter=False, save_on_train_epoch_end=True),
-        RichProgressBar() if rich else TQDMProgressBar(refresh_rate=50),
+        stage_bar(),
         timer,
     ]
     return lightning.Trainer(

@@ -1,6 +1,7 @@
 """Fit: stages learn, are kept, and continue after an interruption as if nothing had happened."""
 
 import csv
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -106,6 +107,18 @@ def test_the_log_of_the_epochs_before_an_interruption_is_kept(tmp_path: Path, da
             epochs.append({row["epoch"] for row in csv.DictReader(file)})
     assert epochs[0] >= {"0"}
     assert epochs[1] == {"1"}
+
+
+def test_the_bar_tells_how_long_the_whole_stage_still_takes(
+    tmp_path: Path, data: Data, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run_fit(start(tmp_path / "run"), data)
+    bars = "".join(capfd.readouterr())
+    ends = [bar for bar in re.split(r"[\r\n]", bars) if "left=" in bar]
+    assert re.search(r"Epoch 0: .*left=0:\d\d:\d\d", bars)
+    assert ends[-1].startswith("Epoch 1:")
+    assert "left=0:00:00" in ends[-1]
+    assert "v_num" not in bars
 
 
 def test_a_run_of_another_recipe_is_not_overwritten_by_accident(tmp_path: Path) -> None:
