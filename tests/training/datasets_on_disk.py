@@ -93,18 +93,18 @@ def write_tiny_data(root: Path) -> Path:
     return root
 
 
-class InterruptedImages:
-    """An image array whose reader is interrupted after `reads_left` reads, one a batch."""
+class InterruptedInputs:
+    """An array of inputs whose reader is interrupted after `reads_left` reads, one a batch."""
 
     in_memory = True
 
-    def __init__(self, images: InputArray, reads_left: int) -> None:
-        self._images = images
+    def __init__(self, inputs: InputArray, reads_left: int) -> None:
+        self._inputs = inputs
         self._reads_left = reads_left
-        self.shape = images.shape
+        self.shape = inputs.shape
 
-    def __getitem__(self, rows: NDArray[np.int64], /) -> NDArray[np.uint8]:
+    def __getitem__(self, rows: NDArray[np.int64], /) -> NDArray[Any]:
         self._reads_left -= 1
         if self._reads_left < 0:
             raise KeyboardInterrupt
-        return self._images[rows]
+        return self._inputs[rows]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
-from tests.training.datasets_on_disk import InterruptedImages, tiny_recipe, write_tiny_data
+from tests.training.datasets_on_disk import InterruptedInputs, tiny_recipe, write_tiny_data
 from training.data import DataLocations, Examples, load_in_distribution, load_set, open_reader
 from training.errors import DataError, DivergedError, RunError
 from training.fit import fit, load_model
@@ -90,7 +90,7 @@ def test_a_half_done_stage_is_not_restarted_by_accident(tmp_path: Path, data: Da
 
 def interrupt_in_second_epoch(run: Run, data: Data) -> None:
     """Press Ctrl-C in the second epoch of the first stage: on disk is the checkpoint of the first epoch."""
-    train = replace(data.train, x=InterruptedImages(data.train.x, reads_left=14))
+    train = replace(data.train, x=InterruptedInputs(data.train.x, reads_left=14))
     with pytest.raises(SystemExit):
         fit(run, train, data.outliers, resume=False, announce=lambda _: None)
     assert run.checkpoint_path("baseline").exists()

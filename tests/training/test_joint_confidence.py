@@ -15,7 +15,7 @@ from scipy.stats import entropy
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tests.training.datasets_on_disk import InterruptedImages, checkers, stripes, tiny_recipe
+from tests.training.datasets_on_disk import InterruptedInputs, checkers, stripes, tiny_recipe
 from training.architectures.dcgan import Discriminator, Generator
 from training.data import Batch, Examples, StoredArray
 from training.errors import RecipeError
@@ -271,7 +271,7 @@ def test_an_interrupted_joint_stage_resumes_to_the_same_weights_bit_for_bit(tmp_
     whole, broken, inside = start(tmp_path / "whole"), start(tmp_path / "broken"), examples(160, 1)
     fit(whole, inside, outliers(80), resume=False, announce=lambda _: None)
     # An epoch here takes ten reads.
-    disturbed = replace(inside, x=InterruptedImages(inside.x, reads_left=14))
+    disturbed = replace(inside, x=InterruptedInputs(inside.x, reads_left=14))
     with pytest.raises(SystemExit):
         fit(broken, disturbed, outliers(80), resume=False, announce=lambda _: None)
     fit(broken, inside, outliers(80), resume=True, announce=lambda _: None)

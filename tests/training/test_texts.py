@@ -1,5 +1,7 @@
 """Texts go the whole way: from sentences on disk to a bundle that scores any text as the trained network does."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +15,18 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 from typer.testing import CliRunner
 
 from bundle import TextEncoder, TextInput, load_bundle, pad_tokens
+from tests.training.datasets_on_disk import InterruptedInputs
 from tests.training.texts_on_disk import TOPICS, sentences, tiny_text_recipe, write_texts, write_tiny_texts
 from training.architectures import GRUClassifier, TransformerClassifier
 from training.classifier import TextClassifier
 from training.cli import app
 from training.data import NO_TOKEN, DataLocations, StoredArray, TextReader, load_in_distribution, open_reader
 from training.errors import DataError, RecipeError
+from training.fit import fit, load_model
 from training.onnx_graph import check_parity, run_graph, write_graph
 from training.recipe import Source
 from training.recipe_file import parse_recipe
+from training.run import Run
 from training.score_heads import LOGIT_SCORES, ScoredClassifier
 from training.scoring import score_inputs
 
@@ -81,6 +86,30 @@ def test_the_bundle_alone_scores_a_text_as_training_did(finished: Path) -> None:
     together = run_graph(bundle.model_path, StoredArray(rows), prepare)["msp"]
     singly = [run_graph(bundle.model_path, StoredArray(row[None]), prepare)["msp"][0] for row in rows]
     np.testing.assert_allclose(together, singly, atol=1e-6)
+
+
+def test_an_interrupted_run_on_texts_grouped_by_length_resumes_to_the_same_weights(tmp_path: Path) -> None:
+    root = write_tiny_texts(tmp_path / "texts")
+    plan = tiny_text_recipe()
+    for stage in plan["stages"].values():
+        stage["group_by_length"] = True
+    recipe = parse_recipe(plan, "test")
+    reader = open_reader(recipe, DataLocations(root=root), root / "tokenizer.json")
+    train = load_in_distribution(recipe, reader).train
+    runs = {name: Run.create(tmp_path / name, recipe, overwrite=False) for name in ("whole", "broken")}
+    for run in runs.values():
+        shutil.copy(root / "tokenizer.json", run.tokenizer_path)
+    outliers = train.rows(np.arange(60))
+    # Two reads to begin with and eleven an epoch: the third epoch is broken off.
+    interrupted = replace(train, x=InterruptedInputs(train.x, reads_left=30))
+    with pytest.raises(SystemExit):
+        fit(runs["broken"], interrupted, outliers, resume=False, announce=lambda _: None)
+    assert runs["broken"].checkpoint_path("baseline").exists()
+    for run in runs.values():
+        fit(run, train, outliers, resume=True, announce=lambda _: None)
+    whole, broken = (load_model(run, "oe", 2).state_dict() for run in runs.values())
+    for name, value in whole.items():
+        torch.testing.assert_close(broken[name], value, rtol=0, atol=0, msg=name)
 
 
 def test_the_vocabulary_holds_no_word_that_only_the_calibration_split_has(tmp_path: Path) -> None:
