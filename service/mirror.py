@@ -1,9 +1,11 @@
 """A model repository elsewhere, by URI (`s3://`, `gs://`, `hf://`, ...), and its copy in a local folder."""
 
+import fcntl
 import hashlib
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -21,7 +23,7 @@ class _Incomplete(Exception):
 
 
 class Mirror:
-    """Keeps `folder` what lies at `uri`. One thread at a time.
+    """Keeps `folder` what lies at `uri`, which others may do, too: workers of this service, replicas with its cache.
 
     A bundle's files are known by the digests in its manifest: what is here already is not fetched again, and nothing
     else ever arrives in its place in the folder.
@@ -33,27 +35,32 @@ class Mirror:
         self._complaints: dict[str, str] = {}
 
     def refresh(self) -> None:
-        """Fetch what is new or changed, remove what is gone.
+        """Fetch what is new or changed, remove what is gone; one process at a time, which the others wait for.
 
         What is not complete at the URI yet is logged, and fetched once it is. Raises `RepositoryError` where the URI
         cannot be read or holds no bundle.
         """
-        # Files elsewhere change behind the library's back: its cached listings must not be believed.
         try:
-            files, root = fsspec.url_to_fs(self._uri, use_listings_cache=False, skip_instance_cache=True)
-            found = {str(PurePosixPath(path).relative_to(root)) for path in files.find(root)}
-            places = sorted(_places(found))
-            if not places:
-                raise RepositoryError(f"The model repository {self._uri} holds no <name>/<version>/{MANIFEST_NAME}.")
             self.folder.mkdir(parents=True, exist_ok=True)
-            for place in places:
-                self._fetch(files, root, place)
-            self._fetch_traffic(files, root, present=TRAFFIC_NAME in found)
+            # Two that fetch the same bundle would do so into the same place.
+            with _alone_in(self.folder):
+                self._refresh()
         except RepositoryError:
             raise
         except Exception as error:
             # Every kind of storage has errors of its own; an ImportError names the package that speaks to it.
             raise RepositoryError(f"The model repository {self._uri} cannot be read: {error}") from error
+
+    def _refresh(self) -> None:
+        # Files elsewhere change behind the library's back: its cached listings must not be believed.
+        files, root = fsspec.url_to_fs(self._uri, use_listings_cache=False, skip_instance_cache=True)
+        found = {str(PurePosixPath(path).relative_to(root)) for path in files.find(root)}
+        places = sorted(_places(found))
+        if not places:
+            raise RepositoryError(f"The model repository {self._uri} holds no <name>/<version>/{MANIFEST_NAME}.")
+        for place in places:
+            self._fetch(files, root, place)
+        self._fetch_traffic(files, root, present=TRAFFIC_NAME in found)
         for place in self._local() - set(places):
             shutil.rmtree(self.folder / place)
 
@@ -106,6 +113,17 @@ def default_folder(uri: str) -> Path:
     """Where the copy of the repository at `uri` is kept unless a setting says otherwise."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return cache / "ood-scoring-service" / hashlib.sha256(uri.encode()).hexdigest()[:16]
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Wait until no other process is in here that has the same `folder`."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _places(found: set[str]) -> Iterator[str]:

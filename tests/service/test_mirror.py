@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,16 @@ def test_a_manifest_cannot_lead_out_of_the_folder(storage: Any, tmp_path: Path, 
     storage.pipe("bucket/evil", b"evil")
     Mirror(URI, tmp_path / "copy").refresh()
     assert [file.name for file in (tmp_path / "copy").rglob("*") if file.is_file()] == [MANIFEST_NAME]
+
+
+def test_several_may_refresh_one_folder_at_a_time(storage: Any, tmp_path: Path, tiny_bundle: Path) -> None:
+    for version in range(1, 6):
+        upload(storage, make_tiny_bundle(tmp_path / "made", version=str(version)), f"tiny/{version}")
+    with ThreadPoolExecutor(4) as workers:
+        list(workers.map(lambda _: Mirror(URI, tmp_path / "copy").refresh(), range(8)))
+    for version in range(1, 6):
+        load_bundle(tmp_path / "copy/tiny" / str(version))
+    assert not list((tmp_path / "copy").rglob(".*"))
 
 
 def test_a_service_serves_a_uri_and_follows_it(serve: Serve, tmp_path: Path) -> None:
