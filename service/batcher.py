@@ -79,7 +79,7 @@ class Batcher:
     `pace` is what the engine is known to manage: it bounds a batch, and predicts how long an input will wait.
     `capacity` bounds the inputs that are admitted and not yet in the engine. Requests take turns: one of many inputs
     does not hold up one of a single input. Inputs of a positive `size_of` share batches with those of similar size.
-    Use it on the thread of `loop`.
+    `siblings` says that other processes have such a batcher on the same cores. Use it on the thread of `loop`.
     """
 
     def __init__(
@@ -91,6 +91,7 @@ class Batcher:
         capacity: int,
         loop: asyncio.AbstractEventLoop,
         streams: int = 1,
+        siblings: bool = False,
         size_of: Callable[[Array], int] | None = None,
         observer: BatchObserver | None = None,
     ) -> None:
@@ -108,6 +109,7 @@ class Batcher:
         self._closing = False
         self._idle = max(1, streams)
         self.streams = streams
+        self._shares = siblings or streams > 1
         self._loop = loop
         self._turn: asyncio.Handle | None = None
         self._threads = [
@@ -205,7 +207,7 @@ class Batcher:
                         return [], False
                     self._wake.wait()
                 batch, expired = self._take()
-                alone = self.streams == 1 or (self._idle == self.streams and len(batch) == 1 and not self._queue)
+                alone = not self._shares or (self._idle == self.streams and len(batch) == 1 and not self._queue)
                 self._idle -= bool(batch)
             if expired:
                 self._post(expired, [Expired()] * len(expired))

@@ -1,7 +1,7 @@
 """The engine: one bundle's ONNX graph in ONNX Runtime, checked against its manifest."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import astuple, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,10 @@ from service.pace import Pace, calls_per_second, learn_pace, quickest
 from service.providers import CPU, Provider, ProviderUnavailable
 
 log = structlog.stdlib.get_logger(__name__)
+
+Learned = tuple[int, float, float, int]
+"""A pace, and how many streams of it the machine has."""
+Once = Callable[[Callable[[], Learned]], Learned]
 
 PREDICTION = "prediction"
 PROBABILITY = "probability"
@@ -55,14 +59,18 @@ class Engine:
     `streams` is how many threads should call `run` at a time under load; `warm_up` finds it out. On a CPU it may be one
     for each core, each computing with one thread: cores that share one batch wait for each other after every layer,
     and for the core that also answers requests most of all. It is 0 for a model that takes less time than to hand over
-    to another thread and back: whoever has the inputs should call `run` at once.
+    to another thread and back: whoever has the inputs should call `run` at once. Each of several `workers` has a share.
     """
 
-    def __init__(self, bundle: Bundle, provider: Provider, *, threads: int) -> None:
-        """Load the graph. Raises `EngineError`, or `ProviderUnavailable` where a required provider cannot run it."""
+    def __init__(self, bundle: Bundle, provider: Provider, *, threads: int, workers: int = 1) -> None:
+        """Load the graph. Raises `EngineError`, or `ProviderUnavailable` where a required provider cannot run it.
+
+        `workers` is how many processes, this one among them, have such an engine on the same cores.
+        """
         self._bundle = bundle
         self._wanted = provider
         self._threads = threads
+        self._workers = workers
         self.streams = 1
         self.modality = modality_of(bundle)
         self._outputs = {score.name: score.output for score in bundle.manifest.scores}
@@ -96,30 +104,40 @@ class Engine:
                 raise ValueError(f"output {output!r} has shape {row.shape} for {len(items)} inputs, not [N]")
         return dict(zip(self._outputs, rows, strict=True))
 
-    def warm_up(self, max_batch: int, longest_seconds: float = 0.25) -> Pace:
+    def warm_up(self, max_batch: int, longest_seconds: float = 0.25, once: Once = lambda learn: learn()) -> Pace:
         """Run batches of up to `max_batch`: memory is planned, kernels are chosen, the contract is proven, speed known.
 
-        The pace is that of each of the `streams`, with batches that take at most `longest_seconds`. Raises
-        `EngineError` where the graph does not hold what its manifest says.
+        The pace is that of each of the `streams`, with batches that take at most `longest_seconds`. It is measured
+        inside `once`, which may know it already of another worker's engine. Raises `EngineError` where the graph does
+        not hold what its manifest says.
         """
         for size in sorted({1, max_batch}):
             for batch in self.modality.examples(size):
                 self._try(batch)
         if max_batch > 1:
             self._check_rows()
+        most, seconds_per_input, positions, streams = once(lambda: self._measure(max_batch, longest_seconds))
+        if streams != 1 and self._threads > 1 and self._shared is self._session:
+            # It was another worker's engine that tried both.
+            self._shared = self._open(1)
+        if streams == 0:
+            self._session = self._shared
+        self.streams = min(streams, max(1, streams // self._workers))
+        return Pace(most, seconds_per_input, positions)
+
+    def _measure(self, max_batch: int, longest_seconds: float) -> Learned:
         pace = self._learn(max_batch, longest_seconds, alone=True)
         if self.provider != CPU:
-            return pace
+            return *astuple(pace), 1
         shared = pace
         if self._threads > 1:
             self._shared = self._open(1)
             shared = self._learn(max_batch, longest_seconds, alone=False)
         if self.modality.size_of is None and shared.seconds_per_input <= AT_ONCE_SECONDS:
-            self.streams = 0
-            self._session = self._shared
-            return replace(shared, batch=min(shared.batch, int(_TURN_SECONDS / shared.seconds_per_input)))
+            batch = min(shared.batch, int(_TURN_SECONDS / shared.seconds_per_input))
+            return *astuple(replace(shared, batch=batch)), 0
         if self._threads == 1:
-            return pace
+            return *astuple(pace), 1
         # In turns, and the best of each: what else the machine does should not decide.
         trials = [
             (self._per_second(pace, 1, alone=True), self._per_second(shared, self._threads, alone=False))
@@ -127,9 +145,8 @@ class Engine:
         ]
         if max(whole for whole, _ in trials) > max(several for _, several in trials):
             self._shared = self._session
-            return pace
-        self.streams = self._threads
-        return shared
+            return *astuple(pace), 1
+        return *astuple(shared), self._threads
 
     def _learn(self, max_batch: int, longest_seconds: float, *, alone: bool) -> Pace:
         """The pace on typical inputs, with large ones bounded to batches that take no longer than it may, either."""

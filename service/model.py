@@ -1,8 +1,10 @@
 """One served model version: everything that a request to it passes through."""
 
 import asyncio
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -10,6 +12,7 @@ import structlog
 from bundle import Bundle, ManifestInvalid, load_bundle
 from service.batcher import Batcher
 from service.cores import available_cores
+from service.crew import Crew
 from service.drift import DriftEvidence
 from service.engine import Engine
 from service.in_use import InUse
@@ -70,13 +73,26 @@ class Model:
 
 
 def model_loader(
-    settings: Settings, provider: Provider, metrics: Metrics, loop: asyncio.AbstractEventLoop
+    settings: Settings,
+    provider: Provider,
+    metrics: Metrics,
+    loop: asyncio.AbstractEventLoop,
+    crew: Crew | None = None,
 ) -> Callable[[Bundle], Model]:
-    """A function from a verified bundle to the model, warm. It raises `EngineError` or `ProviderUnavailable`."""
+    """A function from a verified bundle to the model, warm. It raises `EngineError` or `ProviderUnavailable`.
+
+    A worker of a `crew` takes its share of the cores, and what another one learned of the same bundle's pace.
+    """
+    workers = 1 if crew is None else crew.count
 
     def load(bundle: Bundle) -> Model:
-        engine = Engine(bundle, provider, threads=settings.threads or available_cores())
-        pace = engine.warm_up(settings.max_batch, settings.batch_ms / 1000)
+        engine = Engine(bundle, provider, threads=settings.threads or available_cores(), workers=workers)
+        limits = (settings.max_batch, settings.batch_ms / 1000)
+        if crew is None:
+            pace = engine.warm_up(*limits)
+        else:
+            digest = hashlib.sha256(bundle.manifest.model_dump_json().encode()).hexdigest()
+            pace = engine.warm_up(*limits, partial(crew.once, f"pace-{digest}"))
         manifest = bundle.manifest
         name, version = manifest.name, manifest.version
         scores = tuple(score.name for score in manifest.scores)
@@ -90,6 +106,7 @@ def model_loader(
             capacity=settings.queue_size,
             loop=loop,
             streams=engine.streams,
+            siblings=workers > 1,
             size_of=engine.modality.size_of,
             observer=meters,
         )

@@ -37,11 +37,17 @@ class Engine:
 
 @asynccontextmanager
 async def batcher_of(
-    engine: Engine, *, capacity: int = 100, max_batch: int = 4, seconds_per_input: float = 1e-3, streams: int = 1
+    engine: Engine,
+    *,
+    capacity: int = 100,
+    max_batch: int = 4,
+    seconds_per_input: float = 1e-3,
+    streams: int = 1,
+    siblings: bool = False,
 ) -> AsyncIterator[Batcher]:
     pace = Pace(max_batch, seconds_per_input)
     loop = asyncio.get_running_loop()
-    batcher = Batcher("test", engine.run, pace, capacity=capacity, loop=loop, streams=streams)
+    batcher = Batcher("test", engine.run, pace, capacity=capacity, loop=loop, streams=streams, siblings=siblings)
     try:
         yield batcher
     finally:
@@ -209,6 +215,19 @@ def test_a_lone_input_gets_the_whole_machine() -> None:
                 await submit(batcher, number)
                 await asyncio.sleep(0.01)
         assert engine.alone == [True, True, True]
+
+    asyncio.run(scenario())
+
+
+def test_beside_siblings_only_a_lone_input_gets_the_whole_machine() -> None:
+    async def scenario() -> None:
+        engine = Engine()
+        async with batcher_of(engine, max_batch=2, siblings=True) as batcher:
+            await submit(batcher, 1)
+            await submit(batcher, 2, 3)
+            await submit(batcher, 4, 5, 6)
+        assert engine.batches == [[1], [2, 3], [4, 5], [6]]
+        assert engine.alone == [True, False, False, True]
 
     asyncio.run(scenario())
 

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from bundle import Bundle, decode_image, load_bundle, seal_bundle
 from service.engine import Engine, EngineError
 from service.external_data import external_files
+from service.pace import Pace
 from service.providers import CPU, CUDA, Provider, ProviderUnavailable, choose_provider
 from tests.service.pictures import picture
 from tests.tiny_bundle import tiny_graph, tiny_images
@@ -53,6 +54,20 @@ def test_a_stream_that_shares_the_machine_gives_the_same_rows(tiny_bundle: Path)
     assert 1 <= pace.batch <= 8
     assert pace.seconds_per_input > 0
     assert engine.streams in (0, 1, 2)
+    images = list(tiny_images(5, seed=3))
+    for name, rows in engine.run(images, alone=False).items():
+        np.testing.assert_allclose(rows, engine.run(images, alone=True)[name], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("learned", "streams"), [((4, 1e-3, 99.0, 4), 2), ((4, 1e-3, 99.0, 1), 1), ((4, 1e-3, 99.0, 0), 0)]
+)
+def test_an_engine_that_is_told_its_pace_measures_nothing_and_takes_its_share_of_the_machine(
+    tiny_bundle: Path, learned: tuple[int, float, float, int], streams: int
+) -> None:
+    engine = Engine(load_bundle(tiny_bundle), PROVIDER, threads=4, workers=2)
+    assert engine.warm_up(8, once=lambda _: learned) == Pace(4, 1e-3, 99.0)
+    assert engine.streams == streams
     images = list(tiny_images(5, seed=3))
     for name, rows in engine.run(images, alone=False).items():
         np.testing.assert_allclose(rows, engine.run(images, alone=True)[name], rtol=1e-5)
