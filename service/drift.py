@@ -30,10 +30,17 @@ less anomalous than the calibration data.
 nearly everything. So the money is given out over time: accounts get the share w_t = H / ((H + t - 1) (H + t)) just
 before input t; what is not given out, H / (H + t), is kept. This is the mixture over all times at which drift may begin
 (Shiryaev's rule with a prior), and still a martingale that starts at 1.
+
+**Several gamblers.** Each of N workers has one, who sees a part of the traffic. Their wealths must not be multiplied:
+the odds of each are fair given what that one has seen, but all have the same calibration set, and where chance made its
+tail too thin all get rich together; and the largest wealths so far were not there at one time. Whatever their
+dependence, the mean of N wealths is fair (Vovk & Wang 2021, "E-values: calibration, combination and applications",
+section 3); the largest one ever is held to the same factor by the union bound, P(any ever reaches N w) <= N / (N w).
 """
 
 import math
 from bisect import bisect_left
+from collections.abc import Iterable
 from random import Random
 
 from bundle import Calibration
@@ -43,6 +50,11 @@ SHARES = (0.01, 0.03, 0.1, 0.3, 0.9)
 _HORIZON = 10_000
 # Money thrown away keeps the bound; numbers that overflow would not.
 _RICHEST = 1e15
+
+
+def evidence_of_any(evidences: Iterable[float], gamblers: int) -> float:
+    """The `log10` of some of `gamblers` as one, with the guarantee of one: the largest wealth of any, divided by N."""
+    return max(0.0, max(evidences) - math.log10(gamblers))
 
 
 class DriftEvidence:

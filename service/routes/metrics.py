@@ -8,14 +8,17 @@ from prometheus_client.exposition import choose_encoder
 from starlette.requests import Request
 from starlette.responses import Response
 
+from service.siblings import Siblings
 
-def routes(registry: CollectorRegistry) -> list[APIRoute]:
-    """The metrics of `registry`."""
+
+def routes(registry: CollectorRegistry, siblings: Siblings | None = None) -> list[APIRoute]:
+    """The metrics of `registry`, and of all `siblings` if there are any."""
 
     async def metrics(request: Request) -> Response:
         """Prometheus metrics."""
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        return Response(encode(registry), headers={"content-type": content_type})
+        source = registry if siblings is None else await siblings.totals()
+        return Response(encode(source), headers={"content-type": content_type})
 
     text: dict[int | str, dict[str, Any]] = {
         200: {"content": {"text/plain": {}}, "description": "Prometheus text format."}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bundle import Calibration
-from service.drift import DriftEvidence
+from service.drift import DriftEvidence, evidence_of_any
 
 RUNS = 250
 # With three standard errors of that many runs.
@@ -88,6 +88,25 @@ def test_traffic_like_the_calibration_data_raises_an_alarm_no_more_often_than_st
 def test_the_bound_needs_odds_that_learn() -> None:
     """Otherwise the calibration set's own error is bet on: the test above can fail."""
     assert alarms(continuous, 1.0, learn=False, traffic=1500) > A_TENTH
+
+
+@pytest.mark.usefixtures("at_once")
+def test_several_gamblers_raise_an_alarm_no_more_often_than_one_may() -> None:
+    runs = [evidences_of_several(run, gamblers=8) for run in range(RUNS)]
+    assert sum(evidence_of_any(run, 8) >= 1 for run in runs) / RUNS <= A_TENTH
+    # The product of their largest wealths would: the assertion above can fail.
+    assert sum(sum(run) >= 1 for run in runs) / RUNS > A_TENTH
+
+
+def evidences_of_several(run: int, gamblers: int, n: int = 50, traffic: int = 100) -> list[float]:
+    """Each has in-distribution traffic of its own, all the same calibration set."""
+    rng = np.random.default_rng(run)
+    calibration = Calibration.from_scores(continuous(rng, n))
+    several = [DriftEvidence(calibration, seed=run) for _ in range(gamblers)]
+    for drift in several:
+        for anomaly in continuous(rng, traffic).tolist():
+            drift.see(anomaly)
+    return [drift.log10 for drift in several]
 
 
 def test_anomalous_traffic_is_noticed_soon() -> None:
