@@ -4,15 +4,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-import prometheus_client
 import structlog
 
-from service import new_key, offline
-from service.app import create_app
 from service.arguments import parse_arguments
-from service.keys import KeysError
 from service.logs import configure_logs
-from service.server import serve
 from service.settings import SettingsError, load_settings, unknown_variables
 
 
@@ -21,10 +16,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     The exit code: 0 after a signal, 1 where the models cannot be served, 2 for wrong settings.
     """
+    # Each way imports what it needs: the supervisor of workers is to be small, and the first of them up at once.
     arguments = sys.argv[1:] if argv is None else list(argv)
     if arguments[:1] == ["new-key"]:
+        from service import new_key  # noqa: PLC0415
+
         return new_key.main(arguments[1:])
     if arguments[:1] == ["score-dataset"]:
+        from service import offline  # noqa: PLC0415
+
         return offline.main(arguments[1:])
     flags, file = parse_arguments(arguments)
     try:
@@ -36,15 +36,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     log = structlog.stdlib.get_logger(__name__)
     for name, near in unknown_variables(os.environ).items():
         log.warning("unknown setting in the environment is ignored", variable=name, did_you_mean=near)
-    # A second series per counter, with its creation time, doubles the page and says nothing here.
-    prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # the library's gap
-    try:
-        app = create_app(settings)
-    except KeysError as error:
-        print(f"ood-serve: {error}", file=sys.stderr)
-        return 2
-    handler.on_loss = app.state.metrics.lost_log_lines.inc
-    return serve(app, settings)
+    if settings.workers > 1:
+        from service.supervisor import supervise  # noqa: PLC0415
+
+        return supervise(settings)
+    from service.worker import work  # noqa: PLC0415
+
+    return work(settings, handler)
 
 
 if __name__ == "__main__":

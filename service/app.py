@@ -14,6 +14,7 @@ from starlette.middleware import Middleware
 from service.authentication import Authentication
 from service.body import BodyBudget
 from service.cores import available_cores
+from service.crew import Crew
 from service.errors import exception_handlers
 from service.inputs import Preparer
 from service.keys import KeyFile
@@ -31,6 +32,7 @@ from service.routes import administration, health, metrics, models, open_inferen
 from service.routes.direct import DirectRoutes
 from service.settings import Settings, env_name
 from service.shadow import Shadows
+from service.siblings import Siblings
 
 if TYPE_CHECKING:
     from service.mirror import Mirror
@@ -68,9 +70,10 @@ def _tracing(settings: Settings) -> "Tracing | None":
     return Tracing(settings.otlp_endpoint, service_version())
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, crew: Crew | None = None) -> FastAPI:
     """The ASGI application. Models load in the background of its lifespan; `GET /readyz` says when they are warm.
 
+    A worker of a `crew` takes its share of the cores, and answers `GET /metrics` for all of them.
     `app.state` holds `lifecycle`, `repository` and `metrics` for the server around it. Raises `KeysError` where the
     file of keys cannot be used.
     """
@@ -84,9 +87,11 @@ def create_app(settings: Settings) -> FastAPI:
     repository = Repository(Path(settings.models) if mirror is None else mirror.folder)
     lifecycle = Lifecycle()
     meters = Metrics()
+    siblings = None if crew is None else Siblings(crew, meters.registry)
     reloader = Reloader(repository, meters, mirror)
     limits = Limits(settings.max_pixels, settings.max_text_chars)
-    preparer = Preparer(limits, min(available_cores(), _MAX_DECODE_THREADS))
+    cores = available_cores() // (1 if crew is None else crew.count)
+    preparer = Preparer(limits, min(max(1, cores), _MAX_DECODE_THREADS))
     shadows = Shadows(limits)
     tracing = _tracing(settings)
     pipeline = Pipeline(repository, lifecycle, preparer, shadows, settings, tracing)
@@ -96,12 +101,14 @@ def create_app(settings: Settings) -> FastAPI:
             provider, note = choose_provider(settings.provider)
             if note is not None:
                 log.info("provider fallback", provider=provider.first, reason=note)
-            await reloader.start(model_loader(settings, provider, meters, asyncio.get_running_loop()))
+            await reloader.start(model_loader(settings, provider, meters, asyncio.get_running_loop(), crew))
         except Exception as error:
             # Not raised: the server is already listening; it reads the failure from the lifecycle and ends.
             lifecycle.fail(error)
         else:
             lifecycle.ready()
+            if siblings is not None:
+                await siblings.open()
             if settings.reload == "poll":
                 reloader.poll(settings.reload_seconds)
 
@@ -115,6 +122,8 @@ def create_app(settings: Settings) -> FastAPI:
             yield
         finally:
             await loading
+            if siblings is not None:
+                siblings.close()
             shadows.close()
             await reloader.close()
             preparer.close()
@@ -133,7 +142,7 @@ def create_app(settings: Settings) -> FastAPI:
         routes=[
             *scoring,
             *health.routes(lifecycle),
-            *metrics.routes(meters.registry),
+            *metrics.routes(meters.registry, siblings),
             *models.routes(repository, lifecycle),
             *page.routes(repository, lifecycle, keys_needed=keys is not None),
             *(

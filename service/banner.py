@@ -11,7 +11,7 @@ from service.repository import Repository
 _KEY_HEADER = '-H "Authorization: Bearer $OOD_KEY" '
 
 
-def banner(repository: Repository, address: str, version: str, *, keys_needed: bool = False) -> str:
+def banner(repository: Repository, address: str, version: str, *, keys_needed: bool = False, workers: int = 1) -> str:
     """Lines for a person at a terminal. `address` is one that a client on this machine can use."""
     models = list(repository)
     lines = [
@@ -19,6 +19,8 @@ def banner(repository: Repository, address: str, version: str, *, keys_needed: b
         f"  address   {address}   docs {address}/docs   metrics {address}/metrics",
         f"  provider  {', '.join(sorted({model.provider for model in models}))}",
     ]
+    if workers > 1:
+        lines.append(f"  workers   {workers}, of which this is the first that is ready")
     lines += [f"  model     {_describe(model)}" for model in models]
     lines += [f"  refused   {refused.path}: {refused.reason}" for refused in repository.refused]
     return "\n".join([*lines, "  try       " + curl_line(models[0], address, keys_needed=keys_needed)])

@@ -28,14 +28,20 @@ class LogHandler(logging.StreamHandler[TextIO]):
             super().handleError(record)
 
 
-def configure_logs(settings: Settings) -> LogHandler:
-    """Send every log line to stderr, as coloured text or as one JSON object per line."""
+def configure_logs(settings: Settings, **always: int) -> LogHandler:
+    """Send every log line to stderr, as coloured text or as one JSON object per line; `always` is in all of them."""
+
+    def mark(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+        event.update(always)
+        return event
+
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _without_colour_twin,
+        *([mark] if always else []),
     ]
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

@@ -1,12 +1,16 @@
 """The process: uvicorn around the application, with a drain that answers everything it accepted."""
 
+import asyncio
 import contextlib
 import gc
 import math
+import os
 import resource
 import signal
+import socket
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from types import FrameType
 
@@ -16,6 +20,8 @@ from fastapi import FastAPI
 
 from service.banner import banner
 from service.connection import Connection
+from service.crew import Crew
+from service.door import Door, Tally
 from service.lifecycle import Lifecycle, Phase
 from service.repository import Repository
 from service.settings import Settings
@@ -38,6 +44,13 @@ _SWITCH_SECONDS = 0.0005
 log = structlog.stdlib.get_logger(__name__)
 
 
+def say(text: str) -> None:
+    """To the terminal, if it can be."""
+    # A closed pipe or an ASCII terminal is no reason not to serve.
+    with contextlib.suppress(OSError, UnicodeError):
+        print(text, flush=True)
+
+
 class Server(uvicorn.Server):
     """Ends with exit code 0 after a signal, with `failed` set where the models could not be loaded.
 
@@ -47,9 +60,15 @@ class Server(uvicorn.Server):
     ends it at once.
 
     SIGUSR1: the drift evidence of every model is forgotten, as an operator asks for who has looked into it.
+
+    On sockets that others listen on as well, nothing is accepted before the models are warm, and a signal until then
+    ends the process at once.
     """
 
-    def __init__(self, app: FastAPI, settings: Settings) -> None:
+    def __init__(
+        self, app: FastAPI, settings: Settings, crew: Crew | None = None, announce: Callable[[str], object] = say
+    ) -> None:
+        """`announce` gets the banner once it is ready. A worker of a `crew` is run with the sockets of all of them."""
         super().__init__(
             uvicorn.Config(
                 app,
@@ -72,7 +91,10 @@ class Server(uvicorn.Server):
         self._keys_needed = settings.api_keys_file is not None
         self._lifecycle: Lifecycle = app.state.lifecycle
         self._repository: Repository = app.state.repository
+        self._crew = crew
+        self._announce = announce
         self._announced = False
+        self._is_closed_yet = crew is not None
         self._drain_until = self._linger_until = math.inf
         self._signal: signal.Signals | None = None
         self._forget = False
@@ -82,8 +104,31 @@ class Server(uvicorn.Server):
         """Why the service could not start, if so."""
         return self._lifecycle.failure
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Open the door, behind which the models load; one that is shared only once they are warm."""
+        if self._crew is None or sockets is None:
+            await super().startup(sockets)
+            return
+        # The lifespan alone: through uvicorn's own doors they would come in where loading fails.
+        await super().startup([])
+        if self.failure is None:
+            self._is_closed_yet = False
+            tally = Tally(self._crew.folder / "connections", self._crew.index, self._crew.count)
+            doors = [Door(each, self._connect, self._connections, tally, self.config.backlog) for each in sockets]
+            self.servers = doors  # type: ignore[assignment]  # as much of a server as uvicorn uses
+
+    def _connections(self) -> int:
+        return len(self.server_state.connections)
+
+    def _connect(self) -> asyncio.Protocol:
+        make: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
+        return make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler's signature
         """Begin the drain; at the second signal end it. uvicorn's own would raise the signal again at its end."""
+        if self._is_closed_yet:
+            # Nobody was let in, so that nobody waits for an answer.
+            os._exit(0)
         if self._lifecycle.phase is Phase.DRAINING:
             self.should_exit = self.force_exit = True
             return
@@ -109,10 +154,15 @@ class Server(uvicorn.Server):
             self._announced = True
             # What was made while starting stays: the collector need not look through it again every few requests.
             gc.freeze()
-            # A closed pipe or an ASCII terminal is no reason not to serve.
-            with contextlib.suppress(OSError, UnicodeError):
-                text = banner(self._repository, self._address(), self._app.version, keys_needed=self._keys_needed)
-                print(text, flush=True)
+            self._announce(
+                banner(
+                    self._repository,
+                    self._address(),
+                    self._app.version,
+                    keys_needed=self._keys_needed,
+                    workers=1 if self._crew is None else self._crew.count,
+                )
+            )
         elif self._lifecycle.phase is Phase.DRAINING:
             if self._signal is not None:
                 log.info("draining", signal=self._signal.name, in_flight=self._lifecycle.in_flight)
@@ -146,15 +196,21 @@ class Server(uvicorn.Server):
         return f"http://{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{port}"
 
 
-def serve(app: FastAPI, settings: Settings) -> int:
-    """Serve until a signal; the exit code."""
+def serve(
+    app: FastAPI,
+    settings: Settings,
+    crew: Crew | None = None,
+    sockets: list[socket.socket] | None = None,
+    announce: Callable[[str], object] = say,
+) -> int:
+    """Serve until a signal; the exit code. The workers of a `crew` accept from the same `sockets`."""
     # Each connection is an open file, and the usual soft limit of 1024 is there for programs that call select().
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     sys.setswitchinterval(_SWITCH_SECONDS)
-    server = Server(app, settings)
+    server = Server(app, settings, crew, announce)
     signal.signal(signal.SIGUSR1, server.handle_reset)
-    server.run()
+    server.run(sockets)
     if server.failure is not None:
         log.error("cannot start", reason=str(server.failure))
         return 1

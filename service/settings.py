@@ -14,11 +14,6 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 ENV_PREFIX = "OOD_"
 SETTINGS_FILE_ENV = "OOD_SETTINGS"
 
-# A setting whose feature does not exist must not look as if it worked: name -> (what it asks for, what to do instead).
-UNSUPPORTED = {
-    "workers": ("more than one worker process is", "Leave it at 1 and run several containers behind a load balancer."),
-}
-
 
 class SettingsError(Exception):
     """The settings cannot be used; the message names each wrong one, the reason and the remedy."""
@@ -39,7 +34,15 @@ class Settings(BaseSettings):
         Path | None,
         Field(description="Folder for the copy of a repository that is given by URI. None: in the user's cache."),
     ] = None
-    workers: Annotated[int, Field(description="Worker processes (only 1 in this version).", ge=1)] = 1
+    workers: Annotated[
+        int,
+        Field(
+            description="Processes that serve on the one port, each the whole service with its own engines, queues and "
+            "limits and its share of the cores.",
+            ge=1,
+            le=256,
+        ),
+    ] = 1
     provider: Annotated[
         Literal["auto", "cpu", "cuda", "tensorrt"],
         Field(description="ONNX Runtime provider. auto: CUDA where it works, else CPU; the others are required."),
@@ -124,10 +127,13 @@ class Settings(BaseSettings):
     access_log: Annotated[bool, Field(description="Log a line per request (probes and /metrics at debug).")] = True
 
     @model_validator(mode="after")
-    def _refuse_what_is_not_there(self) -> Self:
-        for name, (what, remedy) in UNSUPPORTED.items():
-            if getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"{env_name(name)}: {what} not supported in this version. {remedy}")
+    def _refuse_what_cannot_be_together(self) -> Self:
+        if self.workers > 1 and (self.admin_keys_file is not None or self.reload == "admin"):
+            raise ValueError(
+                f"{env_name('workers')} ({self.workers}) leaves no room for {env_name('admin_keys_file')} and "
+                f"{env_name('reload')} = admin: an admin call would reach one worker only. Serve new versions with "
+                f"{env_name('reload')} = poll, reset drift evidence with SIGUSR1 to the service, or run one worker."
+            )
         if self.reload == "admin" and self.admin_keys_file is None:
             raise ValueError(
                 f"{env_name('reload')} = admin needs {env_name('admin_keys_file')}: without keys there are no admin "
