@@ -62,7 +62,9 @@ def plot(comparison: Comparison, file: Path) -> None:
     ):
         for name, figures in comparison.servers.items():
             counted = {each: row[key] for each, row in sorted(figures.items()) if row[key] is not None}
-            style = {"linewidth": 2.5, "color": "black"} if name == "this service" else {}
+            style = {"linewidth": 2.5, "color": "black"} if name.startswith("this service") else {}
+            if name.endswith("workers"):
+                style["linestyle"] = ":"
             panel.plot(list(counted), [scale * value for value in counted.values()], marker="o", label=name, **style)
         _axes(panel, sorted({each for figures in comparison.servers.values() for each in figures}), label)
     throughput.axhline(ceiling, linestyle="--", color="grey", label="ONNX Runtime alone")

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,8 @@ class Server:
     to_json: Callable[[str], Any] | None = None
     """What it takes instead of the file's bytes, of the file in base64."""
     to_msp: Callable[[Any], float] = lambda answer: float(answer["msp"])
+    workers: int | None = None
+    """In how many processes this service runs; None for a peer, which is started by its `script`."""
 
     @property
     def python(self) -> Path:
@@ -97,7 +99,15 @@ SERVICE = Server(
     ("fastapi", "uvicorn"),
     path="/v1/models/{model}/score",
     to_msp=lambda answer: float(answer["results"][0]["scores"]["msp"]["value"]),
+    workers=1,
 )
+
+
+def with_workers(count: int) -> Server:
+    """This service in `count` processes."""
+    return replace(SERVICE, name=f"{SERVICE.name}, {count} workers", workers=count)
+
+
 PEERS = (
     Server("fastapi", ("fastapi", "uvicorn")),
     Server("mosec", ("mosec",)),
@@ -145,7 +155,7 @@ def serving(
         body.write_text(json.dumps(server.to_json(base64.b64encode(sample.read_bytes()).decode())), encoding="utf-8")
     ask = partial(_ask, f"http://127.0.0.1:{port}{path}", body)
     command, environment = _start(server, bundle, port, layout)
-    with running(command, environment, ready=lambda: ask() is not None) as process:
+    with running(command, environment, ready=lambda: ask() is not None and _all_there(server, port)) as process:
         if msp is not None:
             _check(server, ask(), msp)
         yield Target(process, port, path, body)
@@ -153,11 +163,11 @@ def serving(
 
 def _start(server: Server, bundle: Bundle, port: int, layout: Layout) -> tuple[list[str], Mapping[str, str]]:
     """The command and what it needs in its environment."""
-    if server is SERVICE:
+    if server.workers is not None:
         models = str(bundle.path.parents[1])
         command = [str(server.python), "-m", "service", "--models", models, "--port", str(port)]
         # The working folder is another: this checkout must come first, wherever the package is installed from.
-        return [*command, "--log-level", "warning"], {"PYTHONPATH": str(ROOT)}
+        return [*command, "--workers", str(server.workers), "--log-level", "warning"], {"PYTHONPATH": str(ROOT)}
     return [str(server.python), str(server.script)], {
         "BENCHMARK_BUNDLE": str(bundle.path),
         "BENCHMARK_PORT": str(port),
@@ -166,6 +176,13 @@ def _start(server: Server, bundle: Bundle, port: int, layout: Layout) -> tuple[l
         "BENCHMARK_BATCH": str(layout.batch),
         "PYTHONPATH": str(SCRIPTS),
     }
+
+
+def _all_there(server: Server, port: int) -> bool:
+    """Whether every worker of this service is ready: the first one answers before the others are."""
+    if server.workers in (None, 1):
+        return True
+    return f"ood_workers_ready {server.workers:.1f}" in httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=30).text
 
 
 def _ask(address: str, body: Path) -> Any:

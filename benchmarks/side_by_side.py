@@ -20,7 +20,7 @@ from benchmarks.comparison import Comparison, plot, table
 from benchmarks.inputs import bundle_in, one_input, sample_of
 from benchmarks.processes import NotReady, run_module
 from benchmarks.results import CONSOLE, FOLDER, keep
-from benchmarks.servers import PEERS, SERVICE, Layout, Server, WrongAnswer, serving
+from benchmarks.servers import PEERS, SERVICE, Layout, Server, WrongAnswer, serving, with_workers
 from bundle import Bundle
 from service.cores import available_cores
 from service.providers import CUDA, choose_provider
@@ -42,7 +42,8 @@ def measure(
     """Print, plot and keep the comparison for each of `models`, a network's name or a bundle's folder.
 
     `names` are the peers, or `all`; `workers` is how many processes of each hold a session, by default one for each
-    core, and on a GPU one; `batch` is how many requests they compute together at most.
+    core, and on a GPU one; this service is measured with as many, too, beside its single process. `batch` is how many
+    requests a peer's session computes together at most.
     """
     peers = _chosen(names)
     cores = available_cores()
@@ -50,7 +51,8 @@ def measure(
         workers = 1 if choose_provider("auto")[0].first == CUDA else cores
     layout = Layout(workers, max(1, cores // workers), batch)
     left_out = {peer.name: "not installed: python -m benchmarks install-peers" for peer in peers if not peer.installed}
-    servers = [SERVICE, *(peer for peer in peers if peer.installed)]
+    alone = [SERVICE] if workers == 1 else [SERVICE, with_workers(workers)]
+    servers = [*alone, *(peer for peer in peers if peer.installed)]
     versions = {server.name: server.versions() for server in servers}
     for model in models:
         with tempfile.TemporaryDirectory() as folder:

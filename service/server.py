@@ -112,9 +112,14 @@ class Server(uvicorn.Server):
         # The lifespan alone: through uvicorn's own doors they would come in where loading fails.
         await super().startup([])
         if self.failure is None:
-            self._is_closed_yet = False
             tally = Tally(self._crew.folder / "connections", self._crew.index, self._crew.count)
-            doors = [Door(each, self._connect, self._connections, tally, self.config.backlog) for each in sockets]
+            try:
+                doors = [Door(each, self._connect, self._connections, tally, self.config.backlog) for each in sockets]
+            except OSError as error:
+                # Another program began to listen on this port while the models were loaded.
+                self._lifecycle.fail(error)
+                return
+            self._is_closed_yet = False
             self.servers = doors  # type: ignore[assignment]  # as much of a server as uvicorn uses
 
     def _connections(self) -> int:
@@ -130,7 +135,9 @@ class Server(uvicorn.Server):
             # Nobody was let in, so that nobody waits for an answer.
             os._exit(0)
         if self._lifecycle.phase is Phase.DRAINING:
-            self.should_exit = self.force_exit = True
+            # Not of a worker: it may get the same one twice, from its supervisor and from who sends it to every process
+            # (systemd does). The supervisor does not ask a second time.
+            self.should_exit = self.force_exit = self._crew is None
             return
         self._lifecycle.drain()
         self._drain_until = time.monotonic() + self._grace_seconds

@@ -20,9 +20,8 @@ from service.settings import Settings, env_name
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 30.0
 _SOON_SECONDS = 60.0
-# What a worker may take to end beyond the grace period, and beyond a second signal.
+# What a worker may take to end beyond the grace period.
 _ENDING_SECONDS = 5.0
-_HURRY_SECONDS = 1.0
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -30,9 +29,10 @@ log = structlog.stdlib.get_logger(__name__)
 def supervise(settings: Settings) -> int:
     """Have `settings.workers` processes serve until a signal; the exit code.
 
-    The socket is opened here and shared: whichever worker is free accepts. A worker listens on it once its models are
-    warm, so that until the first one is ready connections are refused. The first one starts alone: it is ready as soon
-    as a single process would be, measures the models' pace undisturbed, and says what is wrong with the settings once.
+    The socket is opened here and shared: of the workers, the one with the fewest connections accepts a new one. Each
+    listens once its models are warm, so that until the first one is ready connections are refused. That one starts
+    alone: it is ready as soon as a single process would be, measures the models' pace undisturbed, and says what is
+    wrong with the settings once.
     """
     try:
         sockets = _bind(settings.host, settings.port)
@@ -86,7 +86,7 @@ class _Worker:
                 *(sys.executable, "-m", "service.worker", str(its.fileno())),
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=[its.fileno(), *descriptors],
-                # Ctrl-C goes to a whole group, and comes to the workers from here: twice would end them at once.
+                # Ctrl-C goes to a whole group, and a worker that is just starting would answer with a traceback.
                 process_group=0,
             )
         reader, writer = await asyncio.open_connection(sock=ours)
@@ -118,7 +118,7 @@ class _Worker:
 class Supervisor:
     """Keeps workers running on `sockets` until a signal, or until one cannot be started the first time.
 
-    SIGTERM and SIGINT go on to all workers, which drain; the second one ends them at once. So does SIGUSR1.
+    At SIGTERM or SIGINT all workers drain; the second one ends them at once. SIGUSR1 goes on to all of them.
     """
 
     def __init__(self, settings: Settings, sockets: Sequence[socket.socket], folder: Path) -> None:
@@ -128,6 +128,7 @@ class Supervisor:
         self._sockets = list(sockets)
         self._folder = folder
         self._workers: dict[int, _Worker] = {}
+        self._have_served: set[int] = set()
         self._first_is_ready = asyncio.Event()
         self._ending = asyncio.Event()
         self._hurried = False
@@ -148,29 +149,41 @@ class Supervisor:
 
     async def _keep(self, index: int) -> None:
         """Have a worker number `index`, and another one where it dies, until the end."""
-        has_served = False
         pause = 0.0
         while not self._ending.is_set():
             began = time.monotonic()
-            worker = self._workers[index] = await _Worker.start(self._settings, index, self._folder, self._sockets)
-            if self._ending.is_set():
-                worker.send(signal.SIGTERM)
-            if banner := await worker.banner():
-                has_served = True
-                self._announce(banner)
-            code = await worker.ended()
-            del self._workers[index]
-            if self._ending.is_set():
-                self._drained(index, worker, code)
-            elif not has_served:
-                self._cannot_start(index, code)
+            try:
+                worker = await _Worker.start(self._settings, index, self._folder, self._sockets)
+            except OSError as error:
+                log.error("no process can be started", worker=index, reason=str(error))
+                code, reason = 1, "never started"
             else:
-                lived = time.monotonic() - began
-                pause = _FIRST_PAUSE_SECONDS if lived > _SOON_SECONDS else min(2 * pause, _LONGEST_PAUSE_SECONDS)
-                pause = max(pause, _FIRST_PAUSE_SECONDS)
-                log.error("a worker died", worker=index, reason=_reason(code), starts_again_in_seconds=pause)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._ending.wait(), pause)
+                code = await self._see_to(index, worker)
+                reason = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+                if self._ending.is_set():
+                    self._drained(index, worker, code, reason)
+                    return
+            if index not in self._have_served:
+                self._cannot_start(index, code, reason)
+                return
+            lived = time.monotonic() - began
+            pause = 0.0 if lived > _SOON_SECONDS else min(2 * pause, _LONGEST_PAUSE_SECONDS)
+            pause = max(pause, _FIRST_PAUSE_SECONDS)
+            log.error("a worker died", worker=index, reason=reason, starts_again_in_seconds=pause)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ending.wait(), pause)
+
+    async def _see_to(self, index: int, worker: _Worker) -> int:
+        """Its exit code, once it has ended."""
+        self._workers[index] = worker
+        if self._ending.is_set():
+            worker.send(signal.SIGTERM)
+        if banner := await worker.banner():
+            self._have_served.add(index)
+            self._announce(banner)
+        code = await worker.ended()
+        del self._workers[index]
+        return code
 
     def _announce(self, banner: str) -> None:
         if not self._first_is_ready.is_set():
@@ -179,34 +192,33 @@ class Supervisor:
             with contextlib.suppress(OSError, UnicodeError):
                 print(banner, flush=True)
 
-    def _cannot_start(self, index: int, code: int) -> None:
+    def _cannot_start(self, index: int, code: int, reason: str) -> None:
         if code < 0:
             # It could not say it itself.
-            log.error("cannot start", reason=f"worker {index} was {_reason(code)} before it was ready")
+            log.error("cannot start", reason=f"before worker {index} was ready, it {reason}")
         self._code = max(code, 1)
-        self._end(signal.SIGTERM)
+        self._end()
 
-    def _drained(self, index: int, worker: _Worker, code: int) -> None:
+    def _drained(self, index: int, worker: _Worker, code: int, reason: str) -> None:
         if worker.ready and code and not self._hurried:
-            log.error("a worker did not drain", worker=index, reason=_reason(code))
+            log.error("a worker did not drain", worker=index, reason=reason)
             self._code = self._code or 1
 
     def _signalled(self, sig: signal.Signals) -> None:
         if self._ending.is_set():
             self._hurried = True
-            self._send(sig)
-            asyncio.get_running_loop().call_later(_HURRY_SECONDS, self._send, signal.SIGKILL)
+            self._send(signal.SIGKILL)
         else:
             log.info("draining", signal=sig.name, workers=len(self._workers))
-            self._end(sig)
+            self._end()
 
-    def _end(self, sig: signal.Signals) -> None:
+    def _end(self) -> None:
         self._ending.set()
         self._first_is_ready.set()
         # Connections are refused once the last process has closed the socket, this one included.
         for each in self._sockets:
             each.close()
-        self._send(sig)
+        self._send(signal.SIGTERM)
         patience = self._settings.grace_seconds + _ENDING_SECONDS
         asyncio.get_running_loop().call_later(patience, self._send, signal.SIGKILL)
 
@@ -219,7 +231,3 @@ class Supervisor:
     def _send(self, sig: signal.Signals) -> None:
         for worker in self._workers.values():
             worker.send(sig)
-
-
-def _reason(code: int) -> str:
-    return f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
