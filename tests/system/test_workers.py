@@ -77,7 +77,7 @@ class Load:
             thread.join()
 
     def _run(self) -> None:
-        with httpx.Client(base_url=self._address, timeout=30) as client:
+        with httpx.Client(base_url=self._address, timeout=120) as client:
             while not self.stop.is_set():
                 try:
                     answer = score(client)
