@@ -23,6 +23,7 @@ def everything(context: typer.Context) -> None:
         recurrence()
         likelihoods()
         decoding()
+        startup()
 
 
 @app.command()
@@ -108,6 +109,14 @@ def decoding(rounds: Rounds = 5) -> None:
     from benchmarks.decoding import measure
 
     measure(rounds)
+
+
+@app.command()
+def startup(rounds: Rounds = 3, models: Path = Path("models")) -> None:
+    """From the command to a port that answers and to warm models; what caching optimised graphs would save of it."""
+    from benchmarks.startup import measure
+
+    measure(rounds, models)
 
 
 @app.command()
