@@ -25,8 +25,8 @@ class OneWrite:
     def write(self, data: bytes) -> None:
         """Send `data` with what is held, or hold it where nothing is."""
         if self._held:
-            held, self._held = self._held, b""
-            self._transport.write(held + data)
+            self._held += data
+            self._flush()
         elif data:
             self._held = data
             # Where no second write comes, as before the body of a slow answer.
