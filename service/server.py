@@ -1,7 +1,6 @@
 """The process: uvicorn around the application, with a drain that answers everything it accepted."""
 
 import asyncio
-import contextlib
 import gc
 import math
 import os
@@ -25,6 +24,7 @@ from service.door import Door, Tally
 from service.lifecycle import Lifecycle, Phase
 from service.repository import Repository
 from service.settings import Settings
+from service.terminal import say
 
 KEEP_ALIVE_SECONDS = 75
 """How long a connection may be idle.
@@ -42,13 +42,6 @@ _LINGER_SECONDS = 0.5
 _SWITCH_SECONDS = 0.0005
 
 log = structlog.stdlib.get_logger(__name__)
-
-
-def say(text: str) -> None:
-    """To the terminal, if it can be."""
-    # A closed pipe or an ASCII terminal is no reason not to serve.
-    with contextlib.suppress(OSError, UnicodeError):
-        print(text, flush=True)
 
 
 class Server(uvicorn.Server):

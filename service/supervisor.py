@@ -15,6 +15,7 @@ from pathlib import Path
 import structlog
 
 from service.settings import Settings, env_name
+from service.terminal import say
 
 # A worker that dies soon after its start would soon die again: each pause is twice the one before.
 _FIRST_PAUSE_SECONDS = 0.5
@@ -188,9 +189,7 @@ class Supervisor:
     def _announce(self, banner: str) -> None:
         if not self._first_is_ready.is_set():
             self._first_is_ready.set()
-            # A closed pipe or an ASCII terminal is no reason not to serve.
-            with contextlib.suppress(OSError, UnicodeError):
-                print(banner, flush=True)
+            say(banner)
 
     def _cannot_start(self, index: int, code: int, reason: str) -> None:
         if code < 0:

@@ -17,8 +17,9 @@ from service.app import create_app
 from service.crew import Crew
 from service.keys import KeysError
 from service.logs import LogHandler, configure_logs
-from service.server import say, serve
+from service.server import serve
 from service.settings import Settings
+from service.terminal import say
 
 # Beyond the grace period, what a process may take to end once nobody waits for its answers.
 _ENDING_SECONDS = 5
