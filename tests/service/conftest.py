@@ -111,10 +111,13 @@ def text_live(text_repository: Path) -> Iterator[Live]:
 
 
 @pytest.fixture
-def logging_as_it_was() -> Iterator[None]:
+def logging_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Undoes what `configure_logs` does to the process."""
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
+    configure = structlog.configure
+    # A logger that keeps what it found at its first use would keep it for the tests to come.
+    monkeypatch.setattr(structlog, "configure", lambda **how: configure(**{**how, "cache_logger_on_first_use": False}))
     yield
     root.handlers = handlers
     root.setLevel(level)
