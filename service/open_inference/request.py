@@ -1,7 +1,7 @@
 """A request's body to inputs, options and the outputs that are wanted."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +61,19 @@ def parse_inference(
         )
     request = _read(body if header_length is None else body[:header_length], modality, max_inputs)
     behind = None if header_length is None else memoryview(body)[header_length:]
+    return inference_of(request, behind, modality, choices, classifies=classifies, max_inputs=max_inputs)
+
+
+def inference_of(
+    request: InferenceRequest,
+    behind: memoryview | None,
+    modality: Modality,
+    choices: Choices,
+    *,
+    classifies: bool,
+    max_inputs: int,
+) -> Inference:
+    """A request that is read, with the binary data `behind` it. Raises `InvalidParameter` or `TooManyInputs`."""
     (tensor,) = request.inputs
     inputs = _inputs(tensor, behind, modality, max_inputs)
     given = dict(request.parameters or {})
@@ -80,8 +93,13 @@ def _read(text: bytes, modality: Modality, max_inputs: int) -> InferenceRequest:
     if is_crowded(text, most=16 * max_inputs + 1024 + 2 * pixels):
         remedy = "Send pixels as binary tensor data, or files as BYTES; or split" if pixels else "Split"
         raise TooManyInputs(f"The JSON has far more values than {max_inputs} inputs need. {remedy} the request.")
+    return validated(InferenceRequest.model_validate_json, text, modality)
+
+
+def validated(validate: Callable[[Any], InferenceRequest], given: Any, modality: Modality) -> InferenceRequest:
+    """What `validate` makes of `given`. Raises `MalformedBody` or `InvalidParameter`."""
     try:
-        return InferenceRequest.model_validate_json(text)
+        return validate(given)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where, reason = first["loc"], first["msg"]

@@ -2,7 +2,7 @@
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -59,7 +59,7 @@ def uint8_from_binary(name: str, data: memoryview, shape: Sequence[int]) -> NDAr
     if len(data) != math.prod(shape):
         raise _wrong(
             name,
-            f"shape {list(shape)} is {math.prod(shape)} bytes, not {len(data)}; correct shape or binary_data_size",
+            f"shape {list(shape)} is {math.prod(shape)} bytes, not {len(data)}; correct shape, or send as many",
         )
     return np.frombuffer(data, np.uint8).reshape(shape)
 
@@ -79,9 +79,13 @@ def uint8_from_json(name: str, data: list[Any], shape: Sequence[int]) -> NDArray
 def binary(datatype: Datatype, values: Sequence[Any]) -> bytes:
     """An output's `values` as binary tensor data: BYTES as UTF-8 behind their lengths, numbers little-endian."""
     if datatype == "BYTES":
-        texts = [value.encode() for value in values]
-        return b"".join(chain.from_iterable((_LENGTH.pack(len(text)), text) for text in texts))
+        return bytes_to_binary(value.encode() for value in values)
     return np.array(values, _NUMPY[datatype]).tobytes()
+
+
+def bytes_to_binary(elements: Iterable[bytes]) -> bytes:
+    """The elements of a BYTES tensor, each behind its length."""
+    return b"".join(chain.from_iterable((_LENGTH.pack(len(each)), each) for each in elements))
 
 
 def _flat(name: str, data: list[Any], shape: Sequence[int]) -> list[Any]:

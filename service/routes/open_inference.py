@@ -1,7 +1,6 @@
 """`/v2...`: the Open Inference Protocol (KServe V2, REST)."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from fastapi.routing import APIRoute
@@ -20,9 +19,10 @@ from service.open_inference.schemas import (
     ServerMetadata,
     ServerReady,
 )
+from service.open_inference.scoring import score
 from service.parsing import require_identity
 from service.pipeline import Pipeline
-from service.problems import InvalidInput, InvalidParameter
+from service.problems import InvalidParameter
 from service.repository import Repository
 from service.routes.direct import Direct
 from service.settings import Settings
@@ -111,12 +111,8 @@ def _inference(pipeline: Pipeline, settings: Settings) -> list[APIRoute]:
                 classifies=bool(model.scorer.labels),
                 max_inputs=settings.max_inputs,
             )
-            try:
-                results = await pipeline.score(request, model, inference.inputs, inference.options, whole=True)
-            except InvalidInput as bad:
-                where = f"input {inference.tensor!r}, element {bad.index}"
-                raise InvalidInput(replace(bad.error, detail=f"{where}: {bad.detail}"), bad.index, None) from None
-        return inference_response(model, inference, [each for each in results if isinstance(each, dict)])
+            results = await score(pipeline, request, model, inference)
+        return inference_response(model, inference, results)
 
     return [
         Direct("/v2/models/{model}/infer", infer, methods=["POST"], tags=[_TAG], **infer_operation("latest version")),

@@ -104,7 +104,7 @@ def test_a_wrong_tensor_is_named_with_what_is_wrong(live: Live, tensor: dict[str
             PIXELS | {"data": None},
             bytes(191),
             None,
-            "shape [1, 8, 8, 3] is 192 bytes, not 191; correct shape or binary",
+            "shape [1, 8, 8, 3] is 192 bytes, not 191; correct shape, or send as many",
         ),
         (PIXELS | {"data": None}, bytes(193), None, "shape [1, 8, 8, 3] is 192 bytes, not 193"),
     ],
