@@ -17,11 +17,11 @@ COPY deploy/install deploy/install
 
 
 FROM install AS install-cpu
-RUN --mount=type=cache,target=/root/.cache/pip deploy/install /venv/bin/python service
+RUN --mount=type=cache,target=/root/.cache/pip deploy/install /venv/bin/python service,grpc
 
 
 FROM install AS install-gpu
-RUN --mount=type=cache,target=/root/.cache/pip deploy/install /venv/bin/python service-gpu
+RUN --mount=type=cache,target=/root/.cache/pip deploy/install /venv/bin/python service-gpu,grpc
 
 
 FROM install AS install-training

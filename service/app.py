@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from starlette.middleware import Middleware
 
 from service.authentication import Authentication
@@ -30,11 +31,12 @@ from service.reload import Reloader
 from service.repository import Repository
 from service.routes import administration, health, metrics, models, open_inference, page, score
 from service.routes.direct import DirectRoutes
-from service.settings import Settings, env_name
+from service.settings import Settings, SettingsError, env_name
 from service.shadow import Shadows
 from service.siblings import Siblings
 
 if TYPE_CHECKING:
+    from service.grpc_port import GrpcPort
     from service.mirror import Mirror
     from service.tracing import Tracing
 
@@ -70,12 +72,31 @@ def _tracing(settings: Settings) -> "Tracing | None":
     return Tracing(settings.otlp_endpoint, service_version())
 
 
+def _decode_threads(crew: Crew | None) -> int:
+    cores = available_cores() // (1 if crew is None else crew.count)
+    return min(max(1, cores), _MAX_DECODE_THREADS)
+
+
+def _grpc(settings: Settings, *parts: Any) -> "tuple[list[APIRoute], GrpcPort | None]":
+    """The routes that calls become requests to, and the port that takes calls."""
+    if settings.grpc_port is None:
+        return [], None
+    try:
+        from service.grpc_port import GrpcPort  # noqa: PLC0415
+        from service.routes import open_inference_grpc  # noqa: PLC0415
+    except ImportError as error:
+        setting = f"{env_name('grpc_port')} = {settings.grpc_port}"
+        raise SettingsError(f"{setting}: {error.name} is missing. Install the extra: pip install '.[grpc]'") from error
+    routes = open_inference_grpc.routes(*parts)
+    return routes, GrpcPort([route.path for route in routes], settings)
+
+
 def create_app(settings: Settings, crew: Crew | None = None) -> FastAPI:
     """The ASGI application. Models load in the background of its lifespan; `GET /readyz` says when they are warm.
 
     A worker of a `crew` takes its share of the cores, and answers `GET /metrics` for all of them.
-    `app.state` holds `lifecycle`, `repository` and `metrics` for the server around it. Raises `KeysError` where the
-    file of keys cannot be used.
+    `app.state` holds `lifecycle`, `repository`, `metrics` and `grpc_port` for the server around it. Raises `KeysError`
+    where the file of keys cannot be used, and `SettingsError` where a setting needs what is not installed.
     """
     keys = None if settings.api_keys_file is None else KeyFile(settings.api_keys_file)
     admin_keys = (
@@ -90,8 +111,7 @@ def create_app(settings: Settings, crew: Crew | None = None) -> FastAPI:
     siblings = None if crew is None else Siblings(crew, meters.registry)
     reloader = Reloader(repository, meters, mirror)
     limits = Limits(settings.max_pixels, settings.max_text_chars)
-    cores = available_cores() // (1 if crew is None else crew.count)
-    preparer = Preparer(limits, min(max(1, cores), _MAX_DECODE_THREADS))
+    preparer = Preparer(limits, _decode_threads(crew))
     shadows = Shadows(limits)
     tracing = _tracing(settings)
     pipeline = Pipeline(repository, lifecycle, preparer, shadows, settings, tracing)
@@ -130,10 +150,9 @@ def create_app(settings: Settings, crew: Crew | None = None) -> FastAPI:
             if tracing is not None:
                 await asyncio.to_thread(tracing.close)
 
-    scoring = [
-        *score.routes(pipeline, settings),
-        *open_inference.routes(repository, lifecycle, pipeline, settings, service_version()),
-    ]
+    parts = (repository, lifecycle, pipeline, settings, service_version())
+    rpcs, grpc_port = _grpc(settings, *parts)
+    scoring = [*score.routes(pipeline, settings), *open_inference.routes(*parts), *rpcs]
     app = FastAPI(
         title="OOD Scoring Service",
         version=service_version(),
@@ -164,9 +183,12 @@ def create_app(settings: Settings, crew: Crew | None = None) -> FastAPI:
         redirect_slashes=False,
     )
 
-    def openapi() -> dict[str, Any]:
-        return document(app, repository, keys_needed=keys is not None)
-
-    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
-    app.state.repository, app.state.lifecycle, app.state.metrics = repository, lifecycle, meters
+    # FastAPI's documented way to extend the document.
+    app.openapi = lambda: document(app, repository, keys_needed=keys is not None)  # type: ignore[method-assign]
+    app.state.repository, app.state.lifecycle, app.state.metrics, app.state.grpc_port = (
+        repository,
+        lifecycle,
+        meters,
+        grpc_port,
+    )
     return app

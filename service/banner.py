@@ -11,7 +11,15 @@ from service.repository import Repository
 _KEY_HEADER = '-H "Authorization: Bearer $OOD_KEY" '
 
 
-def banner(repository: Repository, address: str, version: str, *, keys_needed: bool = False, workers: int = 1) -> str:
+def banner(
+    repository: Repository,
+    address: str,
+    version: str,
+    *,
+    keys_needed: bool = False,
+    workers: int = 1,
+    grpc_address: str | None = None,
+) -> str:
     """Lines for a person at a terminal. `address` is one that a client on this machine can use."""
     models = list(repository)
     lines = [
@@ -19,6 +27,8 @@ def banner(repository: Repository, address: str, version: str, *, keys_needed: b
         f"  address   {address}   docs {address}/docs   metrics {address}/metrics",
         f"  provider  {', '.join(sorted({model.provider for model in models}))}",
     ]
+    if grpc_address is not None:
+        lines.append(f"  gRPC      {grpc_address}")
     if workers > 1:
         lines.append(f"  workers   {workers}, of which this is the first that is ready")
     lines += [f"  model     {_describe(model)}" for model in models]

@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 
 REQUEST_ID = "request_id"
 _ACCEPTED_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
-_QUIET_ROUTES = frozenset({"/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"})
+_RPCS = "/inference.GRPCInferenceService"
+_QUIET_ROUTES = frozenset(
+    {
+        *("/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"),
+        *(f"{_RPCS}/ServerLive", f"{_RPCS}/ServerReady", f"{_RPCS}/ModelReady"),
+    }
+)
 
 log = structlog.stdlib.get_logger("service.access")
 

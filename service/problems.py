@@ -270,7 +270,7 @@ def problem_response(problem: Problem, request_id: str, path: str) -> Response:
     if isinstance(problem, InvalidInput):
         kind = problem.error.type
         status = INPUT_STATUS.get(kind, problem.status)
-    if path == "/v2" or path.startswith("/v2/"):
+    if path == "/v2" or path.startswith(("/v2/", "/inference.")):
         # The Open Inference Protocol knows a message and nothing else; the type in front is for programs.
         return Response(
             orjson.dumps({"error": f"{kind}: {problem.detail}"}), status, problem.headers, "application/json"

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import structlog
 import uvicorn
@@ -26,6 +27,9 @@ from service.repository import Repository
 from service.settings import Settings
 from service.terminal import say
 
+if TYPE_CHECKING:
+    from service.grpc_port import GrpcPort
+
 KEEP_ALIVE_SECONDS = 75
 """How long a connection may be idle.
 
@@ -35,6 +39,9 @@ meets a closing connection.
 
 # Long enough for a client on a kept-alive connection to get an answer that closes it, instead of a reset.
 _LINGER_SECONDS = 0.5
+
+# In the end every call is answered, but the last answers may not be out yet.
+_SENDING_SECONDS = 1
 
 # How long the event loop may keep the interpreter's lock from an engine that has its outputs, or wants its next batch:
 # with Python's own 5 ms, engines of a few milliseconds a batch idle for a fifth of the time (a GRU on two cores: 350 to
@@ -84,6 +91,8 @@ class Server(uvicorn.Server):
         self._keys_needed = settings.api_keys_file is not None
         self._lifecycle: Lifecycle = app.state.lifecycle
         self._repository: Repository = app.state.repository
+        self._grpc_port: GrpcPort | None = app.state.grpc_port
+        self._closing: asyncio.Task[None] | None = None
         self._crew = crew
         self._announce = announce
         self._announced = False
@@ -98,7 +107,21 @@ class Server(uvicorn.Server):
         return self._lifecycle.failure
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Open the door, behind which the models load; one that is shared only once they are warm."""
+        """Open the doors, behind which the models load; those that are shared only once they are warm."""
+        await self._open_door(sockets)
+        if self._grpc_port is not None and self.failure is None:
+            try:
+                await self._grpc_port.open(self._app)
+            except OSError as error:
+                self._lifecycle.fail(error)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let out what is answered, or cut off, and end the application."""
+        if self._grpc_port is not None:
+            await self._grpc_port.close(_SENDING_SECONDS)
+        await super().shutdown(sockets)
+
+    async def _open_door(self, sockets: list[socket.socket] | None) -> None:
         if self._crew is None or sockets is None:
             await super().startup(sockets)
             return
@@ -161,6 +184,7 @@ class Server(uvicorn.Server):
                     self._app.version,
                     keys_needed=self._keys_needed,
                     workers=1 if self._crew is None else self._crew.count,
+                    grpc_address=None if self._grpc_port is None else self._grpc_port.address,
                 )
             )
         elif self._lifecycle.phase is Phase.DRAINING:
@@ -175,6 +199,8 @@ class Server(uvicorn.Server):
 
     def _close_door(self) -> None:
         self._lifecycle.close()
+        if self._grpc_port is not None:
+            self._closing = asyncio.create_task(self._grpc_port.close(self._grace_seconds))
         for server in self.servers:
             server.close()
         # Idle ones close at once, busy ones after their answer.

@@ -26,6 +26,15 @@ class Settings(BaseSettings):
 
     host: Annotated[str, Field(description="Address to listen on.", min_length=1)] = "127.0.0.1"
     port: Annotated[int, Field(description="Port to listen on; 0 takes a free one.", ge=0, le=65535)] = 8000
+    grpc_port: Annotated[
+        int | None,
+        Field(
+            description="Port for the Open Inference Protocol over gRPC (the extra grpc); 0 takes a free one. None: no "
+            "gRPC.",
+            ge=0,
+            le=65535,
+        ),
+    ] = None
     models: Annotated[
         str,
         Field(description="Model repository: a folder of <name>/<version>/ bundles, or its URI (s3://, gs://, hf://)."),
@@ -133,6 +142,11 @@ class Settings(BaseSettings):
                 f"{env_name('workers')} ({self.workers}) leaves no room for {env_name('admin_keys_file')} and "
                 f"{env_name('reload')} = admin: an admin call would reach one worker only. Serve new versions with "
                 f"{env_name('reload')} = poll, reset drift evidence with SIGUSR1 to the service, or run one worker."
+            )
+        if self.workers > 1 and self.grpc_port == 0:
+            raise ValueError(
+                f"{env_name('grpc_port')} = 0 would be another port in each of {env_name('workers')} ({self.workers}): "
+                "name one."
             )
         if self.reload == "admin" and self.admin_keys_file is None:
             raise ValueError(

@@ -18,7 +18,7 @@ from service.crew import Crew
 from service.keys import KeysError
 from service.logs import LogHandler, configure_logs
 from service.server import serve
-from service.settings import Settings
+from service.settings import Settings, SettingsError
 from service.terminal import say
 
 # Beyond the grace period, what a process may take to end once nobody waits for its answers.
@@ -37,7 +37,7 @@ def work(
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # the library's gap
     try:
         app = create_app(settings, crew)
-    except KeysError as error:
+    except (KeysError, SettingsError) as error:
         print(f"ood-serve: {error}", file=sys.stderr)
         return 2
     handler.on_loss = app.state.metrics.lost_log_lines.inc

@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
+from tritonclient.grpc import InferenceServerClient, InferInput
 
 from tests.service.conftest import Serve
 from tests.service.pictures import picture
@@ -73,6 +75,17 @@ def test_a_scored_request_is_a_span_with_its_decoding_its_wait_and_its_inference
     # A tolerance of clocks that are read one after the other.
     assert request.start_time_unix_nano - 1_000_000 <= times[0]
     assert times[-1] <= request.end_time_unix_nano + 1_000_000
+
+
+def test_a_call_over_grpc_is_a_span_of_its_senders_trace(repository: Path, serve: Serve, collector: Collector) -> None:
+    with serve(repository, otlp_endpoint=collector.endpoint, grpc_port=0) as live:
+        files = np.array([picture()], dtype=np.object_)
+        images = [InferInput("images", [1], "BYTES").set_data_from_numpy(files)]
+        with InferenceServerClient(live.app.state.grpc_port.address) as client:
+            client.infer("tiny", images, headers={"traceparent": f"00-{PARENT_TRACE}-{PARENT_SPAN}-01"})
+    call = collector.named("POST /inference.GRPCInferenceService/ModelInfer")
+    assert (call.trace_id.hex(), call.parent_span_id.hex()) == (PARENT_TRACE, PARENT_SPAN)
+    assert collector.named("inference").parent_span_id == call.span_id
 
 
 def test_the_trace_is_in_the_logs_and_an_exemplar_of_the_latency(

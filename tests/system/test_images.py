@@ -20,7 +20,7 @@ from tests.system.watching import DASHBOARDS, PROMETHEUS, ROUTES
 from tests.tiny_bundle import make_tiny_bundle
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
-TARGETS = {"cpu": "service", "gpu": "service-gpu", "training": "training,transformers"}
+TARGETS = {"cpu": "service,grpc", "gpu": "service-gpu,grpc", "training": "training,transformers"}
 
 
 def stages() -> dict[str, list[tuple[str, str]]]:
