@@ -35,8 +35,8 @@ _CODES = {
 _TRAILERS = (b"x-request-id", b"retry-after")
 # Clients take 8 KiB of trailers, in which a character may need nine bytes.
 _MAX_ERROR_CHARS = 800
-# Of one connection, at a time; further ones wait at the client.
-_MAX_CALLS = 1024
+# On one connection at a time: enough for full batches. Further ones wait at the client.
+_MAX_CALLS = 128
 
 
 class GrpcPort:
