@@ -92,7 +92,6 @@ class Server(uvicorn.Server):
         self._lifecycle: Lifecycle = app.state.lifecycle
         self._repository: Repository = app.state.repository
         self._grpc_port: GrpcPort | None = app.state.grpc_port
-        self._closing: asyncio.Task[None] | None = None
         self._crew = crew
         self._announce = announce
         self._announced = False
@@ -200,7 +199,8 @@ class Server(uvicorn.Server):
     def _close_door(self) -> None:
         self._lifecycle.close()
         if self._grpc_port is not None:
-            self._closing = asyncio.create_task(self._grpc_port.close(self._grace_seconds))
+            # A port that closes cancels calls which it has not looked at yet: those who call learn first of the drain.
+            self._linger_until = time.monotonic() + _LINGER_SECONDS
         for server in self.servers:
             server.close()
         # Idle ones close at once, busy ones after their answer.

@@ -42,7 +42,7 @@ def images(count: int, size: tuple[int, int] = (8, 8)) -> list[InferInput]:
 
 
 def test_sigterm_under_load_answers_every_call_that_was_accepted(models: Path, start: Start) -> None:
-    service = start(models, "--grpc-port", "0")
+    service = start(models, "--grpc-port", "0", "--log-format", "json")
     answered: list[int] = []
     failures: list[InferenceServerException] = []
 
@@ -67,9 +67,12 @@ def test_sigterm_under_load_answers_every_call_that_was_accepted(models: Path, s
         thread.join()
     assert service.wait() == 0
     assert set(answered) == {16}
-    # Each learns at last that it has to go elsewhere, which every client knows how to.
-    assert {failure.status() for failure in failures} == {"StatusCode.UNAVAILABLE"}
-    assert "Traceback" not in "".join(service.log)
+    logged = [json.loads(line) for line in service.log]
+    statuses = [line["status"] for line in logged if str(line.get("path", "")).endswith("/ModelInfer")]
+    assert statuses.count(200) == len(answered)
+    assert set(statuses) <= {200, 503}
+    # Cancelled is what the service never saw: it came in the moment in which the port closed.
+    assert {failure.status() for failure in failures} <= {"StatusCode.UNAVAILABLE", "StatusCode.CANCELLED"}
 
 
 def test_a_call_that_does_not_end_within_the_grace_period_is_cut(models: Path, start: Start) -> None:
