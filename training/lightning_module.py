@@ -6,12 +6,13 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
+from torch import Tensor
 
 from training.data import Augmentation, Batch
 from training.errors import DivergedError
 from training.model import Model
 from training.objectives import Objective
+from training.optimizer import build_optimizer
 from training.recipe import Stage
 
 _CHECK_EVERY = 50
@@ -85,7 +86,7 @@ class TrainingTask(lightning.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The stage's optimizer; by step, the learning rate rises linearly in the warm-up and follows the schedule."""
         stage = self._stage
-        optimizer = _optimizer(stage, [p for p in self.model.parameters() if p.requires_grad])
+        optimizer = build_optimizer(stage, self.model)
         total = int(self.trainer.estimated_stepping_batches)
         warm = round(stage.warmup * total)
 
@@ -94,17 +95,8 @@ class TrainingTask(lightning.LightningModule):
                 return (step + 1) / warm
             if stage.schedule == "constant":
                 return 1.0
-            return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(total - warm, 1)))
+            done = (step - warm) / max(total - warm, 1)
+            return 1 - done if stage.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-
-def _optimizer(stage: Stage, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    rate, decay = stage.learning_rate, stage.weight_decay
-    if stage.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=rate, weight_decay=decay)
-    if stage.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
-    momentum = stage.momentum
-    return torch.optim.SGD(parameters, lr=rate, momentum=momentum, weight_decay=decay, nesterov=momentum > 0)

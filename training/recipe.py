@@ -141,11 +141,20 @@ class AugmentationPlan(_Section):
     cutout: int = Field(default=0, ge=0)
 
 
+class MuonPlan(_Section):
+    """Muon's rate and momentum for batches of 512; see `training.muon`. The rate goes with the root of the batch."""
+
+    learning_rate: float = Field(default=0.12, gt=0)
+    momentum: float = Field(default=0.6, ge=0, lt=1)
+
+
 class Stage(_Section):
     """One training phase. Its defaults are the paper's schedule for training image classifiers from scratch.
 
-    `momentum` is Nesterov's, for sgd. `augmentation` is for images, `group_by_length` for texts: those of a batch have
-    similar lengths, so that little of it is padding.
+    `momentum` is Nesterov's, for sgd. `norm_bias_rate` times faster are biases of batch normalisations learned, with as
+    much less weight decay (Jordan 2024, arXiv:2404.00498, section 3.4, takes 64). `muon`, beside sgd, trains the
+    weights of convolutions, each of which must have a normalisation behind it. `augmentation` is for images,
+    `group_by_length` for texts: those of a batch have similar lengths, so that little of it is padding.
     """
 
     objective: Component
@@ -157,10 +166,18 @@ class Stage(_Section):
     warmup: float = Field(default=0.0, ge=0, lt=1)
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     momentum: float = Field(default=0.9, ge=0, lt=1)
+    norm_bias_rate: float = Field(default=1.0, gt=0)
+    muon: MuonPlan | None = None
     weight_decay: float = Field(default=5e-4, ge=0)
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
     augmentation: AugmentationPlan = AugmentationPlan()
     group_by_length: bool = False
+
+    @model_validator(mode="after")
+    def _muon_is_beside_sgd(self) -> Self:
+        if self.muon is not None and self.optimizer != "sgd":
+            raise ValueError(f"muon: trains convolutions beside sgd, the optimizer is {self.optimizer}")
+        return self
 
 
 class Trainer(_Section):

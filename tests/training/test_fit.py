@@ -70,8 +70,18 @@ def test_both_stages_learn_and_outlier_exposure_lowers_confidence_on_outliers(tm
     assert confidence["oe"] < confidence["baseline"]
 
 
-def test_an_interrupted_run_resumes_to_the_same_weights_as_an_uninterrupted_one(tmp_path: Path, data: Data) -> None:
-    options: dict[str, Any] = {"architecture": {"name": "wide_resnet", "depth": 10, "widen_factor": 1, "dropout": 0.3}}
+@pytest.mark.parametrize(
+    ("architecture", "how"),
+    [
+        ({"name": "wide_resnet", "depth": 10, "widen_factor": 1, "dropout": 0.3}, {}),
+        ({"name": "whitened_conv", "widths": [4, 4, 8], "activation": "gelu"}, {"muon": {}, "norm_bias_rate": 64}),
+    ],
+)
+def test_an_interrupted_run_resumes_to_the_same_weights_as_an_uninterrupted_one(
+    tmp_path: Path, data: Data, architecture: dict[str, Any], how: dict[str, Any]
+) -> None:
+    stages = {name: {**stage, **how} for name, stage in tiny_recipe()["stages"].items()}
+    options = {"architecture": architecture, "stages": stages}
     whole, broken = start(tmp_path / "whole", **options), start(tmp_path / "broken", **options)
     run_fit(whole, data)
     interrupt_in_second_epoch(broken, data)
