@@ -60,6 +60,13 @@ class Service:
         return int(self.address.rsplit(":", 1)[1])
 
     @property
+    def grpc_address(self) -> str:
+        """The banner's, of a service with a port for gRPC."""
+        found = re.search(r"gRPC +(\S+)", self.banner)
+        assert found is not None, self.banner
+        return found.group(1)
+
+    @property
     def resident_bytes(self) -> int:
         """The memory that the process really has."""
         pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])

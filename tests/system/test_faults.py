@@ -84,7 +84,8 @@ def test_ten_thousand_idle_connections_cost_memory_within_bounds_and_nobody_else
             if index % 2:
                 connection.sendall(b"POST /v1/models/tiny/score HTTP/1.1\r\nHost: x\r\nContent-Le")
         beside = median_seconds(service.client)
-        assert service.open_files > IDLE_CONNECTIONS
+        # The last of them may wait in the kernel's queue for a moment.
+        until(lambda: service.open_files > IDLE_CONNECTIONS)
         grown = service.resident_bytes - before
     print(f"{grown / IDLE_CONNECTIONS / 1024:.1f} KiB each; {alone * 1000:.2f} ms alone, {beside * 1000:.2f} ms beside")
     # Measured: 7 KiB each. The time is bounded loosely, for busy machines: wrong would be a share for each connection.

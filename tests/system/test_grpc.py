@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import re
 import signal
 import socket
 import subprocess
@@ -19,7 +18,7 @@ from tritonclient.utils import InferenceServerException
 
 from tests.service.exposition import value
 from tests.service.pictures import picture
-from tests.system.conftest import ENVIRONMENT, ROOT, Service, Start, run_to_its_end, until
+from tests.system.conftest import ENVIRONMENT, ROOT, Start, run_to_its_end, until
 from tests.system.programs import free_port
 from tests.tiny_bundle import make_tiny_bundle
 
@@ -28,12 +27,6 @@ from tests.tiny_bundle import make_tiny_bundle
 def models(tmp_path: Path) -> Path:
     make_tiny_bundle(tmp_path / "models")
     return tmp_path / "models"
-
-
-def grpc_address(service: Service) -> str:
-    found = re.search(r"gRPC +(\S+)", service.banner)
-    assert found is not None, service.banner
-    return found.group(1)
 
 
 def images(count: int, size: tuple[int, int] = (8, 8)) -> list[InferInput]:
@@ -47,7 +40,7 @@ def test_sigterm_under_load_answers_every_call_that_was_accepted(models: Path, s
     failures: list[InferenceServerException] = []
 
     def call() -> None:
-        with InferenceServerClient(grpc_address(service)) as client:
+        with InferenceServerClient(service.grpc_address) as client:
             while True:
                 try:
                     answer = client.infer("tiny", images(16, (400, 400)))
@@ -61,7 +54,7 @@ def test_sigterm_under_load_answers_every_call_that_was_accepted(models: Path, s
         thread.start()
     until(lambda: len(answered) >= 12)
     service.process.send_signal(signal.SIGTERM)
-    with InferenceServerClient(grpc_address(service)) as client:
+    with InferenceServerClient(service.grpc_address) as client:
         assert not client.is_server_ready()
     for thread in clients:
         thread.join()
@@ -78,7 +71,7 @@ def test_sigterm_under_load_answers_every_call_that_was_accepted(models: Path, s
 def test_a_call_that_does_not_end_within_the_grace_period_is_cut(models: Path, start: Start) -> None:
     service = start(models, "--grpc-port", "0", "--grace-seconds", "1")
     never = threading.Event()
-    with grpc.insecure_channel(grpc_address(service)) as channel:
+    with grpc.insecure_channel(service.grpc_address) as channel:
         call = channel.stream_unary("/inference.GRPCInferenceService/ModelInfer").future(
             iter(lambda: never.wait(20) and b"", b"")
         )
@@ -103,7 +96,7 @@ def test_workers_take_calls_on_one_port(models: Path, start: Start) -> None:
     for _ in range(20):
         # Not the same connection as before, which clients share for the same options.
         apart = [("grpc.primary_user_agent", f"client-{next(options)}")]
-        with InferenceServerClient(grpc_address(service), channel_args=apart) as client:
+        with InferenceServerClient(service.grpc_address, channel_args=apart) as client:
             assert client.infer("tiny", images(2)).as_numpy("flagged").shape == (2,)
     assert value(service.client, "ood_inputs_total", model="tiny", version="1") == 40
     assert service.end() == 0
@@ -121,7 +114,7 @@ def test_a_taken_port_ends_the_start_with_its_reason(models: Path) -> None:
 
 
 def test_two_services_do_not_share_a_port_without_a_word(models: Path, start: Start) -> None:
-    port = grpc_address(start(models, "--grpc-port", "0")).rsplit(":", 1)[1]
+    port = start(models, "--grpc-port", "0").grpc_address.rsplit(":", 1)[1]
     done = run_to_its_end("--models", str(models), "--grpc-port", port)
     assert done.returncode == 1
     assert f"OOD_GRPC_PORT = {port}" in done.stderr

@@ -28,7 +28,7 @@ def run(command: str, service: Service) -> dict[str, object]:
 
 @pytest.fixture
 def service(start: Start) -> Service:
-    return start(Path("models"))
+    return start(Path("models"), "--grpc-port", "0")
 
 
 def test_the_example_request_gets_the_example_answer(service: Service) -> None:
@@ -53,13 +53,16 @@ def test_the_requests_of_the_open_inference_protocol_get_what_the_guide_promises
     assert isinstance(answer["outputs"], list)
     assert {output["name"]: output["data"] for output in answer["outputs"]}["flagged"] == [False, True]
     guide = (ROOT / "docs" / "open-inference-protocol.md").read_text(encoding="utf-8")
-    (script,) = re.findall(r"```python\n(.*?)```", guide, flags=re.DOTALL)
-    here = script.replace("127.0.0.1:8000", service.address.removeprefix("http://"))
-    done = subprocess.run(
-        [sys.executable, "-c", here], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
-    )
-    assert done.stdout.startswith("[False] [0.44")
-    assert "truck" in done.stdout
+    scripts = re.findall(r"```python\n(.*?)```", guide, flags=re.DOTALL)
+    assert ["tritonclient.http" in script for script in scripts] == [True, False]
+    for script in scripts:
+        here = script.replace("127.0.0.1:8000", service.address.removeprefix("http://"))
+        here = here.replace("127.0.0.1:8001", service.grpc_address)
+        done = subprocess.run(
+            [sys.executable, "-c", here], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+        )
+        assert done.stdout.startswith("[False] [0.44")
+        assert "truck" in done.stdout
 
 
 def test_the_collection_is_scored_and_read_as_the_example_shows(tmp_path: Path) -> None:
