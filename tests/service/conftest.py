@@ -74,13 +74,24 @@ def serve() -> Serve:
     return running_service
 
 
+def make_image_models(root: Path) -> None:
+    """`tiny` in versions 1 and 2 and the grey `grey`."""
+    make_tiny_bundle(root)
+    make_tiny_bundle(root, version="2", n_calibration=500, seed=1)
+    make_tiny_bundle(root, name="grey", channels=1, labels=("dark", "light"))
+
+
+def make_text_models(root: Path) -> None:
+    """The classifier `topics` and the language model `words`."""
+    make_tiny_text_bundle(root)
+    make_tiny_text_bundle(root, name="words", task="language-model", sample=None)
+
+
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository with `tiny` in versions 1 and 2 and the grey `grey`; read-only by convention."""
     root = tmp_path_factory.mktemp("models")
-    make_tiny_bundle(root)
-    make_tiny_bundle(root, version="2", n_calibration=500, seed=1)
-    make_tiny_bundle(root, name="grey", channels=1, labels=("dark", "light"))
+    make_image_models(root)
     return root
 
 
@@ -97,8 +108,7 @@ def live(repository: Path) -> Iterator[Live]:
 def text_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository with the text models `topics` and `words` (a language model) and the image model `tiny`."""
     root = tmp_path_factory.mktemp("texts")
-    make_tiny_text_bundle(root)
-    make_tiny_text_bundle(root, name="words", task="language-model", sample=None)
+    make_text_models(root)
     make_tiny_bundle(root)
     return root
 

@@ -18,14 +18,13 @@ from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from service.keys import digest_of
-from tests.service.conftest import Live, running_service
+from tests.service.conftest import Live, make_image_models, make_text_models, running_service
 from tests.service.exposition import value
 from tests.service.pictures import declared_size, picture
 from tests.service.test_load import Hold
 from tests.service.texts import POLITICS, SPORTS
 from tests.service.waiting import until
-from tests.tiny_bundle import make_tiny_bundle, tiny_images
-from tests.tiny_text_bundle import make_tiny_text_bundle
+from tests.tiny_bundle import tiny_images
 
 PICTURES = [picture("red"), picture("lime", (20, 30), "JPEG"), picture("gray", file_format="WEBP")]
 TEXTS = [SPORTS, POLITICS, "naïve ☃ of the proof"]
@@ -37,11 +36,8 @@ KEY = "ood_a-key-for-tests"
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`tiny` in versions 1 and 2, the grey `grey`, the text models `topics` and `words`."""
     root = tmp_path_factory.mktemp("models")
-    make_tiny_bundle(root)
-    make_tiny_bundle(root, version="2", n_calibration=500, seed=1)
-    make_tiny_bundle(root, name="grey", channels=1, labels=("dark", "light"))
-    make_tiny_text_bundle(root)
-    make_tiny_text_bundle(root, name="words", task="language-model", sample=None)
+    make_image_models(root)
+    make_text_models(root)
     return root
 
 

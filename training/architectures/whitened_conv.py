@@ -22,8 +22,8 @@ _ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "gelu": 
 class WhitenedConvNet(nn.Module):
     """Whitening layer, three convolutional blocks of the given widths, global max pooling, linear classifier.
 
-    Input `[N, channels, H, W]`, output logits `[N, num_classes]`; H, W >= 9. The paper's `activation` is gelu; relu
-    takes a little less time. Call `initialise` before training.
+    Input `[N, channels, H, W]`, output logits `[N, num_classes]`; H, W >= 9. The paper's `activation` is gelu.
+    Call `initialise` before training.
     """
 
     def __init__(
