@@ -11,18 +11,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.lifecycle import Lifecycle, Phase
 from service.metrics import Metrics
-from service.problems import InternalError, problem_response
+from service.problems import RPCS, InternalError, problem_response
 
 if TYPE_CHECKING:
     from service.tracing import Tracing
 
 REQUEST_ID = "request_id"
 _ACCEPTED_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
-_RPCS = "/inference.GRPCInferenceService"
 _QUIET_ROUTES = frozenset(
     {
         *("/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"),
-        *(f"{_RPCS}/ServerLive", f"{_RPCS}/ServerReady", f"{_RPCS}/ModelReady"),
+        *(f"{RPCS}/ServerLive", f"{RPCS}/ServerReady", f"{RPCS}/ModelReady"),
     }
 )
 

@@ -261,6 +261,9 @@ class InvalidInput(Problem):
 
 
 # Input errors are 422 unless they say something about size or about us.
+RPCS = "/inference.GRPCInferenceService"
+"""What the paths of gRPC calls begin with."""
+
 INPUT_STATUS = {"image-too-large": 413, "text-too-long": 413, "inference-failed": 500}
 
 
@@ -270,7 +273,7 @@ def problem_response(problem: Problem, request_id: str, path: str) -> Response:
     if isinstance(problem, InvalidInput):
         kind = problem.error.type
         status = INPUT_STATUS.get(kind, problem.status)
-    if path == "/v2" or path.startswith(("/v2/", "/inference.")):
+    if path == "/v2" or path.startswith(("/v2/", f"{RPCS}/")):
         # The Open Inference Protocol knows a message and nothing else; the type in front is for programs.
         return Response(
             orjson.dumps({"error": f"{kind}: {problem.detail}"}), status, problem.headers, "application/json"
