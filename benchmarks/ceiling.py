@@ -78,7 +78,7 @@ def _open(model: str, threads: int) -> onnxruntime.InferenceSession:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     provider, _ = choose_provider("auto")
-    return onnxruntime.InferenceSession(model, options, providers=provider.chain)
+    return onnxruntime.InferenceSession(model, options, providers=provider.chain())
 
 
 def main(model: str, inputs: str, seconds: float) -> None:

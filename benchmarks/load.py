@@ -83,17 +83,23 @@ class Connection(asyncio.Protocol):
 
 
 async def generate(host: str, port: int, path: str, file: Path, concurrency: int, seconds: float) -> dict[str, float]:
-    """Throughput, latency percentiles and errors of a closed loop of `concurrency` connections."""
+    """Throughput, latency percentiles and errors of a closed loop of `concurrency` connections, and what it costs here.
+
+    `cpu_seconds` is of an answer, this process's own.
+    """
     request = request_of(file, host, path)
     loop = asyncio.get_running_loop()
+    used = time.process_time()
     start = time.perf_counter()
     until = start + seconds
     connections = [Connection(request, until, loop.create_future()) for _ in range(concurrency)]
     await asyncio.gather(*(_drive(each, host, port) for each in connections))
     elapsed = time.perf_counter() - start
+    used = time.process_time() - used
     taken = np.concatenate([np.asarray(each.latencies) for each in connections])
     return {
         "requests_per_second": len(taken) / elapsed,
+        "cpu_seconds": used / max(1, len(taken)),
         "p50": float(np.quantile(taken, 0.5)) if len(taken) else math.inf,
         "p99": float(np.quantile(taken, 0.99)) if len(taken) else math.inf,
         "errors": sum(each.errors for each in connections),

@@ -74,6 +74,17 @@ def memory(server: psutil.Process) -> int:
     return sum(each.memory_info().rss for each in (server, *server.children(recursive=True)))
 
 
+def cpu_seconds(server: psutil.Process) -> float:
+    """What the server and all processes below it have computed so far."""
+    times = [each.cpu_times() for each in (server, *server.children(recursive=True))]
+    return float(sum(each.user + each.system for each in times))
+
+
+def main_thread_seconds(server: psutil.Process) -> float:
+    """What the server's main thread has computed so far: in a server of one process, its event loop."""
+    return float(sum(each.user_time + each.system_time for each in server.threads() if each.id == server.pid))
+
+
 def free_port() -> int:
     """A port that nothing listens on now."""
     with socket.socket() as probe:

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import psutil
 
-from benchmarks.processes import free_port, run_module, running
+from benchmarks.processes import cpu_seconds, free_port, main_thread_seconds, run_module, running
 from bundle import Bundle
 
 ROOT = Path(__file__).parents[1]
@@ -134,9 +134,19 @@ class Target:
     body: Path
 
     def load(self, concurrency: int, seconds: float) -> dict[str, Any]:
-        """Throughput, latencies and errors of a closed loop, made by a process of its own."""
+        """Throughput, latencies and errors of a closed loop, made by a process of its own.
+
+        Also the seconds of a core that an answer cost: the load generator, `cpu_seconds`, the server,
+        `server_cpu_seconds`, and its main thread, `main_thread_cpu_seconds`.
+        """
         where = ("127.0.0.1", str(self.port), self.path, str(self.body))
-        return run_module("benchmarks.load", *where, str(concurrency), str(seconds))
+        all_before, main_before = cpu_seconds(self.process), main_thread_seconds(self.process)
+        figures = run_module("benchmarks.load", *where, str(concurrency), str(seconds))
+        answers = max(1.0, figures["requests_per_second"] * seconds)
+        return figures | {
+            "server_cpu_seconds": (cpu_seconds(self.process) - all_before) / answers,
+            "main_thread_cpu_seconds": (main_thread_seconds(self.process) - main_before) / answers,
+        }
 
 
 @contextmanager

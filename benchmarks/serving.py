@@ -10,6 +10,7 @@ from benchmarks.inputs import bundle_in, one_input, sample_of
 from benchmarks.processes import run_module
 from benchmarks.results import report
 from benchmarks.servers import SERVICE, Target, serving
+from service.cores import available_cores
 
 CONCURRENCY = 32
 
@@ -41,10 +42,17 @@ def one_round(graph: Path, inputs: Path, service: Target, seconds: float) -> dic
     loaded = service.load(CONCURRENCY, seconds)
     lone = service.load(1, seconds / 2)
     best = ceiling["inputs_per_second"]
+    cores, rate = available_cores(), loaded["requests_per_second"]
+    busy = (loaded["cpu_seconds"] + loaded["server_cpu_seconds"]) * rate / cores
     return {
         "onnx runtime alone, inputs/s": best,
-        "service at 32, inputs/s": loaded["requests_per_second"],
-        "share of the ceiling": loaded["requests_per_second"] / best,
+        "service at 32, inputs/s": rate,
+        "share of the ceiling": rate / best,
+        "the cores at the ceiling, ms an input": 1e3 * cores / best,
+        "service at 32, CPU ms an input": 1e3 * loaded["server_cpu_seconds"],
+        "of it the event loop, CPU ms an input": 1e3 * loaded["main_thread_cpu_seconds"],
+        "load generator at 32, CPU ms an input": 1e3 * loaded["cpu_seconds"],
+        "cores idle at 32": 1 - busy,
         "service at 32, p50 ms": 1e3 * loaded["p50"],
         "service at 32, p99 ms": 1e3 * loaded["p99"],
         "bare session.run, p50 ms": 1e3 * ceiling["median_seconds"],

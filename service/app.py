@@ -118,7 +118,7 @@ def create_app(settings: Settings, crew: Crew | None = None) -> FastAPI:
 
     async def load() -> None:
         try:
-            provider, note = choose_provider(settings.provider)
+            provider, note = choose_provider(settings.provider, graphs=settings.cuda_graphs)
             if note is not None:
                 log.info("provider fallback", provider=provider.first, reason=note)
             await reloader.start(model_loader(settings, provider, meters, asyncio.get_running_loop(), crew))

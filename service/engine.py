@@ -11,11 +11,12 @@ import structlog
 from numpy.typing import NDArray
 
 from bundle import Bundle
+from service.bound_calls import BoundCalls
 from service.explanation import PARTS
 from service.external_data import external_files
-from service.modalities import modality_of
-from service.pace import Pace, calls_per_second, learn_pace, quickest
-from service.providers import CPU, Provider, ProviderUnavailable
+from service.modalities import Array, modality_of
+from service.pace import Pace, batch_sizes, calls_per_second, learn_pace, quickest
+from service.providers import CPU, CUDA, Provider, ProviderUnavailable
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -42,8 +43,8 @@ _TRIALS = 2
 _TURN_SECONDS = 1e-3
 
 # Threads that wait must not spin: the event loop and other models need the cores. One interleaved round on two cores,
-# WRN-40-2: 0.85 of ONNX Runtime alone at concurrency 32 against 0.77 with spinning, 1.6 ms added at 1 against 2.5;
-# longer runs without spinning vary around 0.79 and 2 ms (benchmarks/results).
+# WRN-40-2: 0.85 of ONNX Runtime alone at concurrency 32 against 0.77 with spinning. To spin in lone calls only, until
+# they are over, would take 4% (a GRU: 6%) off them, for 6% (70%) more of a core.
 _SESSION_CONFIG = {"session.intra_op.allow_spinning": "0"}
 
 
@@ -81,6 +82,7 @@ class Engine:
             self._outputs[PARTS] = bundle.manifest.likelihood.parts
         self._output_names = list(self._outputs.values())
         self._session = self._shared = self._open(threads)
+        self._bound: BoundCalls | None = None
         self.provider = str(self._session.get_providers()[0])
         if provider.required and self.provider != provider.first:
             raise ProviderUnavailable(
@@ -97,8 +99,12 @@ class Engine:
         A likelihood's `parts` are `[N, ...]`: intermediate values of its score, which cost nothing to hand out.
         `alone` takes all cores, for a call beside which no other one runs; without it `streams` calls share them.
         """
-        session = self._session if alone else self._shared
-        rows = session.run(self._output_names, self.modality.feed(items))
+        feed = self.modality.feed(items)
+        if self._bound is not None:
+            rows = self._bound.run(feed)
+        else:
+            session = self._session if alone else self._shared
+            rows = session.run(self._output_names, feed)
         for name, row in zip(self._outputs, rows, strict=True):
             if row.shape[: 1 if name == PARTS else None] != (len(items),):
                 output = self._outputs[name]
@@ -115,6 +121,8 @@ class Engine:
         for size in sorted({1, max_batch}):
             for batch in self.modality.examples(size):
                 self._try(batch)
+        if self._wanted.graphs and self.provider == CUDA and self.modality.size_of is None:
+            self._record_graphs(max_batch)
         if max_batch > 1:
             self._check_rows()
         most, seconds_per_input, positions, streams = once(lambda: self._measure(max_batch, longest_seconds))
@@ -125,6 +133,27 @@ class Engine:
             self._session = self._shared
         self.streams = min(streams, max(1, streams // self._workers))
         return Pace(most, seconds_per_input, positions)
+
+    def _record_graphs(self, max_batch: int) -> None:
+        """Compute by CUDA graphs from now on, where the model allows them and they give the scores that it gives."""
+        typical = cache(self.modality.typical)
+        sizes = batch_sizes(max_batch)
+        one = self.modality.feed(typical(1))
+        outputs = dict(zip(self._output_names, self._session.run(self._output_names, one), strict=True))
+        try:
+            session = self._open(self._threads, graphs=True)
+            bound = BoundCalls(session, one, outputs, sizes, "cuda")
+            for size in sizes:
+                feed = self.modality.feed(typical(size))
+                own = self._session.run(self._output_names, feed)
+                # The first call records, the second replays.
+                for given in (bound.run(feed), bound.run(feed)):
+                    if not all(map(_alike, own, given)):
+                        raise ValueError(f"graphs give other scores for a batch of {size}")
+        except Exception as error:
+            log.warning("no CUDA graphs", model=self._bundle.manifest.name, reason=str(error))
+        else:
+            self._bound = bound
 
     def _measure(self, max_batch: int, longest_seconds: float) -> Learned:
         pace = self._learn(max_batch, longest_seconds, alone=True)
@@ -180,12 +209,12 @@ class Engine:
             alone = self._try([item])
             for score in self._bundle.manifest.scores:
                 given, own = together[score.name][index], alone[score.name][0]
-                if not np.isclose(given, own, **_ROW_TOLERANCE, equal_nan=True):
+                if not _alike(given, own):
                     reason = f"an input's {score.name} is {own:g} alone and {given:g} in a batch with another input"
                     remedy = "Export the bundle again; padding and other inputs must not change a row"
                     raise EngineError(self._bundle, reason, remedy)
 
-    def _open(self, threads: int) -> onnxruntime.InferenceSession:
+    def _open(self, threads: int, *, graphs: bool = False) -> onnxruntime.InferenceSession:
         bundle = self._bundle
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -201,7 +230,7 @@ class Engine:
             options.add_external_initializers_from_files_in_memory(
                 list(weights), list(weights.values()), [len(content) for content in weights.values()]
             )
-            return onnxruntime.InferenceSession(bundle.model_path, options, providers=self._wanted.chain)
+            return onnxruntime.InferenceSession(bundle.model_path, options, providers=self._wanted.chain(graphs=graphs))
         except EngineError:
             raise
         except Exception as error:
@@ -241,3 +270,7 @@ class Engine:
                     f"output {name!r} must be {kind}, the graph has {given.get(name, 'no such output')}",
                     "Export the bundle again, or correct manifest field `scores`",
                 )
+
+
+def _alike(given: Array, own: Array) -> bool:
+    return np.allclose(given, own, **_ROW_TOLERANCE, equal_nan=True)

@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import TextIO
 
 import orjson
@@ -20,12 +21,35 @@ class LogHandler(logging.StreamHandler[TextIO]):
 
     on_loss: Callable[[], object] = staticmethod(lambda: None)
 
+    def write(self, line: str) -> None:
+        """Write a line of ours, which is no record of `logging`."""
+        self.acquire()
+        try:
+            self.stream.write(line + self.terminator)
+            self.flush()
+        except OSError:
+            self.on_loss()
+        finally:
+            self.release()
+
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the library's name
         """The library's would try to write a traceback to where nothing can be written."""
         if isinstance(sys.exception(), OSError):
             self.on_loss()
         else:
             super().handleError(record)
+
+
+class Line:
+    """Where structlog's lines end, by the `name` of who writes them.
+
+    Not by way of `logging`, which makes a record of each and formats it a second time: a line of JSON then takes 42
+    microseconds instead of 12, and there is one for every request.
+    """
+
+    def __init__(self, handler: LogHandler, name: str) -> None:
+        self.name = name
+        self.debug = self.info = self.warning = self.error = self.critical = handler.write
 
 
 def configure_logs(settings: Settings, **always: int) -> LogHandler:
@@ -43,12 +67,6 @@ def configure_logs(settings: Settings, **always: int) -> LogHandler:
         _without_colour_twin,
         *([mark] if always else []),
     ]
-    structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        wrapper_class=structlog.make_filtering_bound_logger(_level(settings)),
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        cache_logger_on_first_use=True,
-    )
     render: list[Processor] = (
         [_TRACEBACKS, structlog.processors.JSONRenderer(serializer=_to_json)]
         if settings.log_format == "json"
@@ -57,6 +75,12 @@ def configure_logs(settings: Settings, **always: int) -> LogHandler:
         ]
     )
     handler = LogHandler(sys.stderr)
+    structlog.configure(
+        processors=[*shared, *render],
+        wrapper_class=structlog.make_filtering_bound_logger(_level(settings)),
+        logger_factory=partial(Line, handler),
+        cache_logger_on_first_use=True,
+    )
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

@@ -56,6 +56,13 @@ class Settings(BaseSettings):
         Literal["auto", "cpu", "cuda", "tensorrt"],
         Field(description="ONNX Runtime provider. auto: CUDA where it works, else CPU; the others are required."),
     ] = "auto"
+    cuda_graphs: Annotated[
+        bool,
+        Field(
+            description="On CUDA, record the kernels of each batch size of an image model, and launch them as one. A "
+            "model that does not allow it, or gives other scores by it, is served without, and the log says why."
+        ),
+    ] = False
     threads: Annotated[
         int, Field(description="Threads that one model's engine computes with; 0: all available cores.", ge=0, le=1024)
     ] = 0

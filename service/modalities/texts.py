@@ -26,7 +26,7 @@ _TOKENS, _LENGTHS = "tokens", "lengths"
 
 
 class Texts:
-    """What a text model takes (`service.modalities.Modality`). `example_text` is one to show people."""
+    """What a text model takes (`service.modalities.Modality`). `sample` is a text as it gets them."""
 
     media_types: ClassVar[Sequence[str]] = ("text/plain",)
     body_schema: ClassVar[Mapping[str, Any]] = {"type": "string"}
@@ -37,10 +37,10 @@ class Texts:
         f"two int64 tensors, {_TOKENS!r} of [N, L] and {_LENGTHS!r} of [N], N and L dynamic, L up to input.max_tokens"
     )
 
-    def __init__(self, encoder: TextEncoder, max_tokens: int, example_text: str = SAMPLE_SENTENCE) -> None:
+    def __init__(self, encoder: TextEncoder, max_tokens: int, sample: str = SAMPLE_SENTENCE) -> None:
         self._encoder = encoder
         self._max_tokens = max_tokens
-        self._example_text = example_text
+        self._sample = sample
         self.takes = f"texts of up to {max_tokens} tokens"
 
     @classmethod
@@ -51,12 +51,12 @@ class Texts:
         assert bundle.text_encoder is not None, "a text bundle loads with its tokenizer"
         if _SAMPLE not in bundle.manifest.files:
             return cls(bundle.text_encoder, spec.max_tokens)
-        sample = (bundle.path / _SAMPLE).read_text(encoding="utf-8-sig", errors="replace")
-        return cls(bundle.text_encoder, spec.max_tokens, " ".join(sample.split())[:_EXAMPLE_CHARS] or SAMPLE_SENTENCE)
+        sample = (bundle.path / _SAMPLE).read_text(encoding="utf-8-sig", errors="replace").strip()
+        return cls(bundle.text_encoder, spec.max_tokens, sample or SAMPLE_SENTENCE)
 
     def example(self) -> dict[str, str]:
         """The beginning of the bundle's own sample, or a sentence where it brings none."""
-        return {"text": self._example_text}
+        return {"text": " ".join(self._sample.split())[:_EXAMPLE_CHARS]}
 
     def body_reader(self, parameters: Mapping[bytes, bytes]) -> Callable[[bytes], Payload]:
         """The body is the text, in UTF-8. Raises `UnsupportedMediaType` for any other charset."""
@@ -129,8 +129,8 @@ class Texts:
             yield [self._ids(length)] * size
 
     def typical(self, size: int) -> list[Array]:
-        """Texts as long as the example, which is a real one where the bundle brings a sample."""
-        (ids,) = self._encoder.encode_batch((self._example_text,))
+        """The sample, which is a real text where the bundle brings one."""
+        (ids,) = self._encoder.encode_batch((self._sample,))
         return [ids if ids.size else self._ids(1)] * size
 
     def extremes(self) -> tuple[Array, Array]:

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers.normalizers import Normalizer
+from tokenizers.pre_tokenizers import PreTokenizer
 
 from bundle import PADDING, EmptyText, TextEncoder, TokenizerInvalid, pad_tokens
 from tests.tiny_text_bundle import tiny_tokenizer
@@ -30,6 +32,31 @@ def bytes_tokenizer() -> Tokenizer:
     )
     return tokenizer
 
+
+def letters_tokenizer(splitter: PreTokenizer, *steps: Normalizer) -> Tokenizer:
+    """A token for each letter of a few, one for all others, and marks around each text."""
+    vocabulary = {mark: i for i, mark in enumerate(["[PAD]", "[CLS]", "[SEP]", "[UNK]", *"abcσς\u0301é.5"])}
+    tokenizer = Tokenizer(models.BPE(vocabulary, [], unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Sequence(list(steps))
+    tokenizer.pre_tokenizer = splitter
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    tokenizer.add_special_tokens(["[MASK]"])
+    return tokenizer
+
+
+LETTERS = {
+    "nfkc": letters_tokenizer(pre_tokenizers.Whitespace(), normalizers.NFKC(), normalizers.Lowercase()),
+    "nfd": letters_tokenizer(
+        pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()]),
+        normalizers.NFD(),
+    ),
+    "bert": letters_tokenizer(pre_tokenizers.BertPreTokenizer(), normalizers.BertNormalizer()),
+    # Of these two a text's beginning does not say what it begins with.
+    "spaces": letters_tokenizer(pre_tokenizers.Split(Regex(r"a\s*b"), "removed"), normalizers.NFKC()),
+    "whole": letters_tokenizer(pre_tokenizers.Metaspace(), normalizers.Replace(Regex(r"a\s+"), "b")),
+}
 
 ENCODERS = {"words": TextEncoder(tiny_tokenizer(), 12), "bytes": TextEncoder(bytes_tokenizer(), 12)}
 
@@ -75,6 +102,20 @@ def test_a_pair_of_surrogates_is_the_character_that_it_stands_for() -> None:
 def test_what_exceeds_the_length_is_cut_off_at_the_end(words: list[str]) -> None:
     whole = TextEncoder(tiny_tokenizer(), 100).encode(" ".join(words))
     np.testing.assert_array_equal(ENCODERS["words"].encode(" ".join(words)), whole[:12])
+
+
+@given(st.text("abcΣσ\u0301é¨\ufb01.5漢\0 \t\n\u3000\x85", max_size=150), st.sampled_from(list(LETTERS)))
+@example("a" + " " * 70 + "bca", "nfkc")
+@example("ccca" + " " * 40 + "b" + "c" * 40, "spaces")
+@example("ccca" + " " * 40 + "b" + "c" * 40, "whole")
+@example("aΣ" * 9 + " " + "Σ" * 90, "nfkc")
+@example("[MASK] " * 20, "bert")
+def test_a_long_text_has_the_ids_that_it_begins_with_though_not_all_of_it_is_read(text: str, name: str) -> None:
+    whole = LETTERS[name].encode(text).ids
+    (ids,) = TextEncoder(LETTERS[name], 6).encode_batch([text])
+    content = whole[1:-1]
+    if content and not text.isspace():
+        np.testing.assert_array_equal(ids, [1, *content[:4], 2])
 
 
 def test_marks_count_towards_the_length() -> None:

@@ -46,6 +46,7 @@ def test_every_connection_is_answered_over_and_over(load: Load) -> None:
     assert figures["errors"] == 0
     assert figures["requests_per_second"] > 20
     assert 0 < figures["p50"] <= figures["p99"]
+    assert 0 < figures["cpu_seconds"] < 1 / figures["requests_per_second"]
 
 
 def test_answers_other_than_200_are_errors(load: Load) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from benchmarks.processes import NotReady, running
+from benchmarks.processes import NotReady, cpu_seconds, main_thread_seconds, running
 
 # A daemon: a child in a session of its own that ignores SIGTERM and whose parent is gone.
 SERVER_WITH_A_DAEMON = """
@@ -22,6 +22,17 @@ if os.fork() == 0:
         time.sleep(60)
     os._exit(0)
 os.wait()
+time.sleep(60)
+"""
+
+
+# What is there when a child has computed for a fifth of a second.
+SERVER_WITH_A_BUSY_CHILD = """
+import os, pathlib, sys, time
+if os.fork() == 0:
+    while time.process_time() < 0.2:
+        pass
+    pathlib.Path(sys.argv[1]).touch()
 time.sleep(60)
 """
 
@@ -50,3 +61,10 @@ def test_a_server_that_ends_at_once_is_reported_with_what_it_printed(tmp_path: P
         running(server("print('the port is taken')"), {}, there(tmp_path / "never")),
     ):
         pass
+
+
+def test_what_a_servers_children_compute_is_counted(tmp_path: Path) -> None:
+    done = tmp_path / "done"
+    with running(server(SERVER_WITH_A_BUSY_CHILD, str(done)), {}, there(done), grace=0.2) as process:
+        assert 0.2 <= cpu_seconds(process) < 10
+        assert main_thread_seconds(process) < cpu_seconds(process) - 0.15
