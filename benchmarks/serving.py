@@ -4,9 +4,7 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-import numpy as np
-
-from benchmarks.inputs import bundle_in, one_input, sample_of
+from benchmarks.inputs import bundle_in, keep_input, sample_of
 from benchmarks.processes import run_module
 from benchmarks.results import report
 from benchmarks.servers import SERVICE, Target, serving
@@ -26,7 +24,7 @@ def measure(rounds: int, seconds: float, model: str) -> None:
         name = bundle.manifest.name
         sample = sample_of(bundle, repository)
         inputs = repository / "input.npz"
-        np.savez(inputs, **one_input(bundle, sample))  # type: ignore[arg-type]  # to the stub a name could be allow_pickle
+        keep_input(bundle, sample, inputs)
         with serving(SERVICE, bundle, sample) as service:
             service.load(CONCURRENCY, 2)
             taken = [one_round(bundle.model_path, inputs, service, seconds) for _ in range(rounds)]

@@ -13,11 +13,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
 import onnxruntime
 
 from benchmarks.comparison import Comparison, plot, table
-from benchmarks.inputs import bundle_in, one_input, sample_of
+from benchmarks.inputs import bundle_in, keep_input, sample_of
 from benchmarks.processes import NotReady, run_module
 from benchmarks.results import CONSOLE, FOLDER, keep
 from benchmarks.servers import PEERS, SERVICE, Layout, Server, WrongAnswer, serving, with_workers
@@ -80,9 +79,7 @@ class Contest:
         self._failed: dict[str, str] = {}
         self._ceilings: list[dict[str, Any]] = []
         self._rounds: dict[tuple[str, int], list[Round]] = defaultdict(list)
-        one = one_input(bundle, self._sample)
-        np.savez(self._inputs, **one)  # type: ignore[arg-type]  # to the stub a name could be allow_pickle
-        self._msp = _msp(bundle, one)
+        self._msp = _msp(bundle, keep_input(bundle, self._sample, self._inputs))
 
     def play(self, concurrency: Sequence[int], seconds: float) -> None:
         """One round: the ceiling, then every server at every concurrency."""

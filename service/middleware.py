@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 
 REQUEST_ID = "request_id"
 _ACCEPTED_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
-_QUIET_ROUTES = frozenset(
+QUIET_ROUTES = frozenset(
     {
         *("/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"),
         *(f"{RPCS}/ServerLive", f"{RPCS}/ServerReady", f"{RPCS}/ModelReady"),
     }
 )
+"""What machines ask for all the time: logged at debug, not traced."""
 
 log = structlog.stdlib.get_logger("service.access")
 
@@ -93,7 +94,7 @@ class RequestContext:
 
     def _log(self, scope: Scope, route: str, status: int, seconds: float) -> None:
         if self._access_log:
-            write = log.debug if route in _QUIET_ROUTES else log.info
+            write = log.debug if route in QUIET_ROUTES else log.info
             write("request", method=scope["method"], path=scope["path"], status=status, ms=round(seconds * 1000, 2))
 
 

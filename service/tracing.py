@@ -12,8 +12,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from service.batcher import Row
+from service.middleware import QUIET_ROUTES
 
-_QUIET_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
 _EXPORT_SECONDS = 2
 
 
@@ -79,4 +79,4 @@ class Tracing:
 
 
 def _is_quiet(scope: MutableMapping[str, Any]) -> bool:
-    return scope["type"] != "http" or scope["path"] in _QUIET_PATHS
+    return scope["type"] != "http" or scope["path"] in QUIET_ROUTES

@@ -106,7 +106,7 @@ def test_probes_are_not_traced_and_neither_is_anything_without_a_collector(
     repository: Path, serve: Serve, collector: Collector
 ) -> None:
     with serve(repository, otlp_endpoint=collector.endpoint) as live:
-        for path in ("/healthz", "/readyz", "/metrics"):
+        for path in ("/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"):
             live.client.get(path)
         live.client.get("/nowhere")
     assert [span.name for span in collector.spans] == ["GET other"]
