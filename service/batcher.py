@@ -2,6 +2,8 @@
 
 import asyncio
 import math
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +18,11 @@ from service.modalities import Array, Run
 from service.pace import Pace
 
 log = structlog.stdlib.get_logger(__name__)
+
+# Engines stand back where the event loop wants their core. WRN-40-2 on two cores at ten times its peak: the 503s came
+# after 2 ms (p99 21 and 75 in two runs), without it after 139 ms (p99 12 s), and 0.63 and 0.66 of the peak was answered
+# instead of 0.40.
+_ENGINE_NICENESS = 10
 
 
 class Busy(Exception):
@@ -182,6 +189,7 @@ class Batcher:
         self._turn = self._loop.call_soon(self._take_turn) if self._queue else None
 
     def _serve(self) -> None:
+        _yield_to_event_loop()
         try:
             while True:
                 batch, alone = self._pull()
@@ -248,6 +256,13 @@ class Batcher:
     def _post(self, entries: list[_Entry], outcomes: Sequence[Outcome]) -> None:
         # One wake-up of the event loop per batch, however many requests are in it.
         self._loop.call_soon_threadsafe(_deliver, entries, outcomes)
+
+
+def _yield_to_event_loop() -> None:
+    """Have the calling thread, an engine's, stand back where the event loop wants its core."""
+    if sys.platform == "linux":
+        # Elsewhere it would be the whole process that stands back.
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _ENGINE_NICENESS)
 
 
 def _deliver(entries: list[_Entry], outcomes: Sequence[Outcome]) -> None:
