@@ -71,18 +71,22 @@ def run_module(module: str, *arguments: str) -> dict[str, Any]:
 
 def memory(server: psutil.Process) -> int:
     """Resident bytes of the server and all processes below it."""
-    return sum(each.memory_info().rss for each in (server, *server.children(recursive=True)))
+    return sum(each.memory_info().rss for each in _family(server))
 
 
 def cpu_seconds(server: psutil.Process) -> float:
     """What the server and all processes below it have computed so far."""
-    times = [each.cpu_times() for each in (server, *server.children(recursive=True))]
+    times = [each.cpu_times() for each in _family(server)]
     return float(sum(each.user + each.system for each in times))
 
 
 def main_thread_seconds(server: psutil.Process) -> float:
     """What the server's main thread has computed so far: in a server of one process, its event loop."""
     return float(sum(each.user_time + each.system_time for each in server.threads() if each.id == server.pid))
+
+
+def _family(server: psutil.Process) -> list[psutil.Process]:
+    return [server, *server.children(recursive=True)]
 
 
 def free_port() -> int:

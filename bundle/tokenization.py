@@ -31,13 +31,14 @@ class TextEncoder:
 
     def __init__(self, tokenizer: Tokenizer, max_tokens: int) -> None:
         # A private copy: truncation and padding are settings of the tokenizer object itself.
-        self._tokenizer = Tokenizer.from_str(tokenizer.to_str())
+        content = tokenizer.to_str()
+        self._tokenizer = Tokenizer.from_str(content)
         self._tokenizer.no_padding()
         marks = self._tokenizer.num_special_tokens_to_add(False)
         if marks >= max_tokens:
             raise ValueError(f"it adds {marks} tokens to every text, which leaves no room for words in {max_tokens}")
         self._tokenizer.enable_truncation(max_tokens)
-        self._head_chars = _HEAD_CHARS * max_tokens if _splits_at_spaces(json.loads(tokenizer.to_str())) else None
+        self._head_chars = _HEAD_CHARS * max_tokens if _splits_at_spaces(json.loads(content)) else None
         self.max_tokens = max_tokens
         self._vocabulary_size = max(self._tokenizer.get_vocab().values(), default=-1) + 1
         try:

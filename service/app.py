@@ -183,8 +183,7 @@ def create_app(settings: Settings, crew: Crew | None = None) -> FastAPI:
         redirect_slashes=False,
     )
 
-    # FastAPI's documented way to extend the document.
-    app.openapi = lambda: document(app, repository, keys_needed=keys is not None)  # type: ignore[method-assign]
+    app.openapi = lambda: document(app, repository, keys_needed=keys is not None)  # type: ignore[method-assign]  # FastAPI's documented way
     app.state.repository, app.state.lifecycle, app.state.metrics, app.state.grpc_port = (
         repository,
         lifecycle,
