@@ -20,7 +20,7 @@ _CHECK_EVERY = 50
 
 
 class TrainingTask(lightning.LightningModule):
-    """Trains `model` by `objective` on `Batch`es of stored rows, images augmented by `augment`."""
+    """Trains `model` by `objective` on `Batch`es of stored rows, images augmented, outliers by `augment_outliers`."""
 
     def __init__(
         self,
@@ -30,6 +30,7 @@ class TrainingTask(lightning.LightningModule):
         *,
         seed: int,
         augment: Augmentation | None = None,
+        augment_outliers: Augmentation | None = None,
         compiled: bool = False,
     ) -> None:
         super().__init__()
@@ -40,7 +41,7 @@ class TrainingTask(lightning.LightningModule):
         self.objective = objective
         self._stage = stage
         self._seed = seed
-        self._augment = augment
+        self._augment, self._augment_outliers = augment, augment_outliers
         self.last_loss = math.nan
 
     def on_train_epoch_start(self) -> None:
@@ -58,13 +59,12 @@ class TrainingTask(lightning.LightningModule):
         return self._network(*self.model.prepare(rows)).float()
 
     def _augmented(self, batch: Batch) -> Batch:
-        if self._augment is None:
-            return batch
-        if batch.x_out is None:
-            return batch._replace(x_in=self._augment(batch.x_in))
-        n = len(batch.x_in)
-        both = self._augment(torch.cat((batch.x_in, batch.x_out)))
-        return batch._replace(x_in=both[:n], x_out=both[n:])
+        x_in, _, x_out = batch
+        if self._augment is not None:
+            x_in = self._augment(x_in)
+        if self._augment_outliers is not None and x_out is not None:
+            x_out = self._augment_outliers(x_out)
+        return batch._replace(x_in=x_in, x_out=x_out)
 
     def _look_at(self, loss: Tensor, logits: Tensor | None, targets: Tensor) -> None:
         self.last_loss = float(loss.detach())

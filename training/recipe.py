@@ -134,11 +134,14 @@ class Outliers(_Section):
 
 
 class AugmentationPlan(_Section):
-    """Random translation by padding and cropping, random mirroring, cutout; see `training.data.Augmentation`."""
+    """Random translation by padding and cropping, mirroring, cutout, distortion; see `training.data.Augmentation`."""
 
     pad: int = Field(default=4, ge=0)
     flip: bool = True
     cutout: int = Field(default=0, ge=0)
+    zoom: float = Field(default=1.0, gt=0, le=1)
+    jitter: float = Field(default=0.0, ge=0)
+    share: float = Field(default=1.0, ge=0, le=1)
 
 
 class MuonPlan(_Section):
@@ -156,8 +159,9 @@ class Stage(_Section):
 
     `momentum` is Nesterov's, for sgd. `norm_bias_rate` times faster are biases of batch normalisations learned, with as
     much less weight decay (Jordan 2024, arXiv:2404.00498, section 3.4, takes 64). `muon`, beside sgd, trains the
-    weights of convolutions, each of which must have a normalisation behind it. `augmentation` is for images,
-    `group_by_length` for texts: those of a batch have similar lengths, so that little of it is padding.
+    weights of convolutions, each of which must have a normalisation behind it. `augmentation` is for images, outliers
+    with an `outlier_augmentation` excepted: outliers that are distorted as in-distribution images are not are more
+    diverse. `group_by_length` is for texts: those of a batch have similar lengths, so that little of it is padding.
     """
 
     objective: Component
@@ -174,6 +178,7 @@ class Stage(_Section):
     weight_decay: float = Field(default=5e-4, ge=0)
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     augmentation: AugmentationPlan = AugmentationPlan()
+    outlier_augmentation: AugmentationPlan | None = None
     group_by_length: bool = False
 
     @model_validator(mode="after")
@@ -294,8 +299,9 @@ class Recipe(_Section):
             plans += [("outliers", self.outliers.train)] if self.outliers is not None else []
             if synthetic := [name for name, plan in plans if isinstance(plan, Synthetic)]:
                 raise ValueError(f"{', '.join(synthetic)}: synthetic sets are images, the input is text")
-            if augmented := [name for name, stage in self.stages.items() if stage.augmentation != AugmentationPlan()]:
-                raise ValueError(f"stages.{augmented[0]}.augmentation: for images, the input is text")
+            for name, stage in self.stages.items():
+                if stage.augmentation != AugmentationPlan() or stage.outlier_augmentation is not None:
+                    raise ValueError(f"stages.{name}: augmentation is for images, the input is text")
             if self.export.mirror:
                 raise ValueError("export.mirror: for images, the input is text")
         elif grouped := [name for name, stage in self.stages.items() if stage.group_by_length]:

@@ -47,3 +47,46 @@ def test_cutout_greys_a_square_that_may_reach_over_the_edge_and_nothing_else() -
     assert areas.min() >= 4
     # Every pixel is cut now and then.
     assert grey.any(dim=0).all()
+
+
+def slopes(size: int) -> torch.Tensor:
+    """An image `[size, size, 3]` whose red rises by 10 a column and whose green by 10 a row."""
+    steps = 10 * torch.arange(size, dtype=torch.uint8)
+    return torch.stack((steps.expand(size, size), steps[:, None].expand(size, size), torch.zeros(size, size)), dim=2)
+
+
+@settings(max_examples=30)
+@given(zoom=st.floats(0.3, 0.9), size=st.integers(8, 24), seed=st.integers(0, 999))
+def test_zoom_enlarges_a_square_within_the_image_by_as_much_in_both_directions(
+    zoom: float, size: int, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    images = slopes(size).to(torch.uint8).expand(20, -1, -1, -1)
+    near = Augmentation(0, flip=False, zoom=zoom)(images).float()
+    # Away from the edges, where interpolation has neighbours on both sides.
+    across = near[:, size // 2, 2:-2, 0].diff(dim=1).mean(dim=1)
+    down = near[:, 2:-2, size // 2, 1].diff(dim=1).mean(dim=1)
+    assert (across - down).abs().max() < 0.5
+    assert across.min() > 10 * zoom - 0.5
+    assert across.max() < 10.5
+    assert near[..., :2].max() <= 10 * (size - 1)
+    assert across.std() > 0
+
+
+def test_jitter_changes_brightness_and_contrast_within_their_bounds_for_each_image_apart() -> None:
+    torch.manual_seed(0)
+    images = torch.tensor([[117, 137]], dtype=torch.uint8)[None, :, :, None].expand(2000, 1, 2, 3)
+    changed = Augmentation(0, flip=False, jitter=0.5)(images).float()
+    contrast = (changed[:, 0, 1] - changed[:, 0, 0]).amax(dim=1) / 20
+    brightness = changed.mean(dim=(1, 2, 3)) - 127
+    assert 0.6 <= contrast.min() < 0.7
+    assert 1.5 < contrast.max() <= 1.7
+    assert -64.5 <= brightness.min() < -55
+    assert 55 < brightness.max() <= 64.5
+
+
+def test_a_share_of_the_images_is_distorted_and_the_others_are_whole() -> None:
+    torch.manual_seed(0)
+    images = torch.randint(0, 256, (2000, 8, 8, 3), dtype=torch.uint8)
+    distorted = Augmentation(0, flip=False, zoom=0.5, jitter=0.5, share=0.25)(images)
+    assert 0.21 < (distorted != images).flatten(1).any(dim=1).float().mean() < 0.29
