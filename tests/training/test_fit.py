@@ -4,15 +4,18 @@ import csv
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 
 from tests.training.datasets_on_disk import InterruptedInputs, tiny_recipe, write_tiny_data
-from training.data import DataLocations, Examples, load_in_distribution, load_set, open_reader
+from training.data import Batch, DataLocations, Examples, load_in_distribution, load_set, open_reader
 from training.errors import DataError, DivergedError, RunError
 from training.fit import fit, load_model
+from training.objectives.cross_entropy import CrossEntropy
+from training.objectives.objective import Forward, Loss, outliers_of
 from training.recipe_file import parse_recipe
 from training.run import Run
 
@@ -68,6 +71,36 @@ def test_both_stages_learn_and_outlier_exposure_lowers_confidence_on_outliers(tm
         with torch.inference_mode():
             confidence[stage] = float(load_model(run, stage, 2)(outliers).logits.softmax(dim=1).amax(dim=1).mean())
     assert confidence["oe"] < confidence["baseline"]
+
+
+class Watched(CrossEntropy):
+    """Cross entropy that asks for outliers and keeps the batches it is given."""
+
+    uses_outliers = True
+    seen: ClassVar[list[Batch]] = []
+
+    def __call__(self, forward: Forward, batch: Batch) -> Loss:
+        self.seen.append(batch)
+        return super().__call__(forward, batch)
+
+
+@pytest.mark.parametrize(("jitter", "kept"), [(None, 1), (1.0, 0)])
+def test_outliers_are_augmented_by_a_plan_of_their_own_where_the_stage_has_one(
+    tmp_path: Path, data: Data, jitter: float | None, kept: int
+) -> None:
+    whole = {"pad": 0, "flip": False}
+    stage = {"objective": {"name": f"{__name__}.Watched"}, "epochs": 1, "batch_size": 16, "augmentation": whole}
+    if jitter is not None:
+        stage["outlier_augmentation"] = {**whole, "jitter": jitter}
+    stored = {image.tobytes() for each in (data.train, data.outliers) for image in each.x[np.arange(len(each))]}
+    Watched.seen.clear()
+    run_fit(start(tmp_path / "run", stages={"baseline": stage}, export={"stage": "baseline"}), data)
+
+    def share_stored(images: list[torch.Tensor]) -> float:
+        return float(np.mean([image.numpy().tobytes() in stored for image in torch.cat(images)]))
+
+    assert share_stored([batch.x_in for batch in Watched.seen]) == 1
+    assert share_stored([outliers_of(batch) for batch in Watched.seen]) == kept
 
 
 @pytest.mark.parametrize(
