@@ -141,7 +141,7 @@ class AugmentationPlan(_Section):
     cutout: int = Field(default=0, ge=0)
     zoom: float = Field(default=1.0, gt=0, le=1)
     jitter: float = Field(default=0.0, ge=0)
-    share: float = Field(default=1.0, ge=0, le=1)
+    share: float = Field(default=1.0, gt=0, le=1)
 
 
 class MuonPlan(_Section):

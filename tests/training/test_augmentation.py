@@ -90,3 +90,5 @@ def test_a_share_of_the_images_is_distorted_and_the_others_are_whole() -> None:
     images = torch.randint(0, 256, (2000, 8, 8, 3), dtype=torch.uint8)
     distorted = Augmentation(0, flip=False, zoom=0.5, jitter=0.5, share=0.25)(images)
     assert 0.21 < (distorted != images).flatten(1).any(dim=1).float().mean() < 0.29
+    single = Augmentation(0, flip=False, zoom=0.5, share=1e-9)(images[:1])
+    assert torch.equal(single, images[:1])

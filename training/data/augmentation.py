@@ -51,7 +51,9 @@ class Augmentation:
             moved[self._near(n, height, device)[:, :, None] & self._near(n, width, device)[:, None, :]] = _GREY
         if self.zoom < 1 or self.jitter:
             chosen = torch.rand(n, device=device) < self.share
-            moved[chosen] = self._distorted(moved[chosen])
+            # Of no image at all affine_grid makes no grid.
+            if chosen.any():
+                moved[chosen] = self._distorted(moved[chosen])
         return moved
 
     def _distorted(self, images: Tensor) -> Tensor:
