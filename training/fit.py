@@ -25,7 +25,7 @@ from training.lightning_module import TrainingTask
 from training.model import Model
 from training.objectives import OBJECTIVES
 from training.precision import fastest_precision
-from training.recipe import AugmentationPlan, Stage, Trainer
+from training.recipe import Stage, Trainer
 from training.registry import build
 from training.run import Run, StageRecord
 from training.stage_progress import stage_bar
@@ -97,14 +97,14 @@ def _fit_stage(run: Run, name: str, inside: Examples, outside: Examples | None, 
     require_disk_space(run.path, model, stage.optimizer)
     if recipe.trainer.channels_last:
         convert_conv2d_weight_memory_format(model, torch.channels_last)
-    images = isinstance(recipe.input, ImageInput)
+    own = stage.outlier_augmentation
     task = TrainingTask(
         model,
         objective,
         stage,
         seed=recipe.seed,
-        augment=_augmentation(stage.augmentation) if images else None,
-        augment_outliers=_augmentation(stage.outlier_augmentation or stage.augmentation) if images else None,
+        augment=Augmentation(**stage.augmentation.model_dump()) if isinstance(recipe.input, ImageInput) else None,
+        augment_outliers=Augmentation(**own.model_dump()) if own is not None else None,
         compiled=recipe.trainer.compile,
     )
     timer = Timer()
@@ -144,10 +144,6 @@ def _fit_stage(run: Run, name: str, inside: Examples, outside: Examples | None, 
     )
     run.record_path(name).write_text(record.model_dump_json(indent=2), encoding="utf-8")
     return True
-
-
-def _augmentation(plan: AugmentationPlan) -> Augmentation:
-    return Augmentation(**plan.model_dump())
 
 
 def _start(run: Run, stage: Stage, inside: Examples) -> Model:

@@ -20,7 +20,10 @@ _CHECK_EVERY = 50
 
 
 class TrainingTask(lightning.LightningModule):
-    """Trains `model` by `objective` on `Batch`es of stored rows, images augmented, outliers by `augment_outliers`."""
+    """Trains `model` by `objective` on `Batch`es of stored rows, images augmented by `augment`.
+
+    `augment_outliers`, where given, takes its place for outliers.
+    """
 
     def __init__(
         self,
@@ -41,7 +44,7 @@ class TrainingTask(lightning.LightningModule):
         self.objective = objective
         self._stage = stage
         self._seed = seed
-        self._augment, self._augment_outliers = augment, augment_outliers
+        self._augment, self._augment_outliers = augment, augment_outliers or augment
         self.last_loss = math.nan
 
     def on_train_epoch_start(self) -> None:

@@ -299,9 +299,14 @@ class Recipe(_Section):
             plans += [("outliers", self.outliers.train)] if self.outliers is not None else []
             if synthetic := [name for name, plan in plans if isinstance(plan, Synthetic)]:
                 raise ValueError(f"{', '.join(synthetic)}: synthetic sets are images, the input is text")
-            for name, stage in self.stages.items():
-                if stage.augmentation != AugmentationPlan() or stage.outlier_augmentation is not None:
-                    raise ValueError(f"stages.{name}: augmentation is for images, the input is text")
+            augmented = [
+                f"{name}.{key}"
+                for name, stage in self.stages.items()
+                for key, none in (("augmentation", AugmentationPlan()), ("outlier_augmentation", None))
+                if getattr(stage, key) != none
+            ]
+            if augmented:
+                raise ValueError(f"stages.{augmented[0]}: for images, the input is text")
             if self.export.mirror:
                 raise ValueError("export.mirror: for images, the input is text")
         elif grouped := [name for name, stage in self.stages.items() if stage.group_by_length]:

@@ -52,7 +52,8 @@ def test_cutout_greys_a_square_that_may_reach_over_the_edge_and_nothing_else() -
 def slopes(size: int) -> torch.Tensor:
     """An image `[size, size, 3]` whose red rises by 10 a column and whose green by 10 a row."""
     steps = 10 * torch.arange(size, dtype=torch.uint8)
-    return torch.stack((steps.expand(size, size), steps[:, None].expand(size, size), torch.zeros(size, size)), dim=2)
+    blue = torch.zeros(size, size, dtype=torch.uint8)
+    return torch.stack((steps.expand(size, size), steps[:, None].expand(size, size), blue), dim=2)
 
 
 @settings(max_examples=30)
@@ -61,7 +62,7 @@ def test_zoom_enlarges_a_square_within_the_image_by_as_much_in_both_directions(
     zoom: float, size: int, seed: int
 ) -> None:
     torch.manual_seed(seed)
-    images = slopes(size).to(torch.uint8).expand(20, -1, -1, -1)
+    images = slopes(size).expand(20, -1, -1, -1)
     near = Augmentation(0, flip=False, zoom=zoom)(images).float()
     # Away from the edges, where interpolation has neighbours on both sides.
     across = near[:, size // 2, 2:-2, 0].diff(dim=1).mean(dim=1)

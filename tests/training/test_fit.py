@@ -53,10 +53,13 @@ def weights(run: Run, stage: str) -> Weights:
     return load_model(run, stage, 2).state_dict()
 
 
+def images(examples: Examples) -> torch.Tensor:
+    return torch.from_numpy(examples.x[np.arange(len(examples))])
+
+
 def accuracy(run: Run, stage: str, data: Data) -> float:
-    rows = torch.arange(len(data.calibration)).numpy()
     with torch.inference_mode():
-        logits = load_model(run, stage, 2)(torch.from_numpy(data.calibration.x[rows])).logits
+        logits = load_model(run, stage, 2)(images(data.calibration)).logits
     assert data.calibration.y is not None
     return float((logits.argmax(dim=1) == torch.from_numpy(data.calibration.y)).float().mean())
 
@@ -64,7 +67,7 @@ def accuracy(run: Run, stage: str, data: Data) -> float:
 def test_both_stages_learn_and_outlier_exposure_lowers_confidence_on_outliers(tmp_path: Path, data: Data) -> None:
     run = start(tmp_path / "run")
     run_fit(run, data)
-    outliers = torch.from_numpy(data.outliers.x[torch.arange(len(data.outliers)).numpy()])
+    outliers = images(data.outliers)
     confidence = {}
     for stage in run.recipe.stages:
         assert accuracy(run, stage, data) > 0.9
@@ -92,12 +95,12 @@ def test_outliers_are_augmented_by_a_plan_of_their_own_where_the_stage_has_one(
     stage = {"objective": {"name": f"{__name__}.Watched"}, "epochs": 1, "batch_size": 16, "augmentation": whole}
     if jitter is not None:
         stage["outlier_augmentation"] = {**whole, "jitter": jitter}
-    stored = {image.tobytes() for each in (data.train, data.outliers) for image in each.x[np.arange(len(each))]}
+    stored = {image.numpy().tobytes() for each in (data.train, data.outliers) for image in images(each)}
     Watched.seen.clear()
     run_fit(start(tmp_path / "run", stages={"baseline": stage}, export={"stage": "baseline"}), data)
 
-    def share_stored(images: list[torch.Tensor]) -> float:
-        return float(np.mean([image.numpy().tobytes() in stored for image in torch.cat(images)]))
+    def share_stored(batches: list[torch.Tensor]) -> float:
+        return float(np.mean([image.numpy().tobytes() in stored for image in torch.cat(batches)]))
 
     assert share_stored([batch.x_in for batch in Watched.seen]) == 1
     assert share_stored([outliers_of(batch) for batch in Watched.seen]) == kept

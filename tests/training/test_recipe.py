@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from tests.training.datasets_on_disk import tiny_recipe
+from tests.training.texts_on_disk import tiny_text_recipe
 from training.errors import RecipeError
 from training.recipe_file import load_recipe, parse_recipe
 
@@ -40,6 +41,8 @@ def test_overrides_change_any_key(recipe_file: Path) -> None:
         ("stages.oe.epochs=0", "stages.oe.epochs"),
         ("stages.oe.epochs=many", "stages.oe.epochs"),
         ("stages.oe.learning_rat=0.1", "stages.oe.learning_rat"),
+        ("stages.oe.outlier_augmentation={zoom: 0}", "stages.oe.outlier_augmentation.zoom"),
+        ("stages.oe.outlier_augmentation={share: 1.5}", "stages.oe.outlier_augmentation.share"),
         ("stages.oe.start_from=nowhere", "nowhere"),
         ("export.stage=missing", "export.stage"),
         ("export.default_score=bpp", "export.default_score"),
@@ -57,6 +60,14 @@ def test_overrides_change_any_key(recipe_file: Path) -> None:
 def test_a_wrong_value_is_refused_by_its_key(recipe_file: Path, override: str, named: str) -> None:
     with pytest.raises(RecipeError, match=named):
         load_recipe(recipe_file, [override])
+
+
+@pytest.mark.parametrize("key", ["augmentation", "outlier_augmentation"])
+def test_texts_are_not_augmented_as_images(key: str) -> None:
+    recipe = tiny_text_recipe()
+    recipe["stages"]["oe"][key] = {"pad": 2}
+    with pytest.raises(RecipeError, match=rf"stages\.oe\.{key}: for images"):
+        parse_recipe(recipe, "test")
 
 
 def test_a_missing_section_is_named() -> None:

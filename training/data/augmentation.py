@@ -62,9 +62,8 @@ class Augmentation:
         if self.zoom < 1:
             side = 1 - (1 - self.zoom) * torch.rand(n, 1, 1, device=device)
             centre = (1 - side) * _evenly_around_zero(n, 2, 1, device=device)
-            grid = F.affine_grid(
-                torch.cat((side * torch.eye(2, device=device), centre), dim=2), list(pixels.shape), align_corners=False
-            )
+            square = torch.cat((side * torch.eye(2, device=device), centre), dim=2)
+            grid = F.affine_grid(square, list(pixels.shape), align_corners=False)
             pixels = F.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
         if self.jitter:
             contrast = torch.exp(self.jitter * _evenly_around_zero(n, 1, 1, 1, device=device))
