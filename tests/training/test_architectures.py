@@ -50,3 +50,25 @@ def test_the_whitening_layer_is_not_trained() -> None:
     network = WhitenedConvNet(num_classes=2)
     network(torch.randn(2, 3, 32, 32)).sum().backward()
     assert network.whitening.weight.grad is None
+
+
+@pytest.mark.parametrize("convolutions", [2, 3])
+def test_a_whitened_network_has_its_convolutions_in_each_block(convolutions: int) -> None:
+    widths = (8, 16, 24)
+    network = WhitenedConvNet(num_classes=4, widths=widths, convolutions=convolutions)  # type: ignore[arg-type]
+    trained = [m for m in network.modules() if isinstance(m, torch.nn.Conv2d) and m.weight.requires_grad]
+    assert len(trained) == 3 * convolutions
+    assert network(torch.randn(2, 3, 32, 32)).shape == (2, 4)
+
+
+def test_the_third_convolution_starts_as_the_identity_on_what_the_second_gives() -> None:
+    """Of an image of positive features, normalisation aside, the block then gives twice what it pooled."""
+    network = WhitenedConvNet(num_classes=4, widths=(24, 24, 24), convolutions=3).eval()
+    block, features = network.blocks[0], torch.rand(2, 24, 8, 8)
+    pooled = torch.nn.functional.max_pool2d(features, 2)
+    torch.testing.assert_close(block(features), 2 * pooled, rtol=1e-4, atol=1e-4)
+
+
+def test_another_number_of_convolutions_is_refused() -> None:
+    with pytest.raises(ValueError, match="convolutions must be 2 or 3 a block, got 4"):
+        WhitenedConvNet(num_classes=4, convolutions=4)  # type: ignore[arg-type]

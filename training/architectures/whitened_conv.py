@@ -1,8 +1,8 @@
 """A plain convolutional network that learns fast on small images, after Jordan 2024 (arXiv:2404.00498, section 3).
 
-Its first layer is fixed: 2x2 patches of the training images, whitened. Three blocks of two 3x3 convolutions follow,
-each with one max pooling, every convolution starting as the identity on the channels it is given. On a CPU it reaches
-a given accuracy in a fraction of the time that a wide residual network takes.
+Its first layer is fixed: 2x2 patches of the training images, whitened. Three blocks of two or three 3x3 convolutions
+follow, each with one max pooling, every convolution starting as the identity on the channels it is given. On a CPU it
+reaches a given accuracy in a fraction of the time that a wide residual network takes.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,7 +22,8 @@ _ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "gelu": 
 class WhitenedConvNet(nn.Module):
     """Whitening layer, three convolutional blocks of the given widths, global max pooling, linear classifier.
 
-    Input `[N, channels, H, W]`, output logits `[N, num_classes]`; H, W >= 9. The paper's `activation` is gelu.
+    Input `[N, channels, H, W]`, output logits `[N, num_classes]`; H, W >= 9. The paper's `activation` is gelu; its
+    networks for long schedules have three `convolutions` in a block, the last with a residual connection around it.
     Call `initialise` before training.
     """
 
@@ -32,8 +33,11 @@ class WhitenedConvNet(nn.Module):
         channels: int = 3,
         widths: tuple[int, ...] = (64, 256, 256),
         activation: Literal["relu", "gelu"] = "relu",
+        convolutions: Literal[2, 3] = 2,
     ) -> None:
         super().__init__()
+        if convolutions not in {2, 3}:
+            raise ValueError(f"convolutions must be 2 or 3 a block, got {convolutions}")
         if activation not in _ACTIVATIONS:
             raise ValueError(f"activation must be {' or '.join(_ACTIVATIONS)}, got {activation}")
         self.activation = _ACTIVATIONS[activation]()
@@ -42,7 +46,7 @@ class WhitenedConvNet(nn.Module):
         self.whitening.weight.requires_grad_(False)
         self.whitening.bias = nn.Parameter(torch.zeros(2 * patch_values))
         sizes = (2 * patch_values, *widths)
-        self.blocks = nn.Sequential(*(_Block(a, b, self.activation) for a, b in pairwise(sizes)))
+        self.blocks = nn.Sequential(*(_Block(a, b, self.activation, convolutions) for a, b in pairwise(sizes)))
         self.classifier = nn.Linear(widths[-1], num_classes, bias=False)
 
     def initialise(self, images: Tensor) -> None:
@@ -62,18 +66,28 @@ class WhitenedConvNet(nn.Module):
 
 
 class _Block(nn.Module):
-    def __init__(self, width_in: int, width_out: int, activation: nn.Module) -> None:
+    def __init__(self, width_in: int, width_out: int, activation: nn.Module, convolutions: int) -> None:
         super().__init__()
         self.activation = activation
-        self.conv1 = nn.Conv2d(width_in, width_out, 3, padding=1, bias=False)
+        self.conv1 = _identity_convolution(width_in, width_out)
         self.norm1 = nn.BatchNorm2d(width_out)
-        self.conv2 = nn.Conv2d(width_out, width_out, 3, padding=1, bias=False)
+        self.conv2 = _identity_convolution(width_out, width_out)
         self.norm2 = nn.BatchNorm2d(width_out)
-        for convolution in (self.conv1, self.conv2):
-            with torch.no_grad():
-                nn.init.dirac_(convolution.weight[: convolution.weight.shape[1]])
+        self.residual = (
+            nn.Sequential(_identity_convolution(width_out, width_out), nn.BatchNorm2d(width_out))
+            if convolutions == 3
+            else None
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         pooled = self.activation(self.norm1(F.max_pool2d(self.conv1(x), 2)))
         out: Tensor = self.activation(self.norm2(self.conv2(pooled)))
-        return out
+        return out if self.residual is None else self.activation(pooled + self.residual(out))
+
+
+def _identity_convolution(width_in: int, width_out: int) -> nn.Conv2d:
+    """A 3x3 convolution that starts as the identity on the `width_in` channels it is given."""
+    convolution = nn.Conv2d(width_in, width_out, 3, padding=1, bias=False)
+    with torch.no_grad():
+        nn.init.dirac_(convolution.weight[:width_in])
+    return convolution
