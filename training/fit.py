@@ -23,7 +23,7 @@ from training.data import Augmentation, Examples, InputArray, paired_batches
 from training.errors import DataError, RecipeError, RunError
 from training.lightning_module import TrainingTask
 from training.model import Model
-from training.objectives import OBJECTIVES
+from training.objectives import OBJECTIVES, Objective
 from training.precision import fastest_precision
 from training.recipe import Stage, Trainer
 from training.registry import build
@@ -48,6 +48,10 @@ def fit(run: Run, inside: Examples, outside: Examples | None, *, resume: bool, a
     """
     if run.recipe.trainer.threads is not None:
         torch.set_num_threads(run.recipe.trainer.threads)
+    # Before the first is trained, and not after hours of it.
+    for name in run.recipe.stages:
+        if not run.record_path(name).exists():
+            _check_objective(run, name, inside, outside)
     leading = True
     for name in run.recipe.stages:
         if run.record_path(name).exists():
@@ -79,19 +83,30 @@ def _restore(run: Run, checkpoint: Path, num_classes: int) -> Model:
     return model
 
 
+def _objective(run: Run, name: str, inside: Examples) -> Objective:
+    known, chosen = OBJECTIVES[run.recipe.task], run.recipe.stages[name].objective
+    return build(f"stages.{name}.objective", chosen, known, input_shape=inside.x.shape[1:])
+
+
+def _check_objective(run: Run, name: str, inside: Examples, outside: Examples | None) -> None:
+    """Raise RecipeError or DataError where the stage's objective does not fit the recipe around it."""
+    recipe, stage, objective = run.recipe, run.recipe.stages[name], _objective(run, name, inside)
+    used = stage.objective.name
+    if objective.uses_outliers and outside is None:
+        raise DataError(recipe.name, f"stage '{name}' needs outliers, the recipe has none", "Add an outliers section")
+    if stage.outlier_augmentation is not None and not objective.uses_outliers:
+        raise RecipeError(f"stages.{name}.outlier_augmentation", f"'{used}' is shown no outliers", "Leave it out")
+    if objective.uses_confidence and not recipe.confidence_branch:
+        remedy = "Set confidence_branch: true"
+        raise RecipeError(f"stages.{name}.objective", f"'{used}' trains a confidence branch", remedy)
+
+
 def _fit_stage(run: Run, name: str, inside: Examples, outside: Examples | None, announce: Announce) -> bool:
     """Train one stage; whether this process is the one that goes on afterwards."""
     recipe, stage = run.recipe, run.recipe.stages[name]
     # An objective may have weights of its own to initialise.
     lightning.seed_everything(recipe.seed, verbose=False)
-    objective = build(
-        f"stages.{name}.objective", stage.objective, OBJECTIVES[recipe.task], input_shape=inside.x.shape[1:]
-    )
-    if objective.uses_outliers and outside is None:
-        raise DataError(recipe.name, f"stage '{name}' needs outliers, the recipe has none", "Add an outliers section")
-    if objective.uses_confidence and not recipe.confidence_branch:
-        key, used = f"stages.{name}.objective", stage.objective.name
-        raise RecipeError(key, f"'{used}' trains a confidence branch", "Set confidence_branch: true")
+    objective = _objective(run, name, inside)
     _quiet_lightning()
     model = _start(run, stage, inside)
     require_disk_space(run.path, model, stage.optimizer)

@@ -143,6 +143,12 @@ class AugmentationPlan(_Section):
     jitter: float = Field(default=0.0, ge=0)
     share: float = Field(default=1.0, gt=0, le=1)
 
+    @model_validator(mode="after")
+    def _something_is_shared_out(self) -> Self:
+        if self.share < 1 and self.zoom == 1 and self.jitter == 0:
+            raise ValueError("share: is that of the images with zoom or jitter, and neither is given")
+        return self
+
 
 class MuonPlan(_Section):
     """Muon's rate and momentum; see `training.muon`.

@@ -12,7 +12,7 @@ import torch
 
 from tests.training.datasets_on_disk import InterruptedInputs, tiny_recipe, write_tiny_data
 from training.data import Batch, DataLocations, Examples, load_in_distribution, load_set, open_reader
-from training.errors import DataError, DivergedError, RunError
+from training.errors import DataError, DivergedError, RecipeError, RunError
 from training.fit import fit, load_model
 from training.objectives.cross_entropy import CrossEntropy
 from training.objectives.objective import Forward, Loss, outliers_of
@@ -216,11 +216,25 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_a_remedy(tmp_path: Path, d
     assert not run.record_path("baseline").exists()
 
 
-def test_a_stage_that_needs_outliers_and_has_none_is_refused_before_it_trains(tmp_path: Path, data: Data) -> None:
-    stages = {"oe": {"objective": {"name": "outlier_exposure"}, "epochs": 1}}
-    run = start(tmp_path / "run", stages=stages, outliers=None)
-    with pytest.raises(DataError, match="needs outliers"):
+@pytest.mark.parametrize(
+    ("last", "said"),
+    [
+        ({"objective": {"name": "outlier_exposure"}}, "stage 'last' needs outliers"),
+        ({"objective": {"name": "confidence"}}, "stages.last.objective: 'confidence' trains a confidence branch"),
+        (
+            {"objective": {"name": "cross_entropy"}, "outlier_augmentation": {"jitter": 1}},
+            "stages.last.outlier_augmentation: 'cross_entropy' is shown no outliers",
+        ),
+    ],
+)
+def test_a_stage_that_does_not_fit_is_refused_before_those_in_front_of_it_train(
+    tmp_path: Path, data: Data, last: dict[str, Any], said: str
+) -> None:
+    stages = {"first": {"objective": {"name": "cross_entropy"}, "epochs": 1}, "last": {**last, "epochs": 1}}
+    run = start(tmp_path / "run", stages=stages, outliers=None, export={"stage": "last"})
+    with pytest.raises((DataError, RecipeError), match=re.escape(said)):
         fit(run, data.train, None, resume=False, announce=lambda _: None)
+    assert not run.checkpoint_path("first").exists()
 
 
 def test_mixed_precision_learns_as_well(tmp_path: Path, data: Data) -> None:

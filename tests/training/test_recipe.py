@@ -43,6 +43,10 @@ def test_overrides_change_any_key(recipe_file: Path) -> None:
         ("stages.oe.learning_rat=0.1", "stages.oe.learning_rat"),
         ("stages.oe.outlier_augmentation={zoom: 0}", "stages.oe.outlier_augmentation.zoom"),
         ("stages.oe.outlier_augmentation={share: 1.5}", "stages.oe.outlier_augmentation.share"),
+        (
+            "stages.oe.augmentation={share: 0.5}",
+            "stages.oe.augmentation.*share: is that of the images with zoom or jitter",
+        ),
         ("stages.oe.start_from=nowhere", "nowhere"),
         ("export.stage=missing", "export.stage"),
         ("export.default_score=bpp", "export.default_score"),
