@@ -12,6 +12,13 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from service.one_write import OneWrite
 from service.problems import HeadTooLarge, MalformedRequest, Problem, RequestTimeout, problem_response
 
+KEEP_ALIVE_SECONDS = 75
+"""How long a connection may be idle.
+
+Longer than common load balancers and client pools keep one: who closes first must be they, or a request now and then
+meets a closing connection.
+"""
+
 MAX_HEAD_BYTES = 65_536
 """The request line and headers of one request, where they do not come in one piece (of at most 256 KiB)."""
 

@@ -13,7 +13,7 @@ import grpc
 import orjson
 from starlette.types import ASGIApp, Message
 
-from service.server import KEEP_ALIVE_SECONDS
+from service.connection import KEEP_ALIVE_SECONDS
 from service.settings import Settings, env_name
 
 DEADLINE = "grpc.deadline"

@@ -19,7 +19,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.banner import banner
-from service.connection import Connection
+from service.connection import KEEP_ALIVE_SECONDS, Connection
 from service.crew import Crew
 from service.door import Door, Tally
 from service.lifecycle import Lifecycle, Phase
@@ -29,13 +29,6 @@ from service.terminal import say
 
 if TYPE_CHECKING:
     from service.grpc_port import GrpcPort
-
-KEEP_ALIVE_SECONDS = 75
-"""How long a connection may be idle.
-
-Longer than common load balancers and client pools keep one: who closes first must be they, or a request now and then
-meets a closing connection.
-"""
 
 # Long enough for a client on a kept-alive connection to get an answer that closes it, instead of a reset.
 _LINGER_SECONDS = 0.5
