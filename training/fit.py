@@ -4,7 +4,7 @@ import logging
 import math
 import platform
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch.accelerators import CUDAAccelerator
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, Timer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from torch import Tensor
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from bundle import ImageInput, TextEncoder
@@ -69,18 +70,28 @@ def fit(run: Run, inside: Examples, outside: Examples | None, *, resume: bool, a
 def load_model(run: Run, stage: str, num_classes: int) -> Model:
     """The model as the finished `stage` left it, in evaluation mode on the CPU."""
     run.record(stage)
-    return _restore(run, run.checkpoint_path(stage), num_classes).eval()
+    return _restore(run, [run.checkpoint_path(stage)], num_classes).eval()
 
 
-def _restore(run: Run, checkpoint: Path, num_classes: int) -> Model:
+def _restore(run: Run, checkpoints: Sequence[Path], num_classes: int) -> Model:
+    """The model with the weights of a checkpoint, or the average of several ones'."""
+    model = _build(run, num_classes)
+    found = [_weights(checkpoint) for checkpoint in checkpoints]
+    model.load_state_dict({name: _mean([weights[name] for weights in found]) for name in found[-1]})
+    return model
+
+
+def _weights(checkpoint: Path) -> dict[str, Tensor]:
     if not checkpoint.exists():
         raise RunError(str(checkpoint), "does not exist", "Correct start_from, or fit that stage first")
-    model = _build(run, num_classes)
     state = torch.load(checkpoint, map_location="cpu", weights_only=False)["state_dict"]
     prefix = "model."
-    weights = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    model.load_state_dict(weights)
-    return model
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+
+
+def _mean(tensors: Sequence[Tensor]) -> Tensor:
+    """Of counts, which have none, the last."""
+    return torch.stack(tuple(tensors)).mean(dim=0) if tensors[0].is_floating_point() else tensors[-1]
 
 
 def _objective(run: Run, name: str, inside: Examples) -> Objective:
@@ -162,14 +173,13 @@ def _fit_stage(run: Run, name: str, inside: Examples, outside: Examples | None, 
 
 
 def _start(run: Run, stage: Stage, inside: Examples) -> Model:
-    start = stage.start_from
-    if start is None:
+    if not stage.starts:
         model = _build(run, len(inside.labels))
         sample = np.arange(min(len(inside), _INITIALISE_WITH), dtype=np.int64)
         model.initialise(torch.from_numpy(np.ascontiguousarray(inside.x[sample])))
         return model
-    checkpoint = run.checkpoint_path(start) if start in run.recipe.stages else Path(start)
-    return _restore(run, checkpoint, len(inside.labels))
+    checkpoints = [run.checkpoint_path(start) if start in run.recipe.stages else Path(start) for start in stage.starts]
+    return _restore(run, checkpoints, len(inside.labels))
 
 
 def _build(run: Run, num_classes: int) -> Model:

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 from bundle import DataFingerprint, Training
 from training.data import Examples
 from training.errors import RunError
+from training.recipe import Recipe
 from training.run import Run
 
 _PACKAGES = ("torch", "lightning", "datasets", "numpy", "pillow", "onnx", "onnxruntime", "onnxscript")
@@ -37,10 +38,7 @@ def keep_fingerprints(run: Run, data: Sequence[Examples]) -> None:
 def describe_training(run: Run, stage: str) -> Training:
     """Recipe, data fingerprints by role, seed, objective, versions, hardware and time of the stages behind `stage`."""
     recipe = run.recipe
-    chain = [stage]
-    while (start := recipe.stages[chain[0]].start_from) in recipe.stages:
-        chain.insert(0, str(start))
-    records = [run.record(name) for name in chain]
+    records = [run.record(name) for name in _behind(recipe, stage)]
     text = run.recipe_path.read_bytes()
     return Training(
         recipe=f"{recipe.name}.yaml",
@@ -55,6 +53,17 @@ def describe_training(run: Run, stage: str) -> Training:
         seconds=round(sum(record.seconds for record in records), 1),
         started=records[0].started,
     )
+
+
+def _behind(recipe: Recipe, stage: str) -> list[str]:
+    """The stages that `stage` starts from, directly or not, and itself, in their order."""
+    found, open_ends = {stage}, [stage]
+    while open_ends:
+        starts = recipe.stages[open_ends.pop()].starts
+        new = [start for start in starts if start in recipe.stages and start not in found]
+        found.update(new)
+        open_ends += new
+    return [name for name in recipe.stages if name in found]
 
 
 def _origin(images: Examples) -> str:

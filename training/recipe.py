@@ -163,6 +163,8 @@ class MuonPlan(_Section):
 class Stage(_Section):
     """One training phase. Its defaults are the paper's schedule for training image classifiers from scratch.
 
+    It starts from an earlier stage or a .ckpt file, or from the average of several ones' weights (Izmailov et al. 2018,
+    arXiv:1803.05407), of which batch normalisations then need an epoch to learn the statistics.
     `momentum` is Nesterov's, for sgd. `norm_bias_rate` times faster are biases of batch normalisations learned, with as
     much less weight decay (Jordan 2024, arXiv:2404.00498, section 3.4, takes 64). `muon`, beside sgd, trains the
     weights of convolutions, each of which must have a normalisation behind it. `augmentation` is for images, outliers
@@ -171,7 +173,7 @@ class Stage(_Section):
     """
 
     objective: Component
-    start_from: str | None = None
+    start_from: str | Annotated[tuple[str, ...], Field(min_length=2)] | None = None
     epochs: int = Field(default=100, ge=1)
     batch_size: int = Field(default=128, ge=1)
     outlier_ratio: float = Field(default=2.0, gt=0)
@@ -186,6 +188,11 @@ class Stage(_Section):
     augmentation: AugmentationPlan = AugmentationPlan()
     outlier_augmentation: AugmentationPlan | None = None
     group_by_length: bool = False
+
+    @property
+    def starts(self) -> tuple[str, ...]:
+        """What it starts from; nothing where it starts from scratch."""
+        return (self.start_from,) if isinstance(self.start_from, str) else self.start_from or ()
 
     @model_validator(mode="after")
     def _muon_is_beside_sgd(self) -> Self:
@@ -323,10 +330,11 @@ class Recipe(_Section):
     def _stages_fit_together(self) -> Self:
         earlier: list[str] = []
         for name, stage in self.stages.items():
-            start = stage.start_from
-            if start is not None and start not in earlier and not start.endswith(".ckpt"):
-                known = ", ".join(earlier) or "none"
-                raise ValueError(f"stages.{name}.start_from: '{start}' is no earlier stage ({known}) and no .ckpt file")
+            for start in stage.starts:
+                if start not in earlier and not start.endswith(".ckpt"):
+                    known = ", ".join(earlier) or "none"
+                    reason = f"'{start}' is no earlier stage ({known}) and no .ckpt file"
+                    raise ValueError(f"stages.{name}.start_from: {reason}")
             earlier.append(name)
         if self.export.stage not in self.stages:
             raise ValueError(f"export.stage: '{self.export.stage}' is not one of {', '.join(self.stages)}")

@@ -16,6 +16,7 @@ from training.errors import DataError, DivergedError, RecipeError, RunError
 from training.fit import fit, load_model
 from training.objectives.cross_entropy import CrossEntropy
 from training.objectives.objective import Forward, Loss, outliers_of
+from training.provenance import describe_training, keep_fingerprints
 from training.recipe_file import parse_recipe
 from training.run import Run
 
@@ -214,6 +215,21 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_a_remedy(tmp_path: Path, d
     with pytest.raises(DivergedError, match="learning_rate"):
         run_fit(run, data)
     assert not run.record_path("baseline").exists()
+
+
+def test_a_stage_may_start_from_the_average_of_earlier_ones(tmp_path: Path, data: Data) -> None:
+    still = {"objective": {"name": "cross_entropy"}, "epochs": 1, "batch_size": 16, "learning_rate": 1e-12}
+    stages = {**tiny_recipe()["stages"], "mean": {**still, "start_from": ["baseline", "oe"]}}
+    run = start(tmp_path / "run", stages=stages, export={"stage": "mean"})
+    run_fit(run, data)
+    first, second, mean = (dict(load_model(run, stage, 2).named_parameters()) for stage in stages)
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+    for name, value in mean.items():
+        torch.testing.assert_close(value, (first[name] + second[name]) / 2, msg=name)
+    assert accuracy(run, "mean", data) > 0.9
+    keep_fingerprints(run, [data.train])
+    seconds = sum(run.record(stage).seconds for stage in stages)
+    assert describe_training(run, "mean").seconds == pytest.approx(seconds, abs=0.1)
 
 
 @pytest.mark.parametrize(

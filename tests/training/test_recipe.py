@@ -48,6 +48,8 @@ def test_overrides_change_any_key(recipe_file: Path) -> None:
             "stages.oe.augmentation.*share: is that of the images with zoom or jitter",
         ),
         ("stages.oe.start_from=nowhere", "nowhere"),
+        ("stages.oe.start_from=[baseline, nowhere]", "nowhere"),
+        ("stages.oe.start_from=[baseline]", r"stages\.oe\.start_from"),
         ("export.stage=missing", "export.stage"),
         ("export.default_score=bpp", "export.default_score"),
         ("export.scores=[msp, brightness]", "brightness"),
