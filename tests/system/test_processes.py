@@ -66,5 +66,6 @@ def test_a_server_that_ends_at_once_is_reported_with_what_it_printed(tmp_path: P
 def test_what_a_servers_children_compute_is_counted(tmp_path: Path) -> None:
     done = tmp_path / "done"
     with running(server(SERVER_WITH_A_BUSY_CHILD, str(done)), {}, there(done), grace=0.2) as process:
-        assert 0.2 <= cpu_seconds(process) < 10
+        # Linux counts in hundredths of a second, and may have lost the last one.
+        assert 0.18 <= cpu_seconds(process) < 10
         assert main_thread_seconds(process) < cpu_seconds(process) - 0.15
