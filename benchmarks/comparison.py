@@ -7,12 +7,15 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, PercentFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 from rich.table import Table
 
 Figures = Mapping[int, Mapping[str, Any]]
 """By concurrency: `requests_per_second`, `share` of the ceiling, `p50` and `p99` in seconds (all four None where every
 round had errors), and `errors`."""
+
+_TICKS = (1, 2, 5)
+"""Where an axis is marked within each power of ten: all that is shown may lie between two of those."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,8 @@ def plot(comparison: Comparison, file: Path) -> None:
         _axes(panel, sorted({each for figures in comparison.servers.values() for each in figures}), label)
     throughput.axhline(ceiling, linestyle="--", color="grey", label="ONNX Runtime alone")
     share = throughput.secondary_yaxis("right", functions=(lambda y: y / ceiling, lambda y: y * ceiling))
-    share.yaxis.set_major_formatter(PercentFormatter(1.0))
+    share.yaxis.set_major_locator(LogLocator(subs=_TICKS))
+    share.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
     share.yaxis.set_minor_formatter(NullFormatter())
     share.set_ylabel("share of the ceiling")
     handles, labels = throughput.get_legend_handles_labels()
@@ -82,6 +86,7 @@ def plot(comparison: Comparison, file: Path) -> None:
 def _axes(panel: Axes, concurrencies: list[int], label: str) -> None:
     # Logarithmic, or what is far from a small model's ceiling could not be told apart.
     panel.set_yscale("log")
+    panel.yaxis.set_major_locator(LogLocator(subs=_TICKS))
     panel.yaxis.set_major_formatter("{x:,g}")
     panel.yaxis.set_minor_formatter(NullFormatter())
     panel.set_xscale("log", base=2)
