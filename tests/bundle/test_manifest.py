@@ -126,4 +126,4 @@ def test_an_impossible_image_input_is_refused(change: dict[str, Any]) -> None:
 def test_a_manifest_cannot_be_changed(tiny_bundle: Path) -> None:
     manifest = load_bundle(tiny_bundle).manifest
     with pytest.raises(ValidationError, match="frozen"):
-        manifest.name = "other"  # type: ignore[misc]  # what is tested
+        manifest.name = "other"

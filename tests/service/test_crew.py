@@ -19,7 +19,7 @@ def test_the_first_worker_finds_out_and_the_others_wait_and_are_told(tmp_path: P
         return [64, 2]
 
     workers = [
-        threading.Thread(target=lambda index=index: told.append(Crew(index, 4, tmp_path).once("pace", find_out)))  # type: ignore[misc]
+        threading.Thread(target=lambda index=index: told.append(Crew(index, 4, tmp_path).once("pace", find_out)))
         for index in range(4)
     ]
     for worker in workers:

@@ -15,7 +15,7 @@ def served(use: Callable[[OneWrite], object]) -> tuple[bytes, list[dict[str, Any
 
     class Server(asyncio.Protocol):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            use(OneWrite(transport, asyncio.get_running_loop()))  # type: ignore[arg-type]  # uvloop's are none of asyncio's
+            use(OneWrite(transport, asyncio.get_running_loop()))
 
     async def scenario() -> bytes:
         loop = asyncio.get_running_loop()

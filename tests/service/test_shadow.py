@@ -70,7 +70,7 @@ def test_shadows_never_change_an_answer(models: Path, shadowed: Live, tmp_path: 
 def test_what_a_shadow_scores_is_counted_as_its_own(shadowed: Live) -> None:
     shadowed.score(json={"inputs": [RED, GREY, GREY, {"image": "%"}], "scores": ["msp", "energy"]})
     for version in ("2", "3"):
-        until(lambda version=version: total(shadowed, "ood_inputs_total", version) == 3)  # type: ignore[misc]
+        until(lambda version=version: total(shadowed, "ood_inputs_total", version) == 3)
         assert total(shadowed, "ood_p_value_count", version, score="msp") == 3
         assert total(shadowed, "ood_anomaly_score_count", version, score="energy") == 3
     assert total(shadowed, "ood_flagged_inputs_total", "2", score="msp") == 2

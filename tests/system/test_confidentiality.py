@@ -42,7 +42,7 @@ def test_no_line_holds_an_input_or_a_key(tmp_path: Path, start: Start, log_forma
     client = service.client
 
     def post(model: str, **request: object) -> int:
-        return client.post(f"/v1/models/{model}/score", **request).status_code  # type: ignore[arg-type]
+        return client.post(f"/v1/models/{model}/score", **request).status_code
 
     text, png = {"content-type": "text/plain"}, {"content-type": "image/png"}
     client.headers["x-api-key"] = WRONG_KEY

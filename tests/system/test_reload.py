@@ -114,7 +114,7 @@ def test_versions_that_come_and_go_under_load_fail_no_request(tmp_path: Path, st
             make_tiny_bundle(tmp_path / "made", version=version).rename(models / "tiny" / version)
             # Both go at once: the old one when the new one is not served yet.
             shutil.rmtree(models / "tiny" / str(int(version) - 1))
-            until(lambda version=version: outcomes[version] > 5)  # type: ignore[misc]
+            until(lambda version=version: outcomes[version] > 5)
     assert outcomes.keys() == {"1", *versions}
     until(lambda: service.client.get("/v1/models/tiny").json()["versions"] == [versions[-1]])
     assert "Traceback" not in "".join(service.log)

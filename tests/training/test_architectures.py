@@ -55,7 +55,7 @@ def test_the_whitening_layer_is_not_trained() -> None:
 @pytest.mark.parametrize("convolutions", [2, 3])
 def test_a_whitened_network_has_its_convolutions_in_each_block(convolutions: int) -> None:
     widths = (8, 16, 24)
-    network = WhitenedConvNet(num_classes=4, widths=widths, convolutions=convolutions)  # type: ignore[arg-type]
+    network = WhitenedConvNet(num_classes=4, widths=widths, convolutions=convolutions)
     trained = [m for m in network.modules() if isinstance(m, torch.nn.Conv2d) and m.weight.requires_grad]
     assert len(trained) == 3 * convolutions
     assert network(torch.randn(2, 3, 32, 32)).shape == (2, 4)
@@ -71,4 +71,4 @@ def test_the_third_convolution_starts_as_the_identity_on_what_the_second_gives()
 
 def test_another_number_of_convolutions_is_refused() -> None:
     with pytest.raises(ValueError, match="convolutions must be 2 or 3 a block, got 4"):
-        WhitenedConvNet(num_classes=4, convolutions=4)  # type: ignore[arg-type]
+        WhitenedConvNet(num_classes=4, convolutions=4)

@@ -150,7 +150,7 @@ def test_a_classifier_that_padding_changes_is_refused(inputs: tuple[str, ...], t
     network = TextNetwork(make_tokenizer(), masked=False)
     if len(inputs) > 1:
         # The mask is read, but not where it matters.
-        network.forward = _counting_the_mask(network)  # type: ignore[method-assign]
+        network.forward = _counting_the_mask(network)
     model = export_texts(network, tmp_path / "model.onnx", inputs)
     remedy = "dynamic batch and length, in evaluation mode" if len(inputs) > 1 else "neither attention_mask nor lengths"
     with pytest.raises(TrainingError, match=f"change with the batch and its padding.*{remedy}"):
