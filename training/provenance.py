@@ -57,12 +57,10 @@ def describe_training(run: Run, stage: str) -> Training:
 
 def _behind(recipe: Recipe, stage: str) -> list[str]:
     """The stages that `stage` starts from, directly or not, and itself, in their order."""
-    found, open_ends = {stage}, [stage]
-    while open_ends:
-        starts = recipe.stages[open_ends.pop()].starts
-        new = [start for start in starts if start in recipe.stages and start not in found]
-        found.update(new)
-        open_ends += new
+    found = {stage}
+    for name in reversed(list(recipe.stages)):
+        if name in found:
+            found.update(recipe.stages[name].starts)
     return [name for name in recipe.stages if name in found]
 
 
