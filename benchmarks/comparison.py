@@ -15,7 +15,7 @@ Figures = Mapping[int, Mapping[str, Any]]
 round had errors), and `errors`."""
 
 _TICKS = (1, 2, 5)
-"""Where an axis is marked within each power of ten: all that is shown may lie between two of those."""
+"""What an axis marks within each power of ten: with powers alone, all that is shown may lie between two marks."""
 
 
 @dataclass(frozen=True, slots=True)
