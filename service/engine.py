@@ -47,10 +47,11 @@ _WORTH_SHARING = 1.15
 # A batch that is run on the spot takes at most so long: the event loop stands still.
 _TURN_SECONDS = 1e-3
 
-# Threads that wait must not spin: the event loop and other models need the cores. One interleaved round on two cores,
-# WRN-40-2: 0.85 of ONNX Runtime alone at concurrency 32 against 0.77 with spinning. To spin in lone calls only, until
-# they are over, would take 4% (a GRU: 6%) off them, for 6% (70%) more of a core.
-_SESSION_CONFIG = {"session.intra_op.allow_spinning": "0"}
+# Under load, threads that wait must not spin: the event loop and other models need the cores. One interleaved round on
+# two cores, WRN-40-2: 0.85 of ONNX Runtime alone at concurrency 32 against 0.77 with spinning. In a lone call, and no
+# longer than it lasts, they may: they are woken up once for each layer otherwise.
+_SLEEPING = {"session.intra_op.allow_spinning": "0"}
+_SPINNING = {"session.intra_op.allow_spinning": "1", "session.force_spinning_stop": "1"}
 
 
 class EngineError(Exception):
@@ -86,9 +87,9 @@ class Engine:
         if bundle.manifest.likelihood is not None:
             self._outputs[PARTS] = bundle.manifest.likelihood.parts
         self._output_names = list(self._outputs.values())
-        self._session = self._shared = self._open(threads)
+        self._lone = self._loaded = self._open(threads)
         self._bound: BoundCalls | None = None
-        self.provider = str(self._session.get_providers()[0])
+        self.provider = str(self._lone.get_providers()[0])
         if provider.required and self.provider != provider.first:
             raise ProviderUnavailable(
                 f"{provider.first} is required, but ONNX Runtime could only open {bundle.model_path} with "
@@ -108,8 +109,7 @@ class Engine:
         if self._bound is not None:
             rows = self._bound.run(feed)
         else:
-            session = self._session if alone else self._shared
-            rows = session.run(self._output_names, feed)
+            rows = (self._lone if alone else self._loaded).run(self._output_names, feed)
         for name, row in zip(self._outputs, rows, strict=True):
             if row.shape[: 1 if name == PARTS else None] != (len(items),):
                 output = self._outputs[name]
@@ -131,26 +131,36 @@ class Engine:
         if max_batch > 1:
             self._check_rows()
         most, seconds_per_input, positions, streams = once(lambda: self._measure(max_batch, longest_seconds))
-        if streams != 1 and self._threads > 1 and self._shared is self._session:
-            # It was another worker's engine that tried both.
-            self._shared = self._open(1)
-        if streams == 0:
-            self._session = self._shared
+        if self.provider == CPU and self._threads > 1:
+            self._choose_sessions(streams)
         self.streams = min(streams, max(1, streams // self._workers))
         return Pace(most, seconds_per_input, positions)
+
+    def _choose_sessions(self, streams: int) -> None:
+        """Of one thread and of all, for lone calls and for the others, those that go with so many `streams`."""
+        if streams == 1:
+            self._loaded = self._lone
+        elif self._loaded is self._lone:
+            # It was another worker's engine that tried both.
+            self._loaded = self._open(1)
+        if streams == 0:
+            self._lone = self._loaded
+        elif self._workers == 1:
+            # Other processes would find the cores taken, and not know by whom.
+            self._lone = self._open(self._threads, config=_SPINNING)
 
     def _record_graphs(self, max_batch: int) -> None:
         """Compute by CUDA graphs from now on, where the model allows them and they give the scores that it gives."""
         typical = cache(self.modality.typical)
         sizes = batch_sizes(max_batch)
         one = self.modality.feed(typical(1))
-        outputs = dict(zip(self._output_names, self._session.run(self._output_names, one), strict=True))
+        outputs = dict(zip(self._output_names, self._lone.run(self._output_names, one), strict=True))
         try:
             session = self._open(self._threads, graphs=True)
             bound = BoundCalls(session, one, outputs, sizes, "cuda")
             for size in sizes:
                 feed = self.modality.feed(typical(size))
-                own = self._session.run(self._output_names, feed)
+                own = self._lone.run(self._output_names, feed)
                 # The first call records, the second replays.
                 for given in (bound.run(feed), bound.run(feed)):
                     if not all(map(_alike, own, given)):
@@ -166,7 +176,7 @@ class Engine:
             return *astuple(pace), 1
         shared = pace
         if self._threads > 1:
-            self._shared = self._open(1)
+            self._loaded = self._open(1)
             shared = self._learn(max_batch, longest_seconds, alone=False)
         if self.modality.size_of is None and shared.seconds_per_input <= AT_ONCE_SECONDS:
             batch = min(shared.batch, int(_TURN_SECONDS / shared.seconds_per_input))
@@ -179,7 +189,6 @@ class Engine:
             for _ in range(_TRIALS)
         ]
         if max(whole for whole, _ in trials) > _WORTH_SHARING * max(several for _, several in trials):
-            self._shared = self._session
             return *astuple(pace), 1
         return *astuple(shared), self._threads
 
@@ -187,11 +196,12 @@ class Engine:
         """The pace on typical inputs, with large ones bounded to batches that take no longer than it may, either."""
         # Kept: to make a batch is no part of what is measured.
         typical = cache(self.modality.typical)
-        pace = learn_pace(lambda size: self._try(typical(size), alone=alone), max_batch, longest_seconds)
+        streams = 1 if alone else self._threads
+        pace = learn_pace(lambda size: self._try(typical(size), alone=alone), max_batch, longest_seconds, streams)
         if self.modality.size_of is None:
             return pace
         _, large = self.modality.extremes()
-        seconds = quickest(lambda: self._try([large], alone=alone))
+        seconds = quickest(lambda: self._try([large], alone=alone), streams)
         return replace(pace, positions=longest_seconds / seconds * self.modality.size_of(large))
 
     def _per_second(self, pace: Pace, streams: int, *, alone: bool) -> float:
@@ -219,14 +229,16 @@ class Engine:
                     remedy = "Export the bundle again; padding and other inputs must not change a row"
                     raise EngineError(self._bundle, reason, remedy)
 
-    def _open(self, threads: int, *, graphs: bool = False) -> onnxruntime.InferenceSession:
+    def _open(
+        self, threads: int, *, config: Mapping[str, str] = _SLEEPING, graphs: bool = False
+    ) -> onnxruntime.InferenceSession:
         bundle = self._bundle
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-        for key, value in _SESSION_CONFIG.items():
+        for key, value in config.items():
             options.add_session_config_entry(key, value)
         try:
             # Their content, not their paths: ONNX Runtime would map the files, and one that is truncated while it is
@@ -257,7 +269,7 @@ class Engine:
         return found
 
     def _check_signature(self) -> None:
-        inputs = {node.name: (node.type, node.shape) for node in self._session.get_inputs()}
+        inputs = {node.name: (node.type, node.shape) for node in self._lone.get_inputs()}
         if not self.modality.accepts(inputs):
             raise EngineError(
                 self._bundle,
@@ -267,7 +279,7 @@ class Engine:
         wanted = dict.fromkeys(self._outputs.values(), "tensor(float)")
         if PREDICTION in self._outputs:
             wanted["prediction"] = "tensor(int64)"
-        given = {node.name: node.type for node in self._session.get_outputs()}
+        given = {node.name: node.type for node in self._lone.get_outputs()}
         for name, kind in wanted.items():
             if given.get(name) != kind:
                 raise EngineError(

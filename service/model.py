@@ -106,7 +106,6 @@ def model_loader(
             capacity=settings.queue_size,
             loop=loop,
             streams=engine.streams,
-            siblings=workers > 1,
             size_of=engine.modality.size_of,
             observer=meters,
         )

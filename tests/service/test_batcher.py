@@ -43,11 +43,10 @@ async def batcher_of(
     max_batch: int = 4,
     seconds_per_input: float = 1e-3,
     streams: int = 1,
-    siblings: bool = False,
 ) -> AsyncIterator[Batcher]:
     pace = Pace(max_batch, seconds_per_input)
     loop = asyncio.get_running_loop()
-    batcher = Batcher("test", engine.run, pace, capacity=capacity, loop=loop, streams=streams, siblings=siblings)
+    batcher = Batcher("test", engine.run, pace, capacity=capacity, loop=loop, streams=streams)
     try:
         yield batcher
     finally:
@@ -219,15 +218,33 @@ def test_a_lone_input_gets_the_whole_machine() -> None:
     asyncio.run(scenario())
 
 
-def test_beside_siblings_only_a_lone_input_gets_the_whole_machine() -> None:
+def test_where_others_were_beside_one_lone_inputs_do_not_get_the_whole_machine_at_once() -> None:
     async def scenario() -> None:
         engine = Engine()
-        async with batcher_of(engine, max_batch=2, siblings=True) as batcher:
+        async with batcher_of(engine, max_batch=2) as batcher:
             await submit(batcher, 1)
             await submit(batcher, 2, 3)
             await submit(batcher, 4, 5, 6)
-        assert engine.batches == [[1], [2, 3], [4, 5], [6]]
-        assert engine.alone == [True, False, False, True]
+            for number in range(7, 12):
+                await submit(batcher, number)
+        assert engine.batches == [[1], [2, 3], [4, 5], [6], *([number] for number in range(7, 12))]
+        assert engine.alone == [True, False, False, *[False] * 4, True, True]
+
+    asyncio.run(scenario())
+
+
+def test_a_stream_that_goes_on_leaves_the_others_their_share() -> None:
+    async def scenario() -> None:
+        engine = Engine()
+        engine.gate.clear()
+        async with batcher_of(engine, max_batch=100, streams=2) as batcher:
+            tasks = [asyncio.create_task(submit(batcher, number)) for number in range(2)]
+            await until(lambda: len(engine.batches) == 2)
+            tasks += [asyncio.create_task(submit(batcher, number)) for number in range(2, 10)]
+            await until(lambda: batcher.depth == 8)
+            engine.gate.set()
+            await asyncio.gather(*tasks)
+        assert [len(batch) for batch in engine.batches] == [1, 1, 4, 2, 1, 1]
 
     asyncio.run(scenario())
 
