@@ -211,9 +211,9 @@ class Batcher:
 
     def _pull(self) -> tuple[list[_Entry], bool]:
         """The next batch, at least one input unless closing, and whether nothing else will be computed beside it."""
-        # A stream that goes on takes its share of the queue, not all of it: the others will be done, and would idle while
-        # the clients that are answered now are on their way back. ptb-char-qrnn on two cores, 8 and 32 clients: 2,030 and
-        # 2,132 texts/s instead of 1,899 and 2,012.
+        # A stream that goes on takes its share of the queue, not all of it: the others will be done, and would idle
+        # while the clients that are answered now are on their way back. ptb-char-qrnn on two cores, 8 and 32 clients:
+        # 2,030 and 2,132 texts/s instead of 1,899 and 2,012.
         streams = self.streams
         while True:
             with self._wake:
