@@ -1,11 +1,12 @@
 """Reading requests' bodies, with limits on size, slowness and all of them together enforced while they arrive."""
 
-import asyncio
+import time
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.problems import ClientGone, Overloaded, RequestTimeout, TooLarge
+from service.patience import Patience
+from service.problems import ClientGone, Overloaded, Problem, RequestTimeout, TooLarge
 
 _SLOWEST_BYTES_PER_SECOND = 16_384
 
@@ -21,26 +22,30 @@ async def read_body(request: Request, max_bytes: int, patience_seconds: float) -
         raise _too_large(max_bytes)
     chunks: list[bytes] = []
     size = 0
-    loop = asyncio.get_running_loop()
-    latest = loop.time() + patience_seconds
-    try:
-        async with asyncio.timeout_at(latest) as timer:
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size > max_bytes:
-                    raise _too_large(max_bytes)
-                if chunk:
-                    chunks.append(chunk)
-                    # A client that sends a byte now and then never pauses: it must have a pace as well.
-                    timer.reschedule(min(loop.time() + patience_seconds, latest + size / _SLOWEST_BYTES_PER_SECOND))
-    except ClientDisconnect:
-        raise ClientGone("The client closed the connection before its body was complete.") from None
-    except TimeoutError:
-        raise RequestTimeout(
+    begun = time.monotonic()
+
+    def stalled() -> Problem:
+        return RequestTimeout(
             f"The body stalled after {size} bytes. Send it without pauses of {patience_seconds:g} s, "
             f"and no slower than {_SLOWEST_BYTES_PER_SECOND} bytes a second."
-        ) from None
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        )
+
+    with Patience(patience_seconds, stalled) as patience:
+        while True:
+            message = await request.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone("The client closed the connection before its body was complete.")
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            if size > max_bytes:
+                raise _too_large(max_bytes)
+            if chunk:
+                chunks.append(chunk)
+            if not message.get("more_body", False):
+                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            # A client that sends a byte now and then never pauses: it must have a pace as well.
+            left = begun + patience_seconds + size / _SLOWEST_BYTES_PER_SECOND - time.monotonic()
+            patience.extend(min(patience_seconds, left))
 
 
 def _too_large(max_bytes: int) -> TooLarge:

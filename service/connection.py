@@ -10,6 +10,7 @@ import structlog
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.one_write import OneWrite
+from service.patience import GONE
 from service.problems import HeadTooLarge, MalformedRequest, Problem, RequestTimeout, problem_response
 
 KEEP_ALIVE_SECONDS = 75
@@ -37,12 +38,14 @@ class Connection(HttpToolsProtocol):
         super().__init__(*uvicorns, **own)
         self._patience_seconds = patience_seconds
         self._watch: asyncio.TimerHandle | None = None
+        self._gone: asyncio.Future[None]
         self._in_head = self._in_message = False
         self._head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn's
         """Begin to wait for a first request, no longer than for a further one."""
         super().connection_made(OneWrite(transport, self.loop))  # type: ignore[arg-type]  # a transport in all it is used for
+        self._gone = self.loop.create_future()
         self._settle()
         # Linux closes it then, whoever holds answers back; elsewhere the client's own patience is the bound.
         with contextlib.suppress(AttributeError, OSError):
@@ -50,10 +53,11 @@ class Connection(HttpToolsProtocol):
             transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timers with the connection."""
+        """Forget the timers with the connection, and whoever works for it hears of it."""
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
         self._unset_watch()
+        self._gone.set_result(None)
 
     def data_received(self, data: bytes) -> None:
         """Take what came, and see what is still missing."""
@@ -69,6 +73,7 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """The parser's: a request's first byte."""
         super().on_message_begin()
+        self.scope[GONE] = self._gone  # type: ignore[literal-required]  # a key of ours
         self._in_head = self._in_message = True
         self._head_bytes = 0
 

@@ -1,9 +1,9 @@
 """The one way of a scoring request through the service, whatever its protocol: model, body, queue, engine, results."""
 
-import asyncio
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
@@ -11,7 +11,6 @@ from starlette.requests import Request
 from service.batcher import Busy, Expired, Outcome, Places, Row
 from service.body import read_body
 from service.explanation import PARTS
-from service.hangup import CancelOnHangup
 from service.inputs import Preparer
 from service.lifecycle import Lifecycle
 from service.metrics import REJECTIONS
@@ -19,6 +18,7 @@ from service.middleware import REQUEST_ID
 from service.modalities import Array, Prepared
 from service.model import Model
 from service.options import Options
+from service.patience import Patience
 from service.payloads import Input
 from service.problems import DeadlinePassed, InferenceFailed, InputError, InvalidInput, Overloaded, Problem
 from service.repository import Repository
@@ -96,19 +96,14 @@ class Pipeline:
         whole = whole or len(inputs) == 1
         seconds = options.timeout_ms / 1000
         begun = time.monotonic()
-        with _admit(model, len(inputs), seconds) as places:
-            try:
-                async with CancelOnHangup(request.receive), asyncio.timeout(seconds) as timer:
-                    prepared = await self._preparer.prepare(inputs, model.modality, model.meters.prepared)
-                    prepared_at = time.monotonic()
-                    if whole:
-                        _refuse_bad(model, inputs, prepared)
-                    arrays = [each for each in prepared if not isinstance(each, InputError)]
-                    outcomes = await places.run(arrays, deadline=begun + seconds)
-            except TimeoutError:
-                if timer.expired():
-                    raise _late(options) from None
-                raise
+        patience = Patience(seconds, partial(_late, options), request.scope)
+        with _admit(model, len(inputs), seconds) as places, patience:
+            prepared = await self._preparer.prepare(inputs, model.modality, model.meters.prepared)
+            prepared_at = time.monotonic()
+            if whole:
+                _refuse_bad(model, inputs, prepared)
+            arrays = [each for each in prepared if not isinstance(each, InputError)]
+            outcomes = await places.run(arrays, deadline=begun + seconds)
         if self._tracing is not None:
             self._tracing.scored(begun, prepared_at, (each for each in outcomes if isinstance(each, Row)))
         if any(isinstance(outcome, Expired) for outcome in outcomes):
