@@ -76,7 +76,25 @@ class TextEncoder:
         Raises:
             EmptyText: where no token is found, or nothing but white space.
         """
-        (ids,) = self.encode_batch((text,))
+        ids = self.encode_within(text, len(text))
+        assert ids is not None, "it may all be read"
+        return ids
+
+    def encode_within(self, text: str, chars: int) -> NDArray[np.int64] | None:
+        """As `encode`, but None where more than so many `chars` of `text` would have to be read.
+
+        Raises:
+            EmptyText: as `encode`.
+        """
+        head = self._head(text)
+        if len(head) > chars:
+            return None
+        (encoding,) = self._encode([head])
+        if self._falls_short(text, head, encoding):
+            if len(text) > chars:
+                return None
+            (encoding,) = self._encode([text])
+        ids = _ids(text, encoding)
         if not ids.size:
             raise EmptyText("the text is empty: it holds no word; send some text")
         return ids
@@ -89,11 +107,10 @@ class TextEncoder:
         """The token ids of each of `texts`, on all cores; an array of none where `encode` raises `EmptyText`."""
         heads = [self._head(text) for text in texts]
         found = self._encode(heads)
-        # A head of few but long words does not fill the model: the rest counts.
         short = [
             index
             for index, (text, head) in enumerate(zip(texts, heads, strict=True))
-            if len(head) < len(text) and len(found[index]) < self.max_tokens
+            if self._falls_short(text, head, found[index])
         ]
         for index, encoding in zip(short, self._encode([texts[index] for index in short]), strict=True):
             found[index] = encoding
@@ -105,6 +122,10 @@ class TextEncoder:
             return text
         cut = max(text.rfind(space, 0, self._head_chars) for space in _SPACES)
         return text[:cut].rstrip(_SPACES) if cut > 0 else text
+
+    def _falls_short(self, text: str, head: str, encoding: Encoding) -> bool:
+        """Whether a head of few but long words does not fill the model: the rest counts."""
+        return len(head) < len(text) and len(encoding) < self.max_tokens
 
     def _encode(self, texts: Sequence[str]) -> list[Encoding]:
         # The batch call even for a single text: unlike `Tokenizer.encode` it lets go of the GIL, and it computes no

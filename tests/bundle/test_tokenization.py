@@ -118,6 +118,28 @@ def test_a_long_text_has_the_ids_that_it_begins_with_though_not_all_of_it_is_rea
         np.testing.assert_array_equal(ids, [1, *content[:4], 2])
 
 
+@given(any_text, st.integers(0, 80), st.sampled_from(list(LETTERS)))
+@example("ab " * 40, 40, "nfkc")
+def test_within_so_many_characters_a_text_has_its_own_ids_or_none(text: str, chars: int, name: str) -> None:
+    encoder = TextEncoder(LETTERS[name], 6)
+    try:
+        ids = encoder.encode_within(text, chars)
+    except EmptyText:
+        with pytest.raises(EmptyText):
+            encoder.encode(text)
+        return
+    if ids is None:
+        assert len(text) > chars
+    else:
+        np.testing.assert_array_equal(ids, encoder.encode(text))
+
+
+def test_a_long_text_is_encoded_within_few_characters_unless_its_words_are_long() -> None:
+    encoder = ENCODERS["words"]
+    assert encoder.encode_within("ball " * 60, 100) is not None
+    assert encoder.encode_within("x" * 60 + " " + "x" * 200, 100) is None
+
+
 def test_marks_count_towards_the_length() -> None:
     ids = ENCODERS["bytes"].encode("a long text")
     assert (len(ids), ids[0], ids[-1]) == (12, 1, 2)
