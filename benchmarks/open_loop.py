@@ -140,12 +140,15 @@ async def generate(host: str, port: int, path: str, file: Path, rate: float, sec
     """What came of `rate` requests a second: for each status how many, how fast, and how many had `Retry-After`.
 
     `goodput` is successes a second among the answers that came while requests were sent; `broken` requests had none.
+    `cpu_seconds` is of a request, this process's own.
     """
     # Every request under way holds a connection.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     generator = OpenLoop(host, port, request_of(file, host, path))
+    used = time.process_time()
     start = await generator.run(rate, seconds)
+    used = time.process_time() - used
     counts = Counter(each.status for each in generator.answers)
     in_time = sum(each.status == 200 and each.done <= start + seconds for each in generator.answers)
     return {
@@ -153,6 +156,7 @@ async def generate(host: str, port: int, path: str, file: Path, rate: float, sec
         "goodput": in_time / seconds,
         "lag_p99": float(np.quantile(generator.lags, 0.99)),
         "broken": generator.broken,
+        "cpu_seconds": used / max(1, len(generator.lags)),
         "answers": {str(code): _of(code, generator.answers) for code in sorted(counts)},
     }
 

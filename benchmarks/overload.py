@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.inputs import bundle_in, sample_of
-from benchmarks.processes import memory, run_module
+from benchmarks.processes import main_thread_seconds, memory, run_module
 from benchmarks.results import report
 from benchmarks.servers import SERVICE, serving
 
@@ -26,12 +26,19 @@ def measure(model: str, factor: float, seconds: float, timeout_ms: int) -> None:
             peak = service.load(CONCURRENCY, seconds)
             before = memory(service.process)
             where = ("127.0.0.1", str(service.port), f"{service.path}?timeout_ms={timeout_ms}", str(service.body))
+            main_before = main_thread_seconds(service.process)
             found = run_module("benchmarks.open_loop", *where, str(factor * peak["requests_per_second"]), str(seconds))
+            loop_seconds = (main_thread_seconds(service.process) - main_before) / found["sent"]
             after = memory(service.process)
     report(
         f"overload-{bundle.manifest.name}",
         figures(peak, found, seconds=seconds, timeout_ms=timeout_ms)
-        | {"memory before, MiB": before / _MIB, "memory after, MiB": after / _MIB},
+        | {
+            "event loop, CPU ms a request": 1e3 * loop_seconds,
+            "load generator, CPU ms a request": 1e3 * found["cpu_seconds"],
+            "memory before, MiB": before / _MIB,
+            "memory after, MiB": after / _MIB,
+        },
         ("onnxruntime", "fastapi", "uvicorn", "numpy", "pillow"),
     )
     if peak["errors"]:

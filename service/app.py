@@ -19,6 +19,7 @@ from service.crew import Crew
 from service.errors import exception_handlers
 from service.inputs import Preparer
 from service.keys import KeyFile
+from service.ledger import Ledger
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.middleware import RequestContext
@@ -34,6 +35,7 @@ from service.routes.direct import DirectRoutes
 from service.settings import Settings, SettingsError, env_name
 from service.shadow import Shadows
 from service.siblings import Siblings
+from service.turnstile import Turnstile
 
 if TYPE_CHECKING:
     from service.grpc_port import GrpcPort
@@ -52,6 +54,11 @@ def service_version() -> str:
         return version("ood-scoring-service")
     except PackageNotFoundError:
         return "from source"
+
+
+def _key_file(settings: Settings, setting: str) -> KeyFile | None:
+    file: Path | None = getattr(settings, setting)
+    return None if file is None else KeyFile(file, setting=env_name(setting))
 
 
 def _mirror(settings: Settings) -> "Mirror | None":
@@ -95,26 +102,23 @@ def create_app(settings: Settings, crew: Crew | None = None) -> FastAPI:
     """The ASGI application. Models load in the background of its lifespan; `GET /readyz` says when they are warm.
 
     A worker of a `crew` takes its share of the cores, and answers `GET /metrics` for all of them.
-    `app.state` holds `lifecycle`, `repository`, `metrics` and `grpc_port` for the server around it. Raises `KeysError`
-    where the file of keys cannot be used, and `SettingsError` where a setting needs what is not installed.
+    `app.state` holds `lifecycle`, `repository`, `metrics`, `grpc_port` and `turnstile` for the server around it.
+    Raises `KeysError` where the file of keys cannot be used, and `SettingsError` where a setting needs what is not
+    installed.
     """
-    keys = None if settings.api_keys_file is None else KeyFile(settings.api_keys_file)
-    admin_keys = (
-        None
-        if settings.admin_keys_file is None
-        else KeyFile(settings.admin_keys_file, setting=env_name("admin_keys_file"))
-    )
+    keys, admin_keys = (_key_file(settings, setting) for setting in ("api_keys_file", "admin_keys_file"))
     mirror = _mirror(settings)
     repository = Repository(Path(settings.models) if mirror is None else mirror.folder)
-    lifecycle = Lifecycle()
-    meters = Metrics()
+    lifecycle, meters = Lifecycle(), Metrics()
     siblings = None if crew is None else Siblings(crew, meters.registry)
     reloader = Reloader(repository, meters, mirror)
     limits = Limits(settings.max_pixels, settings.max_text_chars)
     preparer = Preparer(limits, _decode_threads(crew))
     shadows = Shadows(limits)
     tracing = _tracing(settings)
-    pipeline = Pipeline(repository, lifecycle, preparer, shadows, settings, tracing)
+    ledger = Ledger(meters, access_log=settings.access_log)
+    turnstile = Turnstile(ledger, lifecycle)
+    pipeline = Pipeline(repository, lifecycle, preparer, shadows, settings, turnstile, tracing)
 
     async def load() -> None:
         try:
@@ -171,9 +175,7 @@ def create_app(settings: Settings, crew: Crew | None = None) -> FastAPI:
             ),
         ],
         middleware=[
-            Middleware(
-                RequestContext, metrics=meters, lifecycle=lifecycle, access_log=settings.access_log, tracing=tracing
-            ),
+            Middleware(RequestContext, ledger=ledger, lifecycle=lifecycle, tracing=tracing),
             *([] if keys is None else [Middleware(Authentication, keys=keys, admin_calls=admin_keys is not None)]),
             Middleware(BodyBudget, max_bytes=settings.max_pending_bytes),
             Middleware(DirectRoutes, routes=scoring),
@@ -184,10 +186,11 @@ def create_app(settings: Settings, crew: Crew | None = None) -> FastAPI:
     )
 
     app.openapi = lambda: document(app, repository, keys_needed=keys is not None)  # type: ignore[method-assign]  # FastAPI's documented way
-    app.state.repository, app.state.lifecycle, app.state.metrics, app.state.grpc_port = (
+    app.state.repository, app.state.lifecycle, app.state.metrics, app.state.grpc_port, app.state.turnstile = (
         repository,
         lifecycle,
         meters,
         grpc_port,
+        turnstile,
     )
     return app

@@ -10,8 +10,8 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.keys import KeyFile
-from service.middleware import REQUEST_ID
 from service.problems import MissingKey, Unauthorized, WrongKey, problem_response
+from service.request_id import REQUEST_ID
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics", "/docs", "/docs/oauth2-redirect", "/openapi.json"})
 """What needs no key; everything else does, so that a new route is closed until it is put here.

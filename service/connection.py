@@ -4,14 +4,19 @@ import asyncio
 import contextlib
 import socket
 import uuid
-from typing import Any
+from http import HTTPStatus
+from typing import Any, cast
 
 import structlog
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from starlette.responses import Response
+from starlette.types import Scope
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.one_write import OneWrite
 from service.patience import GONE
 from service.problems import HeadTooLarge, MalformedRequest, Problem, RequestTimeout, problem_response
+from service.turnstile import Turnstile
 
 KEEP_ALIVE_SECONDS = 75
 """How long a connection may be idle.
@@ -34,8 +39,9 @@ class Connection(HttpToolsProtocol):
     takes none of its answer for as long. The body itself is bounded where it is read (`service.body`).
     """
 
-    def __init__(self, *uvicorns: Any, patience_seconds: float, **own: Any) -> None:
+    def __init__(self, *uvicorns: Any, patience_seconds: float, turnstile: Turnstile, **own: Any) -> None:
         super().__init__(*uvicorns, **own)
+        self._turnstile = turnstile
         self._patience_seconds = patience_seconds
         self._watch: asyncio.TimerHandle | None = None
         self._gone: asyncio.Future[None]
@@ -84,6 +90,18 @@ class Connection(HttpToolsProtocol):
         if self.parser.should_upgrade():
             # There is nothing to upgrade to; the request is answered as it is, and the parser takes no other one.
             self.cycle.keep_alive = False
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        """uvicorn's: a request's turn has come."""
+        # One that waited for those before it has its body, most likely; only the newest can be at its head.
+        at_head = cycle.more_body and not cycle.body
+        refusal = self._turnstile.refusal(cast(Scope, cycle.scope)) if at_head else None
+        if refusal is None:
+            super()._start_asgi_task(cycle, app)
+            return
+        cycle.response_started = cycle.response_complete = True
+        self._answer(refusal, HTTPStatus(refusal.status_code).phrase, last=not cycle.keep_alive)
+        self.on_response_complete()
 
     def on_message_complete(self) -> None:
         """The parser's: the body is there."""
@@ -145,11 +163,14 @@ class Connection(HttpToolsProtocol):
         request_id = uuid.uuid4().hex
         log.info("refused", type=problem.type, status=problem.status, request_id=request_id)
         answer = problem_response(problem, request_id, "")
+        answer.headers["x-request-id"] = request_id
+        self._answer(answer, problem.title, last=True)
+
+    def _answer(self, answer: Response, reason: str, *, last: bool) -> None:
         headers = [*self.server_state.default_headers, *answer.raw_headers]
-        headers += [(b"x-request-id", request_id.encode()), (b"connection", b"close")]
-        lines = [
-            f"HTTP/1.1 {problem.status} {problem.title}".encode(),
-            *(name + b": " + text for name, text in headers),
-        ]
+        if last:
+            headers.append((b"connection", b"close"))
+        lines = [f"HTTP/1.1 {answer.status_code} {reason}".encode(), *(name + b": " + text for name, text in headers)]
         self.transport.write(b"\r\n".join([*lines, b"", bytes(answer.body)]))
-        self.transport.close()
+        if last:
+            self.transport.close()

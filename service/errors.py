@@ -8,7 +8,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.middleware import REQUEST_ID
 from service.problems import (
     InvalidInput,
     InvalidParameter,
@@ -18,6 +17,7 @@ from service.problems import (
     Problem,
     problem_response,
 )
+from service.request_id import REQUEST_ID
 
 log = structlog.stdlib.get_logger(__name__)
 

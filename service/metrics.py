@@ -4,6 +4,7 @@ import math
 import threading
 from collections import Counter as Tally
 from collections.abc import Mapping
+from functools import cache
 
 from prometheus_client import (
     CollectorRegistry,
@@ -152,6 +153,13 @@ class Metrics:
         self.lost_log_lines = Counter(
             "ood_lost_log_lines_total", "Log lines that could not be written.", registry=registry
         )
+        # Looked up once: that costs more than to count.
+        self._http = cache(
+            lambda route, method, status: (
+                self.http_requests.labels(route, method, status),
+                self.http_seconds.labels(route, method, status),
+            )
+        )
         # The gauges of a version, which say what it is; and its counters.
         self._stated = (
             *(self.model_info, self.provider_fallback, self.threshold, self.calibration_inputs, self.alpha),
@@ -173,9 +181,9 @@ class Metrics:
 
     def http(self, route: str, method: str, status: int, seconds: float, trace_id: str | None = None) -> None:
         """Count one answered request under its route template; `trace_id` becomes an example of its bucket."""
-        labels = (route, method if method in _METHODS else "other", str(status))
-        self.http_requests.labels(*labels).inc()
-        self.http_seconds.labels(*labels).observe(seconds, None if trace_id is None else {"trace_id": trace_id})
+        count, histogram = self._http(route, method if method in _METHODS else "other", status)
+        count.inc()
+        histogram.observe(seconds, None if trace_id is None else {"trace_id": trace_id})
 
     def describe(self, model: str, version: str, provider: str, wanted: str, scorer: Scorer) -> None:
         """State what is served, on which provider and which was wanted, and with which alpha and thresholds.

@@ -38,9 +38,8 @@ class ModelMeters:
         self._queue_seconds = metrics.queue_seconds.labels(model)
         self._inference_seconds = metrics.inference_seconds.labels(model)
         self._preprocess_seconds = metrics.preprocess_seconds.labels(model)
-        for reason in REJECTIONS:
-            # Present from the start: a rate over a series that appears with its first event misses that event.
-            metrics.rejected.labels(model, reason)
+        # Present from the start: a rate over a series that appears with its first event misses that event.
+        self._rejected = {reason: metrics.rejected.labels(model, reason) for reason in REJECTIONS}
 
     def publish(self, provider: str, wanted: str, scorer: Scorer, batcher: Batcher) -> None:
         """State in the gauges that this version is served from now on, and follow its queue."""
@@ -82,8 +81,8 @@ class ModelMeters:
         self._metrics.input_errors.labels(self._model, reason).inc()
 
     def rejected(self, reason: str) -> None:
-        """Count one request turned away; `reason` is its problem's type."""
-        self._metrics.rejected.labels(self._model, reason).inc()
+        """Count one request turned away; `reason` is one of `REJECTIONS`."""
+        self._rejected[reason].inc()
 
     def prepared(self, seconds: float) -> None:
         """Note how long one input's preprocessing took."""

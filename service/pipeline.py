@@ -14,16 +14,17 @@ from service.explanation import PARTS
 from service.inputs import Preparer
 from service.lifecycle import Lifecycle
 from service.metrics import REJECTIONS
-from service.middleware import REQUEST_ID
 from service.modalities import Array, Prepared
 from service.model import Model
 from service.options import Options
 from service.patience import Patience
 from service.payloads import Input
-from service.problems import DeadlinePassed, InferenceFailed, InputError, InvalidInput, Overloaded, Problem
+from service.problems import DeadlinePassed, InferenceFailed, InputError, InvalidInput, Problem
 from service.repository import Repository
+from service.request_id import REQUEST_ID
 from service.settings import Settings
 from service.shadow import Answered, Shadows
+from service.turnstile import Turnstile, overloaded
 
 if TYPE_CHECKING:
     from service.tracing import Tracing
@@ -45,12 +46,14 @@ class Pipeline:
         preparer: Preparer,
         shadows: Shadows,
         settings: Settings,
+        turnstile: Turnstile,
         tracing: "Tracing | None" = None,
     ) -> None:
         self._repository = repository
         self._lifecycle = lifecycle
         self._preparer = preparer
         self._shadows = shadows
+        self._turnstile = turnstile
         self._tracing = tracing
         self._max_body_bytes = settings.max_body_bytes
         self._body_patience = settings.receive_timeout_seconds
@@ -79,10 +82,12 @@ class Pipeline:
         `options` are those that the request chose ahead of its body. Raises `Overloaded`, `TooLarge`,
         `RequestTimeout` or `ClientGone`.
         """
+        patience = _WAITING * options.timeout_ms / 1000
         try:
-            model.batcher.require_room(patience=_WAITING * options.timeout_ms / 1000)
+            model.batcher.require_room(patience=patience)
         except Busy as busy:
-            raise _overloaded(model, busy) from None
+            self._turnstile.remember(request.scope, model, patience)
+            raise overloaded(model, busy) from None
         return await read_body(request, self._max_body_bytes, self._body_patience)
 
     async def score(
@@ -125,14 +130,7 @@ def _admit(model: Model, count: int, seconds: float) -> Places:
     try:
         return model.batcher.admit(count, _WAITING * seconds)
     except Busy as busy:
-        raise _overloaded(model, busy) from None
-
-
-def _overloaded(model: Model, busy: Busy) -> Overloaded:
-    return Overloaded(
-        f"Model {model.name} is overloaded: {busy.reason}. Try again in {busy.retry_after} s.",
-        retry_after=busy.retry_after,
-    )
+        raise overloaded(model, busy) from None
 
 
 def _late(options: Options) -> DeadlinePassed:

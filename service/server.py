@@ -68,7 +68,11 @@ class Server(uvicorn.Server):
                 host=settings.host,
                 port=settings.port,
                 # Its type says class, its code calls it.
-                http=partial(Connection, patience_seconds=settings.receive_timeout_seconds),  # type: ignore[arg-type]
+                http=partial(  # type: ignore[arg-type]
+                    Connection,
+                    patience_seconds=settings.receive_timeout_seconds,
+                    turnstile=app.state.turnstile,
+                ),
                 ws="none",
                 log_config=None,
                 access_log=False,

@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from service.batcher import Row
-from service.middleware import QUIET_ROUTES
+from service.ledger import QUIET_ROUTES
 
 _EXPORT_SECONDS = 2
 

@@ -31,6 +31,12 @@ class Watched(Texts):
         assert self.gate.wait(10)
         return super().prepare(payload, limits)
 
+    def prepare_at_once(self, payload: Payload, limits: Limits) -> Prepared | None:
+        prepared = super().prepare_at_once(payload, limits)
+        if prepared is not None:
+            self.threads.append(threading.current_thread().name)
+        return prepared
+
 
 @pytest.fixture
 def preparer() -> Iterator[Preparer]:
@@ -43,8 +49,8 @@ def inputs(*texts: str) -> list[Input]:
     return [Input(Text(text)) for text in texts]
 
 
-def test_a_short_text_is_prepared_at_once_and_a_long_one_on_a_thread(preparer: Preparer) -> None:
-    for text, where in (("ball", "MainThread"), ("ball " * 900, "prepare")):
+def test_a_text_is_prepared_at_once_unless_much_of_it_must_be_read(preparer: Preparer) -> None:
+    for text, where in (("ball", "MainThread"), ("ball " * 900, "MainThread"), ("x" * 4500, "prepare")):
         watched = Watched()
         asyncio.run(preparer.prepare(inputs(text), watched, lambda _: None))
         assert [name.split("_")[0] for name in watched.threads] == [where]

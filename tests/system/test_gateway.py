@@ -21,7 +21,7 @@ from tritonclient.http import InferenceServerClient, InferInput
 
 from service import Settings
 from service.keys import digest_of
-from service.middleware import _ACCEPTED_ID
+from service.request_id import ACCEPTED_ID
 from tests.service.answers import problem
 from tests.service.exposition import value
 from tests.service.pictures import picture
@@ -123,7 +123,7 @@ def test_an_id_that_the_service_would_not_keep_is_replaced_at_the_edge(gateway: 
 
 def test_the_edge_and_the_service_keep_the_same_ids() -> None:
     template = (TEMPLATES / "default.conf.template").read_text()
-    assert f'"~^{_ACCEPTED_ID.pattern}\\z"' in template
+    assert f'"~^{ACCEPTED_ID.pattern}\\z"' in template
 
 
 def test_the_gateway_and_the_service_have_one_source_of_limits() -> None:
