@@ -118,7 +118,7 @@ def prepare_image(image: Image.Image, spec: ImageInput) -> NDArray[np.uint8]:
         pixels = pixels.transpose(turn)
     if pixels.size != (spec.width, spec.height):
         pixels = pixels.resize((spec.width, spec.height), _RESAMPLING[spec.resize])
-    return np.asarray(pixels, dtype=np.uint8).reshape(spec.height, spec.width, spec.channels)
+    return np.frombuffer(pixels.tobytes(), np.uint8).reshape(spec.height, spec.width, spec.channels)
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:

@@ -3,7 +3,6 @@
 import base64
 import binascii
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -73,6 +72,9 @@ class Images:
 
     def prepare(self, payload: Payload, limits: Limits) -> NDArray[np.uint8] | InputError:
         """One payload as `[H, W, C]` uint8, or what is wrong with it."""
+        return self._prepare(payload, limits.max_pixels)
+
+    def _prepare(self, payload: Payload, max_pixels: int) -> NDArray[np.uint8] | InputError:
         if isinstance(payload, Pixels):
             return payload.array
         if isinstance(payload, Base64):
@@ -82,7 +84,7 @@ class Images:
         if isinstance(payload, Text):
             return InputError("unsupported-input", "This model scores images; the input is a text. Send `image`.")
         try:
-            return decode_image(payload, self._spec, max_pixels=limits.max_pixels)
+            return decode_image(payload, self._spec, max_pixels=max_pixels)
         except ImageError as error:
             return InputError(error.type, error.detail)
 
@@ -92,7 +94,7 @@ class Images:
             payload = _decode_base64(payload)
         if isinstance(payload, Base64) or (isinstance(payload, bytes) and len(payload) > _INLINE_BYTES):
             return None
-        prepared = self.prepare(payload, replace(limits, max_pixels=min(_INLINE_PIXELS, limits.max_pixels)))
+        prepared = self._prepare(payload, min(_INLINE_PIXELS, limits.max_pixels))
         if isinstance(prepared, InputError) and prepared.type == ImageTooLarge.type:
             return None
         return prepared
