@@ -12,8 +12,8 @@ from functools import partial
 _ENOUGH = 0.98
 # What a batch costs besides: an engine's thread, the event loop and the clients are woken up for it, and caches change
 # hands. WRN-40-2 at concurrency 32, two cores, medians of three rounds in turns: 536 images/s in batches of 2, which
-# are within 5% of the best for the engine alone, 587 of 4, 636 of 8, 633 of 16.
-_HAND_OVER_SECONDS = 0.0005
+# are within 5% of the best for the engine alone, 587 of 4, 636 of 8, 633 of 16; that is some 1.2 ms of a core a batch.
+_HAND_OVER_SECONDS = 0.001
 # Throughput that still grows by less with a doubled batch will not grow much with the next one.
 _GROWTH = 1.02
 # Whatever else the machine does makes a trial slower, never faster: of several the quickest tells the most.
