@@ -227,10 +227,11 @@ class Batcher:
                     company = self._idle < self.streams or len(batch) > 1 or bool(self._queue)
                     self._solitude = 0 if company else self._solitude + 1
                     self._idle -= 1
+                alone = self._solitude > _SOLITUDE
             if expired:
                 self._post(expired, [Expired()] * len(expired))
             if batch:
-                return batch, self._solitude > _SOLITUDE
+                return batch, alone
 
     def _take(self, streams: int) -> tuple[list[_Entry], list[_Entry]]:
         """The share of the queue that one of so many `streams` has, and what nobody waits for any more."""

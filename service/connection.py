@@ -100,7 +100,8 @@ class Connection(HttpToolsProtocol):
             super()._start_asgi_task(cycle, app)
             return
         cycle.response_started = cycle.response_complete = True
-        self._answer(refusal, HTTPStatus(refusal.status_code).phrase, last=not cycle.keep_alive)
+        last = not cycle.keep_alive or self.parser.should_upgrade()
+        self._answer(refusal, HTTPStatus(refusal.status_code).phrase, last=last)
         self.on_response_complete()
 
     def on_message_complete(self) -> None:

@@ -24,6 +24,7 @@ _MEMORY_SECONDS = 1.0
 _MOST_HEADS = 1024
 _KEYS = (b"authorization", b"x-api-key")
 
+
 @dataclass(frozen=True, slots=True)
 class _TurnedAway:
     """What a head asked for, and how long it would have waited; its route and client are for the ledger."""

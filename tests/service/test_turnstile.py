@@ -161,9 +161,12 @@ def test_the_connection_goes_on_behind_a_body_that_nobody_read(live: Live) -> No
         assert refusals == [503] * 3
 
 
-@pytest.mark.parametrize("version", ["1.0", "1.1"])
-def test_a_connection_that_was_to_be_closed_is(live: Live, version: str) -> None:
-    request = posted(more="Connection: close\r\n").replace(b"HTTP/1.1", f"HTTP/{version}".encode())
+@pytest.mark.parametrize(
+    ("version", "more"),
+    [("1.0", ""), ("1.1", "Connection: close\r\n"), ("1.1", "Connection: upgrade\r\nUpgrade: x\r\n")],
+)
+def test_a_connection_that_was_to_be_closed_is(live: Live, version: str, more: str) -> None:
+    request = posted(more=more).replace(b"HTTP/1.1", f"HTTP/{version}".encode())
     with full(live) as refusals, socket.create_connection(("127.0.0.1", live.port), timeout=20) as connection:
         live.score(picture())
         connection.sendall(request)
