@@ -362,9 +362,11 @@ def test_the_deadline_of_a_call_is_that_of_its_request(models: Path) -> None:
         hold = Hold(live)
         live.app.state.repository.get("tiny").batcher._seconds_per_input = 0.5
         errors: list[Any] = []
-        for _ in range(3):
+        for waiting in range(3):
             client.async_infer("tiny", image, callback=lambda **answer: errors.append(answer["error"]))
-        until(lambda: value(live.client, "ood_queue_depth", model="tiny") == 2)
+            # The engine has the first one: of several that come together it would take all.
+            hold.until_batches(1)
+            until(lambda waiting=waiting: value(live.client, "ood_queue_depth", model="tiny") == waiting)
         began = time.monotonic()
         found = refused("UNAVAILABLE", lambda: client.infer("tiny", image, client_timeout=1))
         assert "the queue is 1.0 s long" in found

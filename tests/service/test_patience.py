@@ -49,13 +49,13 @@ def test_what_nobody_waits_for_any_more_ends(before: bool) -> None:
 
 def test_what_is_done_in_time_is_not_disturbed_later() -> None:
     async def scenario(scope: dict[str, Any]) -> None:
-        with Patience(0.01, late, scope):
+        with Patience(0.2, late, scope):
             await asyncio.sleep(0)
         scope[GONE].set_result(None)
         # Left before the callback of a connection that is lost already.
-        with Patience(0.01, late, scope):
+        with Patience(0.2, late, scope):
             pass
-        await asyncio.sleep(0.03)
+        await asyncio.sleep(0.3)
 
     run(scenario)
 
@@ -70,10 +70,10 @@ def test_without_a_connection_there_is_only_the_time() -> None:
 
 def test_its_time_can_begin_anew() -> None:
     async def scenario(scope: dict[str, Any]) -> None:
-        with Patience(0.05, late, scope) as patience:
-            for _ in range(4):
-                await asyncio.sleep(0.03)
-                patience.extend(0.05)
+        with Patience(0.5, late, scope) as patience:
+            for _ in range(3):
+                await asyncio.sleep(0.2)
+                patience.extend(0.5)
 
     run(scenario)
 
