@@ -16,6 +16,7 @@ import structlog
 from service.fair_queue import FairQueue
 from service.modalities import Array, Run
 from service.pace import Pace
+from service.solitude import Solitude
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -23,10 +24,6 @@ log = structlog.stdlib.get_logger(__name__)
 # after 2 ms (p99 21 and 75 in two runs), without it after 139 ms (p99 12 s), and 0.63 and 0.66 of the peak was answered
 # instead of 0.40.
 _ENGINE_NICENESS = 10
-
-# Who comes alone may have all cores, unless somebody came beside one of so many before: a second client would find the
-# cores taken, and the first one would next. Two clients of a GRU on two cores got 808 texts/s so, and 606 without it.
-_SOLITUDE = 4
 
 
 class Busy(Exception):
@@ -90,7 +87,7 @@ class Batcher:
     `pace` is what the engine is known to manage: it bounds a batch, and predicts how long an input will wait.
     `capacity` bounds the inputs that are admitted and not yet in the engine. Requests take turns: one of many inputs
     does not hold up one of a single input. Inputs of a positive `size_of` share batches with those of similar size.
-    Use it on the thread of `loop`.
+    Batchers of one process have one `solitude`. Use it on the thread of `loop`.
     """
 
     def __init__(
@@ -102,6 +99,7 @@ class Batcher:
         capacity: int,
         loop: asyncio.AbstractEventLoop,
         streams: int = 1,
+        solitude: Solitude | None = None,
         size_of: Callable[[Array], int] | None = None,
         observer: BatchObserver | None = None,
     ) -> None:
@@ -119,7 +117,7 @@ class Batcher:
         self._closing = False
         self._idle = max(1, streams)
         self.streams = streams
-        self._solitude = _SOLITUDE
+        self._solitude = solitude or Solitude()
         self._loop = loop
         self._turn: asyncio.Handle | None = None
         self._threads = [
@@ -201,6 +199,7 @@ class Batcher:
                 try:
                     self._post(batch, self._compute(batch, alone))
                 finally:
+                    self._solitude.leave()
                     with self._wake:
                         self._idle += 1
         except RuntimeError as error:
@@ -210,7 +209,7 @@ class Batcher:
             log.debug("engine thread ends with its event loop", reason=str(error))
 
     def _pull(self) -> tuple[list[_Entry], bool]:
-        """The next batch, at least one input unless closing, and whether nothing else will be computed beside it."""
+        """The next batch, at least one input unless closing, and whether it may have the whole machine."""
         # A stream that goes on takes its share of the queue, not all of it: the others will be done, and would idle
         # while the clients that are answered now are on their way back. ptb-char-qrnn on two cores, 8 and 32 clients:
         # 2,030 and 2,132 texts/s instead of 1,899 and 2,012.
@@ -223,15 +222,12 @@ class Batcher:
                     self._wake.wait()
                     streams = self._idle
                 batch, expired = self._take(streams)
-                if batch:
-                    company = self._idle < self.streams or len(batch) > 1 or bool(self._queue)
-                    self._solitude = 0 if company else self._solitude + 1
-                    self._idle -= 1
-                alone = self._solitude > _SOLITUDE
+                self._idle -= bool(batch)
+                company = len(batch) > 1 or bool(self._queue)
             if expired:
                 self._post(expired, [Expired()] * len(expired))
             if batch:
-                return batch, alone
+                return batch, self._solitude.enter(company=company)
 
     def _take(self, streams: int) -> tuple[list[_Entry], list[_Entry]]:
         """The share of the queue that one of so many `streams` has, and what nobody waits for any more."""
