@@ -16,7 +16,6 @@ import structlog
 from service.fair_queue import FairQueue
 from service.modalities import Array, Run
 from service.pace import Pace
-from service.solitude import Solitude
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -87,7 +86,7 @@ class Batcher:
     `pace` is what the engine is known to manage: it bounds a batch, and predicts how long an input will wait.
     `capacity` bounds the inputs that are admitted and not yet in the engine. Requests take turns: one of many inputs
     does not hold up one of a single input. Inputs of a positive `size_of` share batches with those of similar size.
-    Batchers of one process have one `solitude`. Use it on the thread of `loop`.
+    Use it on the thread of `loop`.
     """
 
     def __init__(
@@ -99,7 +98,6 @@ class Batcher:
         capacity: int,
         loop: asyncio.AbstractEventLoop,
         streams: int = 1,
-        solitude: Solitude | None = None,
         size_of: Callable[[Array], int] | None = None,
         observer: BatchObserver | None = None,
     ) -> None:
@@ -117,7 +115,6 @@ class Batcher:
         self._closing = False
         self._idle = max(1, streams)
         self.streams = streams
-        self._solitude = solitude or Solitude()
         self._loop = loop
         self._turn: asyncio.Handle | None = None
         self._threads = [
@@ -199,7 +196,6 @@ class Batcher:
                 try:
                     self._post(batch, self._compute(batch, alone))
                 finally:
-                    self._solitude.leave()
                     with self._wake:
                         self._idle += 1
         except RuntimeError as error:
@@ -209,7 +205,7 @@ class Batcher:
             log.debug("engine thread ends with its event loop", reason=str(error))
 
     def _pull(self) -> tuple[list[_Entry], bool]:
-        """The next batch, at least one input unless closing, and whether it may have the whole machine."""
+        """The next batch, at least one input unless closing, and whether nothing else is computed beside it."""
         # A stream that goes on takes its share of the queue, not all of it: the others will be done, and would idle
         # while the clients that are answered now are on their way back. ptb-char-qrnn on two cores, 8 and 32 clients:
         # 2,030 and 2,132 texts/s instead of 1,899 and 2,012.
@@ -222,12 +218,12 @@ class Batcher:
                     self._wake.wait()
                     streams = self._idle
                 batch, expired = self._take(streams)
+                alone = self._idle == self.streams and len(batch) == 1 and not self._queue
                 self._idle -= bool(batch)
-                company = len(batch) > 1 or bool(self._queue)
             if expired:
                 self._post(expired, [Expired()] * len(expired))
             if batch:
-                return batch, self._solitude.enter(company=company)
+                return batch, alone
 
     def _take(self, streams: int) -> tuple[list[_Entry], list[_Entry]]:
         """The share of the queue that one of so many `streams` has, and what nobody waits for any more."""

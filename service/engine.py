@@ -47,12 +47,17 @@ _WORTH_SHARING = 1.15
 # A batch that is run on the spot takes at most so long: the event loop stands still.
 _TURN_SECONDS = 1e-3
 
-# Under load, threads that wait must not spin: the event loop and other models need the cores. One interleaved round on
-# two cores, WRN-40-2: 0.85 of ONNX Runtime alone at concurrency 32 against 0.77 with spinning. In a lone call, and no
-# longer than it lasts, they may: they are woken up once for each layer otherwise. WRN-40-2 takes 1.9 ms so instead of
-# 2.7, and less of the cores (3.5 ms for 4.2); newsgroups-gru 1.8 instead of 1.9, and half as much again of them.
-_SLEEPING = {"session.intra_op.allow_spinning": "0"}
-_SPINNING = {"session.intra_op.allow_spinning": "1", "session.force_spinning_stop": "1"}
+# Threads that wait must not spin for long: the event loop and other models need the cores, and one that waits for a
+# thread without a core would take its own. With ONNX Runtime's default WRN-40-2 had 0.77 of ONNX Runtime alone at
+# concurrency 32 on two cores, and 0.85 without spinning; but then threads that share a call are woken up for each of
+# its layers. The few microseconds that a layer's parts differ by are enough: a lone request takes 2.0 ms, 2.8 without;
+# at 150 a second, 5 ms apart, p50 and p99 are 3.6 and 6.4 ms (4.5 and 5.6 without; 3.5 and 18 with spinning until a
+# call ends).
+_SESSION_CONFIG = {
+    "session.intra_op.allow_spinning": "1",
+    "session.intra_op.spin_duration_us": "10",
+    "session.force_spinning_stop": "1",
+}
 
 
 class EngineError(Exception):
@@ -88,9 +93,9 @@ class Engine:
         if bundle.manifest.likelihood is not None:
             self._outputs[PARTS] = bundle.manifest.likelihood.parts
         self._output_names = list(self._outputs.values())
-        self._lone = self._loaded = self._open(threads)
+        self._session = self._shared = self._open(threads)
         self._bound: BoundCalls | None = None
-        self.provider = str(self._lone.get_providers()[0])
+        self.provider = str(self._session.get_providers()[0])
         if provider.required and self.provider != provider.first:
             raise ProviderUnavailable(
                 f"{provider.first} is required, but ONNX Runtime could only open {bundle.model_path} with "
@@ -110,7 +115,8 @@ class Engine:
         if self._bound is not None:
             rows = self._bound.run(feed)
         else:
-            rows = (self._lone if alone else self._loaded).run(self._output_names, feed)
+            session = self._session if alone else self._shared
+            rows = session.run(self._output_names, feed)
         for name, row in zip(self._outputs, rows, strict=True):
             if row.shape[: 1 if name == PARTS else None] != (len(items),):
                 output = self._outputs[name]
@@ -132,36 +138,26 @@ class Engine:
         if max_batch > 1:
             self._check_rows()
         most, seconds_per_input, positions, streams = once(lambda: self._measure(max_batch, longest_seconds))
-        if self.provider == CPU and self._threads > 1:
-            self._choose_sessions(streams)
+        if streams != 1 and self._threads > 1 and self._shared is self._session:
+            # It was another worker's engine that tried both.
+            self._shared = self._open(1)
+        if streams == 0:
+            self._session = self._shared
         self.streams = min(streams, max(1, streams // self._workers))
         return Pace(most, seconds_per_input, positions)
-
-    def _choose_sessions(self, streams: int) -> None:
-        """Of one thread and of all, for lone calls and for the others, those that go with so many `streams`."""
-        if streams == 1:
-            self._loaded = self._lone
-        elif self._loaded is self._lone:
-            # It was another worker's engine that tried both.
-            self._loaded = self._open(1)
-        if streams == 0:
-            self._lone = self._loaded
-        elif self._workers == 1:
-            # Other processes would find the cores taken, and not know by whom.
-            self._lone = self._open(self._threads, config=_SPINNING)
 
     def _record_graphs(self, max_batch: int) -> None:
         """Compute by CUDA graphs from now on, where the model allows them and they give the scores that it gives."""
         typical = cache(self.modality.typical)
         sizes = batch_sizes(max_batch)
         one = self.modality.feed(typical(1))
-        outputs = dict(zip(self._output_names, self._lone.run(self._output_names, one), strict=True))
+        outputs = dict(zip(self._output_names, self._session.run(self._output_names, one), strict=True))
         try:
             session = self._open(self._threads, graphs=True)
             bound = BoundCalls(session, one, outputs, sizes, "cuda")
             for size in sizes:
                 feed = self.modality.feed(typical(size))
-                own = self._lone.run(self._output_names, feed)
+                own = self._session.run(self._output_names, feed)
                 # The first call records, the second replays.
                 for given in (bound.run(feed), bound.run(feed)):
                     if not all(map(_alike, own, given)):
@@ -177,7 +173,7 @@ class Engine:
             return *astuple(pace), 1
         shared = pace
         if self._threads > 1:
-            self._loaded = self._open(1)
+            self._shared = self._open(1)
             shared = self._learn(max_batch, longest_seconds, alone=False)
         if self.modality.size_of is None and shared.seconds_per_input <= AT_ONCE_SECONDS:
             batch = min(shared.batch, int(_TURN_SECONDS / shared.seconds_per_input))
@@ -190,6 +186,7 @@ class Engine:
             for _ in range(_TRIALS)
         ]
         if max(whole for whole, _ in trials) > _WORTH_SHARING * max(several for _, several in trials):
+            self._shared = self._session
             return *astuple(pace), 1
         return *astuple(shared), self._threads
 
@@ -230,16 +227,14 @@ class Engine:
                     remedy = "Export the bundle again; padding and other inputs must not change a row"
                     raise EngineError(self._bundle, reason, remedy)
 
-    def _open(
-        self, threads: int, *, config: Mapping[str, str] = _SLEEPING, graphs: bool = False
-    ) -> onnxruntime.InferenceSession:
+    def _open(self, threads: int, *, graphs: bool = False) -> onnxruntime.InferenceSession:
         bundle = self._bundle
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-        for key, value in config.items():
+        for key, value in _SESSION_CONFIG.items():
             options.add_session_config_entry(key, value)
         try:
             # Their content, not their paths: ONNX Runtime would map the files, and one that is truncated while it is
@@ -270,7 +265,7 @@ class Engine:
         return found
 
     def _check_signature(self) -> None:
-        inputs = {node.name: (node.type, node.shape) for node in self._lone.get_inputs()}
+        inputs = {node.name: (node.type, node.shape) for node in self._session.get_inputs()}
         if not self.modality.accepts(inputs):
             raise EngineError(
                 self._bundle,
@@ -280,7 +275,7 @@ class Engine:
         wanted = dict.fromkeys(self._outputs.values(), "tensor(float)")
         if PREDICTION in self._outputs:
             wanted["prediction"] = "tensor(int64)"
-        given = {node.name: node.type for node in self._lone.get_outputs()}
+        given = {node.name: node.type for node in self._session.get_outputs()}
         for name, kind in wanted.items():
             if given.get(name) != kind:
                 raise EngineError(

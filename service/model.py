@@ -23,7 +23,6 @@ from service.options import Choices, Options
 from service.providers import Provider
 from service.scoring import Scorer
 from service.settings import Settings
-from service.solitude import Solitude
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -85,7 +84,6 @@ def model_loader(
     A worker of a `crew` takes its share of the cores, and what another one learned of the same bundle's pace.
     """
     workers = 1 if crew is None else crew.count
-    solitude = Solitude()
 
     def load(bundle: Bundle) -> Model:
         engine = Engine(bundle, provider, threads=settings.threads or available_cores(), workers=workers)
@@ -108,7 +106,6 @@ def model_loader(
             capacity=settings.queue_size,
             loop=loop,
             streams=engine.streams,
-            solitude=solitude,
             size_of=engine.modality.size_of,
             observer=meters,
         )

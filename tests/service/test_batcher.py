@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from service.batcher import Batcher, Busy, Expired, Failure, Outcome, Row
 from service.modalities import Array
 from service.pace import Pace
-from service.solitude import Solitude
 
 
 class Engine:
@@ -44,11 +43,10 @@ async def batcher_of(
     max_batch: int = 4,
     seconds_per_input: float = 1e-3,
     streams: int = 1,
-    solitude: Solitude | None = None,
 ) -> AsyncIterator[Batcher]:
     pace = Pace(max_batch, seconds_per_input)
     loop = asyncio.get_running_loop()
-    batcher = Batcher("test", engine.run, pace, capacity=capacity, loop=loop, streams=streams, solitude=solitude)
+    batcher = Batcher("test", engine.run, pace, capacity=capacity, loop=loop, streams=streams)
     try:
         yield batcher
     finally:
@@ -220,38 +218,15 @@ def test_a_lone_input_gets_the_whole_machine() -> None:
     asyncio.run(scenario())
 
 
-def test_where_others_were_beside_one_lone_inputs_do_not_get_the_whole_machine_at_once() -> None:
+def test_only_a_lone_input_gets_the_whole_machine() -> None:
     async def scenario() -> None:
         engine = Engine()
         async with batcher_of(engine, max_batch=2) as batcher:
             await submit(batcher, 1)
             await submit(batcher, 2, 3)
             await submit(batcher, 4, 5, 6)
-            for number in range(7, 12):
-                await submit(batcher, number)
-        assert engine.batches == [[1], [2, 3], [4, 5], [6], *([number] for number in range(7, 12))]
-        assert engine.alone == [True, False, False, *[False] * 4, True, True]
-
-    asyncio.run(scenario())
-
-
-def test_another_models_call_is_company_too() -> None:
-    async def scenario() -> None:
-        engine, other = Engine(), Engine()
-        solitude = Solitude()
-        async with (
-            batcher_of(engine, streams=2, solitude=solitude) as batcher,
-            batcher_of(other, streams=2, solitude=solitude) as beside,
-        ):
-            await submit(batcher, 1)
-            engine.gate.clear()
-            held = asyncio.create_task(submit(batcher, 2))
-            await until(lambda: len(engine.batches) == 2)
-            await submit(beside, 3)
-            engine.gate.set()
-            await held
-            await submit(batcher, 4)
-        assert (engine.alone, other.alone) == ([True, True, False], [False])
+        assert engine.batches == [[1], [2, 3], [4, 5], [6]]
+        assert engine.alone == [True, False, False, True]
 
     asyncio.run(scenario())
 
