@@ -67,7 +67,8 @@ def test_the_pace_is_learned_with_all_streams_at_work() -> None:
         with lock:
             busy += 1
             most[size] = max(most.get(size, 0), busy)
-        time.sleep(0.001 * size * busy)
+        # Long enough for all of them to have begun.
+        time.sleep(0.05)
         with lock:
             busy -= 1
 
