@@ -79,7 +79,7 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """The parser's: a request's first byte."""
         super().on_message_begin()
-        self.scope[GONE] = self._gone  # type: ignore[literal-required]  # a key of ours
+        cast(Scope, self.scope)[GONE] = self._gone
         self._in_head = self._in_message = True
         self._head_bytes = 0
 
