@@ -17,8 +17,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from service.cores import available_cores
-from service.providers import CUDA, choose_provider
+from service.inference.cpu_count import available_cores
+from service.inference.providers import CUDA, choose_provider
 
 Feed = Mapping[str, NDArray[Any]]
 

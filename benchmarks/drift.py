@@ -16,7 +16,7 @@ from rich.progress import track
 
 from benchmarks.results import report
 from bundle import SCORES, Bundle, ImageInput, decode_image, load_bundle
-from service.drift import DriftEvidence
+from service.scoring.drift import DriftEvidence
 
 MODEL = Path("models/cifar10-oe/1")
 ALARM = 3.0

@@ -14,9 +14,9 @@ from benchmarks.ceiling import per_second
 from benchmarks.inputs import one_input
 from benchmarks.results import report
 from bundle import Bundle, load_bundle
-from training.build_model import build_model, scored_model
-from training.recipe_file import load_recipe
-from training.score_heads import ScoredModel
+from training.models.build import build_model, scored_model
+from training.models.score_heads import ScoredModel
+from training.recipe.file import load_recipe
 
 BATCHES = (1, 32)
 

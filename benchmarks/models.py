@@ -11,11 +11,11 @@ from torch import nn
 
 from bundle import Calibration, CalibrationSpec, ImageInput, ScoreOutput, save_calibrations, seal_bundle
 from training.architectures import SmallConvNet, WhitenedConvNet, WideResNet
-from training.calibrate import anomalies
-from training.classifier import ImageClassifier
 from training.data import StoredArray
-from training.onnx_graph import run_graph, write_graph
-from training.score_heads import LOGIT_SCORES, ScoredClassifier
+from training.export.onnx_graph import run_graph, write_graph
+from training.models.classifier import ImageClassifier
+from training.models.score_heads import LOGIT_SCORES, ScoredClassifier
+from training.scoring.calibrate import anomalies
 
 NETWORKS: Mapping[str, Callable[[], nn.Module]] = {
     "wrn-40-2": lambda: WideResNet(num_classes=10, depth=40, widen_factor=2),

@@ -8,7 +8,7 @@ from benchmarks.inputs import bundle_in, keep_input, sample_of
 from benchmarks.processes import run_module
 from benchmarks.results import report
 from benchmarks.servers import SERVICE, Target, serving
-from service.cores import available_cores
+from service.inference.cpu_count import available_cores
 
 CONCURRENCY = 32
 

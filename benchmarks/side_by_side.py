@@ -21,8 +21,8 @@ from benchmarks.processes import NotReady, run_module
 from benchmarks.results import CONSOLE, FOLDER, keep
 from benchmarks.servers import PEERS, SERVICE, Layout, Server, WrongAnswer, serving, with_workers
 from bundle import Bundle
-from service.cores import available_cores
-from service.providers import CUDA, choose_provider
+from service.inference.cpu_count import available_cores
+from service.inference.providers import CUDA, choose_provider
 
 WARM_UP_SECONDS = 1.0
 

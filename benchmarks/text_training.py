@@ -18,13 +18,13 @@ from torch.utils.data import DataLoader
 from benchmarks.results import report
 from benchmarks.training import BATCH, fitted
 from training.architectures import GRUClassifier
-from training.classifier import TextClassifier
 from training.data import Examples, StoredArray
 from training.data.examples import NO_TOKEN
-from training.lightning_module import TrainingTask
+from training.fitting.lightning_module import TrainingTask
+from training.models.classifier import TextClassifier
 from training.objectives import CrossEntropy
-from training.recipe import Stage
-from training.registry import Component
+from training.recipe.components import Component
+from training.recipe.schema import Stage
 
 VOCABULARY, CLASSES, LONGEST = 20_000, 20, 256
 

@@ -20,13 +20,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.models import SPEC
 from benchmarks.results import report
 from training.architectures import WideResNet
-from training.classifier import ImageClassifier
 from training.data import Augmentation, Examples, StoredArray, paired_batches
-from training.lightning_module import TrainingTask
+from training.fitting.lightning_module import TrainingTask
+from training.fitting.precision import fastest_precision
+from training.models.classifier import ImageClassifier
 from training.objectives import CrossEntropy
-from training.precision import fastest_precision
-from training.recipe import Precision, Stage
-from training.registry import Component
+from training.recipe.components import Component
+from training.recipe.schema import Precision, Stage
 
 BATCH = 128
 WARM_UP = 3

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import structlog
 
-from service.arguments import parse_arguments
-from service.logs import configure_logs
+from service.cli import parse_arguments
 from service.settings import SettingsError, load_settings, unknown_variables
+from service.telemetry.logs import configure_logs
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Each way imports what it needs: the supervisor of workers is to be small, and the first of them up at once.
     arguments = sys.argv[1:] if argv is None else list(argv)
     if arguments[:1] == ["new-key"]:
-        from service import new_key  # noqa: PLC0415
+        from service.auth import new_key  # noqa: PLC0415
 
         return new_key.main(arguments[1:])
     if arguments[:1] == ["score-dataset"]:
@@ -37,10 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, near in unknown_variables(os.environ).items():
         log.warning("unknown setting in the environment is ignored", variable=name, did_you_mean=near)
     if settings.workers > 1:
-        from service.supervisor import supervise  # noqa: PLC0415
+        from service.server.supervisor import supervise  # noqa: PLC0415
 
         return supervise(settings)
-    from service.worker import work  # noqa: PLC0415
+    from service.server.worker import work  # noqa: PLC0415
 
     return work(settings, handler)
 

@@ -12,35 +12,37 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.middleware import Middleware
 
-from service.authentication import Authentication
-from service.body import BodyBudget
-from service.cores import available_cores
-from service.crew import Crew
-from service.errors import exception_handlers
-from service.inputs import Preparer
-from service.keys import KeyFile
-from service.ledger import Ledger
+from service.auth.api_keys import KeyFile
+from service.auth.middleware import Authentication
+from service.http.body import BodyBudget
+from service.http.fast_routes import DirectRoutes
+from service.http.load_shedding import Turnstile
+from service.http.problem_json import exception_handlers
+from service.http.request_context import RequestContext
+from service.inference.cpu_count import available_cores
+from service.inference.providers import choose_provider
+from service.inputs.modality import Limits
+from service.inputs.preprocessor import Preparer
 from service.lifecycle import Lifecycle
-from service.metrics import Metrics
-from service.middleware import RequestContext
-from service.modalities import Limits
-from service.model import model_loader
-from service.openapi import document
 from service.pipeline import Pipeline
-from service.providers import choose_provider
-from service.reload import Reloader
-from service.repository import Repository
-from service.routes import administration, health, metrics, models, open_inference, page, score
-from service.routes.direct import DirectRoutes
+from service.protocols.native import routes as native
+from service.protocols.open_inference import rest as open_inference
+from service.repository.model import model_loader
+from service.repository.reloader import Reloader
+from service.repository.served import Repository
+from service.repository.shadow import Shadows
+from service.routes import admin, console, health, metrics, models
+from service.routes.openapi import document
 from service.settings import Settings, SettingsError, env_name
-from service.shadow import Shadows
-from service.siblings import Siblings
-from service.turnstile import Turnstile
+from service.telemetry.access_log import Ledger
+from service.telemetry.metrics import Metrics
+from service.telemetry.worker_metrics import Siblings
+from service.worker_group import Crew
 
 if TYPE_CHECKING:
-    from service.grpc_port import GrpcPort
-    from service.mirror import Mirror
-    from service.tracing import Tracing
+    from service.protocols.open_inference.grpc_server import GrpcPort
+    from service.repository.remote import Mirror
+    from service.telemetry.tracing import Tracing
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -65,7 +67,7 @@ def _mirror(settings: Settings) -> "Mirror | None":
     if "://" not in settings.models:
         return None
     # Only who keeps models elsewhere waits for its import.
-    from service.mirror import Mirror, default_folder  # noqa: PLC0415
+    from service.repository.remote import Mirror, default_folder  # noqa: PLC0415
 
     return Mirror(settings.models, settings.models_cache or default_folder(settings.models))
 
@@ -74,7 +76,7 @@ def _tracing(settings: Settings) -> "Tracing | None":
     if settings.otlp_endpoint is None:
         return None
     # OpenTelemetry's exporter takes as long to import as everything else together.
-    from service.tracing import Tracing  # noqa: PLC0415
+    from service.telemetry.tracing import Tracing  # noqa: PLC0415
 
     return Tracing(settings.otlp_endpoint, service_version())
 
@@ -89,12 +91,12 @@ def _grpc(settings: Settings, *parts: Any) -> "tuple[list[APIRoute], GrpcPort | 
     if settings.grpc_port is None:
         return [], None
     try:
-        from service.grpc_port import GrpcPort  # noqa: PLC0415
-        from service.routes import open_inference_grpc  # noqa: PLC0415
+        from service.protocols.open_inference import grpc_routes  # noqa: PLC0415
+        from service.protocols.open_inference.grpc_server import GrpcPort  # noqa: PLC0415
     except ImportError as error:
         setting = f"{env_name('grpc_port')} = {settings.grpc_port}"
         raise SettingsError(f"{setting}: {error.name} is missing. Install the extra: pip install '.[grpc]'") from error
-    routes = open_inference_grpc.routes(*parts)
+    routes = grpc_routes.routes(*parts)
     return routes, GrpcPort([route.path for route in routes], settings)
 
 
@@ -156,7 +158,7 @@ def create_app(settings: Settings, crew: Crew | None = None) -> FastAPI:
 
     parts = (repository, lifecycle, pipeline, settings, service_version())
     rpcs, grpc_port = _grpc(settings, *parts)
-    scoring = [*score.routes(pipeline, settings), *open_inference.routes(*parts), *rpcs]
+    scoring = [*native.routes(pipeline, settings), *open_inference.routes(*parts), *rpcs]
     app = FastAPI(
         title="OOD Scoring Service",
         version=service_version(),
@@ -167,11 +169,11 @@ def create_app(settings: Settings, crew: Crew | None = None) -> FastAPI:
             *health.routes(lifecycle),
             *metrics.routes(meters.registry, siblings),
             *models.routes(repository, lifecycle),
-            *page.routes(repository, lifecycle, keys_needed=keys is not None),
+            *console.routes(repository, lifecycle, keys_needed=keys is not None),
             *(
                 []
                 if admin_keys is None
-                else administration.routes(repository, reloader, lifecycle, admin_keys, reload=settings.reload)
+                else admin.routes(repository, reloader, lifecycle, admin_keys, reload=settings.reload)
             ),
         ],
         middleware=[

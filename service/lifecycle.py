@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from service.problems import Draining, Starting
+from service.errors import Draining, Starting
 
 
 class Phase(StrEnum):

@@ -8,29 +8,29 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 
-from service.batcher import Busy, Expired, Outcome, Places, Row
-from service.body import read_body
-from service.explanation import PARTS
-from service.inputs import Preparer
+from service.errors import DeadlinePassed, InferenceFailed, InputError, InvalidInput, Problem
+from service.http.body import read_body
+from service.http.deadline import Patience
+from service.http.load_shedding import Turnstile, overloaded
+from service.http.request_id import REQUEST_ID
+from service.inference.batcher import Busy, Expired, Outcome, Places, Row
+from service.inputs.explanation import PARTS
+from service.inputs.modality import Array, Prepared
+from service.inputs.payloads import Input
+from service.inputs.preprocessor import Preparer
 from service.lifecycle import Lifecycle
-from service.metrics import REJECTIONS
-from service.modalities import Array, Prepared
-from service.model import Model
-from service.options import Options
-from service.patience import Patience
-from service.payloads import Input
-from service.problems import DeadlinePassed, InferenceFailed, InputError, InvalidInput, Problem
-from service.repository import Repository
-from service.request_id import REQUEST_ID
+from service.repository.model import Model
+from service.repository.served import Repository
+from service.repository.shadow import Answered, Shadows
+from service.scoring.options import Options
 from service.settings import Settings
-from service.shadow import Answered, Shadows
-from service.turnstile import Turnstile, overloaded
+from service.telemetry.metrics import REJECTIONS
 
 if TYPE_CHECKING:
-    from service.tracing import Tracing
+    from service.telemetry.tracing import Tracing
 
 Result = dict[str, Any] | InputError
-"""One input's `service.schemas.Result` without `index` and `id`, or what is wrong with it."""
+"""One input's `service.protocols.native.schemas.Result` without `index` and `id`, or what is wrong with it."""
 
 # Of a deadline, the share that may be spent waiting: the prediction errs, and computing and answering take time, too.
 _WAITING = 0.7

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests.tiny_bundle import make_tiny_bundle
+from tests.support.tiny_bundle import make_tiny_bundle
 
 # A busy machine makes any one example slow; pytest-timeout catches what really hangs.
 settings.register_profile("no-deadline", deadline=None)

@@ -1,6 +1,6 @@
 """Entry point of `python -m training` and of the script `ood-train`."""
 
-from training.cli import main
+from training.commands.app import main
 
 __all__ = ["main"]
 

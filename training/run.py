@@ -9,8 +9,8 @@ import yaml
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from training.errors import RunError
-from training.recipe import Recipe
-from training.recipe_file import load_recipe
+from training.recipe.file import load_recipe
+from training.recipe.schema import Recipe
 
 
 class StageRecord(BaseModel):

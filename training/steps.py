@@ -8,10 +8,7 @@ import numpy as np
 
 from bundle import Calibration, Precision
 from training import evaluation
-from training import fit as fitting
-from training.build_model import scored_model
-from training.calibrate import anomalies, keep_temperature, stage_calibration, stage_temperature
-from training.calibrate import calibrate as keep_calibration
+from training.console import console, progress_bars
 from training.data import (
     DataLocations,
     Examples,
@@ -25,15 +22,18 @@ from training.data import (
 )
 from training.errors import RunError
 from training.evaluation import Report, StageScores
-from training.export import SAMPLES, bundle_path, export_bundle, sample_of
-from training.logits import LOGITS, recorded_logits, stage_logits
-from training.progress import console, progress_bars
-from training.provenance import keep_fingerprints
-from training.recipe import Recipe, Source, Synthetic
+from training.export.export import SAMPLES, bundle_path, export_bundle, sample_of
+from training.export.low_precision import export_variant
+from training.export.provenance import keep_fingerprints
+from training.fitting import fit as fitting
+from training.models.build import scored_model
+from training.models.score_heads import ScoredClassifier, ScoredModel
+from training.recipe.schema import Recipe, Source, Synthetic
 from training.run import Run
-from training.score_heads import ScoredClassifier, ScoredModel
-from training.scoring import Outputs, in_order, score_inputs, scoring_order
-from training.variant_export import export_variant
+from training.scoring.calibrate import anomalies, keep_temperature, stage_calibration, stage_temperature
+from training.scoring.calibrate import calibrate as keep_calibration
+from training.scoring.logits import LOGITS, recorded_logits, stage_logits
+from training.scoring.score import Outputs, in_order, score_inputs, scoring_order
 
 
 def locations(data: Path | None) -> DataLocations:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from service.arguments import add_settings
+from service.cli import add_settings
 
 SETTINGS = ("models", "provider", "threads", "max_batch", "max_pixels", "max_text_chars")
 """The service's settings that mean something here, each with its flag and its environment variable."""

@@ -8,10 +8,11 @@ from typing import NoReturn
 from tqdm import tqdm
 
 from bundle import MANIFEST_NAME, Bundle, BundleError, sha256_file
-from service.cores import available_cores
-from service.engine import EngineError
-from service.logs import configure_logs
-from service.modalities import Limits
+from service.errors import InvalidParameter
+from service.inference.cpu_count import available_cores
+from service.inference.engine import EngineError
+from service.inference.providers import WANTED, ProviderUnavailable
+from service.inputs.modality import Limits
 from service.offline.arguments import parse_arguments
 from service.offline.errors import ClusterUnavailable, OfflineError, changed
 from service.offline.job import Job
@@ -21,11 +22,10 @@ from service.offline.parts import score_parts
 from service.offline.scoring import BatchScorer
 from service.offline.sources import open_source
 from service.offline.summary import in_words, summarise
-from service.options import Choices, parse_options
-from service.problems import InvalidParameter
-from service.providers import WANTED, ProviderUnavailable
-from service.scoring import Scorer
+from service.scoring.options import Choices, parse_options
+from service.scoring.scorer import Scorer
 from service.settings import Settings, SettingsError, load_settings
+from service.telemetry.logs import configure_logs
 
 # Logs of jobs without a terminal get a line now and then, not ten a second.
 _SECONDS_BETWEEN_LINES = 30

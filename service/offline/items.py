@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.payloads import Payload
-from service.problems import InputError
+from service.errors import InputError
+from service.inputs.payloads import Payload
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from service.modalities import Limits
+from service.inputs.modality import Limits
 from service.offline.items import Item
 from service.offline.source import Source
-from service.options import Options
+from service.scoring.options import Options
 
 # Texts of so many batches are sorted by length before they are cut into batches.
 _BATCHES_SORTED = 8

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from bundle import MANIFEST_NAME, Bundle, load_bundle
-from service.model import verified_bundle
 from service.offline.errors import ModelUnusable
+from service.repository.model import verified_bundle
 
 
 def choose_bundle(models: str, model: str, version: str | None) -> Bundle:

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from service.inputs.payloads import Text
 from service.offline.errors import SourceUnusable, cannot_read
 from service.offline.items import Item, missing
 from service.offline.source import Identity, fingerprint
-from service.payloads import Text
 
 # Rows read at a time: encoded photographs of some megabytes each must fit as well as short texts.
 _ROWS = 32

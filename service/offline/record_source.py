@@ -9,11 +9,11 @@ from typing import BinaryIO, Literal, Self
 
 import pyarrow as pa
 
+from service.errors import InputError
+from service.inputs.payloads import Payload, Text, text_of
 from service.offline.errors import SourceUnusable, cannot_read
 from service.offline.items import Item, missing
 from service.offline.source import Identity, fingerprint
-from service.payloads import Payload, Text, text_of
-from service.problems import InputError
 
 # Of so many records one place is remembered, so that reading can begin there.
 _MARK_EVERY = 10_000

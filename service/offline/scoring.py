@@ -9,20 +9,20 @@ from typing import Any
 import structlog
 
 from bundle import load_bundle
-from service.batcher import Row
-from service.engine import Engine
-from service.modalities import Array
+from service.errors import InferenceFailed, InputError
+from service.inference.batcher import Row
+from service.inference.engine import Engine
+from service.inference.providers import CPU, choose_provider
+from service.inputs.modality import Array
 from service.offline.errors import EngineBroken
 from service.offline.items import Item, payload_of
 from service.offline.job import Job
-from service.problems import InferenceFailed, InputError
-from service.providers import CPU, choose_provider
-from service.scoring import Scorer
+from service.scoring.scorer import Scorer
 
 log = structlog.stdlib.get_logger(__name__)
 
 Result = dict[str, Any] | InputError
-"""One input's `service.schemas.Result` without `index` and `id`, or what is wrong with it."""
+"""One input's `service.protocols.native.schemas.Result` without `index` and `id`, or what is wrong with it."""
 
 
 class BatchScorer:

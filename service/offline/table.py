@@ -6,8 +6,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from service.errors import InputError
 from service.offline.scoring import Result
-from service.problems import InputError
 
 KEY, FLAGGED, P_VALUE, LABEL, PROBABILITY, ERROR, ERROR_DETAIL = (
     "key",

@@ -1,1 +1,1 @@
-"""The routes, one kind per module; each module's `routes` takes what its handlers need."""
+"""Routes that score nothing: health, metrics, models, admin, console, OpenAPI. Imports protocols and lower layers."""

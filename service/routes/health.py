@@ -6,7 +6,7 @@ from fastapi.routing import APIRoute
 from starlette.responses import JSONResponse, Response
 
 from service.lifecycle import Lifecycle, Phase
-from service.schemas import Status
+from service.protocols.native.schemas import Status
 
 
 def routes(lifecycle: Lifecycle) -> list[APIRoute]:

@@ -8,7 +8,7 @@ from prometheus_client.exposition import choose_encoder
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.siblings import Siblings
+from service.telemetry.worker_metrics import Siblings
 
 
 def routes(registry: CollectorRegistry, siblings: Siblings | None = None) -> list[APIRoute]:

@@ -3,10 +3,8 @@
 from fastapi.routing import APIRoute
 
 from service.lifecycle import Lifecycle
-from service.model import Model
-from service.openapi import problem_responses
-from service.repository import Repository
-from service.schemas import (
+from service.protocols.native.openapi import problem_responses
+from service.protocols.native.schemas import (
     CalibrationAnswer,
     CanaryAnswer,
     ModelDetail,
@@ -15,7 +13,9 @@ from service.schemas import (
     RefusedBundle,
     TrafficAnswer,
 )
-from service.traffic import Traffic
+from service.repository.model import Model
+from service.repository.served import Repository
+from service.repository.traffic import Traffic
 
 
 def routes(repository: Repository, lifecycle: Lifecycle) -> list[APIRoute]:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from bundle import ImageInput, decode_image, prepare_image
-from tests.bundle.encoded import GREY, GREY_ALPHA, RGB, RGB_ALPHA, chunk, encode, photo, pixels, png
+from tests.bundle.support.encoded import GREY, GREY_ALPHA, RGB, RGB_ALPHA, chunk, encode, photo, pixels, png
 
 ORIENTATION = 0x0112
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bundle import AnimatedImage, EmptyImage, ImageError, ImageInput, ImageTooLarge, UndecodableImage, decode_image
-from tests.bundle.encoded import (
+from tests.bundle.support.encoded import (
     RGB,
     bmp_of_size,
     chunk,

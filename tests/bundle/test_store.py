@@ -26,7 +26,7 @@ from bundle import (
     seal_bundle,
     sha256_file,
 )
-from tests.tiny_bundle import TINY_SCORES, make_tiny_bundle
+from tests.support.tiny_bundle import TINY_SCORES, make_tiny_bundle
 
 Edit = Callable[[dict[str, Any]], None]
 

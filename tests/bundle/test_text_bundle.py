@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 
 from bundle import MANIFEST_NAME, FileMissing, TokenizerInvalid, load_bundle, pad_tokens, seal_bundle
-from tests.tiny_text_bundle import make_tiny_text_bundle, tiny_texts
+from tests.support.tiny_text_bundle import make_tiny_text_bundle, tiny_texts
 
 
 @pytest.fixture

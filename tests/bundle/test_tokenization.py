@@ -13,7 +13,7 @@ from tokenizers.normalizers import Normalizer
 from tokenizers.pre_tokenizers import PreTokenizer
 
 from bundle import PADDING, EmptyText, TextEncoder, TokenizerInvalid, pad_tokens
-from tests.tiny_text_bundle import tiny_tokenizer
+from tests.support.tiny_text_bundle import tiny_tokenizer
 
 # Hypothesis leaves surrogates out of `st.text()` unless asked for them.
 any_text = st.text(st.characters(exclude_categories=()), max_size=40) | st.text(" \t\n\u3000\u2028\x85", max_size=5)

@@ -15,11 +15,11 @@ import structlog
 from fastapi import FastAPI
 
 from service import Settings, create_app
-from service.engine import AT_ONCE_SECONDS
+from service.inference.engine import AT_ONCE_SECONDS
 from service.lifecycle import Phase
-from service.server import Server
-from tests.tiny_bundle import make_tiny_bundle
-from tests.tiny_text_bundle import make_tiny_text_bundle
+from service.server.server import Server
+from tests.support.tiny_bundle import make_tiny_bundle
+from tests.support.tiny_text_bundle import make_tiny_text_bundle
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ Serve = Callable[..., AbstractContextManager[Live]]
 def running_service(models: Path, *, at_once: bool = False, **settings: Any) -> Iterator[Live]:
     """The service. Its engines run on threads, where tests can hold them up; `at_once` leaves it to their speed."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("service.engine.AT_ONCE_SECONDS", AT_ONCE_SECONDS if at_once else 0)
+        patch.setattr("service.inference.engine.AT_ONCE_SECONDS", AT_ONCE_SECONDS if at_once else 0)
         with _running(models, settings) as live:
             yield live
 

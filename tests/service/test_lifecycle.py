@@ -7,11 +7,11 @@ import httpx
 import pytest
 
 from service.app import create_app
+from service.errors import Draining, Starting
 from service.lifecycle import Lifecycle, Phase
-from service.problems import Draining, Starting
 from service.settings import Settings
 from tests.service.conftest import Serve
-from tests.service.pictures import picture
+from tests.service.support.pictures import picture
 
 
 def test_work_is_taken_from_the_start_until_a_drain_closes() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from service import Settings, SettingsError, load_settings
-from service.arguments import parse_arguments
+from service.cli import parse_arguments
 from service.settings import env_name, flag_name, unknown_variables
 
 

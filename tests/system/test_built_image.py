@@ -15,12 +15,12 @@ import httpx
 import pytest
 import yaml
 
-from service.keys import digest_of
-from tests.service.pictures import picture
+from service.auth.api_keys import digest_of
+from tests.service.support.pictures import picture
+from tests.support.tiny_bundle import make_tiny_bundle
 from tests.system.conftest import ROOT, until
-from tests.system.engine import Engine
-from tests.system.programs import free_port
-from tests.tiny_bundle import make_tiny_bundle
+from tests.system.support.engine import Engine
+from tests.system.support.programs import free_port
 
 IMAGE = "localhost/ood-test-service"
 KEY = "ood_a-key-of-alice"

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from PIL import Image, PngImagePlugin
 
-from service.keys import digest_of
+from service.auth.api_keys import digest_of
+from tests.support.tiny_bundle import make_tiny_bundle
+from tests.support.tiny_text_bundle import make_tiny_text_bundle
 from tests.system.conftest import Start
-from tests.tiny_bundle import make_tiny_bundle
-from tests.tiny_text_bundle import make_tiny_text_bundle
 
 KEY, WRONG_KEY = "ood_the-right-key-1234567890", "ood_a-wrong-key-0987654321"
 SECRET = "patient Jane Q. Doe"

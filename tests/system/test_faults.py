@@ -15,11 +15,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.service.exposition import value
-from tests.service.pictures import picture
+from tests.service.support.exposition import value
+from tests.service.support.pictures import picture
+from tests.support.tiny_bundle import make_tiny_bundle
+from tests.support.tiny_text_bundle import make_tiny_text_bundle
 from tests.system.conftest import COMMAND, ENVIRONMENT, ROOT, Start, until
-from tests.tiny_bundle import make_tiny_bundle
-from tests.tiny_text_bundle import make_tiny_text_bundle
 
 PNG = {"content-type": "image/png"}
 IDLE_CONNECTIONS = 10_000

@@ -20,15 +20,15 @@ import pytest
 from tritonclient.http import InferenceServerClient, InferInput
 
 from service import Settings
-from service.keys import digest_of
-from service.request_id import ACCEPTED_ID
-from tests.service.answers import problem
-from tests.service.exposition import value
-from tests.service.pictures import picture
+from service.auth.api_keys import digest_of
+from service.http.request_id import ACCEPTED_ID
+from tests.service.support.answers import problem
+from tests.service.support.exposition import value
+from tests.service.support.pictures import picture
+from tests.support.tiny_bundle import make_tiny_bundle
 from tests.system.conftest import Service
-from tests.system.gateway import DEPLOY, TEMPLATES, TLS_TEMPLATES, Gateway, env_file
-from tests.system.programs import free_port, require_program
-from tests.tiny_bundle import make_tiny_bundle
+from tests.system.support.gateway import DEPLOY, TEMPLATES, TLS_TEMPLATES, Gateway, env_file
+from tests.system.support.programs import free_port, require_program
 
 PNG = {"content-type": "image/png"}
 MAX_BODY = 100_000

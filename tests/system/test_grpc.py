@@ -16,11 +16,11 @@ import pytest
 from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException
 
-from tests.service.exposition import value
-from tests.service.pictures import picture
+from tests.service.support.exposition import value
+from tests.service.support.pictures import picture
+from tests.support.tiny_bundle import make_tiny_bundle
 from tests.system.conftest import ENVIRONMENT, ROOT, Start, run_to_its_end, until
-from tests.system.programs import free_port
-from tests.tiny_bundle import make_tiny_bundle
+from tests.system.support.programs import free_port
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ import pytest
 import yaml
 
 from service import Settings
-from tests.system.compose import COMPOSE_FILES, composed, mounts, of_this_machine
+from tests.support.tiny_bundle import make_tiny_bundle
 from tests.system.conftest import ROOT, Service, Start
-from tests.system.gateway import KEY_TEMPLATES, TEMPLATES, TLS_TEMPLATES, env_file
-from tests.system.programs import require_program
-from tests.system.watching import DASHBOARDS, PROMETHEUS, ROUTES
-from tests.tiny_bundle import make_tiny_bundle
+from tests.system.support.compose import COMPOSE_FILES, composed, mounts, of_this_machine
+from tests.system.support.gateway import KEY_TEMPLATES, TEMPLATES, TLS_TEMPLATES, env_file
+from tests.system.support.programs import require_program
+from tests.system.support.watching import DASHBOARDS, PROMETHEUS, ROUTES
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 TARGETS = {"cpu": "service,grpc", "gpu": "service-gpu,grpc", "training": "training,transformers"}

@@ -8,10 +8,10 @@ import pytest
 
 from service.settings import load_settings, unknown_variables
 from tests.service.conftest import running_service
-from tests.system.compose import composed
 from tests.system.conftest import ROOT
-from tests.system.kserve import Models, faults, fetched_models
-from tests.system.kustomize import Object, build, one, read
+from tests.system.support.compose import composed
+from tests.system.support.kserve import Models, faults, fetched_models
+from tests.system.support.kustomize import Object, build, one, read
 from tests.system.test_kubernetes import DOCUMENTED, IMAGE, KUBERNETES, VERSIONS
 
 KSERVE = KUBERNETES / "kserve"

@@ -13,8 +13,8 @@ import yaml
 from service.settings import Settings, load_settings, unknown_variables
 from tests.service.conftest import running_service
 from tests.system.conftest import ROOT
-from tests.system.gateway import env_file
-from tests.system.kustomize import Object, build, merged, one, read
+from tests.system.support.gateway import env_file
+from tests.system.support.kustomize import Object, build, merged, one, read
 
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 MONITORING = KUBERNETES / "monitoring"

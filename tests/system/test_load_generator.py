@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.service.pictures import picture
+from tests.service.support.pictures import picture
+from tests.support.tiny_bundle import make_tiny_bundle
 from tests.system.conftest import ROOT, Service, Start
-from tests.tiny_bundle import make_tiny_bundle
 
 Load = Callable[[str], dict[str, float]]
 Generator = Callable[..., dict[str, Any]]

@@ -17,11 +17,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from tests.service.pictures import encoded, picture
-from tests.service.test_metrics import CONTRACT
+from tests.service.support.pictures import encoded, picture
+from tests.service.telemetry.test_metrics import CONTRACT
+from tests.support.tiny_bundle import make_tiny_bundle, tiny_images
 from tests.system.conftest import Service, Start
-from tests.system.watching import DASHBOARDS, Watch, eventually, watching
-from tests.tiny_bundle import make_tiny_bundle, tiny_images
+from tests.system.support.watching import DASHBOARDS, Watch, eventually, watching
 
 OF_DRIFT = {"OodFlaggedRateHigh", "OodPValuesShifted", "OodDriftEvidence"}
 TINY = 'model="tiny",version="1"'

@@ -14,8 +14,8 @@ import httpx
 import yaml
 
 from tests.system.conftest import ROOT, until
-from tests.system.programs import require_program
-from tests.system.watching import alerting, alertmanager_config
+from tests.system.support.programs import require_program
+from tests.system.support.watching import alerting, alertmanager_config
 
 ALERTS = [
     {"labels": {"alertname": "OodNoReplica", "severity": "page"}},

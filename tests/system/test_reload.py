@@ -10,12 +10,12 @@ from typing import Any
 
 import httpx
 
-from service.keys import digest_of
-from tests.service.exposition import value
-from tests.service.pictures import picture
-from tests.service.waiting import until
+from service.auth.api_keys import digest_of
+from tests.service.support.exposition import value
+from tests.service.support.pictures import picture
+from tests.service.support.waiting import until
+from tests.support.tiny_bundle import make_tiny_bundle
 from tests.system.conftest import Service, Start
-from tests.tiny_bundle import make_tiny_bundle
 
 PNG = {"content-type": "image/png"}
 ADMIN = {"x-api-key": "ood_admin-key"}

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from tests.system.conftest import ROOT
-from tests.system.programs import require_program
-from tests.system.watching import DEPLOY, PROMETHEUS, RECEIVERS, alertmanager_config
+from tests.system.support.programs import require_program
+from tests.system.support.watching import DEPLOY, PROMETHEUS, RECEIVERS, alertmanager_config
 
 RULE_TESTS = sorted((DEPLOY / "prometheus" / "tests").glob("*.yml"))
 ALERTS = {

@@ -16,11 +16,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from bundle import load_bundle, seal_bundle
-from service.examples import sample_png
-from tests.service.pictures import picture
+from service.inputs.examples import sample_png
+from tests.service.support.pictures import picture
+from tests.support.tiny_bundle import make_tiny_bundle
+from tests.support.tiny_text_bundle import make_tiny_text_bundle
 from tests.system.conftest import ROOT, Service, Start, run_to_its_end
-from tests.tiny_bundle import make_tiny_bundle
-from tests.tiny_text_bundle import make_tiny_text_bundle
 
 PNG = {"content-type": "image/png"}
 

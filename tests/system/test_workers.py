@@ -15,10 +15,10 @@ import httpx
 import psutil
 import pytest
 
-from tests.service.exposition import samples, value
-from tests.service.pictures import picture
+from tests.service.support.exposition import samples, value
+from tests.service.support.pictures import picture
+from tests.support.tiny_bundle import make_tiny_bundle
 from tests.system.conftest import Service, Start, run_to_its_end, until
-from tests.tiny_bundle import make_tiny_bundle
 
 PNG = {"content-type": "image/png"}
 TINY = {"model": "tiny", "version": "1"}

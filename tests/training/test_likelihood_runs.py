@@ -8,13 +8,13 @@ import onnxruntime
 import pytest
 
 from bundle import load_bundle
-from tests.training.datasets_on_disk import stripes, tiny_recipe, write_parquet, write_tiny_data
-from tests.training.texts_on_disk import sentences, tiny_text_recipe, write_texts, write_tiny_texts
+from tests.training.support.datasets_on_disk import stripes, tiny_recipe, write_parquet, write_tiny_data
+from tests.training.support.texts_on_disk import sentences, tiny_text_recipe, write_texts, write_tiny_texts
 from training import steps
 from training.data import DataLocations
 from training.errors import RecipeError
 from training.evaluation import Report
-from training.recipe_file import parse_recipe
+from training.recipe.file import parse_recipe
 from training.run import Run
 
 SCHEDULE = {"epochs": 4, "batch_size": 16, "learning_rate": 0.01, "optimizer": "adam", "weight_decay": 0}

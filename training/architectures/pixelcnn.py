@@ -16,6 +16,7 @@ from typing import NamedTuple, Self
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from training.architectures.discretized_logistic_mixture import discretized_logistic_mixture_nats, parameters_needed
 from training.architectures.gated_residual import Features, GatedResidual
 from training.architectures.shifted_convolutions import (
     column_left,
@@ -26,7 +27,6 @@ from training.architectures.shifted_convolutions import (
     row_above,
 )
 from training.architectures.weight_normalisation import WeightNormalised, initialise_from
-from training.likelihoods import discretized_logistic_mixture_nats, parameters_needed
 
 _INITIAL_IMAGES = 64
 """As many as the start is taken from: the statistics of a channel over their pixels are good enough."""
@@ -85,7 +85,7 @@ class PixelCNN(nn.Module):
         return discretized_logistic_mixture_nats(self.mixture(pixels), pixels)
 
     def mixture(self, pixels: Tensor) -> Tensor:
-        """Each pixel's distribution given those before it, as `training.likelihoods` takes it: `[N, P, H, W]`."""
+        """Each pixel's distribution given the earlier ones: `[N, P, H, W]` parameters of a logistic mixture."""
         height, width = pixels.shape[2:]
         if height % self.multiple or width % self.multiple:
             raise ValueError(

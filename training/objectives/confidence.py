@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.data.pairing import Batch
+from training.models.prediction import Prediction
 from training.objectives.objective import Forward, Loss, forward_pair, not_negative
-from training.prediction import Prediction
 
 _STEP = 1.01
 """The factor by which the budgeting weight moves after each batch, as in the authors' code."""

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from training.data.pairing import Batch
+from training.models.prediction import TokenPrediction
 from training.objectives.objective import Loss, not_negative, outliers_of
-from training.prediction import TokenPrediction
 
 _IGNORED = -100
 """No symbol's id."""

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from training.data.pairing import Batch
+from training.models.prediction import Likelihood
 from training.objectives.maximum_likelihood import maximum_likelihood_loss
 from training.objectives.objective import Loss, not_negative, outliers_of
-from training.prediction import Likelihood
 
 
 def likelihood_margin_loss(nll_in: Tensor, nll_out: Tensor, num_pixels: int) -> Tensor:

@@ -6,8 +6,8 @@ from math import prod
 from torch import Tensor
 
 from training.data.pairing import Batch
+from training.models.prediction import Likelihood
 from training.objectives.objective import Loss
-from training.prediction import Likelihood
 
 
 def maximum_likelihood_loss(nll: Tensor, dimensions: int) -> Tensor:

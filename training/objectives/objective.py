@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from training.data.pairing import Batch
-from training.prediction import Prediction
+from training.models.prediction import Prediction
 
 Forward = Callable[[Tensor], Prediction]
 """A classifier in training mode on stored inputs, `[N, ...]` as in a `Batch`; on images also on float pixels 0..255."""

@@ -1,9 +1,9 @@
 """The paper's tables, with the figures of this repository's own bundles beside the paper's."""
 
+from training.paper.compare import Comparison, compare
 from training.paper.figures import Experiment, Figures, PaperFigures, PaperTable, paper_tables
-from training.paper.measured import Measured, measured_runs
-from training.paper.rows import Comparison, compare
-from training.paper.shown import as_markdown, as_text
+from training.paper.render import as_markdown, as_text
+from training.paper.reports import Measured, measured_runs
 
 __all__ = [
     "Comparison",

@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from bundle import Calibration
 from training import evaluation
-from training.calibrate import anomalies
 from training.data import Examples
 from training.data.synthetic import synthesise
 from training.evaluation import Report, StageLogits, StageScores
-from training.recipe import Synthetic
-from training.scoring import Outputs
+from training.recipe.schema import Synthetic
+from training.scoring.calibrate import anomalies
+from training.scoring.score import Outputs
 from training.wrapping.score_nodes import SCORE_NAMES
 
 STAGE = "wrapped"

@@ -11,7 +11,7 @@ from onnx.external_data_helper import load_external_data_for_model
 
 from bundle import Precision
 from training.errors import GraphError
-from training.onnx_graph import forget_where_it_was_made
+from training.export.onnx_graph import forget_where_it_was_made
 from training.wrapping.values import candidate_logits
 
 T = TypeVar("T")

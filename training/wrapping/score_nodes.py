@@ -1,4 +1,4 @@
-"""Score nodes: the scores of `training.score_heads` as ONNX operators, for a graph that torch did not make."""
+"""Score nodes: the scores of `training.models.score_heads` as ONNX operators, for a graph that torch did not make."""
 
 from collections.abc import Sequence
 
@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 from scipy.special import log_softmax, logsumexp, softmax
 
-from training.scoring import Outputs
+from training.scoring.score import Outputs
 
 SCORE_NAMES = ("msp", "max_logit", "energy", "entropy", "kl_uniform")
-"""The scores that any classifier's logits give, in the order of `training.score_heads.LOGIT_SCORES`."""
+"""The scores that any classifier's logits give, in the order of `training.models.score_heads.LOGIT_SCORES`."""
 
 _PREFIX = "ood-scores/"
 _AXES = f"{_PREFIX}class-axis"

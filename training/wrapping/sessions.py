@@ -9,7 +9,7 @@ from onnx import ModelProto
 
 from training.data import InputArray
 from training.errors import GraphError
-from training.scoring import in_order, row_batches, scoring_order
+from training.scoring.score import in_order, row_batches, scoring_order
 from training.wrapping.original import Original
 from training.wrapping.plan import Feed, Plan
 

@@ -12,11 +12,11 @@ import orjson
 import pytest
 import uvloop
 
+from tests.support.tiny_bundle import make_tiny_bundle
+from tests.support.tiny_text_bundle import make_tiny_text_bundle
 from tests.system.conftest import Start, until
 from tests.system.fuzz.requests import FuzzedRequest, Requests
 from tests.system.fuzz.wire import Answer, Connection
-from tests.tiny_bundle import make_tiny_bundle
-from tests.tiny_text_bundle import make_tiny_text_bundle
 
 SEED = int(os.environ.get("FUZZ_SEED", "20260101"))
 REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "50000"))

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from schemathesis import GenerationMode
 from schemathesis.checks import negative_data_rejection, positive_data_acceptance
 
+from tests.support.tiny_bundle import make_tiny_bundle
+from tests.support.tiny_text_bundle import make_tiny_text_bundle
 from tests.system.conftest import Service
-from tests.tiny_bundle import make_tiny_bundle
-from tests.tiny_text_bundle import make_tiny_text_bundle
 
 
 @pytest.fixture(scope="module")

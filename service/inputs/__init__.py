@@ -1,0 +1,1 @@
+"""Payloads (encoded images, texts) become arrays that a model takes. Imports errors only."""

@@ -1,0 +1,1 @@
+"""Scoring protocols, one subpackage each, independent of each other. Imports pipeline and the layers below it."""

@@ -1,0 +1,85 @@
+"""The parts of a `multipart/form-data` body that is already in memory and bounded."""
+
+from dataclasses import dataclass, field
+
+from python_multipart import MultipartParser
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import parse_options_header
+
+from service.errors import MalformedBody, TooManyInputs
+
+
+@dataclass(slots=True)
+class Part:
+    """One part: its field name and its bytes."""
+
+    name: str
+    data: bytes
+
+
+@dataclass(slots=True)
+class _Collector:
+    """Receives the parser's callbacks. Copies are unavoidable: the parser hands out slices."""
+
+    max_parts: int
+    parts: list[Part] = field(default_factory=list)
+    _name: str | None = None
+    _header: bytearray = field(default_factory=bytearray)
+    _value: bytearray = field(default_factory=bytearray)
+    _data: bytearray = field(default_factory=bytearray)
+    finished: bool = False
+
+    def on_part_begin(self) -> None:
+        if len(self.parts) == self.max_parts:
+            raise TooManyInputs(f"More than {self.max_parts} parts in one request. Split them into several requests.")
+        self._name, self._data = None, bytearray()
+
+    def on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._header += data[start:end]
+
+    def on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def on_header_end(self) -> None:
+        if self._header.lower() == b"content-disposition":
+            _, options = parse_options_header(bytes(self._value))
+            name = options.get(b"name")
+            self._name = None if name is None else name.decode("utf-8", "replace")
+        self._header.clear()
+        self._value.clear()
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        self._data += data[start:end]
+
+    def on_part_end(self) -> None:
+        if self._name is None:
+            raise MalformedBody(f"Part {len(self.parts)} of the form has no name; name it `file` or `text`.")
+        self.parts.append(Part(self._name, bytes(self._data)))
+
+    def on_end(self) -> None:
+        self.finished = True
+
+
+def parse_multipart(body: bytes, boundary: bytes, *, max_parts: int) -> list[Part]:
+    """The parts in their order. Raises `MalformedBody`, or `TooManyInputs` before the surplus is copied."""
+    collector = _Collector(max_parts)
+    try:
+        parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": collector.on_part_begin,
+                "on_header_field": collector.on_header_field,
+                "on_header_value": collector.on_header_value,
+                "on_header_end": collector.on_header_end,
+                "on_part_data": collector.on_part_data,
+                "on_part_end": collector.on_part_end,
+                "on_end": collector.on_end,
+            },
+        )
+        parser.write(body)
+        parser.finalize()
+    except FormParserError as error:
+        raise MalformedBody(f"The body is not multipart/form-data: {error}") from error
+    if not collector.finished:
+        raise MalformedBody("The multipart body ends before its closing boundary.")
+    return collector.parts

@@ -1,0 +1,124 @@
+"""The scoring route in the OpenAPI document: parameters, bodies, answers, examples."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from service.errors import PROBLEM_JSON
+from service.inputs.modalities import MODALITIES
+from service.inputs.modality import Modality
+from service.protocols.native.parsing import FORM_TYPE, JSON_TYPE
+from service.protocols.native.schemas import ProblemAnswer, ScoreResponse
+
+_NUMBER_OR_MAP = {
+    "anyOf": [{"type": "number"}, {"type": "object", "additionalProperties": {"type": "number"}}],
+    "description": "Flag above this anomaly instead of by alpha: a number, or one per score.",
+}
+_ALPHA = {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}
+_TIMEOUT = {"type": "integer", "minimum": 1}
+_EXPLAIN = "Show the bits of each pixel or token, of models that score in bits."
+_INPUT = {
+    "oneOf": [
+        {"type": "string", "description": "A text."},
+        {
+            "type": "object",
+            "properties": {"image": {"type": "string", "contentEncoding": "base64"}, "id": {"type": "string"}},
+            "required": ["image"],
+            "additionalProperties": False,
+        },
+        {
+            "type": "object",
+            "properties": {"text": {"type": "string"}, "id": {"type": "string"}},
+            "required": ["text"],
+            "additionalProperties": False,
+        },
+    ]
+}
+PROBLEM_CONTENT = {PROBLEM_JSON: {"schema": ProblemAnswer.model_json_schema()}}
+_PROBLEMS = {
+    400: "Malformed body.",
+    404: "Unknown model or version.",
+    408: "The body did not arrive in time.",
+    413: "Body or input too large, or too many inputs.",
+    415: "A content type that the model does not take.",
+    422: "Undecodable or invalid input.",
+    503: "Overloaded, starting or draining; see Retry-After.",
+    504: "The deadline passed.",
+}
+
+
+def score_operation(which: str, *, version: bool = False) -> dict[str, Any]:
+    """Arguments of `APIRoute` that document a scoring route: its parameters, bodies, answers and examples."""
+    parameters = [_path("model")] + ([_path("version")] if version else [])
+    parameters += [
+        _query("alpha", _ALPHA, "False-flag rate; default the model's."),
+        _query("threshold", {"type": "number"}, "Flag above this anomaly instead of by alpha."),
+        _query("scores", {"type": "string"}, "Score names, comma-separated, or `all`."),
+        _query("timeout_ms", _TIMEOUT, "Deadline; at most the service's own."),
+        _query("explain", {"type": "boolean"}, _EXPLAIN),
+    ]
+    return {
+        "name": f"score_{which.replace(' ', '_')}",
+        "operation_id": f"score_{which.replace(' ', '_')}",
+        "summary": f"Score with the {which}",
+        "tags": ["scoring"],
+        "responses": {
+            200: {"model": ScoreResponse, "description": "A result for each input, in their order."},
+            **problem_responses(_PROBLEMS),
+        },
+        "openapi_extra": {"parameters": parameters, "requestBody": {"required": True, "content": _bodies()}},
+    }
+
+
+def problem_responses(descriptions: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
+    """The errors of a route, for `APIRoute(responses=...)`, under the media type that they really have."""
+    responses: dict[int | str, dict[str, Any]] = {
+        status: {"description": text, "content": PROBLEM_CONTENT} for status, text in descriptions.items()
+    }
+    # Without a default FastAPI would add its own validation error, which nobody here ever gets.
+    return responses | {"default": {"description": "Any other error.", "content": PROBLEM_CONTENT}}
+
+
+def _bodies() -> dict[str, Any]:
+    json_schema = {
+        "type": "object",
+        "required": ["inputs"],
+        "additionalProperties": False,
+        "properties": {
+            "inputs": {"type": "array", "minItems": 1, "items": _INPUT},
+            "alpha": _ALPHA,
+            "scores": {"anyOf": [{"type": "array", "items": {"type": "string"}}, {"const": "all"}]},
+            "threshold": _NUMBER_OR_MAP,
+            "timeout_ms": _TIMEOUT,
+            "explain": {"type": "boolean", "description": _EXPLAIN},
+        },
+    }
+    files = {"type": "array", "items": {"type": "string", "format": "binary"}}
+    form = {"type": "object", "properties": {"file": files, "text": {"type": "array", "items": {"type": "string"}}}}
+    return {
+        JSON_TYPE: {"schema": json_schema},
+        **{
+            media_type: {"schema": modality.body_schema}
+            for modality in MODALITIES.values()
+            for media_type in modality.media_types
+        },
+        FORM_TYPE: {"schema": form},
+    }
+
+
+def score_examples(modality: Modality) -> dict[str, Any]:
+    """JSON bodies that a model of `modality` scores as they stand, by title."""
+    example = modality.example()
+    several = [{**example, "id": "a"}, {**example, "id": "b"}]
+    return {
+        "one input": {"value": {"inputs": [example]}},
+        "several, at an alpha": {"value": {"inputs": several, "alpha": 0.01}},
+        "every score": {"value": {"inputs": [example], "scores": "all"}},
+    }
+
+
+def _path(name: str) -> dict[str, Any]:
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+
+
+def _query(name: str, schema: dict[str, Any], description: str) -> dict[str, Any]:
+    return {"name": name, "in": "query", "required": False, "schema": schema, "description": description}

@@ -1,0 +1,110 @@
+"""`/inference.GRPCInferenceService/...`: the Open Inference Protocol (KServe V2, gRPC), for calls only."""
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+from fastapi.routing import APIRoute
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Match
+from starlette.types import Scope
+from tritonclient.grpc import service_pb2
+
+from service.http.body import read_body
+from service.http.fast_routes import Direct
+from service.lifecycle import Lifecycle, Phase
+from service.pipeline import Pipeline
+from service.protocols.open_inference.grpc_messages import (
+    inference_message,
+    metadata_message,
+    parse_message,
+    read_message,
+)
+from service.protocols.open_inference.grpc_server import DEADLINE
+from service.protocols.open_inference.response import model_metadata
+from service.protocols.open_inference.scoring import score
+from service.repository.served import Repository
+from service.scoring.options import Choices
+from service.settings import Settings
+
+_SERVICE = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+
+
+class _Rpc(Direct):
+    """A route that is there for calls alone; over HTTP/1.1 there is nothing."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Starlette's."""
+        return super().matches(scope) if DEADLINE in scope else (Match.NONE, {})
+
+
+def routes(
+    repository: Repository, lifecycle: Lifecycle, pipeline: Pipeline, settings: Settings, version: str
+) -> list[APIRoute]:
+    """Metadata, health and inference; `version` is the service's own."""
+
+    async def live(_: Request, __: Any) -> Any:
+        return service_pb2.ServerLiveResponse(live=True)
+
+    async def ready(_: Request, __: Any) -> Any:
+        return service_pb2.ServerReadyResponse(ready=lifecycle.phase is Phase.READY)
+
+    async def model_ready(_: Request, asked: Any) -> Any:
+        lifecycle.require_loaded()
+        repository.get(asked.name, asked.version or None)
+        return service_pb2.ModelReadyResponse(ready=lifecycle.phase is Phase.READY)
+
+    async def server(_: Request, __: Any) -> Any:
+        return service_pb2.ServerMetadataResponse(name="ood-scoring-service", version=version)
+
+    async def metadata(_: Request, asked: Any) -> Any:
+        lifecycle.require_loaded()
+        model = repository.get(asked.name, asked.version or None)
+        return metadata_message(model_metadata(model, repository.versions(asked.name)))
+
+    async def infer(request: Request, asked: Any) -> Any:
+        # What a path says in HTTP.
+        version = {"version": asked.model_version} if asked.model_version else {}
+        request.scope["path_params"] = {"model": asked.model_name, **version}
+        with pipeline.model(request) as model:
+            inference = parse_message(
+                asked,
+                model.modality,
+                _until(model.choices, request.scope[DEADLINE]),
+                classifies=bool(model.scorer.labels),
+                max_inputs=settings.max_inputs,
+            )
+            results = await score(pipeline, request, model, inference)
+        return inference_message(model, inference, results)
+
+    def rpc(name: str, answer: Callable[[Request, Any], Awaitable[Any]]) -> APIRoute:
+        # The protobuf package knows its messages; they are not looked up for each request.
+        kind = getattr(service_pb2, _SERVICE.methods_by_name[name].input_type.name)
+
+        async def endpoint(request: Request) -> Response:
+            body = await read_body(request, settings.max_body_bytes, settings.receive_timeout_seconds)
+            pixels = max((math.prod(model.modality.pixels or (0,)) for model in repository), default=0)
+            message = read_message(kind, body, max_inputs=settings.max_inputs, pixels=pixels)
+            return Response((await answer(request, message)).SerializeToString())
+
+        return _Rpc(f"/{_SERVICE.full_name}/{name}", endpoint, methods=["POST"], include_in_schema=False)
+
+    return [
+        rpc("ServerLive", live),
+        rpc("ServerReady", ready),
+        rpc("ModelReady", model_ready),
+        rpc("ServerMetadata", server),
+        rpc("ModelMetadata", metadata),
+        rpc("ModelInfer", infer),
+    ]
+
+
+def _until(choices: Choices, deadline: float | None) -> Choices:
+    """`choices` with no more time than there is until a call's `deadline`."""
+    if deadline is None:
+        return choices
+    left = max(1, int(1000 * (deadline - asyncio.get_running_loop().time())))
+    return replace(choices, timeout_ms=min(choices.timeout_ms, left))

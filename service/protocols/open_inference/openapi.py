@@ -1,0 +1,84 @@
+"""How the protocol's routes look in the OpenAPI document, with examples that work as they stand."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic.json_schema import models_json_schema
+
+from service.inputs.modality import Modality
+from service.protocols.open_inference.schemas import InferenceError, InferenceRequest, InferenceResponse
+
+_JSON, _BINARY = "application/json", "application/octet-stream"
+_HEADER = "Inference-Header-Content-Length"
+_LENGTH = {
+    "schema": {"type": "integer", "minimum": 0},
+    "description": "Bytes of JSON at the start of the body; binary tensor data follow.",
+}
+_WITH_BINARY = {"schema": {"type": "string", "format": "binary"}}
+ERROR_CONTENT = {_JSON: {"schema": InferenceError.model_json_schema()}}
+"""The protocol's errors, by media type."""
+
+_REFERENCE = "#/components/schemas/{model}"
+REQUEST_SCHEMAS: Mapping[str, Any] = models_json_schema([(InferenceRequest, "validation")], ref_template=_REFERENCE)[1][
+    "$defs"
+]
+"""The schemas that a request refers to, for the document's components: the routes take requests as they are."""
+
+_INFER_ERRORS = {
+    400: "Malformed body.",
+    404: "Unknown model or version.",
+    413: "Body or input too large, or too many inputs.",
+    415: "A compressed body.",
+    422: "A tensor or parameter that is invalid, or an input that cannot be scored; the error names it.",
+    503: "Overloaded, starting or draining; see Retry-After.",
+    504: "The deadline passed.",
+}
+
+
+def error_responses(descriptions: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
+    """The errors of a route, for `APIRoute(responses=...)`."""
+    responses: dict[int | str, dict[str, Any]] = {
+        status: {"description": text, "content": ERROR_CONTENT} for status, text in descriptions.items()
+    }
+    return responses | {"default": {"description": "Any other error.", "content": ERROR_CONTENT}}
+
+
+def infer_operation(which: str, *, version: bool = False) -> dict[str, Any]:
+    """Arguments of `APIRoute` that document an inference route."""
+    names = ["model", "version"] if version else ["model"]
+    parameters = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
+    answer = {
+        "model": InferenceResponse,
+        "description": "A value for each input in every output.",
+        "content": {_BINARY: _WITH_BINARY},
+        "headers": {_HEADER: _LENGTH},
+    }
+    return {
+        "name": f"infer_{which.replace(' ', '_')}",
+        "operation_id": f"infer_{which.replace(' ', '_')}",
+        "summary": f"Infer with the {which}",
+        "responses": {200: answer, **error_responses(_INFER_ERRORS)},
+        "openapi_extra": {
+            "parameters": [*parameters, {"name": _HEADER, "in": "header", "required": False, **_LENGTH}],
+            "requestBody": {
+                "required": True,
+                "content": {
+                    _JSON: {"schema": {"$ref": _REFERENCE.format(model=InferenceRequest.__name__)}},
+                    _BINARY: _WITH_BINARY,
+                },
+            },
+        },
+    }
+
+
+def infer_examples(modality: Modality) -> dict[str, Any]:
+    """Requests that a model of `modality` answers."""
+    (data,) = modality.example().values()
+    one = {"name": modality.tensor, "datatype": "BYTES", "shape": [1], "data": [data]}
+    two = one | {"shape": [2], "data": [data, data]}
+    wanted = [{"name": name} for name in ("flagged", "p_value")]
+    return {
+        "one input": {"value": {"inputs": [one]}},
+        "several, at an alpha": {"value": {"id": "a", "parameters": {"alpha": 0.01}, "inputs": [two]}},
+        "some outputs": {"value": {"inputs": [one], "outputs": wanted}},
+    }

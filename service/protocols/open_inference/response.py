@@ -1,0 +1,62 @@
+"""Results to the protocol's answers, and a model to its metadata."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+from starlette.responses import Response
+
+from service.protocols.open_inference.outputs import outputs_of
+from service.protocols.open_inference.request import HEADER_LENGTH, Inference
+from service.protocols.open_inference.schemas import ModelMetadata, TensorMetadata
+from service.protocols.open_inference.tensors import binary
+from service.repository.model import Model
+
+PLATFORM = "onnxruntime_onnx"
+"""What the protocol calls a graph in ONNX that ONNX Runtime runs."""
+
+
+def inference_response(model: Model, inference: Inference, results: Sequence[Mapping[str, Any]]) -> Response:
+    """The answer: JSON, and behind it whatever is wanted in binary."""
+    outputs: list[dict[str, Any]] = []
+    behind: list[bytes] = []
+    for output, in_binary in inference.outputs:
+        values = [output.read(result) for result in results]
+        entry: dict[str, Any] = {"name": output.name, "datatype": output.datatype, "shape": [len(values)]}
+        if in_binary:
+            data = binary(output.datatype, values)
+            behind.append(data)
+            entry["parameters"] = {"binary_data_size": len(data)}
+        else:
+            entry["data"] = values
+        outputs.append(entry)
+    content: dict[str, Any] = {"model_name": model.name, "model_version": model.version}
+    if inference.id is not None:
+        content["id"] = inference.id
+    if warnings := model.scorer.warnings(inference.options):
+        content["parameters"] = {"warnings": "; ".join(warnings)}
+    text = orjson.dumps(content | {"outputs": outputs})
+    if not behind:
+        return Response(text, media_type="application/json")
+    headers = {HEADER_LENGTH: str(len(text))}
+    return Response(b"".join([text, *behind]), headers=headers, media_type="application/octet-stream")
+
+
+def model_metadata(model: Model, versions: list[str]) -> ModelMetadata:
+    """A model by its tensors. Of its input's two forms, where there are two, the one of a fixed shape comes first."""
+    modality = model.modality
+    if modality.pixels is None:
+        taken = TensorMetadata(name=modality.tensor, datatype="BYTES", shape=[-1], parameters=None)
+    else:
+        files = {"alternative": "BYTES [-1]: encoded image files of any size"}
+        taken = TensorMetadata(name=modality.tensor, datatype="UINT8", shape=[-1, *modality.pixels], parameters=files)
+    return ModelMetadata(
+        name=model.name,
+        versions=versions,
+        platform=PLATFORM,
+        inputs=[taken],
+        outputs=[
+            TensorMetadata(name=output.name, datatype=output.datatype, shape=[-1], parameters=None)
+            for output in outputs_of(model.choices.scores, bool(model.scorer.labels)).values()
+        ],
+    )

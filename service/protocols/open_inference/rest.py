@@ -1,0 +1,138 @@
+"""`/v2...`: the Open Inference Protocol (KServe V2, REST)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi.routing import APIRoute
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from service.errors import InvalidParameter
+from service.http.body import require_identity
+from service.http.fast_routes import Direct
+from service.lifecycle import Lifecycle, Phase
+from service.pipeline import Pipeline
+from service.protocols.open_inference.openapi import error_responses, infer_operation
+from service.protocols.open_inference.request import HEADER_LENGTH, parse_header_length, parse_inference
+from service.protocols.open_inference.response import inference_response, model_metadata
+from service.protocols.open_inference.schemas import (
+    InferenceError,
+    ModelMetadata,
+    ModelReady,
+    ServerLive,
+    ServerMetadata,
+    ServerReady,
+)
+from service.protocols.open_inference.scoring import score
+from service.repository.served import Repository
+from service.settings import Settings
+
+_TAG = "open inference protocol"
+
+
+def routes(
+    repository: Repository, lifecycle: Lifecycle, pipeline: Pipeline, settings: Settings, version: str
+) -> list[APIRoute]:
+    """Metadata, health and inference; `version` is the service's own."""
+    extensions = ["binary_tensor_data", *([] if settings.admin_keys_file is None else ["model_repository"])]
+    return [*_server(lifecycle, version, extensions), *_models(repository, lifecycle), *_inference(pipeline, settings)]
+
+
+def _server(lifecycle: Lifecycle, version: str, extensions: list[str]) -> list[APIRoute]:
+    async def server() -> ServerMetadata:
+        """What serves, and which of the protocol's extensions it has."""
+        return ServerMetadata(name="ood-scoring-service", version=version, extensions=extensions)
+
+    async def live() -> ServerLive:
+        """200 while the process lives."""
+        return ServerLive(live=True)
+
+    async def ready() -> Response:
+        """200 once every model is loaded and warm; 503 while starting or draining."""
+        return _readiness(lifecycle, {})
+
+    return [
+        APIRoute("/v2", server, tags=[_TAG], name="server_metadata", responses=error_responses({})),
+        APIRoute("/v2/health/live", live, tags=[_TAG], name="server_live", responses=error_responses({})),
+        APIRoute("/v2/health/ready", ready, tags=[_TAG], name="server_ready", responses=_ready_responses(ServerReady)),
+    ]
+
+
+def _models(repository: Repository, lifecycle: Lifecycle) -> list[APIRoute]:
+    async def metadata(model: str) -> ModelMetadata:
+        """The tensors that the latest version of a model takes and gives; -1 is the number of inputs."""
+        lifecycle.require_loaded()
+        return model_metadata(repository.get(model), repository.versions(model))
+
+    async def version_metadata(model: str, version: str) -> ModelMetadata:
+        """The tensors that one version of a model takes and gives; -1 is the number of inputs."""
+        lifecycle.require_loaded()
+        return model_metadata(repository.get(model, version), repository.versions(model))
+
+    async def ready(model: str) -> Response:
+        """200 where a model may get traffic."""
+        lifecycle.require_loaded()
+        return _readiness(lifecycle, {"name": repository.get(model).name})
+
+    async def version_ready(model: str, version: str) -> Response:
+        """200 where one version of a model may get traffic."""
+        lifecycle.require_loaded()
+        return _readiness(lifecycle, {"name": repository.get(model, version).name})
+
+    def about(path: str, endpoint: Any) -> APIRoute:
+        errors = error_responses({404: "Unknown model or version.", 503: "Starting."})
+        return APIRoute(path, endpoint, tags=[_TAG], response_model_exclude_none=True, responses=errors)
+
+    def readiness(path: str, endpoint: Any) -> APIRoute:
+        return APIRoute(path, endpoint, tags=[_TAG], responses=_ready_responses(ModelReady))
+
+    model, version = "/v2/models/{model}", "/v2/models/{model}/versions/{version}"
+    return [
+        about(model, metadata),
+        about(version, version_metadata),
+        readiness(f"{model}/ready", ready),
+        readiness(f"{version}/ready", version_ready),
+    ]
+
+
+def _inference(pipeline: Pipeline, settings: Settings) -> list[APIRoute]:
+    async def infer(request: Request) -> Response:
+        """Score the inputs of one tensor. One that cannot be scored costs the others their answer: send it apart."""
+        with pipeline.model(request) as model:
+            require_identity(request.headers.get("content-encoding", "identity"))
+            header_length = parse_header_length(request.headers.get(HEADER_LENGTH))
+            for name in request.query_params if request.scope["query_string"] else ():
+                raise InvalidParameter(name[:64], "options go into the body's `parameters`, not into the query")
+            inference = parse_inference(
+                await pipeline.body(request, model, model.default_options),
+                header_length,
+                model.modality,
+                model.choices,
+                classifies=bool(model.scorer.labels),
+                max_inputs=settings.max_inputs,
+            )
+            results = await score(pipeline, request, model, inference)
+        return inference_response(model, inference, results)
+
+    return [
+        Direct("/v2/models/{model}/infer", infer, methods=["POST"], tags=[_TAG], **infer_operation("latest version")),
+        Direct(
+            "/v2/models/{model}/versions/{version}/infer",
+            infer,
+            methods=["POST"],
+            tags=[_TAG],
+            **infer_operation("named version", version=True),
+        ),
+    ]
+
+
+def _readiness(lifecycle: Lifecycle, content: Mapping[str, str]) -> Response:
+    ready = lifecycle.phase is Phase.READY
+    return JSONResponse({**content, "ready": ready}, 200 if ready else 503)
+
+
+def _ready_responses(answer: type[ServerReady]) -> dict[int | str, dict[str, Any]]:
+    return error_responses({}) | {
+        200: {"model": answer},
+        503: {"model": answer | InferenceError, "description": "Starting or draining."},
+    }

@@ -1,0 +1,134 @@
+"""One served model version: everything that a request to it passes through."""
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import structlog
+
+from bundle import Bundle, ManifestInvalid, load_bundle
+from service.inference.batcher import Batcher
+from service.inference.cpu_count import available_cores
+from service.inference.engine import Engine
+from service.inference.providers import Provider
+from service.inputs.modality import Modality
+from service.repository.in_use import InUse
+from service.scoring.drift import DriftEvidence
+from service.scoring.options import Choices, Options
+from service.scoring.scorer import Scorer
+from service.settings import Settings
+from service.telemetry.metrics import Metrics
+from service.telemetry.model_metrics import ModelMeters
+from service.worker_group import Crew
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A loaded, warm model version. `close` ends its engine's thread, once nobody has it `in_use`."""
+
+    bundle: Bundle
+    modality: Modality
+    provider: str
+    wanted_provider: str
+    batcher: Batcher
+    scorer: Scorer
+    choices: Choices
+    meters: ModelMeters
+    drift: DriftEvidence
+    in_use: InUse = field(default_factory=InUse)
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.bundle.manifest.name
+
+    @property
+    def version(self) -> str:
+        """The version, a whole number as text."""
+        return self.bundle.manifest.version
+
+    @property
+    def default_options(self) -> Options:
+        """The options of a request that chooses nothing."""
+        return Options((self.choices.default_score,), None, {}, self.choices.timeout_ms)
+
+    def publish(self) -> None:
+        """Tell the metrics that it is served from now on."""
+        self.meters.publish(self.provider, self.wanted_provider, self.scorer, self.batcher)
+
+    def forget_drift(self) -> None:
+        """Start the drift evidence anew from the calibration set."""
+        log.info("drift evidence forgotten", model=self.name, version=self.version, was=self.drift.log10)
+        self.drift.reset()
+
+    def close(self) -> None:
+        """Finish what is queued, end the engine's thread, and take the metrics' series away. Blocks."""
+        self.batcher.close()
+        self.meters.retire()
+
+
+def model_loader(
+    settings: Settings,
+    provider: Provider,
+    metrics: Metrics,
+    loop: asyncio.AbstractEventLoop,
+    crew: Crew | None = None,
+) -> Callable[[Bundle], Model]:
+    """A function from a verified bundle to the model, warm. It raises `EngineError` or `ProviderUnavailable`.
+
+    A worker of a `crew` takes its share of the cores, and what another one learned of the same bundle's pace.
+    """
+    workers = 1 if crew is None else crew.count
+
+    def load(bundle: Bundle) -> Model:
+        engine = Engine(bundle, provider, threads=settings.threads or available_cores(), workers=workers)
+        limits = (settings.max_batch, settings.batch_ms / 1000)
+        if crew is None:
+            pace = engine.warm_up(*limits)
+        else:
+            digest = hashlib.sha256(bundle.manifest.model_dump_json().encode()).hexdigest()
+            pace = engine.warm_up(*limits, partial(crew.once, f"pace-{digest}"))
+        manifest = bundle.manifest
+        name, version = manifest.name, manifest.version
+        scores = tuple(score.name for score in manifest.scores)
+        drift = DriftEvidence(bundle.calibrations[manifest.default_score])
+        meters = ModelMeters(metrics, name, version, scores, manifest.default_score, drift)
+        scorer = Scorer.of(bundle, settings.alpha)
+        batcher = Batcher(
+            f"{name}-{version}",
+            engine.modality.arrange(engine.run),
+            pace,
+            capacity=settings.queue_size,
+            loop=loop,
+            streams=engine.streams,
+            size_of=engine.modality.size_of,
+            observer=meters,
+        )
+        choices = Choices(scores, manifest.default_score, settings.timeout_ms, explains=manifest.likelihood is not None)
+        return Model(bundle, engine.modality, engine.provider, provider.first, batcher, scorer, choices, meters, drift)
+
+    return load
+
+
+def verified_bundle(path: Path) -> Bundle:
+    """The bundle in `path`, every file of it as its manifest says. Raises `BundleError`.
+
+    A model is asked for by its folder's name, so that the manifest must not say another. By the name in the repository,
+    wherever a link leads: a link of another name would be the same version once more.
+    """
+    bundle = load_bundle(path)
+    name, version = bundle.manifest.name, bundle.manifest.version
+    folder = f"{path.parent.name}/{path.name}"
+    if folder != f"{name}/{version}":
+        raise ManifestInvalid(
+            bundle.path,
+            "name, version",
+            f"the manifest says {name}/{version}, the folder is {folder}",
+            "Rename the folder, or export the bundle under this name",
+        )
+    return bundle

@@ -1,0 +1,76 @@
+"""`GET /`: a plain page with the models, and the way to docs and metrics."""
+
+from collections.abc import Sequence
+from html import escape
+from importlib.resources import files
+from string import Template
+
+from fastapi.routing import APIRoute
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from service.lifecycle import Lifecycle
+from service.protocols.native.curl import curl_json
+from service.repository.model import Model
+from service.repository.served import Repository
+
+_MODEL = Template("""<article>
+<h2><a href="/v1/models/$name">$name</a> <small>version $version</small></h2>
+<p>$description</p>
+<dl><div><dt>versions</dt><dd>$versions</dd></div><div><dt>takes</dt><dd>$takes</dd></div><div><dt>scores</dt><dd>$scores</dd></div>
+<div><dt>default</dt><dd>$default</dd></div><div><dt>alpha</dt><dd>$alpha</dd></div>
+<div><dt>calibrated on</dt><dd>$n inputs</dd></div><div><dt>runs on</dt><dd>$provider</dd></div></dl>
+<details><summary>Try it</summary><pre>$curl</pre></details>
+</article>""")
+
+
+def routes(repository: Repository, lifecycle: Lifecycle, *, keys_needed: bool = False) -> list[APIRoute]:
+    """The page."""
+    page = Template(files("service.routes").joinpath("console.html").read_text(encoding="utf-8"))
+
+    async def index(request: Request) -> Response:
+        """The console's first page."""
+        address = str(request.base_url).rstrip("/")
+        models = (
+            "\n".join(
+                _article(
+                    repository.get(name),
+                    repository.versions(name),
+                    curl_json(repository.get(name), address, keys_needed=keys_needed),
+                )
+                for name in repository.names
+            )
+            or "<p>No model is loaded yet.</p>"
+        )
+        refused = "".join(
+            f"<li><code>{escape(each.path)}</code> {escape(each.reason)}</li>" for each in repository.refused
+        )
+        return HTMLResponse(
+            page.substitute(
+                models=models,
+                refused=f'<section class="refused"><h2>Refused bundles</h2><ul>{refused}</ul></section>'
+                if refused
+                else "",
+                phase=escape(lifecycle.phase),
+            )
+        )
+
+    return [APIRoute("/", index, include_in_schema=False)]
+
+
+def _article(model: Model, versions: Sequence[str], curl: str) -> str:
+    manifest = model.bundle.manifest
+    values = {
+        "name": model.name,
+        "version": model.version,
+        "versions": ", ".join(versions),
+        "description": manifest.description,
+        "takes": model.modality.takes,
+        "scores": ", ".join(model.choices.scores),
+        "default": model.choices.default_score,
+        "alpha": f"{model.scorer.alpha:g}",
+        "n": f"{manifest.calibration.n:,}",
+        "curl": curl,
+        "provider": model.provider.removesuffix("ExecutionProvider"),
+    }
+    return _MODEL.substitute({key: escape(value) for key, value in values.items()})

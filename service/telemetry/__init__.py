@@ -1,0 +1,1 @@
+"""Metrics, logs and traces. Imports scoring and the layers below it."""

@@ -1,0 +1,144 @@
+"""API keys over HTTP: what is closed without one, what stays open, and what the log and the metrics tell."""
+
+import html
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from http.client import HTTPConnection
+from pathlib import Path
+
+import pytest
+
+from service.auth.api_keys import digest_of
+from service.auth.middleware import OPEN_PATHS
+from tests.service.conftest import Live, Serve
+from tests.service.support.answers import problem
+from tests.service.support.exposition import value
+from tests.service.support.pictures import picture
+
+KEY = "ood_a-key-for-tests"
+
+
+@pytest.fixture(scope="module")
+def key_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("secrets") / "keys"
+    file.write_text(f"alice sha256:{digest_of(KEY)}\n")
+    return file
+
+
+@pytest.fixture(scope="module")
+def closed(repository: Path, serve: Serve, key_file: Path) -> Iterator[Live]:
+    """A service that asks for keys."""
+    with serve(repository, api_keys_file=key_file) as live:
+        yield live
+
+
+@pytest.mark.parametrize(
+    "header", [{"Authorization": f"Bearer {KEY}"}, {"authorization": f"bearer  {KEY}"}, {"X-API-Key": KEY}]
+)
+def test_a_good_key_is_served(closed: Live, header: dict[str, str]) -> None:
+    assert closed.score(picture(), headers=header | {"content-type": "image/png"}).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/tiny", "/", "/no-such-path"])
+def test_everything_but_the_open_paths_needs_a_key(closed: Live, path: str) -> None:
+    answer = closed.client.get(path)
+    problem(answer, 401, "missing-key")
+    assert answer.headers["www-authenticate"] == 'Bearer realm="ood"'
+    assert closed.client.get(path, headers={"X-API-Key": KEY}).status_code in (200, 404)
+
+
+@pytest.mark.parametrize("path", ["/v2", "/v2/health/live", "/v2/models/tiny/ready", "/v2/no-such-path"])
+def test_the_open_inference_protocol_needs_a_key_and_says_so_in_its_own_form(closed: Live, path: str) -> None:
+    answer = closed.client.get(path)
+    assert (answer.status_code, answer.headers["content-type"]) == (401, "application/json")
+    assert answer.json()["error"].startswith("missing-key: This needs an API key.")
+    assert answer.headers["www-authenticate"] == 'Bearer realm="ood"'
+    assert closed.client.get(path, headers={"X-API-Key": KEY}).status_code in (200, 404)
+
+
+@pytest.mark.parametrize("path", sorted(OPEN_PATHS))
+def test_probes_metrics_and_documentation_stay_open(closed: Live, path: str) -> None:
+    assert closed.client.get(path).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["//v1/models", "/v1/../metrics", "/metrics/", "/docs/../v1/models", "/healthz/x"])
+def test_no_spelling_of_a_path_gets_around_the_key(closed: Live, path: str) -> None:
+    # Sent as written: httpx would tidy it up.
+    connection = HTTPConnection("127.0.0.1", closed.port)
+    with closing(connection):
+        connection.request("GET", path)
+        assert connection.getresponse().status == 401
+
+
+@pytest.mark.parametrize(
+    ("header", "kind"),
+    [
+        ({"X-API-Key": "ood_wrong"}, "wrong-key"),
+        ({"Authorization": f"Bearer {KEY}x"}, "wrong-key"),
+        ({"Authorization": f"Bearer {digest_of(KEY)}"}, "wrong-key"),
+        ({"Authorization": "Bearer"}, "missing-key"),
+        ({"Authorization": f"Basic {KEY}"}, "missing-key"),
+    ],
+)
+def test_a_wrong_key_is_refused_whatever_the_body(closed: Live, header: dict[str, str], kind: str) -> None:
+    answer = closed.score(b"x" * 1_000_000, headers=header)
+    problem(answer, 401, kind)
+    assert answer.headers["www-authenticate"].startswith('Bearer realm="ood"')
+    assert ("invalid_token" in answer.headers["www-authenticate"]) is (kind == "wrong-key")
+    assert KEY not in answer.text
+
+
+def test_refusals_are_counted_under_their_route(closed: Live) -> None:
+    route = {"route": "/v1/models/{model}/versions/{version}/score", "method": "POST", "status": "401"}
+    closed.client.post("/v1/models/tiny/versions/1/score", content=b"x")
+    assert value(closed.client, "ood_http_requests_total", **route) == 1
+
+
+def test_the_openapi_document_tells_what_needs_a_key_only_where_keys_are_asked_for(closed: Live, live: Live) -> None:
+    document = closed.client.get("/openapi.json").json()
+    assert set(document["components"]["securitySchemes"]) == {"bearer", "header"}
+    needing = {
+        path for path, operations in document["paths"].items() for each in operations.values() if "security" in each
+    }
+    assert needing == {path for path in document["paths"] if path.startswith(("/v1", "/v2"))}
+    assert "401" in document["paths"]["/v1/models/{model}/score"]["post"]["responses"]
+    assert "securitySchemes" not in live.client.get("/openapi.json").json()["components"]
+
+
+def test_the_pages_command_presents_a_key(closed: Live) -> None:
+    page = html.unescape(closed.client.get("/", headers={"X-API-Key": KEY}).text)
+    command = page.split("<pre>")[1].split("</pre>")[0]
+    done = subprocess.run(
+        ["bash", "-c", command],
+        env={"OOD_KEY": KEY, "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        timeout=30,
+        check=True,
+    )
+    assert json.loads(done.stdout)["errors"] == 0
+
+
+def test_the_log_names_the_client_and_never_the_key(repository: Path, key_file: Path, tmp_path: Path) -> None:
+    script = (
+        "import httpx, sys; from pathlib import Path; from tests.service.conftest import running_service;"
+        "from service import Settings; from service.telemetry.logs import configure_logs;"
+        "configure_logs(Settings(log_format='json'));\n"
+        "with running_service(Path(sys.argv[1]), api_keys_file=Path(sys.argv[2])) as live:\n"
+        "    live.client.get('/v1/models', headers={'X-API-Key': sys.argv[3]})\n"
+        "    live.client.get('/v1/models', headers={'X-API-Key': 'ood_wrong'})\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(repository), str(key_file), KEY],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    lines = [json.loads(text) for text in done.stderr.splitlines() if text.startswith("{")]
+    requests = [each for each in lines if each["event"] == "request"]
+    assert [(each.get("client"), each["status"]) for each in requests] == [("alice", 200), (None, 401)]
+    assert KEY not in done.stderr
+    assert "ood_wrong" not in done.stderr

@@ -1,0 +1,69 @@
+"""Calls between fixed buffers: the rows of plain calls, whatever was computed before. On CUDA, as graphs."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bundle import load_bundle
+from service.inference.batch_tuning import batch_sizes
+from service.inference.cuda_graphs import BoundCalls
+from service.inference.engine import Engine
+from service.inference.providers import CPU, CUDA, Provider
+from tests.support.tiny_bundle import tiny_images
+
+NEEDS_CUDA = pytest.mark.skipif(CUDA not in onnxruntime.get_available_providers(), reason="needs onnxruntime-gpu")
+
+
+def bound_and_session(bundle: Path, largest: int) -> tuple[BoundCalls, onnxruntime.InferenceSession]:
+    session = onnxruntime.InferenceSession(bundle / "model.onnx", providers=[CPU])
+    names = [output.name for output in session.get_outputs()]
+    one = {"images": tiny_images(1)}
+    outputs = dict(zip(names, session.run(names, one), strict=True))
+    return BoundCalls(session, one, outputs, batch_sizes(largest), "cpu"), session
+
+
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.integers(1, 11), min_size=1, max_size=6))
+def test_batches_of_any_size_in_any_order_give_the_rows_of_plain_calls(tiny_bundle: Path, counts: list[int]) -> None:
+    bound, session = bound_and_session(tiny_bundle, 11)
+    kept = []
+    for seed, count in enumerate(counts):
+        feed = {"images": tiny_images(count, seed=seed)}
+        kept.append((session.run(None, feed), bound.run(feed)))
+    # Compared in the end: no call may write to what an earlier one gave.
+    for wanted, rows in kept:
+        for expected, given_rows in zip(wanted, rows, strict=True):
+            assert given_rows.dtype == expected.dtype
+            np.testing.assert_allclose(given_rows, expected, rtol=1e-5)
+
+
+def test_a_batch_beyond_the_largest_size_is_an_error(tiny_bundle: Path) -> None:
+    bound, _ = bound_and_session(tiny_bundle, 4)
+    with pytest.raises(IndexError):
+        bound.run({"images": tiny_images(5)})
+
+
+def test_graphs_are_for_cuda_only(tiny_bundle: Path) -> None:
+    engine = Engine(load_bundle(tiny_bundle), Provider(CPU, required=True, graphs=True), threads=1)
+    engine.warm_up(4)
+    plain = Engine(load_bundle(tiny_bundle), Provider(CPU, required=True), threads=1)
+    images = list(tiny_images(3))
+    np.testing.assert_array_equal(engine.run(images)["msp"], plain.run(images)["msp"])
+
+
+@NEEDS_CUDA
+def test_an_engine_that_computes_by_graphs_gives_the_scores_that_it_gives_without(tiny_bundle: Path) -> None:
+    onnxruntime.preload_dlls()
+    engine, plain = (
+        Engine(load_bundle(tiny_bundle), Provider(CUDA, required=True, graphs=graphs), threads=1)
+        for graphs in (True, False)
+    )
+    engine.warm_up(8)
+    for count in (1, 3, 8, 2):
+        images = list(tiny_images(count, seed=count))
+        for name, rows in engine.run(images).items():
+            np.testing.assert_allclose(rows, plain.run(images)[name], rtol=1e-4, atol=1e-5)

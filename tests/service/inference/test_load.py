@@ -1,0 +1,226 @@
+"""Many requests at once: full queues, deadlines, hang-ups, engine failures."""
+
+import base64
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from bundle import load_bundle, seal_bundle
+from tests.service.conftest import Live, Serve
+from tests.service.support.exposition import value
+from tests.service.support.pictures import picture
+from tests.support.tiny_bundle import make_tiny_bundle
+
+
+class Hold:
+    """Makes a model's engine wait, so that what happens behind it can be seen."""
+
+    def __init__(self, live: Live) -> None:
+        batcher = live.app.state.repository.get("tiny").batcher
+        self.gate = threading.Event()
+        self.batches: list[int] = []
+        self._run = batcher._run
+        batcher._run = self._held
+
+    def _held(self, items: Any, *, alone: bool) -> Any:
+        self.batches.append(len(items))
+        assert self.gate.wait(20)
+        return self._run(items, alone=alone)
+
+    def until_batches(self, count: int) -> None:
+        until(lambda: len(self.batches) >= count)
+
+
+def until(condition: Any) -> None:
+    limit = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < limit, "it did not happen"
+        time.sleep(0.005)
+
+
+def post_in_background(live: Live, **request: Any) -> tuple[threading.Thread, list[httpx.Response]]:
+    answers: list[httpx.Response] = []
+    url = f"http://127.0.0.1:{live.port}/v1/models/tiny/score"
+    request = {"content": picture(), "headers": {"content-type": "image/png"}} | request
+    thread = threading.Thread(target=lambda: answers.append(httpx.post(url, timeout=30, **request)))
+    thread.start()
+    return thread, answers
+
+
+def test_a_full_queue_answers_503_with_retry_after_while_the_accepted_are_scored(
+    repository: Path, serve: Serve
+) -> None:
+    with serve(repository, queue_size=2, max_inputs=2) as live:
+        hold = Hold(live)
+        first, first_answers = post_in_background(live)
+        hold.until_batches(1)
+        waiting = [post_in_background(live) for _ in range(2)]
+        until(lambda: value(live.client, "ood_queue_depth", model="tiny") == 2)
+        answer = live.score(picture())
+        assert (answer.status_code, answer.json()["type"]) == (503, "overloaded")
+        assert int(answer.headers["retry-after"]) >= 1
+        hold.gate.set()
+        for thread, answers in [(first, first_answers), *waiting]:
+            thread.join()
+            assert answers[0].status_code == 200
+        assert hold.batches == [1, 2]
+        assert value(live.client, "ood_rejected_total", model="tiny", reason="overloaded") == 1
+        assert value(live.client, "ood_queue_depth", model="tiny") == 0
+
+
+def test_who_would_wait_past_its_deadline_is_answered_503_at_once(repository: Path, serve: Serve) -> None:
+    with serve(repository) as live:
+        hold = Hold(live)
+        live.app.state.repository.get("tiny").batcher._seconds_per_input = 0.5
+        first, _ = post_in_background(live)
+        hold.until_batches(1)
+        waiting = [post_in_background(live) for _ in range(2)]
+        until(lambda: value(live.client, "ood_queue_depth", model="tiny") == 2)
+        started = time.monotonic()
+        answer = live.score(picture(), params={"timeout_ms": 1000})
+        assert (answer.status_code, answer.json()["type"]) == (503, "overloaded")
+        assert "the queue is 1.0 s long" in answer.json()["detail"]
+        assert int(answer.headers["retry-after"]) >= 1
+        assert time.monotonic() - started < 0.9
+        hold.gate.set()
+        for thread, answers in [(first, []), *waiting]:
+            thread.join()
+            assert all(answer.status_code == 200 for answer in answers)
+
+
+def test_bodies_in_progress_are_bounded_together_and_their_memory_comes_back(repository: Path, serve: Serve) -> None:
+    with serve(repository, max_body_bytes=100_000, max_pending_bytes=150_000) as live:
+        with socket.create_connection(("127.0.0.1", live.port)) as unfinished:
+            unfinished.sendall(b"POST /v1/models/tiny/score HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
+            unfinished.sendall(bytes(99_000))
+            until(lambda: live.score(picture() + bytes(60_000)).status_code == 503)
+            answer = live.score(picture() + bytes(60_000))
+            assert (answer.json()["type"], answer.headers["retry-after"]) == ("overloaded", "1")
+            assert live.score(picture()).status_code == 200
+        until(lambda: live.score(picture() + bytes(60_000)).status_code == 200)
+
+
+def test_a_request_that_waits_too_long_is_504_and_never_computed(repository: Path, serve: Serve) -> None:
+    with serve(repository) as live:
+        hold = Hold(live)
+        first, _ = post_in_background(live)
+        hold.until_batches(1)
+        started = time.monotonic()
+        answer = live.score(picture(), params={"timeout_ms": "50"})
+        assert (answer.status_code, answer.json()["type"]) == (504, "deadline-passed")
+        assert 0.05 <= time.monotonic() - started < 10
+        assert value(live.client, "ood_queue_depth", model="tiny") == 0
+        hold.gate.set()
+        first.join()
+        assert hold.batches == [1]
+        assert value(live.client, "ood_rejected_total", model="tiny", reason="deadline-passed") == 1
+
+
+def test_requests_of_the_open_inference_protocol_have_the_same_queue_and_deadlines(
+    repository: Path, serve: Serve
+) -> None:
+    tensor = {"name": "images", "datatype": "BYTES", "shape": [1], "data": [base64.b64encode(picture()).decode()]}
+    with serve(repository, queue_size=1, max_inputs=1) as live:
+        hold = Hold(live)
+        first, _ = post_in_background(live)
+        hold.until_batches(1)
+        body = {"inputs": [tensor], "parameters": {"timeout_ms": 50}}
+        answer = live.client.post("/v2/models/tiny/infer", json=body)
+        assert (answer.status_code, answer.json()["error"].split(":")[0]) == (504, "deadline-passed")
+        waiting, _ = post_in_background(live)
+        until(lambda: value(live.client, "ood_queue_depth", model="tiny") == 1)
+        answer = live.client.post("/v2/models/tiny/infer", json={"inputs": [tensor]})
+        assert (answer.status_code, answer.json()["error"].split(":")[0]) == (503, "overloaded")
+        assert int(answer.headers["retry-after"]) >= 1
+        hold.gate.set()
+        first.join()
+        waiting.join()
+        assert hold.batches == [1, 1]
+        for reason in ("deadline-passed", "overloaded"):
+            assert value(live.client, "ood_rejected_total", model="tiny", reason=reason) == 1
+
+
+def test_a_client_that_hangs_up_frees_its_place(repository: Path, serve: Serve) -> None:
+    with serve(repository) as live:
+        hold = Hold(live)
+        first, _ = post_in_background(live)
+        hold.until_batches(1)
+        body = picture()
+        with socket.create_connection(("127.0.0.1", live.port)) as client:
+            head = f"POST /v1/models/tiny/score HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+            client.sendall(head.encode() + body)
+            until(lambda: value(live.client, "ood_queue_depth", model="tiny") == 1)
+        until(lambda: value(live.client, "ood_queue_depth", model="tiny") == 0)
+        hold.gate.set()
+        first.join()
+        assert hold.batches == [1]
+        until(lambda: value(live.client, "ood_rejected_total", model="tiny", reason="client-gone") == 1)
+
+
+def test_an_engine_failure_is_a_typed_500_for_its_batch_only(repository: Path, serve: Serve) -> None:
+    with serve(repository) as live:
+        batcher = live.app.state.repository.get("tiny").batcher
+        run = batcher._run
+        batcher._run = lambda *_, **__: 1 / 0
+        answer = live.score(picture())
+        assert (answer.status_code, answer.json()["type"]) == (500, "inference-failed")
+        assert "ZeroDivisionError" not in answer.text
+        batcher._run = run
+        assert live.score(picture()).status_code == 200
+
+
+def test_a_score_that_is_no_number_costs_only_its_input(tmp_path: Path, serve: Serve) -> None:
+    folder = make_tiny_bundle(tmp_path)
+    fields = load_bundle(folder).manifest.model_dump(exclude={"files"})
+    model = onnx.load(folder / "model.onnx")
+    (msp,) = [node for node in model.graph.node if node.output[0] == "msp"]
+    msp.output[0] = "msp_alone"
+    # 0 * log(1 - probability of "blue") is NaN only for the bluest of images, and 0 for others.
+    model.graph.initializer.append(numpy_helper.from_array(np.array(2, np.int64), "third"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(0, np.float32), "zero"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(0.99, np.float32), "almost_one"))
+    model.graph.node.extend([
+        helper.make_node("Gather", ["softmax", "third"], ["blue"], axis=1),
+        helper.make_node("Sub", ["almost_one", "blue"], ["room"]),
+        helper.make_node("Log", ["room"], ["log_room"]),
+        helper.make_node("Mul", ["log_room", "zero"], ["nothing_or_nan"]),
+        helper.make_node("Add", ["msp_alone", "nothing_or_nan"], ["msp"]),
+    ])  # fmt: skip
+    onnx.save(model, folder / "model.onnx")
+    seal_bundle(folder, fields)
+    with serve(tmp_path) as live:
+        images = [{"image": base64.b64encode(picture(colour)).decode()} for colour in ("red", "blue", "lime")]
+        answer = live.score(json={"inputs": images})
+        assert "NaN" not in answer.text
+        assert answer.json()["results"][1]["error"]["type"] == "non-finite-score"
+        assert [result["index"] for result in answer.json()["results"] if "error" not in result] == [0, 2]
+        alone = live.score(picture("blue"))
+        assert (alone.status_code, alone.json()["type"]) == (422, "non-finite-score")
+
+
+def test_concurrent_requests_never_mix_up_their_answers(repository: Path, serve: Serve) -> None:
+    labels = {"red": "red", "lime": "green", "blue": "blue"}
+    with serve(repository) as live, ThreadPoolExecutor(12) as pool:
+        colours = [list(labels)[index % 3] for index in range(240)]
+        answers = list(pool.map(lambda colour: live.score(picture(colour)).json(), colours))
+        predicted = [answer["results"][0]["prediction"]["label"] for answer in answers]
+        assert predicted == [labels[colour] for colour in colours]
+        tiny = {"model": "tiny", "version": "2"}
+        assert value(live.client, "ood_inputs_total", **tiny) == 240
+        assert value(live.client, "ood_batch_size_sum", model="tiny") == 240
+
+
+def test_a_fault_of_our_own_is_a_problem_with_its_request_id(repository: Path, serve: Serve) -> None:
+    with serve(repository) as live:
+        live.app.state.repository.get = None
+        answer = live.score(picture())
+        assert (answer.status_code, answer.json()["type"]) == (500, "internal-error")
+        assert answer.json()["request_id"] == answer.headers["x-request-id"]

@@ -1,0 +1,114 @@
+"""Likelihoods over HTTP: scores in bits without a prediction, and what they are made of when a client asks."""
+
+import base64
+from collections.abc import Iterator
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.service.conftest import Live, running_service
+from tests.service.support.answers import problem
+from tests.service.support.texts import score
+from tests.support.tiny_bundle import make_tiny_bundle
+from tests.support.tiny_density_bundle import SIZE, make_tiny_density_bundle
+from tests.support.tiny_text_bundle import make_tiny_text_bundle
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """A density, a language model and a classifier."""
+    root = tmp_path_factory.mktemp("likelihoods")
+    make_tiny_density_bundle(root)
+    make_tiny_text_bundle(root, name="words", task="language-model", max_tokens=200)
+    make_tiny_bundle(root)
+    with running_service(root, max_inputs=32) as service:
+        yield service
+
+
+def picture() -> bytes:
+    """Grey, but for one white pixel in the second row and third column."""
+    pixels = np.full((SIZE, SIZE, 3), 128, np.uint8)
+    pixels[1, 2] = 255
+    file = BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_a_density_answers_in_bits_and_predicts_nothing(live: Live) -> None:
+    (result,) = live.score(picture(), model="greyness").json()["results"]
+    assert result["prediction"] is None
+    assert result["scores"]["bpp"]["value"] == pytest.approx(127 / 16 / SIZE**2, rel=1e-5)
+    assert result["scores"]["bpp"]["anomaly"] == result["scores"]["bpp"]["value"]
+    assert "explanation" not in result
+
+
+def test_an_image_is_explained_by_a_heat_map_that_is_brightest_where_it_surprises(live: Live) -> None:
+    (result,) = live.score(picture(), model="greyness", params={"explain": "true"}).json()["results"]
+    explanation = result["explanation"]
+    assert (explanation["kind"], explanation["per"]) == ("pixels", "channel")
+    assert explanation["max_bits"] == pytest.approx(3 * 127 / 16)
+    with Image.open(BytesIO(base64.b64decode(explanation["heat_map"]))) as image:
+        shades = np.asarray(image.convert("L"))
+    assert shades.shape == (SIZE, SIZE)
+    assert np.unravel_index(shades.argmax(), shades.shape) == (1, 2)
+    assert (shades == shades.min()).sum() == SIZE**2 - 1
+
+
+def test_an_image_without_any_surprise_is_black(live: Live) -> None:
+    file = BytesIO()
+    Image.fromarray(np.full((SIZE, SIZE, 3), 128, np.uint8)).save(file, "PNG")
+    answer = live.score(file.getvalue(), model="greyness", params={"explain": "true"})
+    assert answer.json()["results"][0]["explanation"]["max_bits"] == 0
+
+
+def test_a_text_is_explained_token_by_token(live: Live) -> None:
+    (result,) = score(live, "the Ball zyx", model="words", params={"explain": "true"}).json()["results"]
+    explanation = result["explanation"]
+    assert (explanation["kind"], explanation["per"], explanation["end_bits"]) == ("tokens", "word", None)
+    assert [part["token"] for part in explanation["tokens"]] == ["the", "ball", "[UNK]"]
+    bits = [part["bits"] for part in explanation["tokens"]]
+    assert bits[2] == 20
+    assert result["scores"]["bpw"]["value"] == pytest.approx(np.mean(bits), rel=1e-5)
+
+
+def test_texts_of_every_length_get_their_own_tokens_in_one_request(live: Live) -> None:
+    lengths = [1, 150, 40, 3, 90]
+    inputs = [" ".join(["ball"] * (length - 1) + ["zyx"]) for length in lengths]
+    body = {"inputs": [*inputs, {"image": "AAAA"}], "explain": True}
+    answer = live.score(model="words", json=body).json()
+    *results, failed = answer["results"]
+    for result, length in zip(results, lengths, strict=True):
+        parts = result["explanation"]["tokens"]
+        assert len(parts) == length
+        assert [part["bits"] for part in parts].index(20) == length - 1
+    assert "explanation" not in failed
+
+
+@pytest.mark.parametrize("value", ["yes", "", "1"])
+def test_explain_is_true_or_false(live: Live, value: str) -> None:
+    found = problem(live.score(picture(), model="greyness", params={"explain": value}), 422, "invalid-parameter")
+    assert "explain" in found["detail"]
+
+
+@pytest.mark.parametrize("value", [[], {}, [True], 0.5, "yes"])
+def test_explain_in_json_is_true_or_false_too(live: Live, value: Any) -> None:
+    answer = live.score(model="words", json={"inputs": ["ball"], "explain": value})
+    assert "explain" in problem(answer, 422, "invalid-parameter")["detail"]
+
+
+def test_a_classifier_has_no_parts_to_show(live: Live) -> None:
+    found = problem(live.score(picture(), params={"explain": "true"}), 422, "invalid-parameter")
+    assert "no parts" in found["detail"]
+    assert live.score(picture(), params={"explain": "false"}).status_code == 200
+
+
+def test_a_model_says_how_it_counts_bits(live: Live) -> None:
+    def likelihood(model: str) -> Any:
+        return live.client.get(f"/v1/models/{model}").json()["likelihood"]
+
+    assert likelihood("greyness") == {"per": "channel", "counts_end": False, "parts": "bits"}
+    assert likelihood("words")["per"] == "word"
+    assert likelihood("tiny") is None

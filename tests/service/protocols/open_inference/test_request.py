@@ -1,0 +1,165 @@
+"""Bodies of the Open Inference Protocol to inputs and outputs: no bytes get anything but a problem."""
+
+import contextlib
+import json
+import math
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bundle import ImageInput, TextEncoder
+from service.errors import InputError, Problem, TooManyInputs
+from service.inputs.images import Images
+from service.inputs.modality import Modality
+from service.inputs.payloads import Base64, Pixels, Text
+from service.inputs.texts import Texts
+from service.protocols.open_inference.request import PARAMETERS, Inference, parse_header_length, parse_inference
+from service.protocols.open_inference.tensors import binary, bytes_from_binary
+from service.scoring.options import Choices
+from tests.service.conftest import Live
+from tests.support.tiny_text_bundle import tiny_tokenizer
+
+SHAPE = (8, 8, 3)
+IMAGES = Images(ImageInput(height=8, width=8, channels=3, mean=(0.5,) * 3, std=(0.5,) * 3))
+TEXTS = Texts(TextEncoder(tiny_tokenizer(), 8), 8)
+CHOICES = Choices(("msp", "energy"), "msp", 1000)
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=8),
+    lambda children: st.lists(children, max_size=4) | st.dictionaries(st.text(max_size=8), children, max_size=4),
+    max_leaves=8,
+)
+
+
+modalities = st.sampled_from([IMAGES, TEXTS])
+
+
+def parse(body: bytes, header_length: int | None = None, modality: Modality = IMAGES) -> Inference:
+    return parse_inference(body, header_length, modality, CHOICES, classifies=True, max_inputs=4)
+
+
+@given(st.binary(max_size=200), st.none() | st.integers(0, 300), modalities)
+def test_arbitrary_bytes_are_a_problem_or_an_inference(
+    body: bytes, header_length: int | None, modality: Modality
+) -> None:
+    with contextlib.suppress(Problem):
+        parse(body, header_length, modality)
+
+
+@st.composite
+def slips(draw: st.DrawFn) -> tuple[bytes, int | None, Modality, bool]:
+    """A good request in any form, then up to two slips in it: its body, the JSON's length, and whether it is good."""
+    modality = draw(modalities)
+    count = draw(st.integers(1, 4))
+    tensor: dict[str, Any] = {"name": modality.tensor, "datatype": "BYTES", "shape": [count]}
+    texts = ["a text", "YQ==", "", "\u2603"][:count]
+    behind = binary("BYTES", texts)
+    if modality is IMAGES and draw(st.booleans()):
+        behind = bytes(math.prod(SHAPE) * count)
+        tensor |= {"datatype": "UINT8", "shape": [count, *SHAPE], "data": list(behind)}
+    if in_binary := draw(st.booleans()):
+        tensor |= {"parameters": {"binary_data_size": len(behind)}, "data": None}
+    else:
+        behind = b""
+        tensor.setdefault("data", texts)
+    content: dict[str, Any] = {
+        "id": "x",
+        "parameters": draw(
+            st.sampled_from([{}, {"alpha": 0.1, "timeout_ms": 30_000}, {"scores": "all", PARAMETERS[-1]: True}])
+        ),
+        "inputs": [tensor],
+        "outputs": draw(
+            st.sampled_from([[], [{"name": "msp"}, {"name": "label", "parameters": {"binary_data": True}}]])
+        ),
+    }
+    slipped = draw(st.integers(0, 2))
+    for _ in range(slipped):
+        _replace_something(draw, content)
+    text = json.dumps(content).encode()
+    length = len(text)
+    if draw(st.integers(0, 4)) == 0:
+        slipped += 1
+        length += draw(st.integers(-3, 3))
+        behind = behind[draw(st.integers(0, 2)) :] + draw(st.binary(max_size=3))
+    return text + behind, length if in_binary else None, modality, not slipped
+
+
+def _replace_something(draw: st.DrawFn, node: Any) -> None:
+    """Some member of `node`, at any depth, becomes anything; or one is added."""
+    keys: list[Any] = list(range(len(node))) if isinstance(node, list) else [*node, "other"]
+    if not keys:
+        return
+    key = draw(st.sampled_from(keys))
+    inner = node[key] if isinstance(node, list) else node.get(key)
+    if isinstance(inner, list | dict) and draw(st.booleans()):
+        _replace_something(draw, inner)
+    else:
+        node[key] = draw(json_values)
+
+
+@given(slips())
+def test_a_request_with_slips_is_a_problem_or_an_inference(
+    request_with_slips: tuple[bytes, int | None, Modality, bool],
+) -> None:
+    body, length, modality, good = request_with_slips
+    try:
+        inference = parse(body, length, modality)
+    except Problem:
+        assert not good
+        return
+    assert 1 <= len(inference.inputs) <= 4
+    for each in inference.inputs:
+        assert isinstance(each.payload, bytes | Base64 | Pixels | Text | InputError)
+        assert not isinstance(each.payload, Pixels) or each.payload.array.shape == modality.pixels
+    scores = inference.options.scores
+    assert all(output.score is None or output.score in scores for output, _ in inference.outputs)
+
+
+@settings(max_examples=50)
+@given(request_with_slips=slips())
+def test_a_request_with_slips_is_scored_or_told_what_is_wrong(
+    text_live: Live, request_with_slips: tuple[bytes, int | None, Modality, bool]
+) -> None:
+    body, length, modality, _ = request_with_slips
+    model = {"images": "tiny", "texts": "topics"}[modality.tensor]
+    headers = {} if length is None else {"inference-header-content-length": str(length)}
+    answer = text_live.client.post(f"/v2/models/{model}/infer", content=body, headers=headers)
+    assert answer.status_code == 200 or re.match("[a-z0-9-]+: .", answer.json()["error"])
+    # A slip may be a deadline of a millisecond.
+    assert answer.status_code < 500 or answer.status_code == 504
+
+
+@given(st.text(max_size=30) | st.integers().map(str))
+def test_an_arbitrary_header_length_is_a_problem_or_a_number(value: str) -> None:
+    with contextlib.suppress(Problem):
+        length = parse_header_length(value)
+        assert length is not None
+        assert length >= 0
+
+
+@given(st.lists(st.text(max_size=20), max_size=4))
+def test_texts_come_back_from_binary_as_they_went(texts: list[str]) -> None:
+    data = memoryview(binary("BYTES", texts))
+    assert bytes_from_binary("x", data, len(texts)) == [text.encode() for text in texts]
+
+
+@given(st.binary(min_size=192, max_size=192), st.integers(1, 4), st.booleans())
+def test_pixels_arrive_the_same_from_json_flat_or_nested_and_from_binary(data: bytes, count: int, nested: bool) -> None:
+    images = np.stack([np.frombuffer(data, np.uint8).reshape(SHAPE) + np.uint8(each) for each in range(count)])
+    tensor: dict[str, Any] = {"name": "images", "datatype": "UINT8", "shape": list(images.shape)}
+    in_json = {"inputs": [tensor | {"data": images.tolist() if nested else images.ravel().tolist()}]}
+    text = json.dumps({"inputs": [tensor | {"parameters": {"binary_data_size": images.size}}]}).encode()
+    for inference in (parse(json.dumps(in_json).encode()), parse(text + images.tobytes(), len(text))):
+        payloads = [each.payload for each in inference.inputs]
+        assert all(isinstance(each, Pixels) for each in payloads)
+        assert np.array_equal([each.array for each in payloads if isinstance(each, Pixels)], images)
+
+
+@pytest.mark.parametrize("crowd", [b"{}," * 200_000, b"7," * 300_000, b"[" * 300_000])
+def test_a_crowd_of_json_values_is_refused_before_it_is_built(crowd: bytes) -> None:
+    with pytest.raises(TooManyInputs, match="Send pixels as binary tensor data"):
+        parse(b'{"inputs": [{"data": [' + crowd + b"1]}]}")

@@ -1,0 +1,203 @@
+"""The command line, from data to a verified bundle, and its errors."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from bundle import decode_image, load_bundle
+from tests.training.support.datasets_on_disk import tiny_recipe, write_tiny_data
+from training.commands.app import app, main
+from training.data import StoredArray
+from training.evaluation import Report
+from training.export.onnx_graph import run_graph
+from training.fitting.fit import load_model
+from training.run import Run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which `run` has gone from data to bundle."""
+    root = tmp_path_factory.mktemp("work")
+    write_tiny_data(root / "data")
+    (root / "recipe.yaml").write_text(yaml.safe_dump(tiny_recipe()), encoding="utf-8")
+    arguments = ["run", str(root / "recipe.yaml"), "--data", str(root / "data"), "--run", str(root / "run")]
+    result = CliRunner().invoke(
+        app, [*arguments, "--models", str(root / "models")], env={"OOD_CACHE": str(root / "cache")}
+    )
+    assert result.exit_code == 0, result.output
+    return root
+
+
+def test_run_ends_in_a_bundle_that_verifies_and_tells_its_making(finished: Path) -> None:
+    bundle = load_bundle(finished / "models" / "stripes" / "1")
+    manifest = bundle.manifest
+    assert manifest.labels == ["dark", "bright"]
+    assert manifest.calibration.n == 40
+    assert manifest.training is not None
+    assert manifest.training.stage == "oe"
+    roles = {data.role: data.rows for data in manifest.training.data}
+    assert roles == {
+        "in-distribution train": 160,
+        "in-distribution calibration": 40,
+        "in-distribution test": 100,
+        "outliers": 120,
+    }
+    assert manifest.parity is not None
+    assert max(manifest.parity.max_difference.values()) <= manifest.parity.tolerance
+    assert manifest.evaluation is not None
+    assert {"report/report.md", "report/report.json", "report/roc.png", "sample.png"} <= set(manifest.files)
+
+
+def test_the_bundle_flags_what_it_never_saw_and_not_its_own_sample(finished: Path) -> None:
+    bundle = load_bundle(finished / "models" / "stripes" / "1")
+    assert bundle.manifest.input.kind == "image"
+    sample = decode_image((bundle.path / "sample.png").read_bytes(), bundle.manifest.input)
+    score = bundle.calibrations["msp"]
+    value = run_graph(bundle.model_path, StoredArray(sample[None]))["msp"]
+    assert not score.flagged(1 - value.astype(np.float64), 0.05).any()
+
+
+def test_outlier_exposure_beats_the_baseline_in_the_report(finished: Path) -> None:
+    report = Report.model_validate_json((finished / "run" / "report" / "report.json").read_text())
+    assert set(report.error) == {"baseline", "oe"}
+    assert report.find("checkers", "oe", "msp").auroc.mean > 90
+    assert report.find("mean", "oe", "msp").auroc.mean >= report.find("mean", "baseline", "msp").auroc.mean
+
+
+def test_the_report_says_how_honest_each_stages_probabilities_are(finished: Path) -> None:
+    report = Report.model_validate_json((finished / "run" / "report" / "report.json").read_text())
+    cases = {(row.stage, row.inputs, row.tuned): row for row in report.probabilities}
+    assert len(cases) == 8
+    assert cases["oe", "mixture", True].size == 120
+    assert cases["oe", "mixture", True].temperature == cases["oe", "in-distribution", True].temperature
+    assert (finished / "run" / "report" / "reliability.png").exists()
+
+
+def test_each_step_can_be_taken_on_its_own(finished: Path) -> None:
+    runner, common = CliRunner(), ["--data", str(finished / "data")]
+    run = str(finished / "run")
+    for step in ("calibrate", "evaluate"):
+        assert runner.invoke(app, [step, run, *common]).exit_code == 0, step
+    again = runner.invoke(app, ["fit", str(finished / "recipe.yaml"), "--run", run, *common])
+    assert again.exit_code == 0
+    assert "finished earlier" in again.output
+
+
+def test_a_run_calibrated_before_temperatures_were_kept_is_told_to_calibrate_again(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(finished / "run", tmp_path / "run")
+    (tmp_path / "run" / "calibration" / "oe.temperature").unlink()
+    monkeypatch.setattr("sys.argv", ["ood-train", "evaluate", str(tmp_path / "run"), "--data", str(finished / "data")])
+    with pytest.raises(SystemExit):
+        main()
+    assert "stage 'oe' has no temperature" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_run_that_is_not_calibrated_is_told_so_before_anything_is_scored(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(finished / "run", tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "calibration")
+    # Without data, loading or scoring any would fail first.
+    monkeypatch.setattr("sys.argv", ["ood-train", "evaluate", str(tmp_path / "run"), "--data", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        main()
+    assert "stage 'baseline' is not calibrated" in " ".join(capsys.readouterr().err.split())
+
+
+def test_inspect_shows_what_a_bundle_is(finished: Path) -> None:
+    shown = CliRunner().invoke(app, ["inspect", str(finished / "models" / "stripes" / "1")], env={"COLUMNS": "160"})
+    assert shown.exit_code == 0
+    for part in ("stripes version 1", "dark, bright", "checkers", "outlier_exposure"):
+        assert part in shown.output
+
+
+def test_a_version_that_exists_is_not_replaced_by_accident(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [
+        "export",
+        str(finished / "run"),
+        "--data",
+        str(finished / "data"),
+        "--models",
+        str(finished / "models"),
+    ]
+    monkeypatch.setattr("sys.argv", ["ood-train", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 1
+    assert "--overwrite" in capsys.readouterr().err
+
+
+def test_the_next_version_needs_no_training(finished: Path) -> None:
+    places = ["--data", str(finished / "data"), "--models", str(finished / "models")]
+    done = CliRunner().invoke(app, ["export", str(finished / "run"), *places, "--version", "2"])
+    assert done.exit_code == 0, done.output
+    first, second = (load_bundle(finished / "models" / "stripes" / version) for version in ("1", "2"))
+    assert second.manifest.version == "2"
+    assert second.manifest.training == first.manifest.training
+
+
+def test_a_taken_place_is_noticed_before_anything_is_trained(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = ["--data", str(finished / "data"), "--models", str(finished / "models"), "--run", str(tmp_path / "run")]
+    monkeypatch.setattr("sys.argv", ["ood-train", "run", str(finished / "recipe.yaml"), *places])
+    with pytest.raises(SystemExit):
+        main()
+    assert "exists. Give the new bundle another --version" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "run" / "stages").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["fit", "absent.yaml"], "absent.yaml"),
+        (["evaluate", "no-such-run"], "no-such-run"),
+        (["inspect", "no-such-bundle"], "no-such-bundle"),
+    ],
+)
+def test_errors_are_one_readable_message_and_exit_code_one(
+    arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["ood-train", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 1
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Traceback" not in error
+
+
+def test_help_teaches_every_command() -> None:
+    shown = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "160"})
+    for command in ("fit", "calibrate", "evaluate", "export", "run", "inspect", "paper"):
+        assert command in shown.output
+
+
+def test_training_on_two_devices_ends_in_one_run(tmp_path: Path) -> None:
+    write_tiny_data(tmp_path / "data")
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(tiny_recipe()), encoding="utf-8")
+    options = ["--devices", "2", "--data", str(tmp_path / "data"), "--run", str(tmp_path / "run")]
+    done = subprocess.run(
+        [sys.executable, "-m", "training", "fit", str(tmp_path / "recipe.yaml"), "trainer.accelerator=cpu", *options],
+        env=os.environ | {"OOD_CACHE": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    run = Run.open(tmp_path / "run")
+    assert run.recipe.trainer.devices == 2
+    assert {run.record(stage).epochs for stage in ("baseline", "oe")} == {2}
+    assert load_model(run, "oe", 2) is not None

@@ -1,0 +1,220 @@
+"""Loading: any source becomes the same uint8 images, cached or decoded on demand, or a clear error."""
+
+import csv
+import pickle
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from bundle import ImageInput
+from tests.training.support.datasets_on_disk import LABELS, stripes, write_parquet
+from training.data import DataLocations, load_images, split_in_distribution
+from training.data.splits import split_rows
+from training.errors import DataError
+from training.recipe.schema import InDistribution, Source
+
+SPEC = ImageInput(height=16, width=16, channels=3, mean=(0.5,) * 3, std=(0.5,) * 3)
+ALL = np.arange(20)
+
+
+@pytest.fixture
+def images() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    return stripes(20, seed=5)
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> DataLocations:
+    return DataLocations(root=tmp_path, cache=tmp_path / "cache")
+
+
+def test_parquet_images_keep_their_pixels_and_labels(
+    places: DataLocations, images: tuple[NDArray[np.uint8], NDArray[np.int64]]
+) -> None:
+    write_parquet(places.root / "a.parquet", *images)
+    loaded = load_images(Source(path="a.parquet", label="label"), SPEC, places, name="a")
+    np.testing.assert_array_equal(loaded.x[ALL], images[0])
+    np.testing.assert_array_equal(loaded.y, images[1])
+    assert loaded.labels == LABELS
+
+
+def test_an_image_folder_is_labelled_by_its_folders(
+    places: DataLocations, images: tuple[NDArray[np.uint8], NDArray[np.int64]]
+) -> None:
+    for i, (image, label) in enumerate(zip(*images, strict=True)):
+        folder = places.root / "pictures" / LABELS[label]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{i:02}.png")
+    loaded = load_images(Source(path="pictures", format="imagefolder", label="label"), SPEC, places, name="p")
+    assert loaded.labels == tuple(sorted(LABELS))
+    brightness = np.asarray(loaded.x[ALL]).mean(axis=(1, 2, 3))
+    assert loaded.y is not None
+    np.testing.assert_array_equal(brightness > 125, np.asarray(loaded.labels)[loaded.y] == "bright")
+
+
+def test_a_csv_names_image_files_and_labels(
+    places: DataLocations, images: tuple[NDArray[np.uint8], NDArray[np.int64]]
+) -> None:
+    with (places.root / "list.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["file", "kind"])
+        for i, (image, label) in enumerate(zip(*images, strict=True)):
+            Image.fromarray(image).save(places.root / f"{i}.png")
+            # One by its absolute path, the others from where the list lies.
+            rows.writerow([str(places.root / "0.png") if i == 0 else f"{i}.png", LABELS[label]])
+    source = Source(path="list.csv", format="csv", image="file", label="kind")
+    loaded = load_images(source, SPEC, places, name="c")
+    np.testing.assert_array_equal(loaded.x[ALL], images[0])
+    assert loaded.labels == tuple(sorted(LABELS))
+
+
+def test_file_and_folder_names_that_sound_like_splits_lose_no_image(
+    places: DataLocations, images: tuple[NDArray[np.uint8], NDArray[np.int64]]
+) -> None:
+    for i, image in enumerate(images[0]):
+        folder = places.root / "test" / ("train" if i % 2 else "validation")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{('train', 'test')[i // 10]}-{i:02}.png")
+    loaded = load_images(Source(path="test", format="imagefolder", label="label"), SPEC, places, name="p")
+    assert loaded.labels == ("train", "validation")
+    assert len(loaded) == 20
+    assert len(load_images(Source(path="test", format="imagefolder"), SPEC, places, name="p")) == 20
+
+
+def test_a_limit_takes_rows_from_the_whole_set(
+    places: DataLocations, images: tuple[NDArray[np.uint8], NDArray[np.int64]]
+) -> None:
+    write_parquet(places.root / "a.parquet", *images)
+    loaded = load_images(Source(path="a.parquet", limit=3), SPEC, places, name="a")
+    np.testing.assert_array_equal(loaded.x[np.arange(3)], images[0][[0, 9, 19]])
+
+
+def test_a_row_without_label_is_refused(places: DataLocations) -> None:
+    x, _ = stripes(3, seed=1)
+    write_parquet(places.root / "a.parquet", x, np.array([0, -1, 1]))
+    with pytest.raises(DataError, match="row 1"):
+        load_images(Source(path="a.parquet", label="label"), SPEC, places, name="a")
+
+
+def test_a_row_without_image_is_refused(places: DataLocations) -> None:
+    table = datasets.Dataset.from_dict({"image": [None]}, features=datasets.Features({"image": datasets.Image()}))
+    table.to_parquet(places.root / "a.parquet")
+    with pytest.raises(DataError, match="row 0"):
+        load_images(Source(path="a.parquet"), SPEC, places, name="a")
+
+
+def test_an_error_in_a_data_worker_arrives_as_it_is() -> None:
+    error = pickle.loads(pickle.dumps(DataError("a.parquet, row 3", "is no readable image", "Repair it")))
+    assert (type(error), str(error)) == (DataError, "a.parquet, row 3: is no readable image. Repair it")
+
+
+def test_a_set_too_large_for_the_cache_is_decoded_on_demand_to_the_same_pixels(
+    places: DataLocations, images: tuple[NDArray[np.uint8], NDArray[np.int64]]
+) -> None:
+    write_parquet(places.root / "a.parquet", *images)
+    small = DataLocations(root=places.root, cache=places.cache, cache_bytes=100)
+    loaded = load_images(Source(path="a.parquet"), SPEC, small, name="a")
+    assert not loaded.x.in_memory
+    assert not list(places.cache.glob("*.npy"))
+    np.testing.assert_array_equal(loaded.x[ALL[::-3]], images[0][::-3])
+
+
+def test_a_changed_file_is_decoded_anew(
+    places: DataLocations, images: tuple[NDArray[np.uint8], NDArray[np.int64]]
+) -> None:
+    path = places.root / "a.parquet"
+    write_parquet(path, images[0])
+    before = load_images(Source(path="a.parquet"), SPEC, places, name="a")
+    write_parquet(path, 255 - images[0])
+    after = load_images(Source(path="a.parquet"), SPEC, places, name="a")
+    np.testing.assert_array_equal(after.x[ALL], 255 - images[0])
+    assert after.sha256 != before.sha256
+
+
+def test_excluded_labels_leave_no_gap_in_the_class_numbers(
+    places: DataLocations, images: tuple[NDArray[np.uint8], NDArray[np.int64]]
+) -> None:
+    write_parquet(places.root / "a.parquet", *images)
+    source = Source(path="a.parquet", label="label", exclude_labels=("dark",))
+    loaded = load_images(source, SPEC, places, name="a")
+    assert loaded.labels == ("bright",)
+    np.testing.assert_array_equal(loaded.y, np.zeros(10))
+    with pytest.raises(DataError, match="at least two"):
+        loaded.require_classes()
+
+
+@pytest.mark.parametrize(
+    ("source", "named"),
+    [
+        (Source(path="absent.parquet"), r"absent\.parquet.*--data"),
+        (Source(path="absent", format="imagefolder"), r"absent.*--data"),
+        (Source(path="a.parquet", image="picture"), "picture.*image, label"),
+        (Source(path="a.parquet", label="kind"), "kind"),
+        (Source(path="a.parquet", label="label", exclude_labels=("purple",)), "purple"),
+        (Source(path="a.parquet", label="label", exclude_labels=LABELS), "holds nothing"),
+        (Source(path="a.parquet", format="csv"), "cannot be read as csv"),
+    ],
+)
+def test_a_source_that_does_not_fit_is_refused_with_what_is_wrong(
+    places: DataLocations, images: tuple[NDArray[np.uint8], NDArray[np.int64]], source: Source, named: str
+) -> None:
+    write_parquet(places.root / "a.parquet", *images)
+    with pytest.raises(DataError, match=named):
+        load_images(source, SPEC, places, name="a")
+
+
+def test_an_unreadable_image_is_named_by_its_row(places: DataLocations) -> None:
+    folder = places.root / "pictures"
+    folder.mkdir()
+    Image.fromarray(stripes(1, seed=1)[0][0]).save(folder / "a.png")
+    (folder / "b.png").write_bytes(b"not a picture")
+    with pytest.raises(DataError, match=r"row 1.*b\.png"):
+        load_images(Source(path="pictures", format="imagefolder"), SPEC, places, name="p")
+    assert not list(places.cache.glob("*"))
+
+
+def test_an_empty_class_is_refused_by_name(places: DataLocations) -> None:
+    x, _ = stripes(6, seed=1)
+    write_parquet(places.root / "a.parquet", x, np.zeros(6, dtype=np.int64))
+    with pytest.raises(DataError, match="bright"):
+        load_images(Source(path="a.parquet", label="label"), SPEC, places, name="a").require_classes()
+
+
+def test_the_calibration_split_is_disjoint_and_the_same_for_the_same_seed(
+    places: DataLocations, images: tuple[NDArray[np.uint8], NDArray[np.int64]]
+) -> None:
+    write_parquet(places.root / "a.parquet", *images)
+    loaded = load_images(Source(path="a.parquet", label="label"), SPEC, places, name="a")
+    kept, held = (loaded.rows(rows) for rows in split_rows(len(loaded), 6, 1, loaded.source))
+    again = loaded.rows(split_rows(len(loaded), 6, 1, loaded.source)[0])
+    assert (len(kept), len(held)) == (14, 6)
+    assert len({loaded.sha256, kept.sha256, held.sha256}) == 3
+    pixels = np.concatenate([kept.x[np.arange(14)], held.x[np.arange(6)]])
+    assert len(np.unique(pixels.reshape(20, -1), axis=0)) == 20
+    np.testing.assert_array_equal(kept.x[np.arange(14)], again.x[np.arange(14)])
+    with pytest.raises(DataError, match="too few"):
+        split_rows(len(loaded), 15, 1, loaded.source)
+
+
+def test_a_test_set_is_held_out_too_where_there_is_none() -> None:
+    plan = InDistribution(train=Source(path="x"), test_size=15, calibration_size=20)
+    rows = split_in_distribution(100, plan, 1, "x")
+    assert (len(rows.train), len(rows.calibration), len(rows.test)) == (65, 20, 15)
+    assert len(np.unique(np.concatenate([rows.train, rows.calibration, rows.test]))) == 100
+    with pytest.raises(DataError, match="test_size"):
+        split_in_distribution(29, plan, 1, "x")
+
+
+def test_parts_of_a_source_have_no_row_in_common(
+    places: DataLocations, images: tuple[NDArray[np.uint8], NDArray[np.int64]]
+) -> None:
+    write_parquet(places.root / "a.parquet", *images)
+    parts = [
+        load_images(Source(path="a.parquet", part=part), SPEC, places, name="a") for part in ((0.0, 0.7), (0.7, 1.0))
+    ]
+    assert [len(part) for part in parts] == [14, 6]
+    pixels = np.concatenate([part.x[np.arange(len(part))] for part in parts])
+    assert len(np.unique(pixels.reshape(20, -1), axis=0)) == 20

@@ -1,0 +1,76 @@
+"""Synthetic sets have the distributions that the paper gives them, and the same JPEG path as the data."""
+
+import numpy as np
+import pytest
+
+from tests.training.support.datasets_on_disk import stripes
+from training.data import SYNTHETIC, generate
+
+SHAPE = (60, 32, 32, 3)
+LIKE = stripes(60, seed=1, size=32)[0]
+
+
+@pytest.mark.parametrize("name", SYNTHETIC)
+@pytest.mark.parametrize("jpeg_quality", [None, 75])
+def test_every_set_has_its_shape_and_is_the_same_for_the_same_seed(name: str, jpeg_quality: int | None) -> None:
+    images = generate(name, SHAPE, seed=3, like=LIKE, jpeg_quality=jpeg_quality)
+    assert images.shape == SHAPE
+    assert images.dtype == np.uint8
+    np.testing.assert_array_equal(images, generate(name, SHAPE, seed=3, like=LIKE, jpeg_quality=jpeg_quality))
+    assert not np.array_equal(images, generate(name, SHAPE, seed=4, like=LIKE, jpeg_quality=jpeg_quality))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_jpeg_leaves_its_mark_on_grey_and_colour_alike(channels: int) -> None:
+    shape = (4, 32, 32, channels)
+    plain, encoded = (generate("uniform", shape, seed=1, jpeg_quality=quality) for quality in (None, 75))
+    assert encoded.shape == shape
+    assert not np.array_equal(plain, encoded)
+
+
+def test_gaussian_noise_has_the_papers_deviation() -> None:
+    values = generate("gaussian", SHAPE, seed=1, jpeg_quality=None) / 127.5 - 1
+    inner = np.abs(values) < 0.99
+    # A normal with sigma 0.5 clipped at two sigma: 4.6% of it lies beyond.
+    assert values.mean() == pytest.approx(0, abs=0.01)
+    assert 1 - inner.mean() == pytest.approx(0.046, abs=0.005)
+    assert values.std() == pytest.approx(0.48, abs=0.01)
+
+
+def test_rademacher_noise_takes_two_values_equally_often() -> None:
+    images = generate("rademacher", SHAPE, seed=1, jpeg_quality=None)
+    assert set(np.unique(images)) == {0, 255}
+    assert (images == 255).mean() == pytest.approx(0.5, abs=0.01)
+
+
+def test_blobs_have_definite_edges_and_larger_areas_than_noise() -> None:
+    images = generate("blobs", SHAPE, seed=1, jpeg_quality=None)
+    assert set(np.unique(images // 191)) == {0, 1}
+    shape = images > 0
+    same_as_neighbour = (shape[:, 1:] == shape[:, :-1]).mean()
+    assert 0.1 < shape.mean() < 0.6
+    assert same_as_neighbour > 0.8
+
+
+def test_a_jigsaw_moves_quadrants_and_changes_no_pixel() -> None:
+    like = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
+    moved = generate("jigsaw", like.shape, seed=1, like=like, jpeg_quality=None)
+    for before, after in zip(like, moved, strict=True):
+        quadrants = [before[r : r + 4, c : c + 4] for r in (0, 4) for c in (0, 4)]
+        placed = [after[r : r + 4, c : c + 4] for r in (0, 4) for c in (0, 4)]
+        order = [next(i for i, quadrant in enumerate(quadrants) if np.array_equal(quadrant, p)) for p in placed]
+        assert sorted(order) == [0, 1, 2, 3]
+        assert order != [0, 1, 2, 3]
+
+
+def test_an_unknown_set_or_a_missing_model_image_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"fog.*gaussian"):
+        generate("fog", SHAPE, seed=1)
+    with pytest.raises(ValueError, match=r"jigsaw.*60"):
+        generate("jigsaw", SHAPE, seed=1, like=LIKE[:10])
+
+
+def test_a_set_of_many_blocks_distorts_every_image_of_its_own() -> None:
+    like = np.random.default_rng(1).integers(0, 256, (9000, 4, 4, 1), dtype=np.uint8)
+    images = generate("inverted", like.shape, seed=1, like=like, jpeg_quality=None)
+    np.testing.assert_array_equal(images, 255 - like)

@@ -1,0 +1,174 @@
+"""Variants: a bundle in lower precision is served like any other, if it detects what the full one does."""
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+import yaml
+from typer.testing import CliRunner
+
+from bundle import Bundle, load_bundle
+from tests.service.conftest import running_service
+from tests.training.support.datasets_on_disk import stripes, tiny_recipe, write_tiny_data
+from tests.training.support.texts_on_disk import tiny_text_recipe, write_tiny_texts
+from training.commands.app import app
+from training.data import StoredArray
+from training.errors import TrainingError
+from training.evaluation import Report
+from training.export.onnx_graph import run_graph
+from training.run import Run
+
+IMAGES = StoredArray(stripes(40, seed=9)[0])
+
+
+def command(root: Path, *arguments: str, models: Path | None = None) -> None:
+    """Run the command on the data in `root`; its errors are raised."""
+    places = ["--data", str(root), "--models", str(models or root / "models")]
+    done = CliRunner().invoke(app, [*arguments, *places], env={"OOD_CACHE": str(root / "cache")})
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    assert done.exit_code == 0, done.output
+
+
+def train(root: Path, recipe: dict[str, object]) -> Path:
+    (root / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    command(root, "run", str(root / "recipe.yaml"), "--run", str(root / "run"))
+    return root
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of images in `run`, its bundle in `models`."""
+    # Of sets that a network does not tell apart altogether, a few pairs the other way round are a tenth of a point.
+    clear = {
+        "ood": {"checkers": {"path": "ood.parquet"}},
+        "validation": {"gaussian": {"synthetic": "gaussian", "size": 40}},
+        "draws": 3,
+    }
+    stages = {name: {**stage, "epochs": 10} for name, stage in tiny_recipe()["stages"].items()}
+    return train(write_tiny_data(tmp_path_factory.mktemp("images")), tiny_recipe(evaluation=clear, stages=stages))
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(write_tiny_texts(tmp_path_factory.mktemp("texts")), tiny_text_recipe())
+
+
+@pytest.fixture(scope="module", params=["int8", "fp16"])
+def variant(images: Path, request: pytest.FixtureRequest) -> Bundle:
+    command(images, "export", str(images / "run"), "--precision", request.param)
+    return load_bundle(images / "models" / f"stripes-{request.param}" / "1")
+
+
+def weight_types(graph: Path) -> set[int]:
+    """The types of all constants of eight numbers or more."""
+    return {each.data_type for each in onnx.load(graph).graph.initializer if np.prod(each.dims) >= 8}
+
+
+def test_a_variant_computes_in_its_precision_what_the_full_graph_does(variant: Bundle, images: Path) -> None:
+    full = load_bundle(images / "models" / "stripes" / "1")
+    assert (full.manifest.precision, variant.manifest.precision) == ("fp32", variant.manifest.name.split("-")[1])
+    kind = {"int8": onnx.TensorProto.INT8, "fp16": onnx.TensorProto.FLOAT16}[variant.manifest.precision]
+    assert kind in weight_types(variant.model_path)
+    expected, found = (run_graph(each.model_path, IMAGES) for each in (full, variant))
+    np.testing.assert_allclose(found["msp"], expected["msp"], atol=0.05)
+    assert (found["msp"] != expected["msp"]).any()
+
+
+def test_a_variant_is_calibrated_through_its_own_graph(variant: Bundle, images: Path) -> None:
+    full = load_bundle(images / "models" / "stripes" / "1")
+    assert variant.manifest.calibration == full.manifest.calibration
+    assert variant.calibrations["energy"].threshold(0.05) != full.calibrations["energy"].threshold(0.05)
+
+
+def test_the_report_holds_every_set_against_full_precision(variant: Bundle) -> None:
+    report = Report.model_validate_json((variant.path / "report" / "report.json").read_text())
+    assert report.comparison is not None
+    assert {change.set for change in report.comparison.changes} == {"checkers", "gaussian"}
+    assert abs(report.comparison.largest.points) < report.comparison.limit == 0.1
+    page = (variant.path / "report" / "report.md").read_text()
+    assert f"## AUROC in {variant.manifest.precision} against float32" in page
+    assert re.search(r"The largest change is [+-]0\.0\d\d points: \w+ by `\w+`, from [\d.]+ to [\d.]+", page)
+    assert variant.manifest.evaluation is not None
+    stages = {row.stage for row in variant.manifest.evaluation.sets}
+    assert stages == {"oe", f"oe {variant.manifest.precision}"}
+
+
+def test_an_input_scores_the_same_in_any_batch_of_a_variant(variant: Bundle) -> None:
+    together = run_graph(variant.model_path, IMAGES, batch_size=40)
+    alone = run_graph(variant.model_path, IMAGES, batch_size=1)
+    np.testing.assert_allclose(alone["energy"], together["energy"], atol=1e-5)
+
+
+def test_the_service_serves_a_variant_and_shows_its_precision(variant: Bundle, images: Path) -> None:
+    with running_service(images / "models") as live:
+        shown = {model["name"]: model["precision"] for model in live.client.get("/v1/models").json()["models"]}
+        answer = live.score((variant.path / "sample.png").read_bytes(), model=variant.manifest.name).json()
+    assert shown["stripes"] == "fp32"
+    assert shown[variant.manifest.name] == variant.manifest.precision
+    assert not answer["results"][0]["flagged"]
+
+
+def test_the_version_is_the_users_and_a_taken_place_is_kept(images: Path) -> None:
+    command(images, "export", str(images / "run"), "--precision", "fp16", "--version", "7")
+    assert load_bundle(images / "models" / "stripes-fp16" / "7").manifest.version == "7"
+    with pytest.raises(TrainingError, match="exists"):
+        command(images, "export", str(images / "run"), "--precision", "fp16", "--version", "7")
+
+
+@pytest.fixture
+def copied(images: Path, tmp_path: Path) -> Path:
+    """A copy of the run of images, to be changed."""
+    return Path(shutil.copytree(images / "run", tmp_path / "run"))
+
+
+def spoil(run: Path) -> None:
+    """One channel 4096 times as large and its weights as much smaller: the same network, but not in eight bits."""
+    path = Run.open(run).checkpoint_path("oe")
+    checkpoint = torch.load(path, weights_only=False)
+    state = checkpoint["state_dict"]
+    (norm,) = [name for name in state if name.endswith("features.1.weight")]
+    bias, kernel = norm.replace("1.weight", "1.bias"), norm.replace("1.weight", "4.weight")
+    state[norm][0] *= 4096
+    state[bias][0] *= 4096
+    state[kernel][:, 0] /= 4096
+    torch.save(checkpoint, path)
+
+
+def test_a_variant_that_changes_what_is_detected_is_refused_and_leaves_nothing(
+    images: Path, copied: Path, tmp_path: Path
+) -> None:
+    spoil(copied)
+    with pytest.raises(TrainingError, match=r"int8: moves the AUROC.*'\w+' by \w+ from \d+\.\d+ to \d+\.\d+"):
+        command(images, "export", str(copied), "--precision", "int8", models=tmp_path / "models")
+    assert not list((tmp_path / "models").iterdir())
+
+
+def test_a_run_without_a_report_is_told_to_evaluate_first(images: Path, copied: Path) -> None:
+    (copied / "report" / "report.json").unlink()
+    with pytest.raises(TrainingError, match=r"is not evaluated.*Run `evaluate"):
+        command(images, "export", str(copied), "--precision", "int8", "--version", "9")
+
+
+def test_a_text_classifier_is_exported_in_half_precision(texts: Path) -> None:
+    command(texts, "export", str(texts / "run"), "--precision", "fp16")
+    bundle = load_bundle(texts / "models" / "topics-fp16" / "1")
+    assert onnx.TensorProto.FLOAT16 in weight_types(bundle.model_path)
+    with running_service(texts / "models") as live:
+        sample = (bundle.path / "sample.txt").read_bytes()
+        answers = [
+            live.client.post(f"/v1/models/{name}/score", content=sample, headers={"content-type": "text/plain"})
+            for name in ("topics", "topics-fp16")
+        ]
+    first, second = (answer.json()["results"][0]["scores"]["msp"]["value"] for answer in answers)
+    assert first == pytest.approx(second, abs=0.01)
+
+
+def test_a_network_that_int8_cannot_compute_is_refused_with_what_can(texts: Path) -> None:
+    with pytest.raises(TrainingError, match=r"int8 needs 3 or more.*--precision fp16"):
+        command(texts, "export", str(texts / "run"), "--precision", "int8")
+    assert not (texts / "models" / "topics-int8").exists()

@@ -1,0 +1,39 @@
+"""Checkpoints on a full disk: the one before is kept, and who starts without room is told so at once."""
+
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from training.errors import RunError
+from training.fitting.checkpoints import WholeCheckpoints, require_disk_space
+
+
+@pytest.fixture
+def small_disk() -> Iterator[None]:
+    """No file may grow beyond 10 kB: writing more fails as it does on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_checkpoint_that_does_not_fit_leaves_the_one_before_it_whole(tmp_path: Path, small_disk: None) -> None:
+    path = tmp_path / "stage" / "last.ckpt"
+    checkpoints = WholeCheckpoints()
+    checkpoints.save_checkpoint({"weights": torch.ones(10)}, path)
+    with pytest.raises(RunError, match=r"last\.ckpt: the checkpoint cannot be written .* Free some disk space"):
+        checkpoints.save_checkpoint({"weights": torch.ones(10_000)}, path)
+    assert torch.equal(torch.load(path)["weights"], torch.ones(10))
+    assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
+
+
+def test_a_disk_too_small_for_the_model_is_refused_before_training(tmp_path: Path) -> None:
+    with torch.device("meta"):
+        huge = nn.Linear(10_000_000, 10_000_000, bias=False)
+    with pytest.raises(RunError, match=r"needs 1600000000\.0 MB for checkpoints, its disk has .* MB left"):
+        require_disk_space(tmp_path, huge, "sgd")
+    require_disk_space(tmp_path, nn.Linear(10, 10), "adam")

@@ -1,0 +1,107 @@
+"""The optimizer of a stage: rates of its parameter groups, and Muon against PyTorch's own and a decomposition."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from training.architectures import SmallConvNet
+from training.errors import RecipeError
+from training.fitting.muon import Muon, orthogonalised
+from training.fitting.optimizer import build_optimizer
+from training.recipe.components import Component
+from training.recipe.schema import MuonPlan, Stage
+
+
+def stage(**options: Any) -> Stage:
+    return Stage(objective=Component(name="cross_entropy"), learning_rate=0.1, momentum=0.0, **options)
+
+
+def step(plan: Stage) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """What one step changes in a network, and the gradients it follows, by parameter."""
+    torch.manual_seed(0)
+    network = SmallConvNet(num_classes=2, channels=3, width=4)
+    optimizer = build_optimizer(plan, network)
+    network(torch.randn(8, 3, 16, 16)).square().sum().backward()
+    before = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+    optimizer.step()
+    changes = {name: parameter.detach() - before[name] for name, parameter in network.named_parameters()}
+    gradients = {name: parameter.grad for name, parameter in network.named_parameters() if parameter.grad is not None}
+    return changes, gradients
+
+
+def test_biases_of_batch_normalisations_are_learned_so_many_times_faster() -> None:
+    plain, _ = step(stage(weight_decay=0.0))
+    faster, _ = step(stage(weight_decay=0.0, norm_bias_rate=64))
+    biases = {f"features.{index}.bias" for index in (1, 5, 9)}
+    assert biases < plain.keys()
+    for name, change in plain.items():
+        torch.testing.assert_close(faster[name], (64 if name in biases else 1) * change, msg=name)
+
+
+def test_faster_biases_decay_no_faster() -> None:
+    network = nn.Sequential(nn.BatchNorm1d(3))
+    nn.init.constant_(network[0].bias, 2.0)
+    optimizer = build_optimizer(stage(weight_decay=0.5, norm_bias_rate=64), network)
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    torch.testing.assert_close(network[0].bias, torch.full((3,), 2.0 * (1 - 0.1 * 0.5)))
+
+
+def test_muon_trains_the_convolutions_and_sgd_the_rest() -> None:
+    changes, gradients = step(stage(weight_decay=0.0, muon=MuonPlan()))
+    convolutions = {f"features.{index}.weight" for index in (0, 4, 8)}
+    assert convolutions < changes.keys()
+    for name in changes.keys() - convolutions:
+        torch.testing.assert_close(changes[name], -0.1 * gradients[name], msg=name)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (6, 24), (24, 6), (5, 3, 2, 2)])
+def test_muon_moves_a_weight_as_pytorch_does_where_both_can(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(1)
+    rows, rate, momentum = shape[0], 0.5, 0.6
+    ours = nn.Parameter(torch.empty(shape))
+    theirs = nn.Parameter(torch.empty(shape).flatten(1))
+    muon = Muon([{"params": [ours], "muon": True}], rate, momentum=momentum, weight_decay=0.1)
+    # Its steps of tall matrices are longer by the root of their ratio.
+    longer = math.sqrt(max(1.0, rows / theirs.shape[1]))
+    reference = torch.optim.Muon([theirs], rate / longer, momentum=momentum, weight_decay=0, ns_steps=3)
+    for _ in range(3):
+        start, gradient = torch.randn(shape), torch.randn(shape)
+        # Theirs does not fix the norm of a weight: ours finds it right.
+        start *= math.sqrt(rows) / start.norm()
+        ours.data, theirs.data = start.clone(), start.flatten(1).clone()
+        ours.grad, theirs.grad = gradient, gradient.flatten(1)
+        muon.step()
+        reference.step()
+        # Theirs computes in bfloat16.
+        torch.testing.assert_close(ours.detach().flatten(1), theirs.detach(), atol=0.01, rtol=0)
+
+
+def test_muon_fixes_the_norm_of_a_weight() -> None:
+    weight = nn.Parameter(torch.full((16, 3, 3, 3), 7.0))
+    weight.grad = torch.randn_like(weight)
+    Muon([{"params": [weight], "muon": True}], 0.0, momentum=0.6, weight_decay=0.1).step()
+    assert float(weight.detach().norm()) == pytest.approx(4.0)
+
+
+@pytest.mark.parametrize("shape", [(12, 40), (40, 12), (16, 16)])
+def test_orthogonalising_keeps_singular_vectors_and_brings_singular_values_near_one(shape: tuple[int, int]) -> None:
+    torch.manual_seed(2)
+    u, _, vh = torch.linalg.svd(torch.randn(shape), full_matrices=False)
+    matrix = u @ torch.diag(torch.linspace(0.2, 5.0, min(shape))) @ vh
+    inner = u.T @ orthogonalised(matrix, steps=5) @ vh.T
+    values = inner.diagonal()
+    torch.testing.assert_close(inner, torch.diag(values), atol=1e-4, rtol=0)
+    assert 0.5 < float(values.min()) <= float(values.max()) < 1.5
+
+
+def test_a_network_without_what_the_stage_treats_apart_is_refused() -> None:
+    network = nn.Linear(3, 2)
+    with pytest.raises(RecipeError, match="Leave muon out"):
+        build_optimizer(stage(muon=MuonPlan()), network)
+    with pytest.raises(RecipeError, match="Leave norm_bias_rate out"):
+        build_optimizer(stage(norm_bias_rate=64), network)

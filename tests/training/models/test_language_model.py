@@ -1,0 +1,192 @@
+"""A language model's likelihoods: a probability over texts, the same in any window, batch and in ONNX Runtime."""
+
+import math
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from training.data import NO_TOKEN
+from training.export.onnx_graph import write_graph
+from training.models.classifier import TextClassifier
+from training.models.language_model import LanguageModel, build_language_model
+from training.models.likelihood_heads import ScoredLanguageModel
+from training.objectives import token_cross_entropy
+from training.recipe.components import Component
+
+WINDOW, VOCABULARY = 6, 9
+QRNN = Component(name="qrnn", embedding=5, hidden=7, layers=2, dropout=0.3)
+
+
+def model(vocabulary_size: int = VOCABULARY, **options: int | bool) -> LanguageModel:
+    torch.manual_seed(2)
+    made = build_language_model(QRNN, vocabulary_size, **({"window": WINDOW} | options)).eval()
+    # Sharper than a fresh network, so that a mistake shows.
+    with torch.no_grad():
+        made.network.embedding.weight.mul_(15)
+    return made
+
+
+def texts(n: int, longest: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Token ids of which one text has all `longest`, with anything for padding."""
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.randint(VOCABULARY, (n, longest), generator=generator)
+    lengths = torch.randint(1, longest + 1, (n,), generator=generator)
+    lengths[0] = longest
+    return tokens, lengths
+
+
+@settings(max_examples=40)
+@given(n=st.integers(1, 4), longest=st.integers(1, 30), window=st.integers(1, 12), seed=st.integers(0, 999))
+def test_nats_by_windows_are_the_cross_entropies_of_one_pass(n: int, longest: int, window: int, seed: int) -> None:
+    scored = model(window=window)
+    tokens, lengths = texts(n, longest, seed)
+    logits, targets, counted = scored(tokens, lengths)
+    whole = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets) * counted
+    torch.testing.assert_close(scored.nats(tokens, lengths), whole)
+
+
+def test_a_text_of_n_tokens_is_n_tokens_and_an_end() -> None:
+    tokens, lengths = torch.tensor([[4, 2, 7], [5, 0, 0]]), torch.tensor([3, 1])
+    prediction = model()(tokens, lengths)
+    assert prediction.logits.shape == (2, 4, VOCABULARY + 1)
+    assert prediction.targets[prediction.counted].tolist() == [4, 2, 7, VOCABULARY, 5, VOCABULARY]
+    assert prediction.counted.sum(dim=1).tolist() == [4, 2]
+
+
+def test_the_probabilities_of_all_texts_sum_to_one() -> None:
+    small = model(vocabulary_size=3)
+    with torch.inference_mode():
+        empty = small(torch.zeros((1, 1), dtype=torch.long), torch.tensor([1])).logits[0, 0].softmax(dim=0)[small.end]
+        left = 1 - float(empty)
+        # Of what reaches n tokens a part ends there, and the rest reaches n + 1.
+        for n in range(1, 6):
+            all_of_n = torch.tensor(list(product(range(3), repeat=n)))
+            nats = small.nats(all_of_n, torch.full((len(all_of_n),), n)).double()
+            assert float((-nats[:, :n].sum(dim=1)).exp().sum()) == pytest.approx(left, abs=1e-6)
+            left -= float((-nats.sum(dim=1)).exp().sum())
+    assert 0 < left < 1
+
+
+def test_a_symbols_nats_depend_on_it_and_what_is_before_it_alone() -> None:
+    scored = model()
+    tokens, lengths = texts(1, 14)
+    nats = scored.nats(tokens, lengths)
+    for at in range(14):
+        changed = tokens.clone()
+        changed[0, at] = (changed[0, at] + 1) % VOCABULARY
+        others = scored.nats(changed, lengths)
+        torch.testing.assert_close(others[:, :at], nats[:, :at], rtol=0, atol=1e-6)
+        assert not torch.allclose(others[:, at], nats[:, at], atol=1e-4)
+
+
+@settings(max_examples=30)
+@given(length=st.integers(1, 14), padding=st.integers(1, 20), seed=st.integers(0, 99))
+def test_padding_and_the_rest_of_the_batch_change_no_score(length: int, padding: int, seed: int) -> None:
+    scored = model()
+    tokens, lengths = texts(3, length + padding, seed)
+    lengths[1] = length
+    alone = scored.bits(tokens[1:2, :length], lengths[1:2])
+    together = scored.bits(tokens, lengths)
+    torch.testing.assert_close(together.mean[1:2], alone.mean)
+    torch.testing.assert_close(together.of_symbols[1:2, : length + 1], alone.of_symbols)
+    assert not together.of_symbols[1, length + 1 :].any()
+
+
+def test_bits_per_symbol_count_the_end_or_leave_it_out() -> None:
+    tokens, lengths = texts(4, 8)
+    nats = model().nats(tokens, lengths)
+    ends = nats[torch.arange(4), lengths]
+    with_end, without = (model(count_end=count).bits(tokens, lengths).mean for count in (True, False))
+    torch.testing.assert_close(with_end, nats.sum(dim=1) / (lengths + 1) / math.log(2))
+    torch.testing.assert_close(without, (nats.sum(dim=1) - ends) / lengths / math.log(2))
+
+
+def test_rows_are_prepared_as_for_a_classifier_of_texts() -> None:
+    rows = torch.tensor([[3, 0, 5, NO_TOKEN, NO_TOKEN], [1, NO_TOKEN, NO_TOKEN, NO_TOKEN, NO_TOKEN]], dtype=torch.int32)
+    ours, theirs = model().prepare(rows), TextClassifier(nn.Identity()).prepare(rows)
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.dtype == other.dtype
+        assert torch.equal(one, other)
+
+
+def test_a_few_steps_of_training_lower_the_loss() -> None:
+    learner = model().train()
+    tokens, lengths = (torch.arange(20) % 4).repeat(8, 1), torch.arange(13, 21)
+    optimizer = torch.optim.Adam(learner.parameters(), lr=0.02)
+    losses = []
+    for _ in range(40):
+        loss = token_cross_entropy(*learner(tokens, lengths))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] / 2
+    told_apart = learner.eval().bits(torch.stack((tokens[0], tokens[0].flip(0))), torch.tensor([20, 20])).mean
+    assert told_apart[0] < told_apart[1]
+
+
+def test_a_window_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="window"):
+        model(window=0)
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model's graph, alone in its folder."""
+    path = tmp_path_factory.mktemp("graph") / "model.onnx"
+    rows = np.array([[1, 2, 3, NO_TOKEN], [4, NO_TOKEN, NO_TOKEN, NO_TOKEN]], dtype=np.int32)
+    write_graph(ScoredLanguageModel(model(), ["bpw"], "word"), rows, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def session(graph: Path) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
+
+
+def by_graph(session: onnxruntime.InferenceSession, tokens: Tensor, lengths: Tensor) -> list[np.ndarray]:
+    found: list[np.ndarray] = session.run(None, {"tokens": tokens.numpy(), "lengths": lengths.numpy()})
+    return found
+
+
+@pytest.mark.parametrize("n", [1, 3, 8])
+@pytest.mark.parametrize("longest", [1, WINDOW - 1, WINDOW, WINDOW + 1, 3 * WINDOW, 3 * WINDOW + 2])
+def test_the_graph_scores_as_torch_does(session: onnxruntime.InferenceSession, n: int, longest: int) -> None:
+    tokens, lengths = texts(n, longest, seed=n + longest)
+    with torch.inference_mode():
+        expected = model().bits(tokens, lengths)
+    mean, of_symbols = by_graph(session, tokens, lengths)
+    np.testing.assert_allclose(mean, expected.mean, atol=1e-5)
+    np.testing.assert_allclose(of_symbols, expected.of_symbols, atol=1e-5)
+
+
+def test_in_the_graph_padding_and_the_rest_of_the_batch_change_no_score(session: onnxruntime.InferenceSession) -> None:
+    tokens, lengths = texts(8, 3 * WINDOW)
+    together, _ = by_graph(session, tokens, lengths)
+    for row, length in enumerate(lengths.tolist()):
+        (alone,), _ = by_graph(session, tokens[row : row + 1, :length], lengths[row : row + 1])
+        assert alone == pytest.approx(together[row], abs=1e-5)
+
+
+def test_the_graph_is_one_checked_file_with_one_loop_over_windows(graph: Path) -> None:
+    assert [path.name for path in graph.parent.iterdir()] == ["model.onnx"]
+    written = onnx.load(graph)
+    onnx.checker.check_model(written, full_check=True)
+    assert [opset.domain for opset in written.opset_import] == [""]
+    (loop,) = (node for node in written.graph.node if node.op_type == "Scan")
+    (body,) = (attribute.g for attribute in loop.attribute if attribute.name == "body")
+    # Every weight once, where ONNX Runtime sees it before the loop.
+    assert not body.initializer
+    numbers = sum(math.prod(tensor.dims) for tensor in written.graph.initializer if tensor.data_type == 1)
+    parameters = sum(parameter.numel() for parameter in model().parameters())
+    embedding = model().network.embedding.weight.numel()
+    assert parameters <= numbers <= parameters + embedding + 10

@@ -1,0 +1,222 @@
+"""Quick start: one command on data alone ends in a bundle, and says what is wrong with data that cannot."""
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tokenizers import Tokenizer
+from typer.testing import CliRunner
+
+from bundle import Bundle, load_bundle
+from tests.training.support.datasets_on_disk import LABELS, checkers, stripes
+from tests.training.support.texts_on_disk import TOPICS, sentences, write_texts
+from training.commands.app import app
+from training.data import DataLocations, load_in_distribution, open_reader
+from training.errors import TrainingError
+from training.quick_start.recipe import quick_start
+from training.recipe.schema import InDistribution, Source
+from training.run import Run
+
+FEW_EPOCHS = ["stages.baseline.epochs=3", "stages.oe.epochs=3"]
+
+
+def write_images(root: Path, n: int = 140, size: int = 16) -> Path:
+    """`photos/<class>/*.png` and `others/*.png` under `root`."""
+    for i, (image, label) in enumerate(zip(*stripes(n, seed=1, size=size), strict=True)):
+        folder = root / "photos" / LABELS[label]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{i}.png")
+    (root / "others").mkdir()
+    for i, image in enumerate(checkers(80, seed=2, size=size)):
+        Image.fromarray(image).save(root / "others" / f"{i}.png")
+    return root
+
+
+def write_csvs(root: Path) -> Path:
+    """`mails.csv` with the columns text and label, and `others.txt` with a text a line."""
+    with (root / "mails.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        writer.writerows((text, topic) for i, topic in enumerate(TOPICS) for text in sentences(topic, 80, 10 * i))
+    (root / "others.txt").write_text("\n".join(sentences("outliers", 100, 5)))
+    return root
+
+
+def run(root: Path, *arguments: str) -> str:
+    """What the command prints; its errors are raised."""
+    places = ["--run", str(root / "run"), "--models", str(root / "models")]
+    environment = {"OOD_CACHE": str(root / "cache"), "COLUMNS": "200"}
+    done = CliRunner().invoke(app, ["run", *arguments, *places], env=environment)
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def roles(bundle: Bundle) -> dict[str, int]:
+    assert bundle.manifest.training is not None
+    return {data.role: data.rows for data in bundle.manifest.training.data}
+
+
+def test_a_folder_of_images_becomes_a_served_bundle(tmp_path: Path) -> None:
+    write_images(tmp_path)
+    data = ["--in-distribution", str(tmp_path / "photos"), "--outliers", str(tmp_path / "others")]
+    output = run(tmp_path, *data, *FEW_EPOCHS)
+    bundle = load_bundle(tmp_path / "models" / "photos" / "1")
+    assert tuple(bundle.manifest.labels) == tuple(sorted(LABELS))
+    assert roles(bundle) == {
+        "in-distribution train": 77,
+        "in-distribution calibration": 42,
+        "in-distribution test": 21,
+        "outliers": 64,
+    }
+    assert bundle.manifest.calibration.alpha == 0.024
+    assert "alpha is 0.024" in output
+    assert bundle.manifest.evaluation is not None
+    tested = {(row.name, row.stage) for row in bundle.manifest.evaluation.sets}
+    assert {("held-out-outliers", "oe"), ("gaussian", "oe"), ("blobs", "oe")} <= tested
+    assert f"recipe: {tmp_path / 'run' / 'recipe.yaml'}" in output
+    assert f"curl --data-binary @{bundle.path / 'sample.png'}" in output
+    assert str(tmp_path) not in (bundle.path / "recipe.yaml").read_text()
+
+
+def test_the_recipe_that_was_made_can_be_gone_on_from(tmp_path: Path) -> None:
+    write_images(tmp_path)
+    made = quick_start(tmp_path / "photos", tmp_path / "others", overrides=["stages.baseline.epochs=3"])
+    assert made.recipe.stages["baseline"].epochs == 3
+    started = Run.create(tmp_path / "run", made.recipe, overwrite=False)
+    assert Run.open(tmp_path / "run").recipe == started.recipe
+    places = DataLocations(root=made.root, cache=tmp_path / "cache")
+    inside = load_in_distribution(made.recipe, open_reader(made.recipe, places, tmp_path / "tokenizer.json"))
+    assert inside.sample.source.path == "photos"
+
+
+def test_a_csv_of_texts_becomes_a_bundle_that_flags_the_outliers(tmp_path: Path) -> None:
+    write_csvs(tmp_path)
+    data = ["--in-distribution", str(tmp_path / "mails.csv"), "--outliers", str(tmp_path / "others.txt")]
+    output = run(tmp_path, *data, "--name", "My Mails")
+    bundle = load_bundle(tmp_path / "models" / "my-mails" / "1")
+    assert sorted(bundle.manifest.labels) == sorted(TOPICS)
+    assert (bundle.path / "sample.txt").read_text()
+    assert "sample.txt -H 'Content-Type: text/plain'" in output
+    assert bundle.manifest.evaluation is not None
+    found = {(row.name, row.stage, row.score): row.auroc for row in bundle.manifest.evaluation.sets}
+    assert found["held-out-outliers", "oe", "msp"] > 90
+
+
+def test_the_vocabulary_holds_no_word_that_only_the_held_out_splits_have(tmp_path: Path) -> None:
+    texts = [f"common word{i} word{i} word{i}" for i in range(100)]
+    write_texts(tmp_path / "mails.parquet", texts, [i % 2 for i in range(100)])
+    write_texts(tmp_path / "others.parquet", sentences("outliers", 20, 1))
+    made = quick_start(tmp_path / "mails.parquet", tmp_path / "others.parquet")
+    places = DataLocations(root=made.root, cache=tmp_path / "cache")
+    reader = open_reader(made.recipe, places, tmp_path / "tokenizer.json")
+    inside = load_in_distribution(made.recipe, reader)
+    unknown = Tokenizer.from_file(str(tmp_path / "tokenizer.json")).token_to_id("[UNK]")
+    for held_out in (inside.calibration, inside.test):
+        assert (held_out.x[np.arange(len(held_out))][:, 1] == unknown).all()
+    assert (inside.train.x[np.arange(len(inside.train))][:, 1] != unknown).all()
+    assert len(inside.train) + len(inside.calibration) + len(inside.test) == 100
+
+
+@pytest.mark.parametrize(("pixels", "expected"), [(16, (16, "small_conv")), (64, (32, "whitened_conv"))])
+def test_the_size_and_the_network_follow_the_files(pixels: int, expected: tuple[int, str], tmp_path: Path) -> None:
+    write_images(tmp_path, size=pixels)
+    recipe = quick_start(tmp_path / "photos", tmp_path / "others").recipe
+    assert recipe.input.kind == "image"
+    assert (recipe.input.height, recipe.architecture.name) == expected
+    wider = quick_start(tmp_path / "photos", tmp_path / "others", size=(48, 64)).recipe
+    assert wider.input.kind == "image"
+    assert (wider.input.height, wider.input.width) == (48, 64)
+
+
+def no_such_folder(root: Path) -> list[str]:
+    return ["--in-distribution", str(root / "absent"), "--outliers", str(root / "others")]
+
+
+def empty_class(root: Path) -> list[str]:
+    (root / "photos" / "nothing").mkdir()
+    return ["--in-distribution", str(root / "photos"), "--outliers", str(root / "others")]
+
+
+def one_class(root: Path) -> list[str]:
+    return ["--in-distribution", str(root / "single"), "--outliers", str(root / "others")]
+
+
+def unreadable_image(root: Path) -> list[str]:
+    (root / "photos" / "dark" / "broken.png").write_text("no picture")
+    return ["--in-distribution", str(root / "photos"), "--outliers", str(root / "others")]
+
+
+def the_data_themselves(root: Path) -> list[str]:
+    return ["--in-distribution", str(root / "photos"), "--outliers", str(root / "photos")]
+
+
+def a_copy_of_the_data(root: Path) -> list[str]:
+    (root / "copy").mkdir()
+    for i, file in enumerate((root / "photos").rglob("*.png")):
+        (root / "copy" / f"{i}.png").write_bytes(file.read_bytes())
+    return ["--in-distribution", str(root / "photos"), "--outliers", str(root / "copy")]
+
+
+def one_inside_the_other(root: Path) -> list[str]:
+    return ["--in-distribution", str(root / "photos"), "--outliers", str(root / "photos" / "dark")]
+
+
+def no_folders(root: Path) -> list[str]:
+    return ["--in-distribution", str(root / "others"), "--outliers", str(root / "photos")]
+
+
+def texts_as_outliers(root: Path) -> list[str]:
+    (root / "others.txt").write_text("one\ntwo\n")
+    return ["--in-distribution", str(root / "photos"), "--outliers", str(root / "others.txt")]
+
+
+def recipe_too(root: Path) -> list[str]:
+    return ["recipe.yaml", "--in-distribution", str(root / "photos"), "--outliers", str(root / "others")]
+
+
+def no_outliers(root: Path) -> list[str]:
+    return ["--in-distribution", str(root / "photos")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (no_such_folder, "absent: does not exist"),
+        (empty_class, "no image of the class nothing"),
+        (one_class, r"has 1 class \(dark\)"),
+        (unreadable_image, r"broken\.png.*no readable image"),
+        (the_data_themselves, "is the in-distribution data itself"),
+        (a_copy_of_the_data, "every outlier is an in-distribution example"),
+        (one_inside_the_other, "lie inside one another"),
+        (no_folders, "has no classes"),
+        (texts_as_outliers, "holds texts"),
+        (recipe_too, "got the recipe recipe.yaml and --in-distribution"),
+        (no_outliers, "--outliers: is missing"),
+        (lambda _: [], "nothing to train on. Give RECIPE, or both"),
+    ],
+)
+def test_data_that_nothing_can_be_trained_on_is_refused_with_its_reason(
+    arguments: Callable[[Path], list[str]], said: str, tmp_path: Path
+) -> None:
+    write_images(tmp_path, n=70)
+    (tmp_path / "single" / "dark").mkdir(parents=True)
+    Image.fromarray(checkers(1, seed=0)[0]).save(tmp_path / "single" / "dark" / "a.png")
+    with pytest.raises(TrainingError, match=said):
+        run(tmp_path, *arguments(tmp_path))
+
+
+def test_help_teaches_both_uses() -> None:
+    shown = CliRunner().invoke(app, ["run", "--help"], env={"COLUMNS": "160"}).output
+    assert "--in-distribution DIR --outliers DIR" in shown
+    assert "training/recipes/cifar10-oe.yaml --data DIR" in shown
+
+
+def test_a_recipe_names_a_test_set_or_the_size_of_one() -> None:
+    for both in ({}, {"test": Source(path="b"), "test_size": 5}):
+        with pytest.raises(ValueError, match="either test"):
+            InDistribution(train=Source(path="a"), **both)

@@ -1,0 +1,106 @@
+"""ONNX classifiers of texts as other people save them, with their tokenizer: exported from torch with dynamic axes."""
+
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from torch import nn
+
+from tests.training.support.texts_on_disk import TOPICS, sentences
+
+MAX_TOKENS = 16
+
+
+def make_tokenizer(*, own_limit: bool = True, words: int | None = None) -> Tokenizer:
+    """Words of the topics behind a mark [CLS]; padding has the largest id."""
+    known = sorted({word for topic in TOPICS for text in sentences(topic, 200, 1) for word in _words(text)})
+    extra = [f"extra{i}" for i in range(words or 0)]
+    ids = {token: i for i, token in enumerate(["[UNK]", "[CLS]", *known, *extra, "[PAD]"])}
+    tokenizer = Tokenizer(models.WordLevel(ids, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A", special_tokens=[("[CLS]", 1)])
+    tokenizer.enable_padding(pad_id=ids["[PAD]"], pad_token="[PAD]")
+    if own_limit:
+        tokenizer.enable_truncation(MAX_TOKENS)
+    return tokenizer
+
+
+def _words(text: str) -> list[str]:
+    return text.lower().replace(".", " .").split()
+
+
+class TextNetwork(nn.Module):
+    """Attention over embedded words and positions; logits `[N, 2]`. What is `masked` is left out of it.
+
+    Positions are counted by the padding's id, as RoBERTa's are.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, *, masked: bool = True) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.padding = tokenizer.token_to_id("[PAD]")
+        self.words = nn.Embedding(tokenizer.get_vocab_size(), 12)
+        self.positions = nn.Embedding(MAX_TOKENS + 1, 12)
+        self.types = nn.Embedding(2, 12)
+        self.keys = nn.Linear(12, 1)
+        self.classifier = nn.Linear(12, len(TOPICS))
+        self.masked = masked
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        known = input_ids.ne(self.padding).long()
+        values = self.words(input_ids) + 0.1 * self.positions(known.cumsum(dim=1) * known)
+        if token_type_ids is not None:
+            values = values + self.types(token_type_ids)
+        weights = self.keys(values.tanh()).squeeze(2)
+        if self.masked and attention_mask is not None:
+            weights = weights.masked_fill(attention_mask == 0, -1e4)
+        features = (weights.softmax(dim=1).unsqueeze(2) * values).sum(dim=1)
+        logits: torch.Tensor = self.classifier(features)
+        return logits
+
+    def batch(self, tokenizer: Tokenizer, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Ids and mask as the tokenizer pads them."""
+        found = tokenizer.encode_batch(texts)
+        return torch.tensor([each.ids for each in found]), torch.tensor([each.attention_mask for each in found])
+
+    def train_on(self, tokenizer: Tokenizer) -> "TextNetwork":
+        """A second of training on the topics."""
+        texts = [text for topic in TOPICS for text in sentences(topic, 100, 1)]
+        targets = torch.arange(len(TOPICS)).repeat_interleave(100)
+        ids, mask = self.batch(tokenizer, texts)
+        optimizer = torch.optim.Adam(self.parameters(), 0.05)
+        for _ in range(60):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(self(ids, mask), targets).backward()
+            optimizer.step()
+        return self.eval()
+
+
+def export_texts(
+    network: TextNetwork,
+    path: Path,
+    inputs: tuple[str, ...] = ("input_ids", "attention_mask"),
+    *,
+    dtype: torch.dtype = torch.int64,
+    dynamic: bool = True,
+) -> Path:
+    """Write `network` with torch's exporter: the `inputs`, all `[N, L]` of `dtype`, and the output `scores`."""
+    n, length = torch.export.Dim("batch"), torch.export.Dim("length", max=MAX_TOKENS)
+    torch.onnx.export(
+        network.eval(),
+        tuple(torch.ones(2, 5, dtype=dtype) for _ in inputs),
+        str(path),
+        input_names=list(inputs),
+        output_names=["scores"],
+        dynamic_shapes=tuple({0: n, 1: length} for _ in inputs) if dynamic else None,
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+    )
+    return path

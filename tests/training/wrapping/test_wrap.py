@@ -1,0 +1,230 @@
+"""Wrapping: a foreign ONNX classifier becomes a bundle that scores as its own logits say, or is refused with reason."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnxruntime.transformers.float16 import convert_float_to_float16
+from PIL import Image
+from scipy.special import logsumexp, softmax
+from scipy.stats import entropy
+from typer.testing import CliRunner
+
+from bundle import Bundle, load_bundle
+from tests.service.conftest import running_service
+from tests.training.support.datasets_on_disk import checkers, stripes, write_parquet
+from tests.training.support.foreign_classifiers import (
+    MEAN,
+    STD,
+    Network,
+    export,
+    fixed_logits,
+    write_bytes_classifier,
+    write_fixed,
+)
+from training.commands.app import app
+from training.data import StoredArray
+from training.errors import TrainingError
+from training.evaluation import Report
+from training.export.onnx_graph import run_graph
+
+IMAGES = stripes(24, seed=9)[0]
+NORMALISED = ["--mean", ",".join(map(str, MEAN)), "--std", ",".join(map(str, STD))]
+COLOURS = ("blue", "green", "red")
+
+
+def write_folder(path: Path, n: int = 10) -> Path:
+    """An image folder of three classes; each class of one colour."""
+    generator = np.random.default_rng(n)
+    for i, colour in enumerate(COLOURS):
+        (path / colour).mkdir(parents=True)
+        for k in range(n):
+            pixels = generator.integers(0, 60, (16, 16, 3)).astype(np.uint8)
+            pixels[..., 2 - i] += 120
+            Image.fromarray(pixels).save(path / colour / f"{k}.png")
+    return path
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    write_folder(root / "calibration", 40)
+    write_folder(root / "test", 12)
+    write_parquet(root / "ood.parquet", checkers(30, seed=2))
+    return root
+
+
+Wrap = Callable[..., Bundle]
+
+
+@pytest.fixture
+def wrap(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> Wrap:
+    """`wrap(model, "--logits", "scores")` -> the bundle; errors are raised."""
+    monkeypatch.setenv("OOD_CACHE", str(tmp_path / "cache"))
+
+    def run(model: Path, *arguments: str, calibration: Path = data / "calibration") -> Bundle:
+        places = ["--calibration", str(calibration), "--models", str(tmp_path / "models"), "--name", "foreign"]
+        done = CliRunner().invoke(app, ["wrap", str(model), *places, *arguments])
+        if done.exception is not None and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        assert done.exit_code == 0, done.output
+        return load_bundle(tmp_path / "models" / "foreign" / "1")
+
+    return run
+
+
+def assert_scores(bundle: Bundle, logits: NDArray[np.floating]) -> None:
+    """The bundle's graph scores `IMAGES`, in any batch, as SciPy does their `logits`."""
+    probability = softmax(logits.astype(np.float64), axis=1)
+    for batch_size in (1, 7, 24):
+        found = run_graph(bundle.model_path, StoredArray(IMAGES), batch_size=batch_size)
+        expected = {
+            "msp": probability.max(axis=1),
+            "max_logit": logits.max(axis=1),
+            "energy": -logsumexp(logits, axis=1),
+            "entropy": entropy(probability, axis=1),
+            "kl_uniform": -np.log(probability).mean(axis=1),
+            "probability": probability.max(axis=1),
+        }
+        for name, values in expected.items():
+            assert found[name].dtype == np.float32
+            np.testing.assert_allclose(found[name], values, atol=1e-4, err_msg=name)
+        assert found["prediction"].dtype == np.int64
+        np.testing.assert_array_equal(found["prediction"], logits.argmax(axis=1))
+
+
+def test_a_torch_network_becomes_a_bundle_that_scores_as_torch_and_scipy_do(tmp_path: Path, wrap: Wrap) -> None:
+    network = Network()
+    bundle = wrap(export(network, tmp_path / "net.onnx"), "--logits", "scores", *NORMALISED)
+    assert_scores(bundle, network.logits_of(IMAGES))
+    manifest = bundle.manifest
+    assert manifest.training is None
+    assert manifest.labels == list(COLOURS)
+    assert manifest.calibration.n == 120
+    assert "Wrapped from net.onnx (sha256 " in manifest.description
+    assert manifest.parity is not None
+    assert set(manifest.parity.max_difference) == {"msp", "max_logit", "energy", "entropy", "kl_uniform", "probability"}
+    assert {"sample.png", "model.onnx"} <= set(manifest.files)
+
+
+def test_weights_beside_the_file_are_put_inside_it(tmp_path: Path, wrap: Wrap) -> None:
+    network = Network()
+    path = export(network, tmp_path / "net.onnx")
+    model = onnx.load(path)
+    onnx.save(model, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    assert (tmp_path / "weights.bin").exists()
+    assert_scores(wrap(path, "--logits", "scores", *NORMALISED), network.logits_of(IMAGES))
+
+
+def test_a_classifier_in_half_precision_says_so(tmp_path: Path, wrap: Wrap) -> None:
+    path = export(Network(), tmp_path / "net.onnx")
+    full = wrap(path, "--logits", "scores", *NORMALISED)
+    expected = run_graph(full.model_path, StoredArray(IMAGES))
+    onnx.save(convert_float_to_float16(onnx.load(path), keep_io_types=True), path)
+    half = wrap(path, "--logits", "scores", *NORMALISED, "--overwrite")
+    assert (full.manifest.precision, half.manifest.precision) == ("fp32", "fp16")
+    np.testing.assert_allclose(run_graph(half.model_path, StoredArray(IMAGES))["msp"], expected["msp"], atol=0.01)
+
+
+@pytest.mark.parametrize(("opset", "channels_last"), [(11, False), (13, False), (13, True)])
+def test_a_graph_saved_for_one_batch_size_takes_any_and_its_inner_logits_are_found(
+    opset: int, channels_last: bool, tmp_path: Path, wrap: Wrap
+) -> None:
+    weights = write_fixed(tmp_path / "fixed.onnx", opset=opset, channels_last=channels_last)
+    bundle = wrap(tmp_path / "fixed.onnx", "--logits", "plain")
+    assert_scores(bundle, fixed_logits(IMAGES, weights))
+    assert b"somebody" not in bundle.model_path.read_bytes()
+
+
+def test_pixel_values_up_to_255_are_a_matter_of_scale(tmp_path: Path, wrap: Wrap) -> None:
+    weights = write_fixed(tmp_path / "fixed.onnx")
+    bundle = wrap(tmp_path / "fixed.onnx", "--logits", "plain", "--scale", "255", "--mean", "100", "--std", "50,40,30")
+    scaled = (IMAGES - 100.0) / np.array([50, 40, 30])
+    assert_scores(bundle, fixed_logits(scaled * 255, weights))
+
+
+def test_a_graph_of_bytes_is_used_as_it_is(tmp_path: Path, wrap: Wrap) -> None:
+    bundle = wrap(write_bytes_classifier(tmp_path / "bytes.onnx"), "--logits", "scores", "--labels", "r,g,b")
+    assert_scores(bundle, 0.1 * IMAGES.mean(axis=(1, 2)))
+    assert bundle.manifest.labels == ["r", "g", "b"]
+
+
+def test_a_test_set_gives_the_bundle_a_report(tmp_path: Path, data: Path, wrap: Wrap) -> None:
+    bundle = wrap(
+        write_bytes_classifier(tmp_path / "bytes.onnx"),
+        *("--logits", "scores", "--labels", "red,green,blue"),
+        *("--test", str(data / "test"), "--ood", f"checkers={data / 'ood.parquet'}", "--alpha", "0.05"),
+    )
+    assert bundle.manifest.evaluation is not None
+    assert bundle.manifest.evaluation.error_percent == 0
+    assert {row.name for row in bundle.manifest.evaluation.sets} == {"checkers", "gaussian", "blobs", "mean"}
+    text = (bundle.path / "report" / "report.json").read_text()
+    report = Report.model_validate_json(text)
+    assert report.probabilities
+    assert report.alpha == 0.05
+    assert str(data) not in text
+    assert {"report/report.md", "report/roc.png", "report/reliability.png"} <= set(bundle.manifest.files)
+
+
+def test_the_service_serves_a_wrapped_classifier(tmp_path: Path, wrap: Wrap) -> None:
+    network = Network()
+    bundle = wrap(export(network, tmp_path / "net.onnx"), "--logits", "scores", *NORMALISED)
+    sample = (bundle.path / "sample.png").read_bytes()
+    expected = network.logits_of(np.asarray(Image.open(bundle.path / "sample.png"))[None])
+    with running_service(tmp_path / "models") as live:
+        answer = live.score(sample, model="foreign", params={"scores": "all"}).json()["results"][0]
+    assert answer["prediction"]["index"] == expected.argmax()
+    assert answer["scores"]["energy"]["value"] == pytest.approx(-logsumexp(expected), abs=1e-3)
+    assert not answer["flagged"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "no --logits given. .*Candidates: probabilities, plain, energy"),
+        (["--logits", "absent"], "has no tensor 'absent'.*Candidates: probabilities, plain"),
+        (["--logits", "probabilities"], "holds probabilities.*--logits plain"),
+        (["--logits", "cells"], r"has shape \[2, 3, 4, 4\]"),
+        (["--logits", "plain", "--size", "32x32"], "height is 16, not 32"),
+        (["--logits", "plain", "--layout", "nhwc"], "16 channels as nhwc"),
+        (["--logits", "plain", "--mean", "1,2"], "2 numbers for 3 channels"),
+        (["--logits", "plain", "--labels", "a,b"], "names 2 classes, the logits have 3"),
+        (["--logits", "plain", "--alpha", "0.001"], "120 examples can flag nothing at alpha 0.001.*--alpha 0.01"),
+        (["--logits", "plain", "--default-score", "confidence"], "Known: msp"),
+        (["--logits", "plain", "--ood", "a=b"], "does not exist"),
+    ],
+)
+def test_what_cannot_be_wrapped_is_refused_with_its_remedy(
+    arguments: list[str], said: str, tmp_path: Path, wrap: Wrap
+) -> None:
+    write_fixed(tmp_path / "fixed.onnx")
+    with pytest.raises(TrainingError, match=said):
+        wrap(tmp_path / "fixed.onnx", *arguments)
+    assert not list((tmp_path / "models").rglob("manifest.json"))
+
+
+def test_a_graph_whose_rows_depend_on_each_other_is_refused(tmp_path: Path, wrap: Wrap) -> None:
+    write_fixed(tmp_path / "tied.onnx", batch=None, tied=True)
+    with pytest.raises(TrainingError, match="change with the batch"):
+        wrap(tmp_path / "tied.onnx", "--logits", "tied")
+
+
+def test_a_file_that_is_no_graph_is_refused(tmp_path: Path, wrap: Wrap) -> None:
+    (tmp_path / "text.onnx").write_text("not a graph")
+    for name in ("text.onnx", "absent.onnx"):
+        with pytest.raises(TrainingError, match=name):
+            wrap(tmp_path / name, "--logits", "plain")
+
+
+def test_few_calibration_data_raise_the_default_alpha_and_too_few_are_refused(
+    tmp_path: Path, data: Path, wrap: Wrap
+) -> None:
+    write_fixed(tmp_path / "fixed.onnx")
+    bundle = wrap(tmp_path / "fixed.onnx", "--logits", "plain", calibration=data / "test")
+    assert bundle.manifest.calibration.alpha == 0.028
+    few = write_parquet(tmp_path / "few.parquet", IMAGES[:10])
+    with pytest.raises(TrainingError, match="10 examples to calibrate with"):
+        wrap(tmp_path / "fixed.onnx", "--logits", "plain", "--overwrite", calibration=few)

@@ -1,0 +1,204 @@
+"""Wrapping texts: a foreign classifier with an attention mask becomes a bundle that is served, or is refused."""
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import logsumexp, softmax
+from tokenizers import Tokenizer
+from typer.testing import CliRunner
+
+from bundle import Bundle, BundleError, TextInput, load_bundle
+from tests.service.conftest import running_service
+from tests.training.support.foreign_text_classifiers import MAX_TOKENS, TextNetwork, export_texts, make_tokenizer
+from tests.training.support.texts_on_disk import TOPICS, sentences
+from training.commands.app import app
+from training.data import DataLocations, TextReader
+from training.data.text_batch import text_batch
+from training.errors import TrainingError
+from training.export.onnx_graph import run_graph
+from training.recipe.schema import Source
+
+
+def write_csv(path: Path, n: int, seed: int) -> Path:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["body", "label"])
+        writer.writerows((text, topic) for topic in TOPICS for text in sentences(topic, n, seed))
+    return path
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`calibration.csv` and `test.csv` with the columns body and label, `ood.csv`, `tokenizer.json`, `model.onnx`."""
+    root = tmp_path_factory.mktemp("data")
+    write_csv(root / "calibration.csv", 60, 3)
+    write_csv(root / "test.csv", 25, 4)
+    with (root / "ood.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["body"], *([text] for text in sentences("unseen", 30, 5))])
+    tokenizer = make_tokenizer()
+    tokenizer.save(str(root / "tokenizer.json"))
+    export_texts(TextNetwork(tokenizer).train_on(tokenizer), root / "model.onnx")
+    return root
+
+
+@pytest.fixture(scope="module")
+def network(data: Path) -> TextNetwork:
+    tokenizer = make_tokenizer()
+    return TextNetwork(tokenizer).train_on(tokenizer)
+
+
+Wrap = Callable[..., Bundle]
+
+
+@pytest.fixture
+def wrap(tmp_path: Path, data: Path) -> Wrap:
+    """`wrap(model, "--tokenizer", path)` -> the bundle; errors are raised."""
+
+    def run(model: Path, *arguments: str, tokenizer: Path | None = data / "tokenizer.json") -> Bundle:
+        places = ["--calibration", str(data / "calibration.csv"), "--models", str(tmp_path / "models")]
+        given = [] if tokenizer is None else ["--tokenizer", str(tokenizer)]
+        options = ["--logits", "scores", "--name", "foreign", "--text-column", "body"]
+        done = CliRunner().invoke(app, ["wrap", str(model), *places, *options, *given, *arguments])
+        if done.exception is not None and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        assert done.exit_code == 0, done.output
+        return load_bundle(tmp_path / "models" / "foreign" / "1")
+
+    return run
+
+
+def logits_of(network: TextNetwork, texts: list[str]) -> np.ndarray:
+    """Each text on its own, without padding."""
+    tokenizer = make_tokenizer()
+    with torch.inference_mode():
+        return np.concatenate([network(*network.batch(tokenizer, [text])).numpy() for text in texts])
+
+
+def assert_scores(bundle: Bundle, network: TextNetwork, data: Path) -> None:
+    """In any batch, the graph scores texts as SciPy does their logits alone."""
+    assert bundle.text_encoder is not None
+    reader = TextReader(bundle.text_encoder, DataLocations(root=data))
+    rows = reader.load(Source(path="test.csv", format="csv", text="body"), name="test").x
+    with (data / "test.csv").open() as file:
+        logits = logits_of(network, [row["body"] for row in csv.DictReader(file)])
+    for batch_size in (1, 7, 64):
+        found = run_graph(bundle.model_path, rows, text_batch, batch_size)
+        np.testing.assert_allclose(found["energy"], -logsumexp(logits, axis=1), atol=1e-4)
+        np.testing.assert_allclose(found["msp"], softmax(logits, axis=1).max(axis=1), atol=1e-5)
+        np.testing.assert_array_equal(found["prediction"], logits.argmax(axis=1))
+
+
+def test_a_wrapped_classifier_scores_as_its_own_logits_in_any_padding(
+    data: Path, network: TextNetwork, wrap: Wrap
+) -> None:
+    bundle = wrap(data / "model.onnx", "--labels", ",".join(TOPICS))
+    assert bundle.manifest.input == TextInput(tokenizer="tokenizer.json", max_tokens=MAX_TOKENS)
+    assert tuple(bundle.manifest.labels) == TOPICS
+    assert bundle.manifest.calibration.n == 120
+    assert_scores(bundle, network, data)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "dtype"),
+    [
+        (("input_ids", "attention_mask", "token_type_ids"), torch.int64),
+        (("input_ids", "attention_mask"), torch.int32),
+        # What our own graphs call their inputs, as the original's names of something else.
+        (("lengths", "tokens_mask"), torch.int64),
+    ],
+)
+def test_masks_and_types_of_any_kind_are_made_inside_the_graph(
+    inputs: tuple[str, ...], dtype: torch.dtype, tmp_path: Path, data: Path, wrap: Wrap
+) -> None:
+    network = TextNetwork(make_tokenizer())
+    bundle = wrap(export_texts(network, tmp_path / "model.onnx", inputs, dtype=dtype))
+    if "token_type_ids" in inputs:
+        with torch.no_grad():
+            network.words.weight += network.types.weight[0]
+    assert_scores(bundle, network, data)
+
+
+def test_a_test_set_gives_the_bundle_a_report(data: Path, wrap: Wrap) -> None:
+    sets = ["--test", str(data / "test.csv"), "--ood", f"space={data / 'ood.csv'}"]
+    bundle = wrap(data / "model.onnx", "--labels", ",".join(TOPICS), *sets)
+    assert bundle.manifest.evaluation is not None
+    assert {row.name for row in bundle.manifest.evaluation.sets} == {"space", "mean"}
+    assert bundle.manifest.evaluation.error_percent is not None
+    assert bundle.manifest.evaluation.error_percent < 10
+    assert "report/report.md" in bundle.manifest.files
+
+
+def test_the_service_scores_a_text_with_a_wrapped_classifier(
+    tmp_path: Path, data: Path, network: TextNetwork, wrap: Wrap
+) -> None:
+    wrap(data / "model.onnx", "--labels", ",".join(TOPICS))
+    texts = [*sentences("harbour", 3, 21), "Salt", " ".join(["soup"] * 50)]
+    with running_service(tmp_path / "models") as live:
+        answer = live.score(model="foreign", json={"inputs": texts, "scores": ["energy"]}).json()
+    expected = logits_of(network, texts)
+    for result, logits in zip(answer["results"], expected, strict=True):
+        assert result["scores"]["energy"]["value"] == pytest.approx(-logsumexp(logits), abs=1e-3)
+        assert result["prediction"]["label"] == TOPICS[logits.argmax()]
+
+
+@pytest.mark.parametrize("inputs", [("input_ids",), ("input_ids", "attention_mask")])
+def test_a_classifier_that_padding_changes_is_refused(inputs: tuple[str, ...], tmp_path: Path, wrap: Wrap) -> None:
+    network = TextNetwork(make_tokenizer(), masked=False)
+    if len(inputs) > 1:
+        # The mask is read, but not where it matters.
+        network.forward = _counting_the_mask(network)
+    model = export_texts(network, tmp_path / "model.onnx", inputs)
+    remedy = "dynamic batch and length, in evaluation mode" if len(inputs) > 1 else "neither attention_mask nor lengths"
+    with pytest.raises(TrainingError, match=f"change with the batch and its padding.*{remedy}"):
+        wrap(model)
+    assert not list((tmp_path / "models").rglob("manifest.json"))
+
+
+def _counting_the_mask(network: TextNetwork) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    plain = network.forward
+    return lambda input_ids, attention_mask: plain(input_ids) + 0.5 * attention_mask.float().mean(dim=1, keepdim=True)
+
+
+def test_a_graph_of_one_length_is_refused(tmp_path: Path, wrap: Wrap) -> None:
+    model = export_texts(TextNetwork(make_tokenizer()), tmp_path / "model.onnx", dynamic=False)
+    with pytest.raises(TrainingError, match=r"its shape \[2, 5\] is fixed. Export it with a dynamic batch and length"):
+        wrap(model)
+
+
+def save(tokenizer: Tokenizer, path: Path) -> Path:
+    tokenizer.save(str(path))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--mean", "0.5"], "--mean: is for images, --tokenizer for texts"),
+        (["--max-tokens", "40"], r"does not take input_ids int64 \[1, 40\].*Check --tokenizer and --max-tokens"),
+        (["--test", "{data}/test.csv"], "--test: has nothing to be told from.*--ood"),
+    ],
+)
+def test_options_that_do_not_fit_texts_are_refused(arguments: list[str], said: str, data: Path, wrap: Wrap) -> None:
+    with pytest.raises(TrainingError, match=said):
+        wrap(data / "model.onnx", *(each.format(data=data) for each in arguments))
+
+
+def test_a_tokenizer_that_is_not_the_models_is_refused(tmp_path: Path, data: Path, wrap: Wrap) -> None:
+    larger = save(make_tokenizer(words=500), tmp_path / "larger.json")
+    with pytest.raises(TrainingError, match="Check --tokenizer"):
+        wrap(data / "model.onnx", tokenizer=larger)
+    unlimited = save(make_tokenizer(own_limit=False), tmp_path / "unlimited.json")
+    with pytest.raises(TrainingError, match="--max-tokens: is missing"):
+        wrap(data / "model.onnx", tokenizer=unlimited)
+    (tmp_path / "broken.json").write_text("{}")
+    with pytest.raises(BundleError, match=r"broken\.json.*cannot be used as a tokenizer"):
+        wrap(data / "model.onnx", tokenizer=tmp_path / "broken.json")
+
+
+def test_a_graph_of_texts_without_a_tokenizer_is_told_to_bring_one(data: Path, wrap: Wrap) -> None:
+    with pytest.raises(TrainingError, match=r"2 inputs \(input_ids, attention_mask\).*for texts give --tokenizer"):
+        wrap(data / "model.onnx", tokenizer=None)

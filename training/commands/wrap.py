@@ -1,0 +1,173 @@
+"""The command `wrap`: its options, read from the command line."""
+
+from pathlib import Path
+from typing import Annotated, Literal, cast
+
+import typer
+
+from training.console import console, progress_bars
+from training.errors import DataError
+
+
+def wrap(
+    model: Annotated[Path, typer.Argument(help="ONNX file of a classifier of images or texts.", show_default=False)],
+    calibration: Annotated[
+        Path,
+        typer.Option(
+            "--calibration",
+            help="In-distribution data that the model was not trained on: a folder of images, .parquet, .csv or .txt.",
+            show_default=False,
+        ),
+    ],
+    logits: Annotated[
+        str | None,
+        typer.Option("--logits", help="Tensor [N, K] before any softmax; left out, candidates are listed."),
+    ] = None,
+    mean: Annotated[
+        list[str] | None,
+        typer.Option("--mean", help="Mean per channel of pixel values in 0..SCALE: 0.5,0.5,0.5 or repeated (else 0)."),
+    ] = None,
+    std: Annotated[
+        list[str] | None,
+        typer.Option("--std", help="Deviation per channel: the graph gets (pixel - mean) / std (else 1)."),
+    ] = None,
+    scale: Annotated[
+        float, typer.Option("--scale", min=0.001, help="What white is where --mean and --std apply: 1 or 255.")
+    ] = 1.0,
+    layout: Annotated[
+        Literal["nchw", "nhwc"] | None, typer.Option("--layout", help="Order of axes (else by the input's shape).")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option("--size", help="Size of the images, HxW (else by the input's shape).")
+    ] = None,
+    resize: Annotated[
+        Literal["bilinear", "bicubic", "lanczos"], typer.Option("--resize", help="How other sizes are brought to it.")
+    ] = "bilinear",
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option("--tokenizer", help="Of a classifier of texts: its tokenizer.json (Hugging Face `tokenizers`)."),
+    ] = None,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option("--max-tokens", min=1, help="Tokens that it reads of a text (else the tokenizer's own limit)."),
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option("--labels", help="Class names in the model's order: a,b,c or a file of lines (else the data's)."),
+    ] = None,
+    test: Annotated[
+        Path | None, typer.Option("--test", help="Labelled in-distribution test set: the bundle gets a report.")
+    ] = None,
+    ood: Annotated[
+        list[str] | None, typer.Option("--ood", help="Out-of-distribution set for the report, NAME=PATH; repeatable.")
+    ] = None,
+    image_column: Annotated[str, typer.Option("--image-column", help="Column of images in a table.")] = "image",
+    text_column: Annotated[str, typer.Option("--text-column", help="Column of texts in a table.")] = "text",
+    label_column: Annotated[
+        str | None, typer.Option("--label-column", help="Column of the classes (else label, if there is one).")
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="The bundle's name (else the file's).")] = None,
+    version: Annotated[int, typer.Option("--version", min=1, help="The bundle's version.")] = 1,
+    description: Annotated[str, typer.Option("--description", help="What the model is for.")] = "",
+    models: Annotated[Path, typer.Option("--models", help="Model repository that the bundle is written to.")] = Path(
+        "models"
+    ),
+    alpha: Annotated[
+        float | None,
+        typer.Option(
+            "--alpha", min=1e-6, max=0.999, help="Default false-flag rate (else 0.01, more where data are few)."
+        ),
+    ] = None,
+    default_score: Annotated[str, typer.Option("--default-score", help="Score that decides by default.")] = "msp",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle if it exists.")] = False,
+) -> None:
+    """Turn any ONNX classifier into a bundle without training: scores inside the graph, calibrated, checked.
+
+    For example: python -m training wrap resnet.onnx --logits logits --calibration held-out/
+    --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
+
+    The bundle takes uint8 images [N, H, W, C]; scaling, normalisation and layout go into the graph. A graph that takes
+    uint8 is used as it is.
+
+    Of texts: python -m training wrap bert.onnx --logits logits --tokenizer tokenizer.json --calibration held-out.csv
+
+    The bundle takes token ids and lengths; attention_mask and token_type_ids are made of them inside the graph.
+    Padding must not change a text's logits.
+    """
+    from training.commands.next_steps import next_steps
+    from training.data import guess_source
+    from training.export.bundle_folder import name_from
+    from training.recipe.schema import Source
+    from training.wrapping.wrap import WrapOptions
+    from training.wrapping.wrap import wrap as wrap_classifier
+
+    images_only = {"--mean": mean, "--std": std, "--layout": layout, "--size": size}
+    if tokenizer is not None and (wrong := [option for option, given in images_only.items() if given is not None]):
+        raise DataError(wrong[0], "is for images, --tokenizer for texts", "Leave one out")
+    if tokenizer is None and max_tokens is not None:
+        raise DataError("--max-tokens", "is for texts", "Give their --tokenizer too")
+    root = Path("/")
+
+    def source(path: Path, label: str | None = label_column) -> Source:
+        return guess_source(path, root, image=image_column, text=text_column, label=label)
+
+    def unlabelled(path: Path) -> Source:
+        return source(path, None).model_copy(update={"label": None})
+
+    options = WrapOptions(
+        model=model,
+        logits=logits,
+        calibration=source(calibration),
+        name=name_from(name or model.stem),
+        root=root,
+        models=models,
+        version=version,
+        description=description,
+        layout=layout,
+        size=None if size is None else parse_size(size),
+        mean=_numbers("--mean", mean),
+        std=_numbers("--std", std),
+        scale=scale,
+        resize=resize,
+        tokenizer=tokenizer,
+        max_tokens=max_tokens,
+        labels=None if labels is None else _labels(labels),
+        test=None if test is None else source(test),
+        ood={name: unlabelled(Path(path)) for name, path in map(_named, ood or [])},
+        alpha=alpha,
+        default_score=default_score,
+        overwrite=overwrite,
+    )
+    with progress_bars() as bars:
+        path = wrap_classifier(options, console.print, bars.report)
+    next_steps(path, models)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """(height, width) of `HxW`, or of one number for both."""
+    parts = text.lower().split("x")
+    if not 1 <= len(parts) <= 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise DataError("--size", f"'{text}' is no size", "Give HxW, for example 32x32")
+    return cast(tuple[int, int], tuple(int(part) for part in (parts * 2)[:2]))
+
+
+def _numbers(option: str, given: list[str] | None) -> list[float]:
+    try:
+        return [float(number) for text in given or [] for number in text.split(",")]
+    except ValueError as error:
+        raise DataError(
+            option, f"holds no numbers ({error})", "Give numbers separated by commas: 0.5,0.5,0.5"
+        ) from error
+
+
+def _labels(given: str) -> list[str]:
+    if (path := Path(given)).is_file():
+        given = path.read_text(encoding="utf-8").strip().replace("\n", ",")
+    return [label.strip() for label in given.split(",")]
+
+
+def _named(given: str) -> tuple[str, str]:
+    name, separator, path = given.partition("=")
+    if not separator or not name or not path:
+        raise DataError("--ood", f"'{given}' is not NAME=PATH", "For example --ood signs=data/signs")
+    return name, path

@@ -1,0 +1,67 @@
+"""The loop over a text's windows in an ONNX graph: one window's step, exported once, as the body of a Scan operator."""
+
+from typing import Any
+
+import onnx
+import torch
+from onnx import helper
+from torch import Tensor, nn
+from torch.export import Dim
+
+from training.models.language_model import SCAN, SCAN_DOMAIN, LanguageModel
+
+_PREFIX = "window."
+
+
+def splice_window_scan(graph: onnx.ModelProto, model: LanguageModel) -> None:
+    """Replace the node that stands for `model`'s loop over windows in `graph`, which stays one self-contained file."""
+    (at,) = (i for i, node in enumerate(graph.graph.node) if (node.domain, node.op_type) == (SCAN_DOMAIN, SCAN))
+    stand_in = graph.graph.node[at]
+    step = onnx.compose.add_prefix(_exported_step(model, graph.opset_import[0].version), _PREFIX).graph
+    # The weights go outside: there ONNX Runtime may prepare them once.
+    graph.graph.initializer.extend(step.initializer)
+    del step.initializer[:]
+    del step.value_info[:]
+    loop = helper.make_node(
+        "Scan",
+        list(stand_in.input),
+        [f"{_PREFIX}last_state", stand_in.output[0]],
+        name=SCAN,
+        body=step,
+        num_scan_inputs=2,
+        scan_input_axes=[1, 1],
+        scan_output_axes=[1],
+    )
+    graph.graph.node[at].CopyFrom(loop)
+    domains = [opset for opset in graph.opset_import if opset.domain != SCAN_DOMAIN]
+    del graph.opset_import[:]
+    graph.opset_import.extend(domains)
+
+
+class _Step(nn.Module):
+    """`score_window` as a module, which is what the exporter takes."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, state: Tensor, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        return self.model.score_window(state, inputs, targets)
+
+
+def _exported_step(model: LanguageModel, opset: int) -> onnx.ModelProto:
+    """The graph of one window, for any batch size."""
+    symbols = torch.zeros((2, model.window), dtype=torch.long)
+    batch: dict[int, Any] = {0: Dim("N")}
+    program = torch.onnx.export(
+        _Step(model).eval(),
+        (model.network.initial_state(2), symbols, symbols.clone()),
+        input_names=["state", "inputs", "targets"],
+        output_names=["next_state", "nats"],
+        dynamic_shapes=(batch, batch, batch),
+        opset_version=opset,
+        dynamo=True,
+        verbose=False,
+    )
+    assert program is not None
+    return program.model_proto

@@ -1,0 +1,55 @@
+"""The optimizer of a stage: which parameters it trains, and at which rates."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from training.errors import RecipeError
+from training.fitting.muon import Muon
+from training.recipe.schema import Stage
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+def build_optimizer(stage: Stage, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer that `stage` names, over the parameters of `model` that are trained.
+
+    Raises RecipeError where the stage treats convolutions or batch normalisations apart and the model has none.
+    """
+    groups = _parameter_groups(stage, model)
+    rate, decay = stage.learning_rate, stage.weight_decay
+    if stage.optimizer == "adam":
+        return torch.optim.Adam(groups, lr=rate, weight_decay=decay)
+    if stage.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=rate, weight_decay=decay)
+    momentum = stage.momentum
+    if stage.muon is not None:
+        return Muon(groups, rate, momentum=momentum, weight_decay=decay)
+    return torch.optim.SGD(groups, lr=rate, momentum=momentum, weight_decay=decay, nesterov=momentum > 0)
+
+
+def _parameter_groups(stage: Stage, model: nn.Module) -> list[dict[str, Any]]:
+    """The trained parameters: those of Muon and the biases of batch normalisations apart where the stage says so."""
+    rest: dict[Tensor, None] = {parameter: None for parameter in model.parameters() if parameter.requires_grad}
+    groups: list[dict[str, Any]] = []
+
+    def apart(key: str, found: Sequence[Tensor], **options: Any) -> None:
+        taken = [tensor for tensor in found if tensor in rest]
+        if not taken:
+            raise RecipeError(f"stages: {key}", "the network has nothing that it could train", f"Leave {key} out")
+        for tensor in taken:
+            del rest[tensor]
+        groups.append({"params": taken, **options})
+
+    if stage.muon is not None:
+        convolutions = [module.weight for module in model.modules() if isinstance(module, _CONVOLUTIONS)]
+        apart("muon", convolutions, muon=True, lr=stage.muon.learning_rate, momentum=stage.muon.momentum)
+    if (times := stage.norm_bias_rate) != 1:
+        norms = [module for module in model.modules() if isinstance(module, _BATCH_NORMS) and module.affine]
+        biases = [norm.bias for norm in norms]
+        decay = stage.weight_decay / times
+        apart("norm_bias_rate", biases, lr=stage.learning_rate * times, weight_decay=decay)
+    return [{"params": list(rest)}, *groups]

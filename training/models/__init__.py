@@ -1,0 +1,1 @@
+"""Networks with inputs and predictions: classifiers, density models, language models. Imports data and lower layers."""

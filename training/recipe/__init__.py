@@ -1,0 +1,1 @@
+"""Recipes: the schema of the YAML file, how it is read, and how its components are built. Imports errors only."""

@@ -1,0 +1,111 @@
+"""Recipe files: YAML that may extend another file and be overridden by key, read into a validated recipe."""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from training.errors import RecipeError
+from training.recipe.schema import ALTERNATIVES, Recipe
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read and validate a recipe file; `overrides` are `key.path=value`, the value read as YAML.
+
+    A recipe that `extends` another file (a path relative to its own) starts from that one's keys.
+    Raises RecipeError naming the file and the key.
+    """
+    raw = _read(path)
+    for override in overrides:
+        apply_override(raw, override)
+    return parse_recipe(raw, str(path))
+
+
+class _Yaml(yaml.SafeLoader):
+    """YAML whose floats are those of version 1.2: PyYAML reads 1e-3 as a text."""
+
+
+_Yaml.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def _parse_yaml(text: str, origin: str) -> Any:
+    try:
+        return yaml.load(text, _Yaml)  # noqa: S506 - it is a SafeLoader
+    except yaml.YAMLError as error:
+        raise RecipeError(origin, f"is not valid YAML: {error}", "Correct it") from error
+
+
+def _read(path: Path, extending: tuple[Path, ...] = ()) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RecipeError(str(path), f"cannot be read ({error.strerror})", "Give the path of a recipe file") from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(str(path), f"is not UTF-8 text: {error}", "Give the path of a recipe file") from error
+    raw = _parse_yaml(text, str(path))
+    if not isinstance(raw, dict):
+        raise RecipeError(str(path), "is not a mapping of keys to values", "See training/recipes for examples")
+    base = raw.pop("extends", None)
+    if base is None:
+        return raw
+    chain = (*extending, path.resolve())
+    if not isinstance(base, str) or (path.parent / base).resolve() in chain:
+        raise RecipeError(f"{path}: extends", f"{base!r} is no other recipe file", "Give a path relative to this file")
+    return _merge(_read(path.parent / base, chain), raw)
+
+
+def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`base` with `changes` laid over it, section by section.
+
+    A named component is replaced as a whole, and so is a data set by a synthetic one or the other way round.
+    """
+    merged = dict(base)
+    for key, value in changes.items():
+        below = merged.get(key)
+        is_section = isinstance(below, dict) and isinstance(value, dict) and not _replaces(below, value)
+        merged[key] = _merge(below or {}, value) if is_section else value
+    return merged
+
+
+def _replaces(below: dict[str, Any], value: dict[str, Any]) -> bool:
+    return "name" in value or {"path", "synthetic"} <= below.keys() | value.keys()
+
+
+def parse_recipe(raw: dict[str, Any], origin: str) -> Recipe:
+    """Validate a recipe's plain data; raises RecipeError naming `origin` and every offending key."""
+    try:
+        # Strict JSON mode: lists become tuples, but "10" never becomes 10.
+        return Recipe.model_validate_json(json.dumps(raw))
+    except ValidationError as error:
+        problems = "; ".join(f"{_key(each['loc'])}: {each['msg']}" for each in error.errors())
+        raise RecipeError(origin, problems, "Correct the keys named; training/recipes has valid recipes") from error
+    except TypeError as error:
+        raise RecipeError(origin, f"holds a value YAML reads as a date or object: {error}", "Quote it") from error
+
+
+def _key(location: tuple[int | str, ...]) -> str:
+    """A key as the recipe's author wrote it, without the names of the alternatives that were tried."""
+    parts = [str(part) for part in location if part not in ALTERNATIVES]
+    if parts[:1] == ["input"]:
+        del parts[1:2]
+    return ".".join(parts) or "recipe"
+
+
+def apply_override(raw: dict[str, Any], override: str) -> None:
+    """Set one key of a recipe's plain data from `key.path=value`, the value read as YAML; RecipeError if it is not."""
+    key, separator, value = override.partition("=")
+    if not separator or not key:
+        raise RecipeError(override, "is not of the form key.path=value", "For example stages.oe.epochs=3")
+    *parents, last = key.split(".")
+    section = raw
+    for parent in parents:
+        section = section.setdefault(parent, {})
+        if not isinstance(section, dict):
+            raise RecipeError(key, f"'{parent}' holds a value, not a section", "Correct the key")
+    section[last] = _parse_yaml(value, override)
