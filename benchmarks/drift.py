@@ -71,7 +71,7 @@ def evidence_of(bundle: Bundle, traffic: NDArray[np.float64]) -> float:
     """The evidence after all of `traffic`."""
     drift = fresh(bundle)
     for anomaly in traffic.tolist():
-        drift.see(anomaly)
+        drift.update(anomaly)
     return drift.log10
 
 
@@ -82,10 +82,10 @@ def life(
     rng = np.random.default_rng(seed)
     drift = fresh(bundle)
     for anomaly in rng.choice(images, history).tolist():
-        drift.see(anomaly)
+        drift.update(anomaly)
     alarmed, count = drift.log10 >= ALARM, 0
     while drift.log10 < ALARM:
-        drift.see(float(rng.choice(signs if rng.random() < share else images)))
+        drift.update(float(rng.choice(signs if rng.random() < share else images)))
         count += 1
         if count > 1_000_000:
             raise SystemExit(f"no alarm within {count} inputs")

@@ -50,8 +50,8 @@ def measure(
         workers = 1 if choose_provider("auto")[0].first == CUDA else cores
     layout = Layout(workers, max(1, cores // workers), batch)
     left_out = {peer.name: "not installed: python -m benchmarks install-peers" for peer in peers if not peer.installed}
-    alone = [SERVICE] if workers == 1 else [SERVICE, with_workers(workers)]
-    servers = [*alone, *(peer for peer in peers if peer.installed)]
+    exclusive = [SERVICE] if workers == 1 else [SERVICE, with_workers(workers)]
+    servers = [*exclusive, *(peer for peer in peers if peer.installed)]
     versions = {server.name: server.versions() for server in servers}
     for model in models:
         with tempfile.TemporaryDirectory() as folder:

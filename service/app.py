@@ -15,14 +15,14 @@ from starlette.middleware import Middleware
 from service.auth.api_keys import KeyFile
 from service.auth.middleware import Authentication
 from service.http.body import BodyBudget
-from service.http.fast_routes import DirectRoutes
-from service.http.load_shedding import Turnstile
+from service.http.fast_routes import FastRoutes
+from service.http.load_shedding import LoadShedder
 from service.http.problem_json import exception_handlers
 from service.http.request_context import RequestContext
 from service.inference.cpu_count import available_cores
 from service.inference.providers import choose_provider
 from service.inputs.modality import Limits
-from service.inputs.preprocessor import Preparer
+from service.inputs.preprocessor import Preprocessor
 from service.lifecycle import Lifecycle
 from service.pipeline import Pipeline
 from service.protocols.native import routes as native
@@ -31,16 +31,17 @@ from service.repository.model import model_loader
 from service.repository.reloader import Reloader
 from service.repository.served import Repository
 from service.repository.shadow import Shadows
-from service.routes import admin, console, health, metrics, models
+from service.routes import admin, console, health, models
+from service.routes import metrics as metrics_route
 from service.routes.openapi import document
 from service.settings import Settings, SettingsError, env_name
-from service.telemetry.access_log import Ledger
+from service.telemetry.access_log import AccessLog
 from service.telemetry.metrics import Metrics
-from service.telemetry.worker_metrics import Siblings
-from service.worker_group import Crew
+from service.telemetry.worker_metrics import WorkerMetrics
+from service.worker_group import WorkerGroup
 
 if TYPE_CHECKING:
-    from service.protocols.open_inference.grpc_server import GrpcPort
+    from service.protocols.open_inference.grpc_server import GrpcServer
     from service.repository.remote import Mirror
     from service.telemetry.tracing import Tracing
 
@@ -81,60 +82,60 @@ def _tracing(settings: Settings) -> "Tracing | None":
     return Tracing(settings.otlp_endpoint, service_version())
 
 
-def _decode_threads(crew: Crew | None) -> int:
-    cores = available_cores() // (1 if crew is None else crew.count)
+def _decode_threads(worker_group: WorkerGroup | None) -> int:
+    cores = available_cores() // (1 if worker_group is None else worker_group.count)
     return min(max(1, cores), _MAX_DECODE_THREADS)
 
 
-def _grpc(settings: Settings, *parts: Any) -> "tuple[list[APIRoute], GrpcPort | None]":
+def _grpc(settings: Settings, *parts: Any) -> "tuple[list[APIRoute], GrpcServer | None]":
     """The routes that calls become requests to, and the port that takes calls."""
     if settings.grpc_port is None:
         return [], None
     try:
         from service.protocols.open_inference import grpc_routes  # noqa: PLC0415
-        from service.protocols.open_inference.grpc_server import GrpcPort  # noqa: PLC0415
+        from service.protocols.open_inference.grpc_server import GrpcServer  # noqa: PLC0415
     except ImportError as error:
         setting = f"{env_name('grpc_port')} = {settings.grpc_port}"
         raise SettingsError(f"{setting}: {error.name} is missing. Install the extra: pip install '.[grpc]'") from error
     routes = grpc_routes.routes(*parts)
-    return routes, GrpcPort([route.path for route in routes], settings)
+    return routes, GrpcServer([route.path for route in routes], settings)
 
 
-def create_app(settings: Settings, crew: Crew | None = None) -> FastAPI:
+def create_app(settings: Settings, worker_group: WorkerGroup | None = None) -> FastAPI:
     """The ASGI application. Models load in the background of its lifespan; `GET /readyz` says when they are warm.
 
-    A worker of a `crew` takes its share of the cores, and answers `GET /metrics` for all of them.
-    `app.state` holds `lifecycle`, `repository`, `metrics`, `grpc_port` and `turnstile` for the server around it.
+    A worker of a `worker_group` takes its share of the cores, and answers `GET /metrics` for all of them.
+    `app.state` holds `lifecycle`, `repository`, `metrics`, `grpc_port` and `load_shedder` for the server around it.
     Raises `KeysError` where the file of keys cannot be used, and `SettingsError` where a setting needs what is not
     installed.
     """
     keys, admin_keys = (_key_file(settings, setting) for setting in ("api_keys_file", "admin_keys_file"))
     mirror = _mirror(settings)
     repository = Repository(Path(settings.models) if mirror is None else mirror.folder)
-    lifecycle, meters = Lifecycle(), Metrics()
-    siblings = None if crew is None else Siblings(crew, meters.registry)
-    reloader = Reloader(repository, meters, mirror)
+    lifecycle, metrics = Lifecycle(), Metrics()
+    worker_metrics = None if worker_group is None else WorkerMetrics(worker_group, metrics.registry)
+    reloader = Reloader(repository, metrics, mirror)
     limits = Limits(settings.max_pixels, settings.max_text_chars)
-    preparer = Preparer(limits, _decode_threads(crew))
+    preprocessor = Preprocessor(limits, _decode_threads(worker_group))
     shadows = Shadows(limits)
     tracing = _tracing(settings)
-    ledger = Ledger(meters, access_log=settings.access_log)
-    turnstile = Turnstile(ledger, lifecycle)
-    pipeline = Pipeline(repository, lifecycle, preparer, shadows, settings, turnstile, tracing)
+    access_log = AccessLog(metrics, enabled=settings.access_log)
+    load_shedder = LoadShedder(access_log, lifecycle)
+    pipeline = Pipeline(repository, lifecycle, preprocessor, shadows, settings, load_shedder, tracing)
 
     async def load() -> None:
         try:
             provider, note = choose_provider(settings.provider, graphs=settings.cuda_graphs)
             if note is not None:
                 log.info("provider fallback", provider=provider.first, reason=note)
-            await reloader.start(model_loader(settings, provider, meters, asyncio.get_running_loop(), crew))
+            await reloader.start(model_loader(settings, provider, metrics, asyncio.get_running_loop(), worker_group))
         except Exception as error:
             # Not raised: the server is already listening; it reads the failure from the lifecycle and ends.
             lifecycle.fail(error)
         else:
             lifecycle.ready()
-            if siblings is not None:
-                await siblings.open()
+            if worker_metrics is not None:
+                await worker_metrics.open()
             if settings.reload == "poll":
                 reloader.poll(settings.reload_seconds)
 
@@ -148,11 +149,11 @@ def create_app(settings: Settings, crew: Crew | None = None) -> FastAPI:
             yield
         finally:
             await loading
-            if siblings is not None:
-                siblings.close()
+            if worker_metrics is not None:
+                worker_metrics.close()
             shadows.close()
             await reloader.close()
-            preparer.close()
+            preprocessor.close()
             if tracing is not None:
                 await asyncio.to_thread(tracing.close)
 
@@ -167,7 +168,7 @@ def create_app(settings: Settings, crew: Crew | None = None) -> FastAPI:
         routes=[
             *scoring,
             *health.routes(lifecycle),
-            *metrics.routes(meters.registry, siblings),
+            *metrics_route.routes(metrics.registry, worker_metrics),
             *models.routes(repository, lifecycle),
             *console.routes(repository, lifecycle, keys_needed=keys is not None),
             *(
@@ -177,10 +178,10 @@ def create_app(settings: Settings, crew: Crew | None = None) -> FastAPI:
             ),
         ],
         middleware=[
-            Middleware(RequestContext, ledger=ledger, lifecycle=lifecycle, tracing=tracing),
+            Middleware(RequestContext, access_log=access_log, lifecycle=lifecycle, tracing=tracing),
             *([] if keys is None else [Middleware(Authentication, keys=keys, admin_calls=admin_keys is not None)]),
             Middleware(BodyBudget, max_bytes=settings.max_pending_bytes),
-            Middleware(DirectRoutes, routes=scoring),
+            Middleware(FastRoutes, routes=scoring),
         ],
         exception_handlers=exception_handlers(),
         telemetry={"tracing": False, "metrics": False, "logs": False} if tracing is None else tracing.of_requests,
@@ -188,11 +189,11 @@ def create_app(settings: Settings, crew: Crew | None = None) -> FastAPI:
     )
 
     app.openapi = lambda: document(app, repository, keys_needed=keys is not None)  # type: ignore[method-assign]  # FastAPI's documented way
-    app.state.repository, app.state.lifecycle, app.state.metrics, app.state.grpc_port, app.state.turnstile = (
+    app.state.repository, app.state.lifecycle, app.state.metrics, app.state.grpc_port, app.state.load_shedder = (
         repository,
         lifecycle,
-        meters,
+        metrics,
         grpc_port,
-        turnstile,
+        load_shedder,
     )
     return app

@@ -71,7 +71,7 @@ class RequestTimeout(Problem):
         return super().headers | {"Connection": "close"}
 
 
-class HeadTooLarge(Problem):
+class HeadersTooLarge(Problem):
     """The request line and headers are over what is read of them."""
 
     status = 431
@@ -91,14 +91,14 @@ class Unauthorized(Problem):
         return super().headers | {"WWW-Authenticate": self.challenge}
 
 
-class MissingKey(Unauthorized):
+class MissingApiKey(Unauthorized):
     """No key came with the request."""
 
     type = "missing-key"
     title = "A key is needed"
 
 
-class WrongKey(Unauthorized):
+class InvalidApiKey(Unauthorized):
     """A key that is not in `OOD_API_KEYS_FILE`, of admin calls in `OOD_ADMIN_KEYS_FILE`."""
 
     type = "wrong-key"
@@ -136,7 +136,7 @@ class MethodNotAllowed(Problem):
     title = "Method not allowed"
 
 
-class TooLarge(Problem):
+class BodyTooLarge(Problem):
     """The body is over `OOD_MAX_BODY_BYTES`."""
 
     status = 413
@@ -144,7 +144,7 @@ class TooLarge(Problem):
     title = "The body is too large"
 
 
-class TooManyInputs(TooLarge):
+class TooManyInputs(BodyTooLarge):
     """More inputs in one request than `OOD_MAX_INPUTS`."""
 
     type = "too-many-inputs"
@@ -170,7 +170,7 @@ class InvalidParameter(Problem):
         super().__init__(f"{parameter}: {detail}", parameter=parameter, **members)
 
 
-class ReloadOff(Problem):
+class ReloadDisabled(Problem):
     """A model was to be loaded or unloaded, and `OOD_RELOAD` is off."""
 
     status = 409
@@ -186,7 +186,7 @@ class BundleRefused(Problem):
     title = "A bundle was refused"
 
 
-class ClientGone(Problem):
+class ClientDisconnected(Problem):
     """The client hung up before its answer; nobody reads this, but logs and metrics name it."""
 
     status = 499
@@ -230,7 +230,7 @@ class RepositoryUnreadable(Unavailable):
     title = "The model repository cannot be read"
 
 
-class DeadlinePassed(Problem):
+class DeadlineExceeded(Problem):
     """The answer would have come after `timeout_ms`."""
 
     status = 504

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 
-from service.errors import DeadlinePassed, InferenceFailed, InputError, InvalidInput, Problem
+from service.errors import DeadlineExceeded, InferenceFailed, InputError, InvalidInput, Problem
 from service.http.body import read_body
-from service.http.deadline import Patience
-from service.http.load_shedding import Turnstile, overloaded
+from service.http.deadline import Deadline
+from service.http.load_shedding import LoadShedder, overloaded
 from service.http.request_id import REQUEST_ID
-from service.inference.batcher import Busy, Expired, Outcome, Places, Row
+from service.inference.batcher import Expired, Outcome, QueueFull, Reservation, Row
 from service.inputs.explanation import PARTS
 from service.inputs.modality import Array, Prepared
 from service.inputs.payloads import Input
-from service.inputs.preprocessor import Preparer
+from service.inputs.preprocessor import Preprocessor
 from service.lifecycle import Lifecycle
 from service.repository.model import Model
 from service.repository.served import Repository
@@ -43,17 +43,17 @@ class Pipeline:
         self,
         repository: Repository,
         lifecycle: Lifecycle,
-        preparer: Preparer,
+        preprocessor: Preprocessor,
         shadows: Shadows,
         settings: Settings,
-        turnstile: Turnstile,
+        load_shedder: LoadShedder,
         tracing: "Tracing | None" = None,
     ) -> None:
         self._repository = repository
         self._lifecycle = lifecycle
-        self._preparer = preparer
+        self._preprocessor = preprocessor
         self._shadows = shadows
-        self._turnstile = turnstile
+        self._load_shedder = load_shedder
         self._tracing = tracing
         self._max_body_bytes = settings.max_body_bytes
         self._body_patience = settings.receive_timeout_seconds
@@ -67,26 +67,26 @@ class Pipeline:
         self._lifecycle.require_loaded()
         path = request.path_params
         model = self._repository.get(path["model"], path.get("version"), request.scope[REQUEST_ID])
-        with model.in_use:
+        with model.references:
             try:
                 self._lifecycle.require_ready()
                 yield model
             except Problem as problem:
                 if problem.type in REJECTIONS:
-                    model.meters.rejected(problem.type)
+                    model.metrics.rejected(problem.type)
                 raise
 
     async def body(self, request: Request, model: Model, options: Options) -> bytes:
         """The request's body, not read where the engine could not take its inputs in time. Check first what needs none.
 
-        `options` are those that the request chose ahead of its body. Raises `Overloaded`, `TooLarge`,
-        `RequestTimeout` or `ClientGone`.
+        `options` are those that the request chose ahead of its body. Raises `Overloaded`, `BodyTooLarge`,
+        `RequestTimeout` or `ClientDisconnected`.
         """
         patience = _WAITING * options.timeout_ms / 1000
         try:
-            model.batcher.require_room(patience=patience)
-        except Busy as busy:
-            self._turnstile.remember(request.scope, model, patience)
+            model.batcher.check_capacity(patience=patience)
+        except QueueFull as busy:
+            self._load_shedder.record_rejection(request.scope, model, patience)
             raise overloaded(model, busy) from None
         return await read_body(request, self._max_body_bytes, self._body_patience)
 
@@ -96,14 +96,14 @@ class Pipeline:
         """One result per input, in their order, each counted.
 
         A request of a single bad input raises `InvalidInput`; if it is to be answered as a `whole`, so does any with
-        a bad input among others. Raises `Overloaded`, `DeadlinePassed` or `ClientGone`, too.
+        a bad input among others. Raises `Overloaded`, `DeadlineExceeded` or `ClientDisconnected`, too.
         """
         whole = whole or len(inputs) == 1
         seconds = options.timeout_ms / 1000
         begun = time.monotonic()
-        patience = Patience(seconds, partial(_late, options), request.scope)
+        patience = Deadline(seconds, partial(_late, options), request.scope)
         with _admit(model, len(inputs), seconds) as places, patience:
-            prepared = await self._preparer.prepare(inputs, model.modality, model.meters.prepared)
+            prepared = await self._preprocessor.prepare(inputs, model.modality, model.metrics.prepared)
             prepared_at = time.monotonic()
             if whole:
                 _refuse_bad(model, inputs, prepared)
@@ -118,29 +118,29 @@ class Pipeline:
             _refuse_bad(model, inputs, results)
         for result in results:
             if isinstance(result, InputError):
-                model.meters.input_error(result.type)
+                model.metrics.input_error(result.type)
             else:
-                model.meters.scored(result["scores"])
+                model.metrics.scored(result["scores"])
         if "version" not in request.path_params and (shadows := self._repository.shadows(model.name)):
             self._shadows.offer(shadows, Answered(model, inputs, prepared, results, options))
         return results
 
 
-def _admit(model: Model, count: int, seconds: float) -> Places:
+def _admit(model: Model, count: int, seconds: float) -> Reservation:
     try:
-        return model.batcher.admit(count, _WAITING * seconds)
-    except Busy as busy:
+        return model.batcher.reserve(count, _WAITING * seconds)
+    except QueueFull as busy:
         raise overloaded(model, busy) from None
 
 
-def _late(options: Options) -> DeadlinePassed:
-    return DeadlinePassed(f"The request was not scored within {options.timeout_ms} ms; it costs no more compute.")
+def _late(options: Options) -> DeadlineExceeded:
+    return DeadlineExceeded(f"The request was not scored within {options.timeout_ms} ms; it costs no more compute.")
 
 
 def _refuse_bad(model: Model, inputs: Sequence[Input], found: Sequence[Prepared | Result]) -> None:
     for index, each in enumerate(found):
         if isinstance(each, InputError):
-            model.meters.input_error(each.type)
+            model.metrics.input_error(each.type)
             raise InvalidInput(each, index, inputs[index].id)
 
 

@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Crew:
+class WorkerGroup:
     """Worker number `index` of `count`, from 0. All meet in `folder`, which nobody else can enter."""
 
     index: int
@@ -19,11 +19,11 @@ class Crew:
     folder: Path
 
     @property
-    def siblings(self) -> list[int]:
+    def peers(self) -> list[int]:
         """The numbers of the others."""
         return [index for index in range(self.count) if index != self.index]
 
-    def once(self, name: str, find_out: Callable[[], T]) -> T:
+    def compute_once(self, name: str, find_out: Callable[[], T]) -> T:
         """What `find_out` returns (lists, numbers and texts) for the first worker that asks; the others are told.
 
         Who asks meanwhile waits: two that measure at a time would measure each other. Blocks.

@@ -23,14 +23,14 @@ from training.data import (
 from training.errors import RunError
 from training.evaluation import Report, StageScores
 from training.export.export import SAMPLES, bundle_path, export_bundle, sample_of
-from training.export.low_precision import export_variant
-from training.export.provenance import keep_fingerprints
+from training.export.low_precision import export_low_precision
+from training.export.provenance import save_fingerprints
 from training.fitting import fit as fitting
 from training.models.build import scored_model
 from training.models.score_heads import ScoredClassifier, ScoredModel
 from training.recipe.schema import Recipe, Source, Synthetic
 from training.run import Run
-from training.scoring.calibrate import anomalies, keep_temperature, stage_calibration, stage_temperature
+from training.scoring.calibrate import anomalies, save_temperature, stage_calibration, stage_temperature
 from training.scoring.calibrate import calibrate as keep_calibration
 from training.scoring.logits import LOGITS, recorded_logits, stage_logits
 from training.scoring.score import Outputs, in_order, score_inputs, scoring_order
@@ -60,7 +60,7 @@ def fit(run: Run, places: DataLocations, *, resume: bool) -> None:
             outliers = without_overlap(found, inside, reader, recipe.outliers, bars.report)
     if found is not None and outliers is not None and len(outliers) < len(found):
         console.print(f"removed {len(found) - len(outliers)} outliers that are (nearly) in-distribution examples")
-    keep_fingerprints(run, [inside.train, inside.calibration, inside.test, *([] if outliers is None else [outliers])])
+    save_fingerprints(run, [inside.train, inside.calibration, inside.test, *([] if outliers is None else [outliers])])
     fitting.fit(run, inside.train, outliers, resume=resume, announce=console.print)
 
 
@@ -73,7 +73,7 @@ def calibrate(run: Run, places: DataLocations) -> None:
             outputs = _score(model, inside.calibration, stage, bars.report)
             keep_calibration(run, stage, outputs)
             if LOGITS in outputs:
-                keep_temperature(run, stage, outputs, inside.calibration.targets())
+                save_temperature(run, stage, outputs, inside.calibration.targets())
 
 
 def evaluate(run: Run, places: DataLocations) -> None:
@@ -149,7 +149,7 @@ def export(
         )
     else:
         console.print(f"then writing it in {precision} and measuring both on every set ...")
-        export_variant(
+        export_low_precision(
             run, model, precision, inside=inside, sets=sets, full=report, write_sample=write_sample, path=path
         )
     return path

@@ -10,7 +10,7 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.auth.api_keys import KeyFile
-from service.errors import MissingKey, Unauthorized, WrongKey, problem_response
+from service.errors import InvalidApiKey, MissingApiKey, Unauthorized, problem_response
 from service.http.request_id import REQUEST_ID
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics", "/docs", "/docs/oauth2-redirect", "/openapi.json"})
@@ -75,10 +75,10 @@ def admin_dependency(keys: KeyFile) -> Callable[[Request], Awaitable[None]]:
 def _name(headers: Headers, keys: KeyFile, kind: str) -> str:
     key = _presented(headers)
     if not key:
-        raise MissingKey(f"This needs an {kind}. Send it as `Authorization: Bearer KEY` or as `X-API-Key: KEY`.")
+        raise MissingApiKey(f"This needs an {kind}. Send it as `Authorization: Bearer KEY` or as `X-API-Key: KEY`.")
     name = keys.name_of(key)
     if name is None:
-        raise WrongKey(f"This {kind} is not known here. Ask the operator of the service for one that is.")
+        raise InvalidApiKey(f"This {kind} is not known here. Ask the operator of the service for one that is.")
     return name
 
 

@@ -6,8 +6,8 @@ import time
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import ClientGone, Overloaded, Problem, RequestTimeout, TooLarge, UnsupportedMediaType
-from service.http.deadline import Patience
+from service.errors import BodyTooLarge, ClientDisconnected, Overloaded, Problem, RequestTimeout, UnsupportedMediaType
+from service.http.deadline import Deadline
 
 _SLOWEST_BYTES_PER_SECOND = 16_384
 # A JSON string, closed or not: so that the scan stays linear whatever comes.
@@ -17,8 +17,8 @@ _JSON_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 async def read_body(request: Request, max_bytes: int, patience_seconds: float) -> bytes:
     """The whole body.
 
-    Raises `TooLarge` as soon as it is known to exceed `max_bytes`; `RequestTimeout` where it pauses for
-    `patience_seconds`, or is so much behind a body of 16 KiB a second; `ClientGone` on a hang-up.
+    Raises `BodyTooLarge` as soon as it is known to exceed `max_bytes`; `RequestTimeout` where it pauses for
+    `patience_seconds`, or is so much behind a body of 16 KiB a second; `ClientDisconnected` on a hang-up.
     """
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > max_bytes:
@@ -33,11 +33,11 @@ async def read_body(request: Request, max_bytes: int, patience_seconds: float) -
             f"and no slower than {_SLOWEST_BYTES_PER_SECOND} bytes a second."
         )
 
-    with Patience(patience_seconds, stalled) as patience:
+    with Deadline(patience_seconds, stalled) as patience:
         while True:
             message = await request.receive()
             if message["type"] == "http.disconnect":
-                raise ClientGone("The client closed the connection before its body was complete.")
+                raise ClientDisconnected("The client closed the connection before its body was complete.")
             chunk = message.get("body", b"")
             size += len(chunk)
             if size > max_bytes:
@@ -48,11 +48,11 @@ async def read_body(request: Request, max_bytes: int, patience_seconds: float) -
                 return chunks[0] if len(chunks) == 1 else b"".join(chunks)
             # A client that sends a byte now and then never pauses: it must have a pace as well.
             left = begun + patience_seconds + size / _SLOWEST_BYTES_PER_SECOND - time.monotonic()
-            patience.extend(min(patience_seconds, left))
+            patience.reschedule(min(patience_seconds, left))
 
 
-def _too_large(max_bytes: int) -> TooLarge:
-    return TooLarge(f"The body is larger than {max_bytes} bytes. Send smaller inputs, or fewer per request.")
+def _too_large(max_bytes: int) -> BodyTooLarge:
+    return BodyTooLarge(f"The body is larger than {max_bytes} bytes. Send smaller inputs, or fewer per request.")
 
 
 def require_identity(encoding: str) -> None:
@@ -61,7 +61,7 @@ def require_identity(encoding: str) -> None:
         raise UnsupportedMediaType(f"Content-Encoding {encoding[:64]!r} is not supported; send the body as it is.")
 
 
-def is_crowded(body: bytes, most: int) -> bool:
+def has_too_many_values(body: bytes, most: int) -> bool:
     """Whether JSON text holds more than `most` values, told without building them.
 
     Thirty megabytes of `{},{},...` would become a gigabyte of objects, and stop all other requests for seconds.

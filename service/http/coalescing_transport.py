@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 
-class OneWrite:
+class CoalescingTransport:
     """`transport`, but a write is held back for the next one of the same turn of the event loop: both leave together.
 
     uvicorn writes an answer in two pieces, each a system call, a packet, and a client that is woken up: for small

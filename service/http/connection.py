@@ -13,10 +13,10 @@ from starlette.types import Scope
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from service.errors import HeadTooLarge, MalformedRequest, Problem, RequestTimeout, problem_response
-from service.http.coalescing_transport import OneWrite
-from service.http.deadline import GONE
-from service.http.load_shedding import Turnstile
+from service.errors import HeadersTooLarge, MalformedRequest, Problem, RequestTimeout, problem_response
+from service.http.coalescing_transport import CoalescingTransport
+from service.http.deadline import DISCONNECTED
+from service.http.load_shedding import LoadShedder
 
 KEEP_ALIVE_SECONDS = 75
 """How long a connection may be idle.
@@ -39,19 +39,19 @@ class Connection(HttpToolsProtocol):
     takes none of its answer for as long. The body itself is bounded where it is read (`service.http.body`).
     """
 
-    def __init__(self, *uvicorns: Any, patience_seconds: float, turnstile: Turnstile, **own: Any) -> None:
+    def __init__(self, *uvicorns: Any, patience_seconds: float, load_shedder: LoadShedder, **own: Any) -> None:
         super().__init__(*uvicorns, **own)
-        self._turnstile = turnstile
+        self._load_shedder = load_shedder
         self._patience_seconds = patience_seconds
         self._watch: asyncio.TimerHandle | None = None
-        self._gone: asyncio.Future[None]
+        self._disconnected: asyncio.Future[None]
         self._in_head = self._in_message = False
         self._head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn's
         """Begin to wait for a first request, no longer than for a further one."""
-        super().connection_made(OneWrite(transport, self.loop))  # type: ignore[arg-type]  # a transport in all it is used for
-        self._gone = self.loop.create_future()
+        super().connection_made(CoalescingTransport(transport, self.loop))  # type: ignore[arg-type]  # a transport in all it is used for
+        self._disconnected = self.loop.create_future()
         self._settle()
         # Linux closes it then, whoever holds answers back; elsewhere the client's own patience is the bound.
         with contextlib.suppress(AttributeError, OSError):
@@ -63,7 +63,7 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
         self._unset_watch()
-        self._gone.set_result(None)
+        self._disconnected.set_result(None)
 
     def data_received(self, data: bytes) -> None:
         """Take what came, and see what is still missing."""
@@ -73,13 +73,15 @@ class Connection(HttpToolsProtocol):
         if self._in_head and self.scope is begun:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
-                self._refuse(HeadTooLarge(f"The request's headers are larger than {MAX_HEAD_BYTES} bytes. Send fewer."))
+                self._refuse(
+                    HeadersTooLarge(f"The request's headers are larger than {MAX_HEAD_BYTES} bytes. Send fewer.")
+                )
         self._settle()
 
     def on_message_begin(self) -> None:
         """The parser's: a request's first byte."""
         super().on_message_begin()
-        cast(Scope, self.scope)[GONE] = self._gone
+        cast(Scope, self.scope)[DISCONNECTED] = self._disconnected
         self._in_head = self._in_message = True
         self._head_bytes = 0
 
@@ -95,13 +97,13 @@ class Connection(HttpToolsProtocol):
         """uvicorn's: a request's turn has come."""
         # One that waited for those before it has its body, most likely; only the newest can be at its head.
         at_head = cycle.more_body and not cycle.body
-        refusal = self._turnstile.refusal(cast(Scope, cycle.scope)) if at_head else None
-        if refusal is None:
+        early_rejection = self._load_shedder.early_rejection(cast(Scope, cycle.scope)) if at_head else None
+        if early_rejection is None:
             super()._start_asgi_task(cycle, app)
             return
         cycle.response_started = cycle.response_complete = True
         last = not cycle.keep_alive or self.parser.should_upgrade()
-        self._answer(refusal, HTTPStatus(refusal.status_code).phrase, last=last)
+        self._answer(early_rejection, HTTPStatus(early_rejection.status_code).phrase, last=last)
         self.on_response_complete()
 
     def on_message_complete(self) -> None:

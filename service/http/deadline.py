@@ -7,25 +7,25 @@ from typing import Self
 
 from starlette.types import Scope
 
-from service.errors import ClientGone, Problem
+from service.errors import ClientDisconnected, Problem
 
-GONE = "connection.gone"
+DISCONNECTED = "connection.gone"
 """Where the scope of a request over HTTP has a future that is done when its connection is lost."""
 
 
-class Patience:
-    """`with Patience(seconds, late):` cancels its body after so long, and raises the problem that `late` makes.
+class Deadline:
+    """`with Deadline(seconds, on_timeout):` cancels its body after `seconds` and raises what `on_timeout` returns.
 
-    With the `scope` of a request also when the client hangs up: it raises `ClientGone` then. Each request is within
-    one twice, so that this is no more than a timer and a callback.
+    With the `scope` of a request also when the client hangs up: it raises `ClientDisconnected` then. Each request is
+    within one twice, so that this is no more than a timer and a callback.
     """
 
-    __slots__ = ("_cancelling", "_gone", "_late", "_loop", "_problem", "_seconds", "_task", "_timer")
+    __slots__ = ("_cancelling", "_disconnected", "_loop", "_on_timeout", "_problem", "_seconds", "_task", "_timer")
 
-    def __init__(self, seconds: float, late: Callable[[], Problem], scope: Scope | None = None) -> None:
+    def __init__(self, seconds: float, on_timeout: Callable[[], Problem], scope: Scope | None = None) -> None:
         self._seconds = seconds
-        self._late = late
-        self._gone: asyncio.Future[None] | None = None if scope is None else scope.get(GONE)
+        self._on_timeout = on_timeout
+        self._disconnected: asyncio.Future[None] | None = None if scope is None else scope.get(DISCONNECTED)
         self._problem: Callable[[], Problem] | None = None
 
     def __enter__(self) -> Self:
@@ -34,17 +34,17 @@ class Patience:
         self._loop = task.get_loop()
         self._task: asyncio.Task[object] | None = task
         self._cancelling = task.cancelling()
-        self._timer = self._loop.call_later(self._seconds, self._end, self._late)
-        if self._gone is not None:
-            self._gone.add_done_callback(self._hang_up)
+        self._timer = self._loop.call_later(self._seconds, self._end, self._on_timeout)
+        if self._disconnected is not None:
+            self._disconnected.add_done_callback(self._on_disconnect)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._timer.cancel()
-        if self._gone is not None:
-            self._gone.remove_done_callback(self._hang_up)
+        if self._disconnected is not None:
+            self._disconnected.remove_done_callback(self._on_disconnect)
         task, self._task = self._task, None
         if self._problem is None or task is None:
             return
@@ -52,13 +52,13 @@ class Patience:
         if task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise self._problem() from error
 
-    def extend(self, seconds: float) -> None:
+    def reschedule(self, seconds: float) -> None:
         """Begin anew: from now it takes `seconds`."""
         self._timer.cancel()
-        self._timer = self._loop.call_later(seconds, self._end, self._late)
+        self._timer = self._loop.call_later(seconds, self._end, self._on_timeout)
 
-    def _hang_up(self, _: asyncio.Future[None]) -> None:
-        self._end(lambda: ClientGone("The client closed the connection before its answer."))
+    def _on_disconnect(self, _: asyncio.Future[None]) -> None:
+        self._end(lambda: ClientDisconnected("The client closed the connection before its answer."))
 
     def _end(self, problem: Callable[[], Problem]) -> None:
         # A hang-up's callback may be under way when the body is left.

@@ -13,7 +13,7 @@ from service.errors import Problem
 from service.http.problem_json import problem_answer
 
 
-class Direct(APIRoute):
+class FastRoute(APIRoute):
     """A route whose endpoint takes the request as it is: nothing to resolve, nothing to validate."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -21,7 +21,7 @@ class Direct(APIRoute):
         return self.endpoint
 
 
-class DirectRoutes:
+class FastRoutes:
     """Pure ASGI, innermost: answers what the direct ones of `routes` match, passes everything else on.
 
     The framework's own way to an endpoint leads through a dozen layers (exceptions twice, exit stacks three times, the
@@ -30,7 +30,7 @@ class DirectRoutes:
 
     def __init__(self, app: ASGIApp, *, routes: Sequence[BaseRoute]) -> None:
         self._app = app
-        self._routes = [route for route in routes if isinstance(route, Direct)]
+        self._routes = [route for route in routes if isinstance(route, FastRoute)]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or pass it on."""

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.errors import InternalError, problem_response
 from service.http.request_id import REQUEST_ID, request_id_of
 from service.lifecycle import Lifecycle, Phase
-from service.telemetry.access_log import Ledger, route_of
+from service.telemetry.access_log import AccessLog, route_of
 
 if TYPE_CHECKING:
     from service.telemetry.tracing import Tracing
@@ -21,9 +21,11 @@ log = structlog.stdlib.get_logger(__name__)
 class RequestContext:
     """Pure ASGI: a wrapper of `send` costs microseconds where a middleware with its own request object costs tens."""
 
-    def __init__(self, app: ASGIApp, *, ledger: Ledger, lifecycle: Lifecycle, tracing: "Tracing | None" = None) -> None:
+    def __init__(
+        self, app: ASGIApp, *, access_log: AccessLog, lifecycle: Lifecycle, tracing: "Tracing | None" = None
+    ) -> None:
         self._app = app
-        self._ledger = ledger
+        self._access_log = access_log
         self._tracing = tracing
         self._lifecycle = lifecycle
 
@@ -66,5 +68,5 @@ class RequestContext:
         finally:
             self._lifecycle.in_flight -= accepted
             # Without a status nobody was answered: the client hung up, or the grace period ended.
-            self._ledger.answered(scope, status or 499, time.perf_counter() - started, trace_id)
+            self._access_log.record(scope, status or 499, time.perf_counter() - started, trace_id)
             structlog.contextvars.reset_contextvars(**tokens)

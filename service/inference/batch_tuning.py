@@ -23,7 +23,7 @@ _COUNTED_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class BatchPlan:
     """Inputs that one call of the engine should get at most, and the seconds that each of them takes in it.
 
     `positions` bounds them where they have sizes: their number times the size of the largest.
@@ -39,7 +39,9 @@ def batch_sizes(max_batch: int) -> list[int]:
     return sorted({*(2**power for power in range(max_batch.bit_length()) if 2**power <= max_batch), max_batch})
 
 
-def learn_pace(run: Callable[[int], object], max_batch: int, longest_seconds: float, streams: int = 1) -> Pace:
+def tune_batch_size(
+    run: Callable[[int], object], max_batch: int, longest_seconds: float, streams: int = 1
+) -> BatchPlan:
     """The smallest batch within 2% of the best throughput, of those that take at most `longest_seconds`.
 
     `run` computes a batch of the size it is given; `streams` threads do at a time, for each of which the pace is. Each
@@ -51,7 +53,7 @@ def learn_pace(run: Callable[[int], object], max_batch: int, longest_seconds: fl
     stale = 0
     for size in batch_sizes(max_batch):
         run(size)
-        seconds = quickest(partial(run, size), streams)
+        seconds = best_of(partial(run, size), streams)
         if rates and seconds > longest_seconds:
             break
         best = max(rates.values(), default=0.0)
@@ -62,26 +64,26 @@ def learn_pace(run: Callable[[int], object], max_batch: int, longest_seconds: fl
             break
     enough = _ENOUGH * max(rates.values())
     batch = next(size for size, rate in rates.items() if rate >= enough)
-    return Pace(batch, taken[batch] / batch)
+    return BatchPlan(batch, taken[batch] / batch)
 
 
-def quickest(run: Callable[[], object], streams: int = 1) -> float:
+def best_of(run: Callable[[], object], streams: int = 1) -> float:
     """The seconds of the quickest of several runs, which as many threads as there are `streams` make at once."""
     until = time.perf_counter() + _TRIALS_SECONDS
-    quickest = math.inf
+    best_of = math.inf
     with ThreadPoolExecutor(streams) as pool:
         for _ in range(_TRIALS):
             started = time.perf_counter()
             for each in [pool.submit(run) for _ in range(streams)]:
                 each.result()
             ended = time.perf_counter()
-            quickest = min(quickest, ended - started)
+            best_of = min(best_of, ended - started)
             if ended > until:
                 break
-    return quickest
+    return best_of
 
 
-def calls_per_second(run: Callable[[], object], threads: int) -> float:
+def throughput(run: Callable[[], object], threads: int) -> float:
     """Calls of `run` that as many `threads` at once get done in a second; takes a twentieth of one or one call each."""
     done = [0] * threads
     start = threading.Barrier(threads + 1)

@@ -13,7 +13,7 @@ from typing import Protocol, Self
 
 import structlog
 
-from service.inference.batch_tuning import Pace
+from service.inference.batch_tuning import BatchPlan
 from service.inference.fair_queue import FairQueue
 from service.inputs.modality import Array, Run
 
@@ -25,7 +25,7 @@ log = structlog.stdlib.get_logger(__name__)
 _ENGINE_NICENESS = 10
 
 
-class Busy(Exception):
+class QueueFull(Exception):
     """Inputs cannot be admitted, for `reason`; `retry_after` is when to try again, in whole seconds."""
 
     def __init__(self, reason: str, retry_after: int) -> None:
@@ -70,7 +70,7 @@ class BatchObserver(Protocol):
 
 @dataclass(slots=True)
 class _Entry:
-    places: "Places"
+    places: "Reservation"
     index: int
     item: Array
     since: float
@@ -93,7 +93,7 @@ class Batcher:
         self,
         name: str,
         run: Run,
-        pace: Pace,
+        pace: BatchPlan,
         *,
         capacity: int,
         loop: asyncio.AbstractEventLoop,
@@ -106,7 +106,7 @@ class Batcher:
         self.max_batch = pace.batch
         self._room = pace.positions
         self._observer = observer
-        self._queue: FairQueue[Places, _Entry] = FairQueue(
+        self._queue: FairQueue[Reservation, _Entry] = FairQueue(
             None if size_of is None else lambda entry: size_of(entry.item)
         )
         self._depth = 0
@@ -134,20 +134,20 @@ class Batcher:
         """Seconds until the engine would take an input that is admitted now."""
         return self._depth * self._seconds_per_input
 
-    def require_room(self, count: int = 1, patience: float = math.inf) -> None:
-        """Raise `Busy` unless `count` inputs could be admitted now and taken within `patience` seconds."""
+    def check_capacity(self, count: int = 1, patience: float = math.inf) -> None:
+        """Raise `QueueFull` unless `count` inputs could be admitted now and taken within `patience` seconds."""
         wait = self.expected_wait
         if self._depth + count > self.capacity:
-            raise Busy("the queue is full", max(1, math.ceil(wait)))
+            raise QueueFull("the queue is full", max(1, math.ceil(wait)))
         if wait > patience:
-            raise Busy(f"the queue is {wait:.1f} s long", max(1, math.ceil(wait - patience)))
+            raise QueueFull(f"the queue is {wait:.1f} s long", max(1, math.ceil(wait - patience)))
 
-    def admit(self, count: int, patience: float = math.inf) -> "Places":
-        """Reserve places for `count` inputs, before they cost anything. Raises `Busy`."""
+    def reserve(self, count: int, patience: float = math.inf) -> "Reservation":
+        """Reserve places for `count` inputs, before they cost anything. Raises `QueueFull`."""
         with self._wake:
-            self.require_room(count, patience)
+            self.check_capacity(count, patience)
             self._depth += count
-        return Places(self, count)
+        return Reservation(self, count)
 
     def close(self) -> None:
         """Let the engine finish what is queued, then end its threads. Blocks until it has."""
@@ -157,44 +157,44 @@ class Batcher:
         for thread in self._threads:
             thread.join()
 
-    def _enqueue(self, places: "Places", items: Sequence[Array], deadline: float) -> None:
+    def _enqueue(self, places: "Reservation", items: Sequence[Array], deadline: float) -> None:
         now = time.monotonic()
         entries = [_Entry(places, index, item, now, deadline) for index, item in enumerate(items)]
         with self._wake:
-            self._depth -= places.held - len(entries)
-            places.held = len(entries)
+            self._depth -= places.slots - len(entries)
+            places.slots = len(entries)
             self._queue.extend(places, entries)
             if self.streams:
                 self._wake.notify(len(entries))
         if not self.streams and self._turn is None:
-            self._turn = self._loop.call_soon(self._take_turn)
+            self._turn = self._loop.call_soon(self._run_on_loop)
 
-    def _release(self, places: "Places") -> None:
+    def _release(self, places: "Reservation") -> None:
         with self._wake:
-            if not places.held:
+            if not places.slots:
                 return
-            self._depth -= places.held
-            places.held = 0
+            self._depth -= places.slots
+            places.slots = 0
             # At once, not when the engine comes by: what nobody waits for must not hold memory or a place.
             self._queue.discard(places)
 
-    def _take_turn(self) -> None:
+    def _run_on_loop(self) -> None:
         """On the event loop: one batch of what is queued; the rest after what has come meanwhile."""
         batch, expired = self._take(1)
         _deliver(expired, [Expired()] * len(expired))
         if batch:
-            _deliver(batch, self._compute(batch, alone=True))
-        self._turn = self._loop.call_soon(self._take_turn) if self._queue else None
+            _deliver(batch, self._compute(batch, exclusive=True))
+        self._turn = self._loop.call_soon(self._run_on_loop) if self._queue else None
 
     def _serve(self) -> None:
         _yield_to_event_loop()
         try:
             while True:
-                batch, alone = self._pull()
+                batch, exclusive = self._pull()
                 if not batch:
                     return
                 try:
-                    self._post(batch, self._compute(batch, alone))
+                    self._post(batch, self._compute(batch, exclusive))
                 finally:
                     with self._wake:
                         self._idle += 1
@@ -218,12 +218,12 @@ class Batcher:
                     self._wake.wait()
                     streams = self._idle
                 batch, expired = self._take(streams)
-                alone = self._idle == self.streams and len(batch) == 1 and not self._queue
+                exclusive = self._idle == self.streams and len(batch) == 1 and not self._queue
                 self._idle -= bool(batch)
             if expired:
                 self._post(expired, [Expired()] * len(expired))
             if batch:
-                return batch, alone
+                return batch, exclusive
 
     def _take(self, streams: int) -> tuple[list[_Entry], list[_Entry]]:
         """The share of the queue that one of so many `streams` has, and what nobody waits for any more."""
@@ -233,16 +233,16 @@ class Batcher:
         size = min(self.max_batch, -(-len(self._queue) // streams))
         while self._queue and not batch:
             for entry in self._queue.take(size, self._room):
-                entry.places.held -= 1
+                entry.places.slots -= 1
                 (batch if entry.deadline > now else expired).append(entry)
         self._depth -= len(batch) + len(expired)
         return batch, expired
 
-    def _compute(self, batch: list[_Entry], alone: bool) -> Sequence[Outcome]:
+    def _compute(self, batch: list[_Entry], exclusive: bool) -> Sequence[Outcome]:
         size = len(batch)
         started = time.monotonic()
         try:
-            outputs = self._run([entry.item for entry in batch], alone=alone)
+            outputs = self._run([entry.item for entry in batch], exclusive=exclusive)
         except Exception as error:
             log.exception("the engine failed on a batch", size=size)
             return [Failure(f"{type(error).__name__}: {error}")] * size
@@ -270,17 +270,17 @@ def _yield_to_event_loop() -> None:
 
 def _deliver(entries: list[_Entry], outcomes: Sequence[Outcome]) -> None:
     for entry, outcome in zip(entries, outcomes, strict=True):
-        entry.places.settle(entry.index, outcome)
+        entry.places.set_outcome(entry.index, outcome)
 
 
-class Places:
+class Reservation:
     """Room for one request's inputs in a queue; leaving the `with` block frees whatever is still held."""
 
-    __slots__ = ("_batcher", "_future", "_missing", "_outcomes", "held")
+    __slots__ = ("_batcher", "_future", "_missing", "_outcomes", "slots")
 
-    def __init__(self, batcher: Batcher, held: int) -> None:
+    def __init__(self, batcher: Batcher, slots: int) -> None:
         self._batcher = batcher
-        self.held = held
+        self.slots = slots
         self._outcomes: list[Outcome] = []
         self._missing = 0
         self._future: asyncio.Future[None] | None = None
@@ -301,8 +301,8 @@ class Places:
         """
         if not items:
             return []
-        if self._future is not None or len(items) > self.held:
-            raise ValueError(f"{len(items)} items for {self.held} places: run once, with no more than were admitted")
+        if self._future is not None or len(items) > self.slots:
+            raise ValueError(f"{len(items)} items for {self.slots} places: run once, with no more than were admitted")
         self._future = asyncio.get_running_loop().create_future()
         self._missing = len(items)
         self._outcomes = [Expired()] * len(items)
@@ -310,7 +310,7 @@ class Places:
         await self._future
         return self._outcomes
 
-    def settle(self, index: int, outcome: Outcome) -> None:
+    def set_outcome(self, index: int, outcome: Outcome) -> None:
         """Take one input's outcome; called by the batcher on the event loop, once for each input."""
         self._outcomes[index] = outcome
         self._missing -= 1

@@ -25,7 +25,7 @@ class _Call:
     options: onnxruntime.RunOptions
 
 
-class BoundCalls:
+class CudaGraphRunner:
     """Runs `session` on batches of at most the largest of `sizes`, each filled up to the next of them.
 
     Inputs are collated in a buffer that is used again, copied to the one on `device` ("cuda", "cpu"), and computed

@@ -11,8 +11,8 @@ import structlog
 from numpy.typing import NDArray
 
 from bundle import Bundle
-from service.inference.batch_tuning import Pace, batch_sizes, calls_per_second, learn_pace, quickest
-from service.inference.cuda_graphs import BoundCalls
+from service.inference.batch_tuning import BatchPlan, batch_sizes, best_of, throughput, tune_batch_size
+from service.inference.cuda_graphs import CudaGraphRunner
 from service.inference.external_data import external_files
 from service.inference.providers import CPU, CUDA, Provider, ProviderUnavailable
 from service.inputs.explanation import PARTS
@@ -21,9 +21,9 @@ from service.inputs.modality import Array
 
 log = structlog.stdlib.get_logger(__name__)
 
-Learned = tuple[int, float, float, int]
+TunedPlan = tuple[int, float, float, int]
 """A pace, and how many streams of it the machine has."""
-Once = Callable[[Callable[[], Learned]], Learned]
+Memo = Callable[[Callable[[], TunedPlan]], TunedPlan]
 
 PREDICTION = "prediction"
 PROBABILITY = "probability"
@@ -32,7 +32,7 @@ PROBABILITY = "probability"
 # by some thousandths. What a forgotten mask changes is larger.
 _ROW_TOLERANCE = {"rtol": 0.02, "atol": 0.01}
 
-AT_ONCE_SECONDS = 1e-4
+INLINE_MAX_SECONDS = 1e-4
 """Of a CPU, for an input of an image model that is run on the spot.
 
 On another thread it would wait for the interpreter's lock longer than that, and so would its outputs on their way back.
@@ -95,7 +95,7 @@ class Engine:
             self._outputs[PARTS] = bundle.manifest.likelihood.parts
         self._output_names = list(self._outputs.values())
         self._session = self._shared = self._open(threads)
-        self._bound: BoundCalls | None = None
+        self._bound: CudaGraphRunner | None = None
         self.provider = str(self._session.get_providers()[0])
         if provider.required and self.provider != provider.first:
             raise ProviderUnavailable(
@@ -106,17 +106,17 @@ class Engine:
             log.warning("provider fallback", model=bundle.manifest.name, wanted=provider.first, got=self.provider)
         self._check_signature()
 
-    def run(self, items: Sequence[NDArray[Any]], *, alone: bool = True) -> Mapping[str, NDArray[Any]]:
+    def run(self, items: Sequence[NDArray[Any]], *, exclusive: bool = True) -> Mapping[str, NDArray[Any]]:
         """Scores by name, float32 `[N]`, of N prepared inputs; a classifier's `prediction` and `probability` too.
 
         A likelihood's `parts` are `[N, ...]`: intermediate values of its score, which cost nothing to hand out.
-        `alone` takes all cores, for a call beside which no other one runs; without it `streams` calls share them.
+        `exclusive` takes all cores, for a call beside which no other one runs; without it `streams` calls share them.
         """
         feed = self.modality.feed(items)
         if self._bound is not None:
             rows = self._bound.run(feed)
         else:
-            session = self._session if alone else self._shared
+            session = self._session if exclusive else self._shared
             rows = session.run(self._output_names, feed)
         for name, row in zip(self._outputs, rows, strict=True):
             if row.shape[: 1 if name == PARTS else None] != (len(items),):
@@ -124,11 +124,11 @@ class Engine:
                 raise ValueError(f"output {output!r} has shape {row.shape} for {len(items)} inputs, not [N]")
         return dict(zip(self._outputs, rows, strict=True))
 
-    def warm_up(self, max_batch: int, longest_seconds: float = 0.25, once: Once = lambda learn: learn()) -> Pace:
+    def warm_up(self, max_batch: int, longest_seconds: float = 0.25, memo: Memo = lambda learn: learn()) -> BatchPlan:
         """Run batches of up to `max_batch`: memory is planned, kernels are chosen, the contract is proven, speed known.
 
         The pace is that of each of the `streams`, with batches that take at most `longest_seconds`. It is measured
-        inside `once`, which may know it already of another worker's engine. Raises `EngineError` where the graph does
+        inside `memo`, which may know it already of another worker's engine. Raises `EngineError` where the graph does
         not hold what its manifest says.
         """
         for size in sorted({1, max_batch}):
@@ -138,26 +138,26 @@ class Engine:
             self._record_graphs(max_batch)
         if max_batch > 1:
             self._check_rows()
-        most, seconds_per_input, positions, streams = once(lambda: self._measure(max_batch, longest_seconds))
+        most, seconds_per_input, positions, streams = memo(lambda: self._measure(max_batch, longest_seconds))
         if streams != 1 and self._threads > 1 and self._shared is self._session:
             # It was another worker's engine that tried both.
             self._shared = self._open(1)
         if streams == 0:
             self._session = self._shared
         self.streams = min(streams, max(1, streams // self._workers))
-        return Pace(most, seconds_per_input, positions)
+        return BatchPlan(most, seconds_per_input, positions)
 
     def _record_graphs(self, max_batch: int) -> None:
         """Compute by CUDA graphs from now on, where the model allows them and they give the scores that it gives."""
-        typical = cache(self.modality.typical)
+        sample_batch = cache(self.modality.sample_batch)
         sizes = batch_sizes(max_batch)
-        one = self.modality.feed(typical(1))
+        one = self.modality.feed(sample_batch(1))
         outputs = dict(zip(self._output_names, self._session.run(self._output_names, one), strict=True))
         try:
             session = self._open(self._threads, graphs=True)
-            bound = BoundCalls(session, one, outputs, sizes, "cuda")
+            bound = CudaGraphRunner(session, one, outputs, sizes, "cuda")
             for size in sizes:
-                feed = self.modality.feed(typical(size))
+                feed = self.modality.feed(sample_batch(size))
                 own = self._session.run(self._output_names, feed)
                 # The first call records, the second replays.
                 for given in (bound.run(feed), bound.run(feed)):
@@ -168,22 +168,22 @@ class Engine:
         else:
             self._bound = bound
 
-    def _measure(self, max_batch: int, longest_seconds: float) -> Learned:
-        pace = self._learn(max_batch, longest_seconds, alone=True)
+    def _measure(self, max_batch: int, longest_seconds: float) -> TunedPlan:
+        pace = self._learn(max_batch, longest_seconds, exclusive=True)
         if self.provider != CPU:
             return *astuple(pace), 1
         shared = pace
         if self._threads > 1:
             self._shared = self._open(1)
-            shared = self._learn(max_batch, longest_seconds, alone=False)
-        if self.modality.size_of is None and shared.seconds_per_input <= AT_ONCE_SECONDS:
+            shared = self._learn(max_batch, longest_seconds, exclusive=False)
+        if self.modality.size_of is None and shared.seconds_per_input <= INLINE_MAX_SECONDS:
             batch = min(shared.batch, int(_TURN_SECONDS / shared.seconds_per_input))
             return *astuple(replace(shared, batch=batch)), 0
         if self._threads == 1:
             return *astuple(pace), 1
         # In turns, and the best of each: what else the machine does should not decide.
         trials = [
-            (self._per_second(pace, 1, alone=True), self._per_second(shared, self._threads, alone=False))
+            (self._per_second(pace, 1, exclusive=True), self._per_second(shared, self._threads, exclusive=False))
             for _ in range(_TRIALS)
         ]
         if max(whole for whole, _ in trials) > _WORTH_SHARING * max(several for _, several in trials):
@@ -191,25 +191,27 @@ class Engine:
             return *astuple(pace), 1
         return *astuple(shared), self._threads
 
-    def _learn(self, max_batch: int, longest_seconds: float, *, alone: bool) -> Pace:
+    def _learn(self, max_batch: int, longest_seconds: float, *, exclusive: bool) -> BatchPlan:
         """The pace on typical inputs, with large ones bounded to batches that take no longer than it may, either."""
         # Kept: to make a batch is no part of what is measured.
-        typical = cache(self.modality.typical)
-        streams = 1 if alone else self._threads
-        pace = learn_pace(lambda size: self._try(typical(size), alone=alone), max_batch, longest_seconds, streams)
+        sample_batch = cache(self.modality.sample_batch)
+        streams = 1 if exclusive else self._threads
+        pace = tune_batch_size(
+            lambda size: self._try(sample_batch(size), exclusive=exclusive), max_batch, longest_seconds, streams
+        )
         if self.modality.size_of is None:
             return pace
-        _, large = self.modality.extremes()
-        seconds = quickest(lambda: self._try([large], alone=alone), streams)
+        _, large = self.modality.probe_pair()
+        seconds = best_of(lambda: self._try([large], exclusive=exclusive), streams)
         return replace(pace, positions=longest_seconds / seconds * self.modality.size_of(large))
 
-    def _per_second(self, pace: Pace, streams: int, *, alone: bool) -> float:
-        batch = self.modality.typical(pace.batch)
-        return pace.batch * calls_per_second(lambda: self.run(batch, alone=alone), streams)
+    def _per_second(self, pace: BatchPlan, streams: int, *, exclusive: bool) -> float:
+        batch = self.modality.sample_batch(pace.batch)
+        return pace.batch * throughput(lambda: self.run(batch, exclusive=exclusive), streams)
 
-    def _try(self, batch: Sequence[NDArray[Any]], *, alone: bool = True) -> Mapping[str, NDArray[Any]]:
+    def _try(self, batch: Sequence[NDArray[Any]], *, exclusive: bool = True) -> Mapping[str, NDArray[Any]]:
         try:
-            return self.run(batch, alone=alone)
+            return self.run(batch, exclusive=exclusive)
         except Exception as error:
             reason = f"the graph fails on a batch of {len(batch)}: {error}"
             remedy = f"Export the bundle again so that its graph runs for every size of {self.modality.signature}"
@@ -217,12 +219,12 @@ class Engine:
 
     def _check_rows(self) -> None:
         """An input's scores must be its own: neither padding nor the rest of its batch may change them."""
-        extremes = self.modality.extremes()
-        together = self._try(extremes)
-        for index, item in enumerate(extremes):
-            alone = self._try([item])
+        probe_pair = self.modality.probe_pair()
+        together = self._try(probe_pair)
+        for index, item in enumerate(probe_pair):
+            exclusive = self._try([item])
             for score in self._bundle.manifest.scores:
-                given, own = together[score.name][index], alone[score.name][0]
+                given, own = together[score.name][index], exclusive[score.name][0]
                 if not _alike(given, own):
                     reason = f"an input's {score.name} is {own:g} alone and {given:g} in a batch with another input"
                     remedy = "Export the bundle again; padding and other inputs must not change a row"
@@ -267,7 +269,7 @@ class Engine:
 
     def _check_signature(self) -> None:
         inputs = {node.name: (node.type, node.shape) for node in self._session.get_inputs()}
-        if not self.modality.accepts(inputs):
+        if not self.modality.matches(inputs):
             raise EngineError(
                 self._bundle,
                 f"the graph takes {inputs}, not {self.modality.signature}",

@@ -46,7 +46,7 @@ class Images:
     def __init__(self, spec: ImageInput) -> None:
         self._spec = spec
         self.pixels = self._shape = (spec.height, spec.width, spec.channels)
-        self.takes = f"{spec.width}x{spec.height} images"
+        self.description = f"{spec.width}x{spec.height} images"
         self.signature = (
             f"one uint8 tensor {_GRAPH_INPUT!r} of [N, {', '.join(str(length) for length in self._shape)}], N dynamic"
         )
@@ -88,7 +88,7 @@ class Images:
         except ImageError as error:
             return InputError(error.type, error.detail)
 
-    def prepare_at_once(self, payload: Payload, limits: Limits) -> Prepared | None:
+    def prepare_inline(self, payload: Payload, limits: Limits) -> Prepared | None:
         """Like `prepare` for small images, else None."""
         if isinstance(payload, Base64) and len(payload.text) * 3 // 4 <= _INLINE_BYTES:
             payload = _decode_base64(payload)
@@ -99,7 +99,7 @@ class Images:
             return None
         return prepared
 
-    def accepts(self, inputs: Mapping[str, tuple[str, Sequence[int | str | None]]]) -> bool:
+    def matches(self, inputs: Mapping[str, tuple[str, Sequence[int | str | None]]]) -> bool:
         """Whether the graph takes batches of any number of images of this size, and nothing else."""
         kind, shape = inputs.get(_GRAPH_INPUT, ("", ()))
         dynamic = len(shape) == 4 and not isinstance(shape[0], int)
@@ -118,20 +118,20 @@ class Images:
         """Images of one model are of one size."""
         return None
 
-    def arrange(self, run: Run) -> Run:
+    def bucketed(self, run: Run) -> Run:
         """As they come: images of one model are of one size."""
         return run
 
     def examples(self, size: int) -> Iterator[list[Array]]:
         """One batch: images of one model are of one size."""
-        yield self.typical(size)
+        yield self.sample_batch(size)
 
-    def typical(self, size: int) -> list[Array]:
+    def sample_batch(self, size: int) -> list[Array]:
         """Darkness and noise in turns."""
-        extremes = self.extremes()
-        return [extremes[index % 2] for index in range(size)]
+        probe_pair = self.probe_pair()
+        return [probe_pair[index % 2] for index in range(size)]
 
-    def extremes(self) -> tuple[Array, Array]:
+    def probe_pair(self) -> tuple[Array, Array]:
         """Darkness and noise."""
         noise = np.random.default_rng(0).integers(0, 256, self._shape, dtype=np.uint8)
         return np.zeros(self._shape, np.uint8), noise

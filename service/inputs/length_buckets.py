@@ -16,13 +16,13 @@ _MOST_PADDING = 0.15
 def in_length_groups(run: Run) -> Run:
     """`run`, called once for each group of `length_groups`; the rows come back in the order of the batch."""
 
-    def grouped(items: Sequence[Array], *, alone: bool) -> Mapping[str, Array]:
+    def grouped(items: Sequence[Array], *, exclusive: bool) -> Mapping[str, Array]:
         groups = length_groups([padded_length(item) for item in items])
         if len(groups) == 1:
-            return run(items, alone=alone)
+            return run(items, exclusive=exclusive)
         outputs: dict[str, Array] = {}
         for group in groups:
-            for name, rows in run([items[index] for index in group], alone=alone).items():
+            for name, rows in run([items[index] for index in group], exclusive=exclusive).items():
                 # Rows of several values are as long as their group's longest: an array of arrays holds them.
                 whole = outputs.setdefault(name, np.empty(len(items), rows.dtype if rows.ndim == 1 else object))
                 if rows.ndim == 1:

@@ -18,8 +18,8 @@ Prepared = Array | InputError
 class Run(Protocol):
     """From a batch of prepared inputs to named outputs with a row for each."""
 
-    def __call__(self, items: Sequence[Array], *, alone: bool) -> Mapping[str, Array]:
-        """`alone`: no other call runs beside this one, it may take the whole machine."""
+    def __call__(self, items: Sequence[Array], *, exclusive: bool) -> Mapping[str, Array]:
+        """`exclusive`: no other call runs beside this one, it may take the whole machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Modality(Protocol):
     """What one model takes, from the body of a request to the inputs of its graph."""
 
     @property
-    def takes(self) -> str:
+    def description(self) -> str:
         """The inputs in words, as in "32x32 images"."""
 
     @property
@@ -65,14 +65,14 @@ class Modality(Protocol):
     def prepare(self, payload: Payload, limits: Limits) -> Prepared:
         """One payload as the model takes it. Thread-safe; may take long."""
 
-    def prepare_at_once(self, payload: Payload, limits: Limits) -> Prepared | None:
+    def prepare_inline(self, payload: Payload, limits: Limits) -> Prepared | None:
         """Like `prepare` where that is quicker than to hand over to another thread, else None."""
 
     @property
     def signature(self) -> str:
         """The graph's inputs in words, for whoever exported another graph."""
 
-    def accepts(self, inputs: Mapping[str, tuple[str, Sequence[int | str | None]]]) -> bool:
+    def matches(self, inputs: Mapping[str, tuple[str, Sequence[int | str | None]]]) -> bool:
         """Whether a graph with `inputs`, ONNX Runtime's types and shapes by name, can be fed."""
 
     def feed(self, items: Sequence[Array]) -> dict[str, Array]:
@@ -85,14 +85,14 @@ class Modality(Protocol):
     def size_of(self) -> Callable[[Array], int] | None:
         """The size of a prepared input, where those of a batch are padded to the largest of them."""
 
-    def arrange(self, run: Run) -> Run:
+    def bucketed(self, run: Run) -> Run:
         """`run` for batches as they come: the same rows, from whatever order and calls cost least."""
 
     def examples(self, size: int) -> Iterator[list[Array]]:
         """Batches of `size` prepared inputs that differ in whatever a graph could depend on."""
 
-    def typical(self, size: int) -> list[Array]:
+    def sample_batch(self, size: int) -> list[Array]:
         """A batch of `size` prepared inputs that cost what most do."""
 
-    def extremes(self) -> tuple[Array, Array]:
+    def probe_pair(self) -> tuple[Array, Array]:
         """Two prepared inputs that could hardly differ more, the larger one last."""

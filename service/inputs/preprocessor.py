@@ -14,7 +14,7 @@ from service.inputs.payloads import Input
 _JOBS_PER_THREAD = 4
 
 
-class Preparer:
+class Preprocessor:
     """Prepares inputs; owns the worker threads."""
 
     def __init__(self, limits: Limits, threads: int) -> None:
@@ -35,7 +35,7 @@ class Preparer:
         """
         if len(inputs) == 1:
             started = time.perf_counter()
-            at_once = modality.prepare_at_once(inputs[0].payload, self._limits)
+            at_once = modality.prepare_inline(inputs[0].payload, self._limits)
             if at_once is not None:
                 observe(time.perf_counter() - started)
                 return [at_once]

@@ -44,7 +44,7 @@ class Texts:
         self._encoder = encoder
         self._max_tokens = max_tokens
         self._sample = sample
-        self.takes = f"texts of up to {max_tokens} tokens"
+        self.description = f"texts of up to {max_tokens} tokens"
 
     @classmethod
     def of(cls, bundle: Bundle) -> Self:
@@ -78,7 +78,7 @@ class Texts:
         assert prepared is not None, "whatever it takes"
         return prepared
 
-    def prepare_at_once(self, payload: Payload, limits: Limits) -> Prepared | None:
+    def prepare_inline(self, payload: Payload, limits: Limits) -> Prepared | None:
         """Like `prepare` for texts of which little must be read, else None."""
         return self._prepare(payload, limits, partial(self._encoder.encode_within, chars=_INLINE_CHARS))
 
@@ -100,7 +100,7 @@ class Texts:
         except EmptyText as error:
             return InputError(error.type, error.detail)
 
-    def accepts(self, inputs: Mapping[str, tuple[str, Sequence[int | str | None]]]) -> bool:
+    def matches(self, inputs: Mapping[str, tuple[str, Sequence[int | str | None]]]) -> bool:
         """Whether the graph takes batches of any number of texts of any length, and nothing else."""
         if inputs.keys() != {_TOKENS, _LENGTHS}:
             return False
@@ -123,7 +123,7 @@ class Texts:
         """Their length, where it counts."""
         return padded_length
 
-    def arrange(self, run: Run) -> Run:
+    def bucketed(self, run: Run) -> Run:
         """In groups of similar length."""
         return in_length_groups(run)
 
@@ -136,12 +136,12 @@ class Texts:
         for length in sorted({1, -(-longest // 2), longest}):
             yield [self._ids(length)] * size
 
-    def typical(self, size: int) -> list[Array]:
+    def sample_batch(self, size: int) -> list[Array]:
         """The sample, which is a real text where the bundle brings one."""
         (ids,) = self._encoder.encode_batch((self._sample,))
         return [ids if ids.size else self._ids(1)] * size
 
-    def extremes(self) -> tuple[Array, Array]:
+    def probe_pair(self) -> tuple[Array, Array]:
         """A single token, and as many as the model takes."""
         return self._ids(1), self._ids(self._max_tokens)
 

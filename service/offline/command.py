@@ -22,7 +22,7 @@ from service.offline.parts import score_parts
 from service.offline.scoring import BatchScorer
 from service.offline.sources import open_source
 from service.offline.summary import in_words, summarise
-from service.scoring.options import Choices, parse_options
+from service.scoring.options import OptionLimits, parse_options
 from service.scoring.scorer import Scorer
 from service.settings import Settings, SettingsError, load_settings
 from service.telemetry.logs import configure_logs
@@ -57,7 +57,7 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> Output:
     on_cluster = arguments.ray is not None
     names = tuple(score.name for score in manifest.scores)
     given = {"scores": arguments.scores, "alpha": arguments.alpha}
-    options = parse_options(given, Choices(names, manifest.default_score, settings.timeout_ms))
+    options = parse_options(given, OptionLimits(names, manifest.default_score, settings.timeout_ms))
     reader = Scorer.of(bundle, settings.alpha)
     for warning in reader.warnings(options):
         print(f"score-dataset: {warning}", file=sys.stderr)

@@ -40,7 +40,7 @@ class BatchScorer:
         self.provider = engine.provider
         self._job = job
         self._modality = engine.modality
-        self._run = engine.modality.arrange(engine.run)
+        self._run = engine.modality.bucketed(engine.run)
         self._scorer = Scorer.of(bundle, job.alpha)
         # What is not a CPU computes one batch at a time, while other threads decode.
         self._turn: AbstractContextManager[object] = (
@@ -66,13 +66,13 @@ class BatchScorer:
             return self._run_one(arrays)
         except Exception as error:
             # One input may be at fault: the others are scored without it.
-            alone = [self._score_alone(array) for array in arrays]
-            if len(arrays) > 1 and all(isinstance(result, InputError) for result in alone):
+            exclusive = [self._score_alone(array) for array in arrays]
+            if len(arrays) > 1 and all(isinstance(result, InputError) for result in exclusive):
                 raise EngineBroken(
                     f"The engine fails on every input of a batch: {error}. Run the same command again to go on, with a "
                     "smaller --max-batch and --overwrite if it was memory that ran out."
                 ) from error
-            return alone
+            return exclusive
 
     def _score_alone(self, array: Array) -> Result:
         try:
@@ -84,6 +84,6 @@ class BatchScorer:
     def _run_one(self, arrays: list[Array]) -> Sequence[Result]:
         with self._turn:
             taken = time.monotonic()
-            outputs = self._run(arrays, alone=False)
+            outputs = self._run(arrays, exclusive=False)
         rows = [Row(outputs, index, taken, time.monotonic()) for index in range(len(arrays))]
         return self._scorer.score(rows, self._job.options)

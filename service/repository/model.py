@@ -15,21 +15,21 @@ from service.inference.cpu_count import available_cores
 from service.inference.engine import Engine
 from service.inference.providers import Provider
 from service.inputs.modality import Modality
-from service.repository.in_use import InUse
+from service.repository.reference_count import ReferenceCount
 from service.scoring.drift import DriftEvidence
-from service.scoring.options import Choices, Options
+from service.scoring.options import OptionLimits, Options
 from service.scoring.scorer import Scorer
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
-from service.telemetry.model_metrics import ModelMeters
-from service.worker_group import Crew
+from service.telemetry.model_metrics import ModelMetrics
+from service.worker_group import WorkerGroup
 
 log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A loaded, warm model version. `close` ends its engine's thread, once nobody has it `in_use`."""
+    """A loaded, warm model version. `close` ends its engine's thread, once nobody has it `references`."""
 
     bundle: Bundle
     modality: Modality
@@ -37,10 +37,10 @@ class Model:
     wanted_provider: str
     batcher: Batcher
     scorer: Scorer
-    choices: Choices
-    meters: ModelMeters
+    choices: OptionLimits
+    metrics: ModelMetrics
     drift: DriftEvidence
-    in_use: InUse = field(default_factory=InUse)
+    references: ReferenceCount = field(default_factory=ReferenceCount)
 
     @property
     def name(self) -> str:
@@ -59,7 +59,7 @@ class Model:
 
     def publish(self) -> None:
         """Tell the metrics that it is served from now on."""
-        self.meters.publish(self.provider, self.wanted_provider, self.scorer, self.batcher)
+        self.metrics.publish(self.provider, self.wanted_provider, self.scorer, self.batcher)
 
     def forget_drift(self) -> None:
         """Start the drift evidence anew from the calibration set."""
@@ -69,48 +69,50 @@ class Model:
     def close(self) -> None:
         """Finish what is queued, end the engine's thread, and take the metrics' series away. Blocks."""
         self.batcher.close()
-        self.meters.retire()
+        self.metrics.retire()
 
 
 def model_loader(
     settings: Settings,
     provider: Provider,
-    metrics: Metrics,
+    registry: Metrics,
     loop: asyncio.AbstractEventLoop,
-    crew: Crew | None = None,
+    worker_group: WorkerGroup | None = None,
 ) -> Callable[[Bundle], Model]:
     """A function from a verified bundle to the model, warm. It raises `EngineError` or `ProviderUnavailable`.
 
-    A worker of a `crew` takes its share of the cores, and what another one learned of the same bundle's pace.
+    A worker of a `worker_group` takes its share of the cores, and what another one learned of the same bundle's pace.
     """
-    workers = 1 if crew is None else crew.count
+    workers = 1 if worker_group is None else worker_group.count
 
     def load(bundle: Bundle) -> Model:
         engine = Engine(bundle, provider, threads=settings.threads or available_cores(), workers=workers)
         limits = (settings.max_batch, settings.batch_ms / 1000)
-        if crew is None:
+        if worker_group is None:
             pace = engine.warm_up(*limits)
         else:
             digest = hashlib.sha256(bundle.manifest.model_dump_json().encode()).hexdigest()
-            pace = engine.warm_up(*limits, partial(crew.once, f"pace-{digest}"))
+            pace = engine.warm_up(*limits, partial(worker_group.compute_once, f"pace-{digest}"))
         manifest = bundle.manifest
         name, version = manifest.name, manifest.version
         scores = tuple(score.name for score in manifest.scores)
         drift = DriftEvidence(bundle.calibrations[manifest.default_score])
-        meters = ModelMeters(metrics, name, version, scores, manifest.default_score, drift)
+        metrics = ModelMetrics(registry, name, version, scores, manifest.default_score, drift)
         scorer = Scorer.of(bundle, settings.alpha)
         batcher = Batcher(
             f"{name}-{version}",
-            engine.modality.arrange(engine.run),
+            engine.modality.bucketed(engine.run),
             pace,
             capacity=settings.queue_size,
             loop=loop,
             streams=engine.streams,
             size_of=engine.modality.size_of,
-            observer=meters,
+            observer=metrics,
         )
-        choices = Choices(scores, manifest.default_score, settings.timeout_ms, explains=manifest.likelihood is not None)
-        return Model(bundle, engine.modality, engine.provider, provider.first, batcher, scorer, choices, meters, drift)
+        choices = OptionLimits(
+            scores, manifest.default_score, settings.timeout_ms, explains=manifest.likelihood is not None
+        )
+        return Model(bundle, engine.modality, engine.provider, provider.first, batcher, scorer, choices, metrics, drift)
 
     return load
 

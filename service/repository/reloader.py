@@ -13,7 +13,7 @@ from service.inference.providers import ProviderUnavailable
 from service.repository.model import Model, verified_bundle
 from service.repository.refused import FilesChanging, Refusals, Refused
 from service.repository.served import Repository
-from service.repository.snapshot import TRAFFIC_NAME, RepositoryError, State, look_at, state_of
+from service.repository.snapshot import TRAFFIC_NAME, RepositoryError, Snapshot, scan, snapshot_of
 from service.repository.traffic_rules import Rules, read_rules
 from service.telemetry.metrics import Metrics
 
@@ -46,8 +46,8 @@ class Reloader:
         self._models: dict[str, Model] = {}
         self._rules: Rules = {}
         # The state in which a place was last tried, and the one that the last look found it in.
-        self._tried: dict[str, State] = {}
-        self._seen: Mapping[str, State] = {}
+        self._tried: dict[str, Snapshot] = {}
+        self._seen: Mapping[str, Snapshot] = {}
         self._unloaded: set[str] = set()
         self._retiring: dict[asyncio.Task[None], Model] = {}
         self._one_at_a_time = asyncio.Lock()
@@ -151,7 +151,7 @@ class Reloader:
             self._complain("")
             await self._follow(settled, gone, found)
 
-    async def _follow(self, places: Iterable[str], gone: Iterable[str], found: Mapping[str, State]) -> None:
+    async def _follow(self, places: Iterable[str], gone: Iterable[str], found: Mapping[str, Snapshot]) -> None:
         # New versions before old ones go: the model is served all the while. Traffic first: it says who may answer.
         for place in sorted(places, key=lambda place: place != TRAFFIC_NAME):
             state = found.get(place)
@@ -161,7 +161,7 @@ class Reloader:
                 await self._try(place, state)
         self._forget([place for place in gone if not self._is_last_resort(place, found)])
 
-    async def _try(self, place: str, state: State, *, starting: bool = False) -> None:
+    async def _try(self, place: str, state: Snapshot, *, starting: bool = False) -> None:
         """Serve what is at `place`, or refuse it."""
         models = dict(self._models)
         # What changed meanwhile was not tried as it is now: the next look finds it in another state.
@@ -184,7 +184,7 @@ class Reloader:
             self._tried[place] = state
         self._serve(models)
 
-    def _find(self, starting: bool = False) -> dict[str, State]:
+    def _find(self, starting: bool = False) -> dict[str, Snapshot]:
         """What lies in the folder now. On the reloader's thread."""
         if self._mirror is not None:
             try:
@@ -194,9 +194,9 @@ class Reloader:
                     raise
                 # A replica that restarts while the storage is away serves what it had.
                 log.warning("serving the copies of an earlier start", reason=str(error))
-        return look_at(self._root)
+        return scan(self._root)
 
-    def _load(self, place: str, state: State) -> Model | None:
+    def _load(self, place: str, state: Snapshot) -> Model | None:
         """The model at `place`, warm; None where just this is served already. On the reloader's thread."""
         assert self._load_model is not None, "models are loaded from `start` on"
         bundle = verified_bundle(self._root / place)
@@ -206,7 +206,7 @@ class Reloader:
             return None
         model = self._load_model(bundle)
         # What was verified is what was loaded, if nobody wrote in between.
-        if state_of(self._root / place) != state:
+        if snapshot_of(self._root / place) != state:
             model.close()
             raise FilesChanging
         return model
@@ -234,7 +234,7 @@ class Reloader:
                 task.add_done_callback(self._retiring.pop)
 
     async def _retire(self, model: Model) -> None:
-        await model.in_use.ended()
+        await model.references.wait_unused()
         await self._in_thread(model.close)
         self._metrics.reloads.labels(model.name, "retired").inc()
         log.info("model retired", model=model.name, version=model.version)
@@ -255,7 +255,7 @@ class Reloader:
     def _known(self) -> set[str]:
         return {*self._tried, *self._models, *self._refusals.places}
 
-    def _is_last_resort(self, place: str, found: Mapping[str, State]) -> bool:
+    def _is_last_resort(self, place: str, found: Mapping[str, Snapshot]) -> bool:
         """Whether it is all that is served of its model, and what is to take its place is not good, or not yet."""
         name = _model_of(place)
         others = [each for each in self._models if _model_of(each) == name and each != place]

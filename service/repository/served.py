@@ -23,7 +23,7 @@ class _Served:
 class Repository:
     """The models that are served, by name and version, and what was `refused`.
 
-    Whoever gets a model to run something on it enters `model.in_use` before the next `await`: it may be replaced.
+    Whoever gets a model to run something on it enters `model.references` before the next `await`: it may be replaced.
     """
 
     def __init__(self, root: Path) -> None:

@@ -12,7 +12,7 @@ import structlog
 
 from bundle import ImageInput, TextInput
 from service.errors import InputError
-from service.inference.batcher import Busy, Expired, Outcome, Places, Row
+from service.inference.batcher import Expired, Outcome, QueueFull, Reservation, Row
 from service.inputs.modality import Limits, Prepared
 from service.inputs.payloads import Input
 from service.repository.model import Model
@@ -52,14 +52,14 @@ class Shadows:
                 continue
             count = len(answered.inputs)
             places = None
-            with suppress(Busy):
+            with suppress(QueueFull):
                 if 2 * batcher.depth <= batcher.capacity:
-                    places = shadow.batcher.admit(count, answered.options.timeout_ms / 1000)
+                    places = shadow.batcher.reserve(count, answered.options.timeout_ms / 1000)
             if places is None:
-                shadow.meters.shadow_dropped("overloaded", count)
+                shadow.metrics.shadow_dropped("overloaded", count)
                 continue
             held = ExitStack()
-            held.enter_context(shadow.in_use)
+            held.enter_context(shadow.references)
             held.enter_context(places)
             task = asyncio.create_task(self._score(shadow, places, answered))
             self._tasks.add(task)
@@ -72,11 +72,11 @@ class Shadows:
             task.cancel()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    async def _score(self, shadow: Model, places: Places, answered: Answered) -> None:
+    async def _score(self, shadow: Model, places: Reservation, answered: Answered) -> None:
         options = _options(shadow, answered.options)
         try:
             prepared = answered.prepared
-            if not takes_the_same(shadow, answered.model):
+            if not same_input(shadow, answered.model):
                 loop = asyncio.get_running_loop()
                 prepared = await loop.run_in_executor(self._pool, self._prepare, shadow, answered.inputs)
             arrays = [each for each in prepared if not isinstance(each, InputError)]
@@ -84,13 +84,13 @@ class Shadows:
             _count(shadow, prepared, outcomes, answered.results, options)
         except Exception:
             log.exception("a shadow failed", model=shadow.name, version=shadow.version)
-            shadow.meters.shadow_dropped("failed", len(answered.inputs))
+            shadow.metrics.shadow_dropped("failed", len(answered.inputs))
 
     def _prepare(self, shadow: Model, inputs: Sequence[Input]) -> list[Prepared]:
         return [shadow.modality.prepare(each.payload, self._limits) for each in inputs]
 
 
-def takes_the_same(one: Model, other: Model) -> bool:
+def same_input(one: Model, other: Model) -> bool:
     """Whether an input prepared for the one is as the other takes it. Normalising images is the graph's part."""
     mine, theirs = one.bundle.manifest, other.bundle.manifest
     match mine.input, theirs.input:
@@ -126,19 +126,19 @@ def _count(
         outcome = None if isinstance(each, InputError) else next(settled)
         result = next(scored) if isinstance(outcome, Row) else None
         if isinstance(result, dict):
-            shadow.meters.scored(result["scores"])
+            shadow.metrics.scored(result["scores"])
             _compare(shadow, result["scores"], answer)
         elif isinstance(outcome, Expired):
-            shadow.meters.shadow_dropped("deadline-passed", 1)
+            shadow.metrics.shadow_dropped("deadline-passed", 1)
         elif not isinstance(answer, InputError):
             # What neither of them can take is no failure of the shadow's.
-            shadow.meters.shadow_dropped("failed", 1)
+            shadow.metrics.shadow_dropped("failed", 1)
 
 
 def _compare(shadow: Model, scores: Mapping[str, Any], answer: dict[str, Any] | InputError) -> None:
     answered = {} if isinstance(answer, InputError) else answer["scores"]
     for name in scores.keys() & answered.keys():
-        shadow.meters.shadow_compared(name, differs=scores[name]["flagged"] != answered[name]["flagged"])
+        shadow.metrics.shadow_compared(name, differs=scores[name]["flagged"] != answered[name]["flagged"])
 
 
 def _closing(held: ExitStack, tasks: set[asyncio.Task[None]]) -> Callable[[asyncio.Task[None]], None]:

@@ -15,7 +15,7 @@ class RepositoryError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class Snapshot:
     """Of every file below a place, what differs once it was written or replaced. Equal states: nothing changed."""
 
     files: tuple[tuple[str, int, int, int], ...]
@@ -26,7 +26,7 @@ class State:
         return any(name == MANIFEST_NAME for name, *_ in self.files)
 
 
-def look_at(root: Path) -> dict[str, State]:
+def scan(root: Path) -> dict[str, Snapshot]:
     """The state of each `<name>/<version>` below `root`, of `<name>` where a bundle is misplaced, of `traffic.yaml`.
 
     In the order of names. Raises `RepositoryError` where `root` is no folder.
@@ -36,25 +36,25 @@ def look_at(root: Path) -> dict[str, State]:
             f"The model repository {str(root)!r} is not a folder. Set OOD_MODELS (or --models) to a folder of "
             "<name>/<version>/ bundles."
         )
-    found: dict[str, State] = {}
+    found: dict[str, Snapshot] = {}
     if (root / TRAFFIC_NAME).is_file():
-        found[TRAFFIC_NAME] = State((_entry(root / TRAFFIC_NAME, TRAFFIC_NAME),))
+        found[TRAFFIC_NAME] = Snapshot((_entry(root / TRAFFIC_NAME, TRAFFIC_NAME),))
     for model in _folders(root):
         if (model / MANIFEST_NAME).exists():
-            found[model.name] = State((_entry(model / MANIFEST_NAME, MANIFEST_NAME),))
+            found[model.name] = Snapshot((_entry(model / MANIFEST_NAME, MANIFEST_NAME),))
         for version in _folders(model):
-            found[f"{model.name}/{version.name}"] = state_of(version)
+            found[f"{model.name}/{version.name}"] = snapshot_of(version)
     return found
 
 
-def state_of(folder: Path) -> State:
+def snapshot_of(folder: Path) -> Snapshot:
     """The state of all files below `folder`."""
     files = [
         _entry(Path(place) / name, os.path.relpath(Path(place) / name, folder))
         for place, _, names in os.walk(folder)
         for name in names
     ]
-    return State(tuple(sorted(files)))
+    return Snapshot(tuple(sorted(files)))
 
 
 def _entry(file: Path, name: str) -> tuple[str, int, int, int]:

@@ -9,7 +9,7 @@ from starlette.requests import Request
 
 from service.auth.api_keys import KeyFile
 from service.auth.middleware import SECURITY, admin_dependency
-from service.errors import BundleRefused, InvalidParameter, MalformedBody, ReloadOff, RepositoryUnreadable
+from service.errors import BundleRefused, InvalidParameter, MalformedBody, ReloadDisabled, RepositoryUnreadable
 from service.http.body import read_body
 from service.lifecycle import Lifecycle
 from service.protocols.native.openapi import problem_responses
@@ -116,7 +116,7 @@ def routes(
 
 def _require_reload(reload: str) -> None:
     if reload == "off":
-        raise ReloadOff(
+        raise ReloadDisabled(
             "OOD_RELOAD is off: models are loaded at the start only. Restart the service to serve what is in the "
             "repository now, with OOD_RELOAD=admin (or poll) to do without a restart the next time."
         )

@@ -65,7 +65,7 @@ def _article(model: Model, versions: Sequence[str], curl: str) -> str:
         "version": model.version,
         "versions": ", ".join(versions),
         "description": manifest.description,
-        "takes": model.modality.takes,
+        "takes": model.modality.description,
         "scores": ", ".join(model.choices.scores),
         "default": model.choices.default_score,
         "alpha": f"{model.scorer.alpha:g}",

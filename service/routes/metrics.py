@@ -8,16 +8,16 @@ from prometheus_client.exposition import choose_encoder
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.telemetry.worker_metrics import Siblings
+from service.telemetry.worker_metrics import WorkerMetrics
 
 
-def routes(registry: CollectorRegistry, siblings: Siblings | None = None) -> list[APIRoute]:
-    """The metrics of `registry`, and of all `siblings` if there are any."""
+def routes(registry: CollectorRegistry, worker_metrics: WorkerMetrics | None = None) -> list[APIRoute]:
+    """The metrics of `registry`, and of all `worker_metrics` if there are any."""
 
     async def metrics(request: Request) -> Response:
         """Prometheus metrics."""
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        source = registry if siblings is None else await siblings.totals()
+        source = registry if worker_metrics is None else await worker_metrics.collect_all()
         return Response(encode(source), headers={"content-type": content_type})
 
     text: dict[int | str, dict[str, Any]] = {

@@ -52,7 +52,7 @@ _HORIZON = 10_000
 _RICHEST = 1e15
 
 
-def evidence_of_any(evidences: Iterable[float], gamblers: int) -> float:
+def combined_evidence(evidences: Iterable[float], gamblers: int) -> float:
     """The `log10` of some of `gamblers` as one, with the guarantee of one: the largest wealth of any, divided by N."""
     return max(0.0, max(evidences) - math.log10(gamblers))
 
@@ -91,7 +91,7 @@ class DriftEvidence:
         self._accounts = [0.0] * len(SHARES)
         self._largest = 1.0
 
-    def see(self, anomaly: float) -> None:
+    def update(self, anomaly: float) -> None:
         """Play one round: the next input's anomaly, a finite number."""
         beyond = bisect_left(self._limits, (anomaly, self._random.random()))
         counts, possible = self._counts, self._all_gaps + self._seen

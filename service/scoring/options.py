@@ -22,7 +22,7 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class Choices:
+class OptionLimits:
     """What a model and the settings let a request choose from."""
 
     scores: tuple[str, ...]
@@ -44,7 +44,7 @@ def query_options(query: Iterable[tuple[str, str]]) -> dict[str, Any]:
     return options
 
 
-def parse_options(given: Mapping[str, Any], choices: Choices) -> Options:
+def parse_options(given: Mapping[str, Any], choices: OptionLimits) -> Options:
     """Validate `given` (texts from a query or JSON values). Raises `InvalidParameter`, which names the parameter."""
     scores = _scores(given.get("scores"), choices)
     alpha = given.get("alpha")
@@ -59,7 +59,7 @@ def parse_options(given: Mapping[str, Any], choices: Choices) -> Options:
     )
 
 
-def _scores(value: Any, choices: Choices) -> tuple[str, ...]:
+def _scores(value: Any, choices: OptionLimits) -> tuple[str, ...]:
     if value is None:
         return (choices.default_score,)
     names = value.split(",") if isinstance(value, str) else value
@@ -106,7 +106,7 @@ def _timeout(value: Any) -> int:
     return int(milliseconds)
 
 
-def _explain(value: Any, choices: Choices) -> bool:
+def _explain(value: Any, choices: OptionLimits) -> bool:
     if value is None:
         return False
     wanted = {"true": True, "false": False}.get(value) if isinstance(value, str) else value

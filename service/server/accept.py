@@ -10,14 +10,14 @@ from pathlib import Path
 import structlog
 
 # Whoever has more connections than another leaves a new one to that one for so long; then the other must be busy.
-_COURTESY_SECONDS = 0.002
+_YIELD_SECONDS = 0.002
 # Without a file handle left there is nothing to do but to wait until connections close.
 _RECOVERY_SECONDS = 1.0
 
 log = structlog.stdlib.get_logger(__name__)
 
 
-class Tally:
+class SharedConnectionCounts:
     """How many connections each of `count` workers has, in a file that they all map into their memory."""
 
     def __init__(self, file: Path, index: int, count: int) -> None:
@@ -35,7 +35,7 @@ class Tally:
         return own <= fewest
 
 
-class Door:
+class LeastConnectionsListener:
     """Accepts one connection at a time from `listener`, which is closed with it.
 
     An event loop's own server takes all that wait at once: a handful of connections that come together, and stay, would
@@ -47,7 +47,7 @@ class Door:
         listener: socket.socket,
         connection: Callable[[], asyncio.Protocol],
         connections: Callable[[], int],
-        tally: Tally,
+        connection_counts: SharedConnectionCounts,
         backlog: int,
     ) -> None:
         """`connection` makes the protocol of a new one; `connections` counts those there are."""
@@ -55,7 +55,7 @@ class Door:
         self._listener = listener
         self._connection = connection
         self._connections = connections
-        self._tally = tally
+        self._connection_counts = connection_counts
         self._entering: set[asyncio.Task[object]] = set()
         self._timer: asyncio.TimerHandle | None = None
         listener.setblocking(False)
@@ -81,19 +81,19 @@ class Door:
 
     def _wait(self) -> None:
         self._timer = None
-        self._loop.add_reader(self._listener, self._knock)
+        self._loop.add_reader(self._listener, self._on_readable)
 
-    def _knock(self) -> None:
-        if self._tally.is_least(self._connections() + len(self._entering)):
-            self._let_in()
+    def _on_readable(self) -> None:
+        if self._connection_counts.is_least(self._connections() + len(self._entering)):
+            self._accept()
         else:
-            self._pause(_COURTESY_SECONDS, self._let_in_after_all)
+            self._pause(_YIELD_SECONDS, self._accept_anyway)
 
-    def _let_in_after_all(self) -> None:
+    def _accept_anyway(self) -> None:
         self._wait()
-        self._let_in()
+        self._accept()
 
-    def _let_in(self) -> None:
+    def _accept(self) -> None:
         try:
             client, _ = self._listener.accept()
         except (BlockingIOError, ConnectionAbortedError):

@@ -33,7 +33,7 @@ def banner(
 def _describe(model: Model) -> str:
     manifest = model.bundle.manifest
     return (
-        f"{model.name} version {model.version}: {manifest.task} of {model.modality.takes}, "
+        f"{model.name} version {model.version}: {manifest.task} of {model.modality.description}, "
         f"score {model.choices.default_score} (of {', '.join(model.choices.scores)}), "
         f"alpha {model.scorer.alpha:g}"
     )

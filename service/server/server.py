@@ -21,14 +21,14 @@ from fastapi import FastAPI
 from service.http.connection import KEEP_ALIVE_SECONDS, Connection
 from service.lifecycle import Lifecycle, Phase
 from service.repository.served import Repository
-from service.server.accept import Door, Tally
+from service.server.accept import LeastConnectionsListener, SharedConnectionCounts
 from service.server.banner import banner
-from service.server.terminal import say
+from service.server.terminal import print_safely
 from service.settings import Settings
-from service.worker_group import Crew
+from service.worker_group import WorkerGroup
 
 if TYPE_CHECKING:
-    from service.protocols.open_inference.grpc_server import GrpcPort
+    from service.protocols.open_inference.grpc_server import GrpcServer
 
 # Long enough for a client on a kept-alive connection to get an answer that closes it, instead of a reset.
 _LINGER_SECONDS = 0.5
@@ -59,9 +59,13 @@ class Server(uvicorn.Server):
     """
 
     def __init__(
-        self, app: FastAPI, settings: Settings, crew: Crew | None = None, announce: Callable[[str], object] = say
+        self,
+        app: FastAPI,
+        settings: Settings,
+        worker_group: WorkerGroup | None = None,
+        on_ready: Callable[[str], object] = print_safely,
     ) -> None:
-        """`announce` gets the banner once it is ready. A worker of a `crew` is run with the sockets of all of them."""
+        """`on_ready` gets the banner once it is ready. Workers of a `worker_group` share the sockets."""
         super().__init__(
             uvicorn.Config(
                 app,
@@ -71,7 +75,7 @@ class Server(uvicorn.Server):
                 http=partial(  # type: ignore[arg-type]
                     Connection,
                     patience_seconds=settings.receive_timeout_seconds,
-                    turnstile=app.state.turnstile,
+                    load_shedder=app.state.load_shedder,
                 ),
                 ws="none",
                 log_config=None,
@@ -88,11 +92,11 @@ class Server(uvicorn.Server):
         self._keys_needed = settings.api_keys_file is not None
         self._lifecycle: Lifecycle = app.state.lifecycle
         self._repository: Repository = app.state.repository
-        self._grpc_port: GrpcPort | None = app.state.grpc_port
-        self._crew = crew
-        self._announce = announce
+        self._grpc_port: GrpcServer | None = app.state.grpc_port
+        self._worker_group = worker_group
+        self._on_ready = on_ready
         self._announced = False
-        self._is_closed_yet = crew is not None
+        self._is_closed_yet = worker_group is not None
         self._drain_until = self._linger_until = math.inf
         self._signal: signal.Signals | None = None
         self._forget = False
@@ -104,7 +108,7 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Open the doors, behind which the models load; those that are shared only once they are warm."""
-        await self._open_door(sockets)
+        await self._listen(sockets)
         if self._grpc_port is not None and self.failure is None:
             try:
                 await self._grpc_port.open(self._app)
@@ -117,16 +121,23 @@ class Server(uvicorn.Server):
             await self._grpc_port.close(_SENDING_SECONDS)
         await super().shutdown(sockets)
 
-    async def _open_door(self, sockets: list[socket.socket] | None) -> None:
-        if self._crew is None or sockets is None:
+    async def _listen(self, sockets: list[socket.socket] | None) -> None:
+        if self._worker_group is None or sockets is None:
             await super().startup(sockets)
             return
         # The lifespan alone: through uvicorn's own doors they would come in where loading fails.
         await super().startup([])
         if self.failure is None:
-            tally = Tally(self._crew.folder / "connections", self._crew.index, self._crew.count)
+            connection_counts = SharedConnectionCounts(
+                self._worker_group.folder / "connections", self._worker_group.index, self._worker_group.count
+            )
             try:
-                doors = [Door(each, self._connect, self._connections, tally, self.config.backlog) for each in sockets]
+                doors = [
+                    LeastConnectionsListener(
+                        each, self._connect, self._connections, connection_counts, self.config.backlog
+                    )
+                    for each in sockets
+                ]
             except OSError as error:
                 # Another program began to listen on this port while the models were loaded.
                 self._lifecycle.fail(error)
@@ -149,7 +160,7 @@ class Server(uvicorn.Server):
         if self._lifecycle.phase is Phase.DRAINING:
             # Not of a worker: it may get the same one twice, from its supervisor and from who sends it to every process
             # (systemd does). The supervisor does not ask a second time.
-            self.should_exit = self.force_exit = self._crew is None
+            self.should_exit = self.force_exit = self._worker_group is None
             return
         self._lifecycle.drain()
         self._drain_until = time.monotonic() + self._grace_seconds
@@ -173,13 +184,13 @@ class Server(uvicorn.Server):
             self._announced = True
             # What was made while starting stays: the collector need not look through it again every few requests.
             gc.freeze()
-            self._announce(
+            self._on_ready(
                 banner(
                     self._repository,
                     self._address(),
                     self._app.version,
                     keys_needed=self._keys_needed,
-                    workers=1 if self._crew is None else self._crew.count,
+                    workers=1 if self._worker_group is None else self._worker_group.count,
                     grpc_address=None if self._grpc_port is None else self._grpc_port.address,
                 )
             )
@@ -189,11 +200,11 @@ class Server(uvicorn.Server):
                 self._signal = None
             now = time.monotonic()
             if now >= self._linger_until and not self._lifecycle.closed:
-                self._close_door()
+                self._stop_listening()
             self.should_exit |= self._drained(now)
         return await super().on_tick(counter)
 
-    def _close_door(self) -> None:
+    def _stop_listening(self) -> None:
         self._lifecycle.close()
         if self._grpc_port is not None:
             # A port that closes cancels calls which it has not looked at yet: those who call learn first of the drain.
@@ -222,16 +233,16 @@ class Server(uvicorn.Server):
 def serve(
     app: FastAPI,
     settings: Settings,
-    crew: Crew | None = None,
+    worker_group: WorkerGroup | None = None,
     sockets: list[socket.socket] | None = None,
-    announce: Callable[[str], object] = say,
+    on_ready: Callable[[str], object] = print_safely,
 ) -> int:
-    """Serve until a signal; the exit code. The workers of a `crew` accept from the same `sockets`."""
+    """Serve until a signal; the exit code. The workers of a `worker_group` accept from the same `sockets`."""
     # Each connection is an open file, and the usual soft limit of 1024 is there for programs that call select().
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     sys.setswitchinterval(_SWITCH_SECONDS)
-    server = Server(app, settings, crew, announce)
+    server = Server(app, settings, worker_group, on_ready)
     signal.signal(signal.SIGUSR1, server.handle_reset)
     server.run(sockets)
     if server.failure is not None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import structlog
 
-from service.server.terminal import say
+from service.server.terminal import print_safely
 from service.settings import Settings, env_name
 
 # A worker that dies soon after its start would soon die again: each pause is twice the one before.
@@ -181,15 +181,15 @@ class Supervisor:
             worker.send(signal.SIGTERM)
         if banner := await worker.banner():
             self._have_served.add(index)
-            self._announce(banner)
+            self._on_ready(banner)
         code = await worker.ended()
         del self._workers[index]
         return code
 
-    def _announce(self, banner: str) -> None:
+    def _on_ready(self, banner: str) -> None:
         if not self._first_is_ready.is_set():
             self._first_is_ready.set()
-            say(banner)
+            print_safely(banner)
 
     def _cannot_start(self, index: int, code: int, reason: str) -> None:
         if code < 0:

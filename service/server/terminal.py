@@ -3,7 +3,7 @@
 import contextlib
 
 
-def say(text: str) -> None:
+def print_safely(text: str) -> None:
     """To the terminal, if it can be."""
     # A closed pipe or an ASCII terminal is no reason not to serve.
     with contextlib.suppress(OSError, UnicodeError):

@@ -16,10 +16,10 @@ import prometheus_client
 from service.app import create_app
 from service.auth.api_keys import KeysError
 from service.server.server import serve
-from service.server.terminal import say
+from service.server.terminal import print_safely
 from service.settings import Settings, SettingsError
 from service.telemetry.logs import LogHandler, configure_logs
-from service.worker_group import Crew
+from service.worker_group import WorkerGroup
 
 # Beyond the grace period, what a process may take to end once nobody waits for its answers.
 _ENDING_SECONDS = 5
@@ -28,20 +28,20 @@ _ENDING_SECONDS = 5
 def work(
     settings: Settings,
     handler: LogHandler,
-    crew: Crew | None = None,
+    worker_group: WorkerGroup | None = None,
     sockets: list[socket.socket] | None = None,
-    announce: Callable[[str], object] = say,
+    on_ready: Callable[[str], object] = print_safely,
 ) -> int:
     """Serve in this process, which logs with `handler`; the exit code."""
     # A second series per counter, with its creation time, doubles the page and says nothing here.
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # the library's gap
     try:
-        app = create_app(settings, crew)
+        app = create_app(settings, worker_group)
     except (KeysError, SettingsError) as error:
         print(f"ood-serve: {error}", file=sys.stderr)
         return 2
     handler.on_loss = app.state.metrics.lost_log_lines.inc
-    return serve(app, settings, crew, sockets, announce)
+    return serve(app, settings, worker_group, sockets, on_ready)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -53,21 +53,23 @@ def main(argv: Sequence[str]) -> int:
     line = socket.socket(fileno=int(argv[0]))
     task = json.loads(line.makefile().readline())
     settings = Settings(**task["settings"])
-    crew = Crew(task["index"], settings.workers, Path(task["folder"]))
-    handler = configure_logs(settings, worker=crew.index)
-    threading.Thread(target=_end_with_supervisor, args=(line, crew, settings), name="supervisor", daemon=True).start()
+    worker_group = WorkerGroup(task["index"], settings.workers, Path(task["folder"]))
+    handler = configure_logs(settings, worker=worker_group.index)
+    threading.Thread(
+        target=_end_with_supervisor, args=(line, worker_group, settings), name="supervisor", daemon=True
+    ).start()
 
-    def announce(banner: str) -> None:
+    def on_ready(banner: str) -> None:
         line.sendall(banner.encode())
         line.shutdown(socket.SHUT_WR)
 
-    return work(settings, handler, crew, [socket.socket(fileno=each) for each in task["sockets"]], announce)
+    return work(settings, handler, worker_group, [socket.socket(fileno=each) for each in task["sockets"]], on_ready)
 
 
-def _end_with_supervisor(line: socket.socket, crew: Crew, settings: Settings) -> None:
+def _end_with_supervisor(line: socket.socket, worker_group: WorkerGroup, settings: Settings) -> None:
     """Wait until the supervisor is gone, however it went; then drain, for nobody would start this worker again."""
     line.recv(1)
-    shutil.rmtree(crew.folder, ignore_errors=True)
+    shutil.rmtree(worker_group.folder, ignore_errors=True)
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(settings.grace_seconds + _ENDING_SECONDS)
     os._exit(1)

@@ -6,7 +6,7 @@ from starlette.types import Scope
 from service.errors import RPCS
 from service.telemetry.metrics import Metrics
 
-QUIET_ROUTES = frozenset(
+PROBE_ROUTES = frozenset(
     {
         *("/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"),
         *(f"{RPCS}/ServerLive", f"{RPCS}/ServerReady", f"{RPCS}/ModelReady"),
@@ -17,19 +17,19 @@ QUIET_ROUTES = frozenset(
 log = structlog.stdlib.get_logger("service.access")
 
 
-class Ledger:
-    """Counts answers under their route's template, and logs them if it is an `access_log`."""
+class AccessLog:
+    """Counts answers under their route's template, and logs them if `enabled`."""
 
-    def __init__(self, metrics: Metrics, *, access_log: bool) -> None:
+    def __init__(self, metrics: Metrics, *, enabled: bool) -> None:
         self._metrics = metrics
-        self._access_log = access_log
+        self._enabled = enabled
 
-    def answered(self, scope: Scope, status: int, seconds: float, trace_id: str | None = None, **context: str) -> None:
+    def record(self, scope: Scope, status: int, seconds: float, trace_id: str | None = None, **context: str) -> None:
         """Enter the answer to the request of `scope`, which took so many `seconds`; `context` goes into its line."""
         route = route_of(scope)
         self._metrics.http(route, scope["method"], status, seconds, trace_id)
-        if self._access_log:
-            write = log.debug if route in QUIET_ROUTES else log.info
+        if self._enabled:
+            write = log.debug if route in PROBE_ROUTES else log.info
             ms = round(seconds * 1000, 2)
             write("request", method=scope["method"], path=scope["path"], status=status, ms=ms, **context)
 

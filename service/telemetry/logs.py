@@ -40,7 +40,7 @@ class LogHandler(logging.StreamHandler[TextIO]):
             super().handleError(record)
 
 
-class Line:
+class LineLogger:
     """Where structlog's lines end, by the `name` of who writes them.
 
     Not by way of `logging`, which makes a record of each and formats it a second time: a line of JSON then takes 42
@@ -52,11 +52,11 @@ class Line:
         self.debug = self.info = self.warning = self.error = self.critical = handler.write
 
 
-def configure_logs(settings: Settings, **always: int) -> LogHandler:
-    """Send every log line to stderr, as coloured text or as one JSON object per line; `always` is in all of them."""
+def configure_logs(settings: Settings, **bound: int) -> LogHandler:
+    """Send every log line to stderr, as coloured text or as one JSON object per line; `bound` is in all of them."""
 
     def mark(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-        event.update(always)
+        event.update(bound)
         return event
 
     shared: list[Processor] = [
@@ -65,7 +65,7 @@ def configure_logs(settings: Settings, **always: int) -> LogHandler:
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _without_colour_twin,
-        *([mark] if always else []),
+        *([mark] if bound else []),
     ]
     render: list[Processor] = (
         [_TRACEBACKS, structlog.processors.JSONRenderer(serializer=_to_json)]
@@ -78,7 +78,7 @@ def configure_logs(settings: Settings, **always: int) -> LogHandler:
     structlog.configure(
         processors=[*shared, *render],
         wrapper_class=structlog.make_filtering_bound_logger(_level(settings)),
-        logger_factory=partial(Line, handler),
+        logger_factory=partial(LineLogger, handler),
         cache_logger_on_first_use=True,
     )
     handler.setFormatter(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from prometheus_client.metrics_core import Metric
 from prometheus_client.samples import Exemplar, Sample
 
-from service.scoring.drift import evidence_of_any
+from service.scoring.drift import combined_evidence
 
 Families = Sequence[Metric]
 
@@ -24,7 +24,7 @@ _GAUGES: Mapping[str, Callable[[Sequence[float]], float]] = {
 _DRIFT = "ood_drift_evidence"
 
 
-def total(families: Iterable[Metric], workers: int) -> list[Metric]:
+def merge_families(families: Iterable[Metric], workers: int) -> list[Metric]:
     """One of each family: the `families` of some of the `workers`, each as often as there are of them, in any order.
 
     Counters and histograms add up, the latest exemplar of a bucket is kept; gauges become what they mean for all.
@@ -42,9 +42,9 @@ def total(families: Iterable[Metric], workers: int) -> list[Metric]:
     return list(merged.values())
 
 
-def counted(families: Iterable[Metric]) -> list[Metric]:
+def cumulative_only(families: Iterable[Metric]) -> list[Metric]:
     """Those that only ever grow, one of each."""
-    return total((family for family in families if family.type in _COUNTED), 1)
+    return merge_families((family for family in families if family.type in _COUNTED), 1)
 
 
 def to_json(families: Iterable[Metric]) -> bytes:
@@ -72,5 +72,5 @@ def _one(samples: Sequence[Sample], family: Metric, workers: int) -> Sample:
         latest = max(examples, key=lambda exemplar: float(exemplar.timestamp or 0), default=None)
         return samples[0]._replace(value=sum(values), exemplar=latest)
     if family.name == _DRIFT:
-        return samples[0]._replace(value=evidence_of_any(values, workers))
+        return samples[0]._replace(value=combined_evidence(values, workers))
     return samples[0]._replace(value=_GAUGES.get(family.name, max)(values))

@@ -9,7 +9,7 @@ from service.scoring.scorer import Scorer
 from service.telemetry.metrics import REJECTIONS, Metrics
 
 
-class ModelMeters:
+class ModelMetrics:
     """One model version's metrics with their labels bound once: looking them up costs more than counting."""
 
     def __init__(
@@ -74,7 +74,7 @@ class ModelMeters:
             if entry["flagged"]:
                 self._flagged[name].inc()
         if self._default_score in scores:
-            self._drift.see(scores[self._default_score]["anomaly"])
+            self._drift.update(scores[self._default_score]["anomaly"])
 
     def input_error(self, reason: str) -> None:
         """Count one input answered with an error; `reason` is its type."""

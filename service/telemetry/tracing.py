@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from service.inference.batcher import Row
-from service.telemetry.access_log import QUIET_ROUTES
+from service.telemetry.access_log import PROBE_ROUTES
 
 _EXPORT_SECONDS = 2
 
@@ -79,4 +79,4 @@ class Tracing:
 
 
 def _is_quiet(scope: MutableMapping[str, Any]) -> bool:
-    return scope["type"] != "http" or scope["path"] in QUIET_ROUTES
+    return scope["type"] != "http" or scope["path"] in PROBE_ROUTES

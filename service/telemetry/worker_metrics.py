@@ -8,8 +8,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from service.telemetry.merge_metrics import Families, counted, from_json, to_json, total
-from service.worker_group import Crew
+from service.telemetry.merge_metrics import Families, cumulative_only, from_json, merge_families, to_json
+from service.worker_group import WorkerGroup
 
 # A sibling answers within milliseconds, if at all; Prometheus waits ten seconds for all of them.
 _PATIENCE_SECONDS = 1.0
@@ -17,7 +17,7 @@ _PATIENCE_SECONDS = 1.0
 log = structlog.stdlib.get_logger(__name__)
 
 
-class Totals(Collector):
+class MergedCollector(Collector):
     """The families of a moment, for the encoders."""
 
     def __init__(self, families: Families) -> None:
@@ -28,23 +28,23 @@ class Totals(Collector):
         return self._families
 
 
-class Siblings:
-    """Tells the siblings what this worker of a `crew` has counted in `registry`, and asks them for theirs.
+class WorkerMetrics:
+    """Tells the siblings what this worker of a `worker_group` has counted in `registry`, and asks them for theirs.
 
     Counters never fall, though workers die: whatever a worker tells, to a sibling or to Prometheus, it has written to a
     file before. From there it still counts when the worker is dead, and its successor takes it over. What was counted
     since then died with it.
     """
 
-    def __init__(self, crew: Crew, registry: CollectorRegistry) -> None:
-        self._crew = crew
+    def __init__(self, worker_group: WorkerGroup, registry: CollectorRegistry) -> None:
+        self._worker_group = worker_group
         self._registry = registry
         self._server: asyncio.Server | None = None
-        self._inherited = self._last_told(crew.index)
+        self._carried_over = self._last_snapshot(worker_group.index)
 
     async def open(self) -> None:
         """Answer siblings from here on."""
-        socket = self._socket(self._crew.index)
+        socket = self._socket(self._worker_group.index)
         # A predecessor that was killed left its own.
         socket.unlink(missing_ok=True)
         self._server = await asyncio.start_unix_server(self._answer, socket)
@@ -54,23 +54,27 @@ class Siblings:
         if self._server is not None:
             self._server.close()
 
-    async def totals(self) -> Totals:
+    async def collect_all(self) -> MergedCollector:
         """The metrics of all workers: of one that does not answer, its counters as it told them last."""
-        own, _ = self._told()
-        others = await asyncio.gather(*(self._ask(index) for index in self._crew.siblings))
+        own, _ = self._snapshot()
+        others = await asyncio.gather(*(self._fetch(index) for index in self._worker_group.peers))
         answers = [own, *(families for families in others if families is not None)]
-        dead = [self._last_told(index) for index, each in zip(self._crew.siblings, others, strict=True) if each is None]
+        dead = [
+            self._last_snapshot(index)
+            for index, each in zip(self._worker_group.peers, others, strict=True)
+            if each is None
+        ]
         ready = GaugeMetricFamily(
             "ood_workers_ready", "Worker processes that have answered for these metrics.", len(answers)
         )
         families = (family for each in (*answers, *dead) for family in each)
-        return Totals([*total(families, self._crew.count), ready])
+        return MergedCollector([*merge_families(families, self._worker_group.count), ready])
 
-    def _told(self) -> tuple[list[Metric], bytes]:
+    def _snapshot(self) -> tuple[list[Metric], bytes]:
         """What this worker tells now, and the same as it is sent; written down."""
-        families = [*self._registry.collect(), *self._inherited]
+        families = [*self._registry.collect(), *self._carried_over]
         data = to_json(families)
-        file = self._file(self._crew.index)
+        file = self._file(self._worker_group.index)
         part = file.with_suffix(".part")
         part.write_bytes(data)
         # In one step: who dies in between leaves what was told before.
@@ -78,11 +82,11 @@ class Siblings:
         return families, data
 
     async def _answer(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(self._told()[1])
+        writer.write(self._snapshot()[1])
         writer.close()
         await writer.wait_closed()
 
-    async def _ask(self, index: int) -> Families | None:
+    async def _fetch(self, index: int) -> Families | None:
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
                 reader, writer = await asyncio.open_unix_connection(self._socket(index))
@@ -95,14 +99,14 @@ class Siblings:
             log.warning("metrics without those of a worker that does not answer", sibling=index, reason=reason)
             return None
 
-    def _last_told(self, index: int) -> Families:
+    def _last_snapshot(self, index: int) -> Families:
         try:
-            return counted(from_json(self._file(index).read_bytes()))
+            return cumulative_only(from_json(self._file(index).read_bytes()))
         except FileNotFoundError:
             return []
 
     def _socket(self, index: int) -> Path:
-        return self._crew.folder / f"{index}.sock"
+        return self._worker_group.folder / f"{index}.sock"
 
     def _file(self, index: int) -> Path:
-        return self._crew.folder / f"counted-{index}.json"
+        return self._worker_group.folder / f"counted-{index}.json"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service.worker_group import Crew
+from service.worker_group import WorkerGroup
 
 
 def test_the_first_worker_finds_out_and_the_others_wait_and_are_told(tmp_path: Path) -> None:
@@ -19,7 +19,9 @@ def test_the_first_worker_finds_out_and_the_others_wait_and_are_told(tmp_path: P
         return [64, 2]
 
     workers = [
-        threading.Thread(target=lambda index=index: told.append(Crew(index, 4, tmp_path).once("pace", find_out)))
+        threading.Thread(
+            target=lambda index=index: told.append(WorkerGroup(index, 4, tmp_path).compute_once("pace", find_out))
+        )
         for index in range(4)
     ]
     for worker in workers:
@@ -28,7 +30,7 @@ def test_the_first_worker_finds_out_and_the_others_wait_and_are_told(tmp_path: P
         worker.join()
     assert told == [[64, 2]] * 4
     assert found == [1]
-    assert Crew(0, 4, tmp_path).once("another", lambda: 1) == 1
+    assert WorkerGroup(0, 4, tmp_path).compute_once("another", lambda: 1) == 1
 
 
 def test_who_fails_leaves_it_to_the_next(tmp_path: Path) -> None:
@@ -36,5 +38,5 @@ def test_who_fails_leaves_it_to_the_next(tmp_path: Path) -> None:
         raise ValueError("broken")
 
     with pytest.raises(ValueError, match="broken"):
-        Crew(0, 2, tmp_path).once("pace", fail)
-    assert Crew(1, 2, tmp_path).once("pace", lambda: 3) == 3
+        WorkerGroup(0, 2, tmp_path).compute_once("pace", fail)
+    assert WorkerGroup(1, 2, tmp_path).compute_once("pace", lambda: 3) == 3

@@ -145,7 +145,7 @@ def run_all(
     from training.commands.next_steps import next_steps
     from training.export.export import bundle_path
 
-    planned = run_command.plan_run(
+    planned = run_command.resolve_run(
         recipe,
         _with_devices(overrides, devices),
         data,

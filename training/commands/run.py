@@ -26,7 +26,7 @@ class QuickOptions:
 
 
 @dataclass(frozen=True)
-class PlannedRun:
+class ResolvedRun:
     """A recipe, `made_of_data` or read from a file, and where its paths start: `root`, or the default where None."""
 
     recipe: Recipe
@@ -34,7 +34,7 @@ class PlannedRun:
     made_of_data: bool
 
 
-def plan_run(given: str | None, overrides: Sequence[str], data: Path | None, quick: QuickOptions) -> PlannedRun:
+def resolve_run(given: str | None, overrides: Sequence[str], data: Path | None, quick: QuickOptions) -> ResolvedRun:
     """The run of the recipe file `given`, or of the data in `quick`; RecipeError unless exactly one is there."""
     if quick.in_distribution is None and quick.outliers is None:
         if given is None:
@@ -42,7 +42,7 @@ def plan_run(given: str | None, overrides: Sequence[str], data: Path | None, qui
         if quick.name is not None or quick.size is not None:
             remedy = "Override the recipe's keys instead: name=NAME input.height=32 input.width=32"
             raise RecipeError("run", "takes --name and --size only without a recipe", remedy)
-        return PlannedRun(load_recipe(Path(given), overrides), data, made_of_data=False)
+        return ResolvedRun(load_recipe(Path(given), overrides), data, made_of_data=False)
     if given is not None and "=" in given:
         # Without a recipe, the first word is an override already.
         overrides = [given, *overrides]
@@ -58,7 +58,7 @@ def plan_run(given: str | None, overrides: Sequence[str], data: Path | None, qui
     made = quick_start(quick.in_distribution, quick.outliers, name=quick.name, size=size, overrides=overrides)
     for note in made.notes:
         console.print(note, highlight=False)
-    return PlannedRun(made.recipe, made.root, made_of_data=True)
+    return ResolvedRun(made.recipe, made.root, made_of_data=True)
 
 
 def show_recipe(path: Path, root: Path | None) -> None:

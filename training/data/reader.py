@@ -15,7 +15,7 @@ from training.data.splits import split_in_distribution
 from training.data.text_loading import load_texts, read_texts, strings
 from training.data.text_overlap import find_text_overlap
 from training.data.tokenizer import existing_tokenizer, train_tokenizer
-from training.recipe.schema import InDistribution, Recipe, Source, TextPlan
+from training.recipe.schema import InDistribution, Recipe, Source, TextConfig
 
 
 class Reader(Protocol):
@@ -89,7 +89,7 @@ def open_reader(recipe: Recipe, locations: DataLocations, tokenizer: Path) -> Re
     return TextReader(TextEncoder.load(tokenizer, recipe.input.max_tokens), locations)
 
 
-def _make_tokenizer(plan: TextPlan, data: InDistribution, seed: int, locations: DataLocations, path: Path) -> None:
+def _make_tokenizer(plan: TextConfig, data: InDistribution, seed: int, locations: DataLocations, path: Path) -> None:
     if plan.tokenizer is not None:
         tokenizer = existing_tokenizer(plan.tokenizer)
     else:

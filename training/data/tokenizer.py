@@ -9,20 +9,20 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, tr
 
 from training.data.penn_treebank import UNREADABLE, penn_treebank
 from training.errors import RecipeError
-from training.recipe.schema import TextPlan
+from training.recipe.schema import TextConfig
 
 PADDING_TOKEN, UNKNOWN_TOKEN = "[PAD]", "[UNK]"
 _FILE = "tokenizer.json"
 
 
-def train_tokenizer(texts: Sequence[str], plan: TextPlan) -> Tokenizer:
+def train_tokenizer(texts: Sequence[str], plan: TextConfig) -> Tokenizer:
     """The tokenizer that `plan` asks for, made of `texts`; id 0 is padding, id 1 whatever is not in the vocabulary."""
     if plan.unit == "word" and plan.normalize is None:
         return train_word_tokenizer(texts, plan)
     return train_symbol_tokenizer(texts, plan)
 
 
-def train_word_tokenizer(texts: Sequence[str], plan: TextPlan) -> Tokenizer:
+def train_word_tokenizer(texts: Sequence[str], plan: TextConfig) -> Tokenizer:
     """Words and punctuation marks, the most frequent of `texts`; id 0 is padding, id 1 every other word."""
     tokenizer = Tokenizer(models.WordLevel(unk_token=UNKNOWN_TOKEN))
     tokenizer.normalizer = _normalizer(plan)
@@ -37,7 +37,7 @@ def train_word_tokenizer(texts: Sequence[str], plan: TextPlan) -> Tokenizer:
     return tokenizer
 
 
-def train_symbol_tokenizer(texts: Sequence[str], plan: TextPlan) -> Tokenizer:
+def train_symbol_tokenizer(texts: Sequence[str], plan: TextConfig) -> Tokenizer:
     """Characters, or words between spaces, the most frequent of `texts`.
 
     No text is read as a marker: "[UNK]" is five characters, or a word. What the normaliser could not read is unknown.
@@ -82,7 +82,7 @@ def existing_tokenizer(named: str) -> Tokenizer:
         raise RecipeError("input.tokenizer", f"'{named}' gives no tokenizer: {error}", remedy) from error
 
 
-def _normalizer(plan: TextPlan) -> normalizers.Normalizer:
+def _normalizer(plan: TextConfig) -> normalizers.Normalizer:
     if plan.normalize == "penn-treebank":
         return penn_treebank()
     return normalizers.Sequence([normalizers.NFKC(), *([normalizers.Lowercase()] if plan.lowercase else [])])

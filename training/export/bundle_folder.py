@@ -18,7 +18,7 @@ def bundle_place(models: Path, name: str, version: str, *, overwrite: bool) -> P
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path) -> Iterator[Path]:
     """A folder to fill, which takes the place of `path` when the block ends well and is gone when it does not.
 
     So is the folder above it where nothing else is in it.

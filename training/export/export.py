@@ -21,11 +21,11 @@ from bundle import (
     seal_bundle,
 )
 from training.data import Examples
-from training.export.bundle_folder import bundle_place, whole_folder
+from training.export.bundle_folder import atomic_folder, bundle_place
 from training.export.onnx_graph import check_parity, run_graph, write_graph
 from training.export.provenance import describe_training
 from training.models.score_heads import ScoredModel
-from training.recipe.schema import Recipe, TextPlan
+from training.recipe.schema import Recipe, TextConfig
 from training.run import Run
 from training.scoring.calibrate import anomalies
 from training.scoring.score import Outputs, score_inputs
@@ -69,7 +69,7 @@ def export_bundle(
     serving would have computed. `samples` are further real inputs for the parity check; `write_sample` puts one, for
     somebody's first request, into the folder it is given. Raises ParityError.
     """
-    with whole_folder(path) as partial:
+    with atomic_folder(path) as partial:
         write_sample(partial)
         outputs, parity = write_checked_graph(run, model, partial / GRAPH, calibration, samples)
         if run.report_path.exists():
@@ -122,7 +122,7 @@ def seal_run(
     scores = anomalies(outputs, model.scores)
     save_calibrations(folder / _CALIBRATION, {name: Calibration.from_scores(values) for name, values in scores.items()})
     spec: ImageInput | TextInput
-    if isinstance(recipe.input, TextPlan):
+    if isinstance(recipe.input, TextConfig):
         shutil.copy(run.tokenizer_path, folder / _TOKENIZER)
         spec = TextInput(tokenizer=_TOKENIZER, max_tokens=recipe.export.max_tokens or recipe.input.max_tokens)
     else:
@@ -157,7 +157,7 @@ def seal_run(
 def _likelihood(recipe: Recipe, model: ScoredModel) -> LikelihoodSpec | None:
     if model.parts is None:
         return None
-    if isinstance(recipe.input, TextPlan):
+    if isinstance(recipe.input, TextConfig):
         how = recipe.likelihood
         return LikelihoodSpec(per=recipe.input.unit, counts_end=how.count_end, parts=model.parts)
     return LikelihoodSpec(per=recipe.likelihood.per, parts=model.parts)

@@ -11,10 +11,10 @@ from training import evaluation
 from training.data import Examples, InDistributionData
 from training.errors import PrecisionError
 from training.evaluation import AurocChange, Comparison, Report, StageScores
-from training.export.bundle_folder import whole_folder
+from training.export.bundle_folder import atomic_folder
 from training.export.export import GRAPH, SAMPLES, sample_of, seal_run, write_checked_graph
 from training.export.onnx_graph import graph_feeds, run_graph
-from training.export.quantize import VariantPrecision, write_variant
+from training.export.quantize import LowPrecision, write_low_precision
 from training.models.score_heads import ScoredModel
 from training.run import Run
 from training.scoring.calibrate import anomalies
@@ -27,10 +27,10 @@ _RANGED_ON = 512
 """Training inputs that the scales of int8 activations are set by."""
 
 
-def export_variant(
+def export_low_precision(
     run: Run,
     model: ScoredModel,
-    precision: VariantPrecision,
+    precision: LowPrecision,
     *,
     inside: InDistributionData,
     sets: Mapping[str, Examples],
@@ -64,12 +64,12 @@ def export_variant(
             error=error,
         )
 
-    with whole_folder(path) as partial, TemporaryDirectory() as scratch:
+    with atomic_folder(path) as partial, TemporaryDirectory() as scratch:
         write_sample(partial)
         whole, graph = Path(scratch) / GRAPH, partial / GRAPH
         outputs, _ = write_checked_graph(run, model, whole, inside.calibration, sample_of(inside.test, SAMPLES))
         ranged_on = sample_of(inside.train, _RANGED_ON)
-        write_variant(whole, graph, precision, graph_feeds(model.model.input_names, ranged_on.x, prepare))
+        write_low_precision(whole, graph, precision, graph_feeds(model.model.input_names, ranged_on.x, prepare))
         own_outputs = run_graph(graph, inside.calibration.x, prepare)
         stages = {stage: measured(whole, outputs), variant: measured(graph, own_outputs)}
         report = evaluation.evaluate(
@@ -105,7 +105,7 @@ def export_variant(
         )
 
 
-def _compare(report: Report, full: str, variant: str, precision: VariantPrecision) -> Comparison:
+def _compare(report: Report, full: str, variant: str, precision: LowPrecision) -> Comparison:
     """The changes of every set by every score; PrecisionError where one reaches the limit."""
     changes = [
         AurocChange(

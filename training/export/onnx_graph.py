@@ -51,11 +51,11 @@ def write_graph(model: ScoredModel, example: NDArray[Any], path: Path) -> None:
         written = onnx.load(path)
         if isinstance(model.model, LanguageModel):
             splice_window_scan(written, model.model)
-    forget_where_it_was_made(written)
+    strip_source_locations(written)
     onnx.save(written, path)
 
 
-def forget_where_it_was_made(model: onnx.ModelProto) -> None:
+def strip_source_locations(model: onnx.ModelProto) -> None:
     """Drop the exporter's notes on each part of `model`: stack traces with its machine's paths."""
     parts: list[Any] = [model, *model.functions]
     graphs = [model.graph]

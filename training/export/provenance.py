@@ -20,7 +20,7 @@ _PACKAGES = ("torch", "lightning", "datasets", "numpy", "pillow", "onnx", "onnxr
 _Fingerprints = TypeAdapter(list[DataFingerprint])
 
 
-def keep_fingerprints(run: Run, data: Sequence[Examples]) -> None:
+def save_fingerprints(run: Run, data: Sequence[Examples]) -> None:
     """Note in the run directory which sets it is trained, calibrated and tested on; each one's name is its role."""
     found = [
         DataFingerprint(
@@ -43,7 +43,7 @@ def describe_training(run: Run, stage: str) -> Training:
     return Training(
         recipe=f"{recipe.name}.yaml",
         recipe_sha256=hashlib.sha256(text).hexdigest(),
-        data=_kept_fingerprints(run),
+        data=_saved_fingerprints(run),
         seed=recipe.seed,
         objective=recipe.stages[stage].objective.name,
         stage=stage,
@@ -69,7 +69,7 @@ def _origin(images: Examples) -> str:
     return "/".join(Path(images.source).parts[-2:])
 
 
-def _kept_fingerprints(run: Run) -> list[DataFingerprint]:
+def _saved_fingerprints(run: Run) -> list[DataFingerprint]:
     try:
         return _Fingerprints.validate_json(run.data_path.read_bytes())
     except OSError as error:

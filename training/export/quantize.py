@@ -14,9 +14,9 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
 from training.errors import GraphError
-from training.export.onnx_graph import forget_where_it_was_made
+from training.export.onnx_graph import strip_source_locations
 
-VariantPrecision = Literal["fp16", "int8"]
+LowPrecision = Literal["fp16", "int8"]
 Feed = Mapping[str, NDArray[np.generic]]
 
 _QUANTISED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -27,7 +27,7 @@ _FEWEST = 3
 """The first and the last stay float32: what they round, every class and every score has to bear."""
 
 
-def write_variant(graph: Path, target: Path, precision: VariantPrecision, feeds: Iterable[Feed]) -> None:
+def write_low_precision(graph: Path, target: Path, precision: LowPrecision, feeds: Iterable[Feed]) -> None:
     """Write `graph` in `precision` to `target`; what makes scores of the last weighted operator's values stays float32.
 
     For int8, the values that real training inputs, the batches `feeds`, take inside the graph set the activations'
@@ -42,7 +42,7 @@ def write_variant(graph: Path, target: Path, precision: VariantPrecision, feeds:
             op_block_list=DEFAULT_OP_BLOCK_LIST,
             node_block_list=[node.name for node in _score_nodes(model.graph)],
         )
-        forget_where_it_was_made(model)
+        strip_source_locations(model)
         onnx.save(model, target)
     else:
         _write_int8(graph, target, feeds)
@@ -78,7 +78,7 @@ def _write_int8(graph: Path, target: Path, feeds: Iterable[Feed]) -> None:
             weight_type=QuantType.QInt8,
         )
     model = onnx.load(target)
-    forget_where_it_was_made(model)
+    strip_source_locations(model)
     onnx.save(model, target)
 
 

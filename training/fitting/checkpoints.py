@@ -14,7 +14,7 @@ from training.errors import RunError
 _REMEDY = "Free some disk space, then continue with --resume; the last whole checkpoint is kept"
 
 
-class WholeCheckpoints(TorchCheckpointIO):
+class AtomicCheckpoints(TorchCheckpointIO):
     """Writes a checkpoint beside its place and moves it there in one step.
 
     Lightning's own way leads over the system's folder for temporary files: from another file system it is copied onto

@@ -20,7 +20,7 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 from bundle import ImageInput, TextEncoder
 from training.data import Augmentation, Examples, InputArray, paired_batches
 from training.errors import DataError, RecipeError, RunError
-from training.fitting.checkpoints import WholeCheckpoints, require_disk_space
+from training.fitting.checkpoints import AtomicCheckpoints, require_disk_space
 from training.fitting.lightning_module import TrainingTask
 from training.fitting.precision import fastest_precision
 from training.fitting.progress_bar import stage_bar
@@ -203,7 +203,7 @@ def _trainer(how: Trainer, stage: Stage, path: Path, timer: Timer) -> lightning.
         precision=fastest_precision(how.accelerator) if how.precision == "auto" else how.precision,
         max_epochs=stage.epochs,
         callbacks=callbacks,
-        plugins=[WholeCheckpoints()],
+        plugins=[AtomicCheckpoints()],
         # A folder for each attempt: Lightning's writer empties the one it finds.
         logger=[
             CSVLogger(path, name="", version=f"csv-{len(list(path.glob('csv-*'))) + 1}"),

@@ -8,7 +8,7 @@ from training.models.likelihood_heads import ScoredDensity, ScoredLanguageModel
 from training.models.model import Model
 from training.models.score_heads import ScoredClassifier, ScoredModel
 from training.recipe.components import build
-from training.recipe.schema import Recipe, TextPlan
+from training.recipe.schema import Recipe, TextConfig
 
 
 def build_model(recipe: Recipe, num_classes: int, vocabulary_size: int | None = None) -> Model:
@@ -17,7 +17,7 @@ def build_model(recipe: Recipe, num_classes: int, vocabulary_size: int | None = 
     `num_classes` are a classifier's; `vocabulary_size` is one more than the largest token id of a model of texts.
     """
     plan, chosen = recipe.input, recipe.architecture
-    if isinstance(plan, TextPlan):
+    if isinstance(plan, TextConfig):
         if vocabulary_size is None:
             raise ValueError("a model of texts needs the size of its vocabulary")
         if recipe.task == "language-model":
@@ -46,7 +46,7 @@ def scored_model(recipe: Recipe, model: Model) -> ScoredModel:
         per = recipe.likelihood.per
         return ScoredDensity(model, scores, per)
     if isinstance(model, LanguageModel):
-        assert isinstance(recipe.input, TextPlan), "the recipe's validation ties language models to texts"
+        assert isinstance(recipe.input, TextConfig), "the recipe's validation ties language models to texts"
         return ScoredLanguageModel(model, scores, recipe.input.unit)
     assert isinstance(model, Classifier), "the third kind of model"
     return ScoredClassifier(Mirrored(model) if recipe.export.mirror else model, scores)

@@ -11,7 +11,7 @@ _TEXTS_SEEN = {"baseline": 60_000, "oe": 30_000}
 """In-distribution examples that a stage sees in all its epochs: minutes on two cores."""
 
 
-def image_plan(
+def image_preset(
     n: int, surveyed: tuple[int, int, int], size: tuple[int, int] | None, *, test_size: int
 ) -> dict[str, Any]:
     """The sections `input`, `architecture`, `stages` and `evaluation` for `n` training images.
@@ -58,7 +58,7 @@ def image_plan(
     }
 
 
-def text_plan(n: int, words: int) -> dict[str, Any]:
+def text_preset(n: int, words: int) -> dict[str, Any]:
     """The sections `input`, `architecture`, `stages` and `evaluation` for `n` training texts of about `words` words."""
     stage = {"batch_size": _batch(n, largest=64), "optimizer": "adam", "weight_decay": 0, "group_by_length": True}
     return {

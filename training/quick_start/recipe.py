@@ -12,7 +12,7 @@ from training.data.sources import Rows, read_rows
 from training.data.text_loading import read_texts, strings
 from training.errors import DataError
 from training.export.bundle_folder import name_from
-from training.quick_start.presets import image_plan, text_plan
+from training.quick_start.presets import image_preset, text_preset
 from training.quick_start.survey import survey_images, survey_words
 from training.recipe.file import apply_override, parse_recipe
 from training.recipe.schema import Recipe, Source
@@ -72,9 +72,9 @@ def quick_start(
     alpha = attainable_alpha(calibration)
     trained_on = n - calibration - test
     if is_text:
-        plan = text_plan(trained_on, survey_words(strings(found.rows, found.source)))
+        plan = text_preset(trained_on, survey_words(strings(found.rows, found.source)))
     else:
-        plan = image_plan(trained_on, survey_images(found.rows, found.source.image), size, test_size=test)
+        plan = image_preset(trained_on, survey_images(found.rows, found.source.image), size, test_size=test)
     raw = plan | {
         "name": name_from(name or inside.resolve().stem),
         "description": f"Tells {', '.join(found.rows.labels)} from anything else; made by a quick start.",

@@ -69,7 +69,7 @@ TestSet = Annotated[
 """An out-of-distribution set, synthetic where it has the key `synthetic`."""
 
 
-class TextPlan(_Section):
+class TextConfig(_Section):
     """What a text model takes: at most `max_tokens` tokens.
 
     `tokenizer` is a tokenizer.json, a folder with one, or a model's name on the hub. Without it one is made of the
@@ -96,7 +96,7 @@ class TextPlan(_Section):
         return self
 
 
-class LikelihoodPlan(_Section):
+class LikelihoodConfig(_Section):
     """How the bits of a density or a language model are counted.
 
     A density's are per pixel, or `per` colour channel, as papers report them. A language model's count the end of a
@@ -133,7 +133,7 @@ class Outliers(_Section):
     duplicates: Literal["refuse", "remove"] = "refuse"
 
 
-class AugmentationPlan(_Section):
+class AugmentationConfig(_Section):
     """Random translation by padding and cropping, mirroring, cutout, distortion; see `training.data.Augmentation`."""
 
     pad: int = Field(default=4, ge=0)
@@ -144,13 +144,13 @@ class AugmentationPlan(_Section):
     share: float = Field(default=1.0, gt=0, le=1)
 
     @model_validator(mode="after")
-    def _something_is_shared_out(self) -> Self:
+    def _share_has_an_effect(self) -> Self:
         if self.share < 1 and self.zoom == 1 and self.jitter == 0:
             raise ValueError("share: is that of the images with zoom or jitter, and neither is given")
         return self
 
 
-class MuonPlan(_Section):
+class MuonConfig(_Section):
     """Muon's rate and momentum; see `training.fitting.muon`.
 
     The defaults are Jordan's for CIFAR-10, with his rate of 0.24 for batches of 2000 scaled by the root to 512.
@@ -182,11 +182,11 @@ class Stage(_Section):
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     momentum: float = Field(default=0.9, ge=0, lt=1)
     norm_bias_rate: float = Field(default=1.0, gt=0)
-    muon: MuonPlan | None = None
+    muon: MuonConfig | None = None
     weight_decay: float = Field(default=5e-4, ge=0)
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    augmentation: AugmentationPlan = AugmentationPlan()
-    outlier_augmentation: AugmentationPlan | None = None
+    augmentation: AugmentationConfig = AugmentationConfig()
+    outlier_augmentation: AugmentationConfig | None = None
     group_by_length: bool = False
 
     @property
@@ -217,7 +217,7 @@ class Trainer(_Section):
     threads: int | None = Field(default=None, ge=1)
 
 
-class EvaluationPlan(_Section):
+class EvaluationConfig(_Section):
     """The out-of-distribution sets and how often the paper's 1:5 mixture is drawn.
 
     `ood` are the test sets, which no choice may touch; `validation` the sets that choices are made by, reported apart.
@@ -274,15 +274,15 @@ class Recipe(_Section):
     description: str = ""
     task: Task = "classification"
     seed: int = Field(default=1, ge=0)
-    input: Annotated[ImageInput | TextPlan, Discriminator("kind")]
+    input: Annotated[ImageInput | TextConfig, Discriminator("kind")]
     in_distribution: InDistribution
     outliers: Outliers | None = None
     architecture: Component
     confidence_branch: bool = False
-    likelihood: LikelihoodPlan = LikelihoodPlan()
+    likelihood: LikelihoodConfig = LikelihoodConfig()
     stages: dict[str, Stage] = Field(min_length=1)
     trainer: Trainer = Trainer()
-    evaluation: EvaluationPlan
+    evaluation: EvaluationConfig
     export: Export
 
     def changed_for(self, other: "Recipe", trained: Collection[str]) -> list[str]:
@@ -294,7 +294,7 @@ class Recipe(_Section):
 
     @model_validator(mode="after")
     def _task_fits_the_input(self) -> Self:
-        text = isinstance(self.input, TextPlan)
+        text = isinstance(self.input, TextConfig)
         if (self.task == "language-model" and not text) or (self.task == "density" and text):
             raise ValueError(f"task: {self.task} is not for input.kind {self.input.kind}")
         if self.task != "classification" and self.confidence_branch:
@@ -307,7 +307,7 @@ class Recipe(_Section):
 
     @model_validator(mode="after")
     def _texts_are_not_treated_as_images(self) -> Self:
-        if isinstance(self.input, TextPlan):
+        if isinstance(self.input, TextConfig):
             plans = [*self.evaluation.ood.items(), *self.evaluation.validation.items()]
             plans += [("outliers", self.outliers.train)] if self.outliers is not None else []
             if synthetic := [name for name, plan in plans if isinstance(plan, Synthetic)]:
@@ -315,7 +315,7 @@ class Recipe(_Section):
             augmented = [
                 f"{name}.{key}"
                 for name, stage in self.stages.items()
-                for key, none in (("augmentation", AugmentationPlan()), ("outlier_augmentation", None))
+                for key, none in (("augmentation", AugmentationConfig()), ("outlier_augmentation", None))
                 if getattr(stage, key) != none
             ]
             if augmented:

@@ -35,7 +35,7 @@ def stage_calibration(run: Run, stage: str) -> Mapping[str, Calibration]:
     return load_calibrations(path)
 
 
-def keep_temperature(run: Run, stage: str, outputs: Outputs, targets: NDArray[np.int64]) -> float:
+def save_temperature(run: Run, stage: str, outputs: Outputs, targets: NDArray[np.int64]) -> float:
     """Tune and keep a stage's temperature from its `logits` `[N, K]` for the calibration split, of classes `[N]`.
 
     It is for the report's probabilities alone: scores and their calibration are untempered, and p-values of scores

@@ -9,14 +9,14 @@ from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
 
 from training.data import StoredArray
 from training.errors import GraphError
+from training.wrapping.input_adapter import InputAdapter
 from training.wrapping.original import Original, graphs_of
-from training.wrapping.plan import Plan
 from training.wrapping.sessions import OriginalLogits, open_session
 
 _SIZES = (1, 2, 5)
 
 
-def with_dynamic_batch(original: Original, plan: Plan, rows: NDArray[Any]) -> Original:
+def with_dynamic_batch(original: Original, adapter: InputAdapter, rows: NDArray[Any]) -> Original:
     """The original with a symbolic batch, proved on `rows` `[5, ...]`: each one's logits are as they were alone.
 
     The first and the last of several texts should be of different length: the shorter is padded. Where the batch was
@@ -35,20 +35,22 @@ def with_dynamic_batch(original: Original, plan: Plan, rows: NDArray[Any]) -> Or
             batch.dim_param = "N"
     dynamic = tuple(replace(each, shape=(None, *each.shape[1:])) for each in original.inputs)
     # One at a time, or at the only batch size there was.
-    alone = OriginalLogits(original, plan)
+    alone = OriginalLogits(original, adapter)
     expected = np.concatenate([alone(StoredArray(row[None])) for row in rows])
-    run = open_session(model, original.logits, plan.options)
+    run = open_session(model, original.logits, adapter.options)
     for size in _SIZES:
         # From both ends: a batch of texts then has short and long ones.
         chosen = np.arange(size) * (len(rows) - 1) // max(size - 1, 1)
         try:
-            found = run(plan.feed(rows[chosen])).astype(np.float32)
+            found = run(adapter.feed(rows[chosen])).astype(np.float32)
         except GraphError as error:
-            raise GraphError("the graph", f"fails at batch size {size}: {error.reason}", plan.remedy) from error
+            raise GraphError("the graph", f"fails at batch size {size}: {error.reason}", adapter.remedy) from error
         own = expected[chosen]
         if found.shape != own.shape or not np.allclose(found, own, rtol=1e-2, atol=1e-3 * float(np.ptp(own) + 1)):
             what = "with the batch" if len(rows.shape) > 2 else "with the batch and its padding"
-            raise GraphError("the graph", f"its logits for an input change {what} (size {size})", plan.remedy) from None
+            raise GraphError(
+                "the graph", f"its logits for an input change {what} (size {size})", adapter.remedy
+            ) from None
     return replace(original, model=model, inputs=dynamic)
 
 

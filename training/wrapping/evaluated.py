@@ -51,8 +51,10 @@ def evaluate_wrapped(
     `score` gives the graph's outputs and the logits `[N, K]` for a set; `origin` says what was wrapped.
     """
     test = inside.test
-    plans = _SYNTHETIC if len(test.x.shape) == _IMAGE_AXES else {}
-    synthetic = {name: synthesise(plan, test, name=name, seed=_SEED) for name, plan in plans.items() if name not in ood}
+    configs = _SYNTHETIC if len(test.x.shape) == _IMAGE_AXES else {}
+    synthetic = {
+        name: synthesise(config, test, name=name, seed=_SEED) for name, config in configs.items() if name not in ood
+    }
     outputs, logits = score(test)
     scored = {name: score(examples) for name, examples in (*ood.items(), *synthetic.items())}
     stage = StageScores(

@@ -11,7 +11,7 @@ from onnx.external_data_helper import load_external_data_for_model
 
 from bundle import Precision
 from training.errors import GraphError
-from training.export.onnx_graph import forget_where_it_was_made
+from training.export.onnx_graph import strip_source_locations
 from training.wrapping.values import candidate_logits
 
 T = TypeVar("T")
@@ -58,7 +58,7 @@ def load_original(path: Path, logits: str | None) -> Original:
     candidates), and for logits that depend on no input.
     """
     model = _read(path)
-    forget_where_it_was_made(model)
+    strip_source_locations(model)
     if 0 < opset_of(model) < _MIN_OPSET:
         reason = f"its opset is {opset_of(model)}, older than {_MIN_OPSET}"
         raise GraphError(path.name, reason, "Convert it first (onnx.version_converter.convert_version)")

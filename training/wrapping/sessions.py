@@ -10,8 +10,8 @@ from onnx import ModelProto
 from training.data import InputArray
 from training.errors import GraphError
 from training.scoring.score import in_order, row_batches, scoring_order
+from training.wrapping.input_adapter import Feed, InputAdapter
 from training.wrapping.original import Original
-from training.wrapping.plan import Feed, Plan
 
 _BATCH = 64
 _FATAL = 3
@@ -21,10 +21,10 @@ _FATAL = 3
 class OriginalLogits:
     """Computes logits with the original's own graph, at the batch size that it has or, where dynamic, at any."""
 
-    def __init__(self, original: Original, plan: Plan) -> None:
+    def __init__(self, original: Original, adapter: InputAdapter) -> None:
         self._original = original
-        self._plan = plan
-        self._run = open_session(original.model, original.logits, plan.options)
+        self._adapter = adapter
+        self._run = open_session(original.model, original.logits, adapter.options)
 
     def __call__(self, inputs: InputArray, progress: Callable[[int, int], None] | None = None) -> NDArray[np.float32]:
         """Logits float32 `[N, K]` of stored `inputs` `[N, ...]`; GraphError unless that is what the graph computes."""
@@ -34,7 +34,7 @@ class OriginalLogits:
         for done, rows in row_batches(order, fixed or _BATCH):
             # A last batch that is too short is filled up with its last input, again and again.
             filled = rows if fixed is None else np.pad(rows, (0, fixed - len(rows)), mode="edge")
-            logits = self._run(self._plan.feed(inputs[filled]))
+            logits = self._run(self._adapter.feed(inputs[filled]))
             if logits.ndim != 2 or len(logits) != len(filled) or logits.shape[1] < 2:
                 reason = f"has shape {list(logits.shape)} for {len(filled)} inputs"
                 raise GraphError(self._original.logits, reason, "Logits are [N, K], K the number of classes")

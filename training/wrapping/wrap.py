@@ -14,7 +14,7 @@ from bundle import Calibration, CalibrationSpec, Parity, ScoreOutput, save_calib
 from training.data import DataLocations, Examples, Progress, StoredArray
 from training.errors import DataError, RecipeError
 from training.evaluation import manifest_evaluation, tune_temperature
-from training.export.bundle_folder import bundle_place, whole_folder
+from training.export.bundle_folder import atomic_folder, bundle_place
 from training.export.onnx_graph import check_parity, run_graph
 from training.recipe.schema import Source
 from training.scoring.alpha import attainable_alpha
@@ -24,20 +24,20 @@ from training.wrapping import (
     SCORE_NAMES,
     STAGE,
     Evaluated,
+    InputAdapter,
     Layout,
     Original,
     OriginalLogits,
-    Plan,
     Resize,
-    TextWrapPlan,
+    TextAdapter,
     class_names,
     evaluate_wrapped,
+    image_adapter,
     load_original,
-    plan_images,
-    plan_texts,
     reference_scores,
     require_logits,
     targets_among,
+    text_adapter,
     with_dynamic_batch,
     wrap_graph,
 )
@@ -91,34 +91,34 @@ def wrap(options: WrapOptions, announce: Callable[[str], None], progress: Progre
     if options.test is not None and options.tokenizer is not None and not options.ood:
         raise DataError("--test", "has nothing to be told from", "Give out-of-distribution texts: --ood NAME=PATH")
     original = load_original(options.model, options.logits)
-    plan = _plan(original, options, announce)
-    reader = plan.reader(DataLocations(root=options.root))
+    adapter = _adapter(original, options, announce)
+    reader = adapter.reader(DataLocations(root=options.root))
     calibration = reader.load(options.calibration, name="calibration", progress=progress)
     alpha = _alpha(options.alpha, calibration, announce)
-    logits_of = OriginalLogits(original, plan)
-    if isinstance(plan, TextWrapPlan):
-        logits_of(StoredArray(plan.longest_row))
+    logits_of = OriginalLogits(original, adapter)
+    if isinstance(adapter, TextAdapter):
+        logits_of(StoredArray(adapter.longest_row))
     spread = np.linspace(0, len(calibration) - 1, _PROVED_ON).astype(np.int64)
-    dynamic = with_dynamic_batch(original, plan, calibration.x[scoring_order(calibration.x)[spread]])
+    dynamic = with_dynamic_batch(original, adapter, calibration.x[scoring_order(calibration.x)[spread]])
 
     def logits_for(examples: Examples) -> NDArray[np.float32]:
         return logits_of(examples.x, lambda done, n: progress(f"logits: {examples.name}", done, n))
 
     logits = logits_for(calibration)
-    require_logits(original, logits, plan.options)
+    require_logits(original, logits, adapter.options)
     test = None if options.test is None else reader.load(options.test, name="in-distribution test", progress=progress)
     labels = class_names(options.labels, logits.shape[1], calibration, test)
-    with whole_folder(path) as partial:
+    with atomic_folder(path) as partial:
         graph = partial / _GRAPH
-        onnx.save(wrap_graph(dynamic, plan), graph)
-        outputs = run_graph(graph, calibration.x, plan.prepare)
+        onnx.save(wrap_graph(dynamic, adapter), graph)
+        outputs = run_graph(graph, calibration.x, adapter.prepare)
         differences = check_parity(reference_scores(logits), outputs, _TOLERANCE, reference="the original's logits")
         calibrations = {
             name: Calibration.from_scores(values) for name, values in anomalies(outputs, SCORE_NAMES).items()
         }
         save_calibrations(partial / _CALIBRATION, calibrations)
         reader.write_sample(options.test or options.calibration, partial)
-        for file, source in plan.files.items():
+        for file, source in adapter.files.items():
             shutil.copy(source, partial / file)
         origin = f"{options.model.name} (sha256 {sha256_file(options.model)}), logits '{original.logits}'"
         report = None
@@ -126,7 +126,7 @@ def wrap(options: WrapOptions, announce: Callable[[str], None], progress: Progre
             report = evaluate_wrapped(
                 Evaluated(test, targets_among(test, labels), calibrations, _temperature(calibration, labels, logits)),
                 {name: reader.load(source, name=name, progress=progress) for name, source in options.ood.items()},
-                lambda examples: (run_graph(graph, examples.x, plan.prepare), logits_for(examples)),
+                lambda examples: (run_graph(graph, examples.x, adapter.prepare), logits_for(examples)),
                 alpha=alpha,
                 default_score=options.default_score,
                 title=f"Evaluation of {options.name}",
@@ -139,9 +139,9 @@ def wrap(options: WrapOptions, announce: Callable[[str], None], progress: Progre
                 "name": options.name,
                 "version": path.name,
                 "description": f"{options.description} Wrapped from {origin}, not trained here.".strip(),
-                "modality": plan.spec.kind,
+                "modality": adapter.spec.kind,
                 "task": "classification",
-                "input": plan.spec,
+                "input": adapter.spec,
                 "labels": list(labels),
                 "scores": [ScoreOutput(name=name, output=name) for name in SCORE_NAMES],
                 "default_score": options.default_score,
@@ -155,14 +155,14 @@ def wrap(options: WrapOptions, announce: Callable[[str], None], progress: Progre
                 "created": datetime.now(UTC).replace(microsecond=0),
             },
         )
-    _say_how_right(outputs, calibration, labels, plan.options, announce)
+    _report_accuracy(outputs, calibration, labels, adapter.options, announce)
     return path
 
 
-def _plan(original: Original, options: WrapOptions, announce: Callable[[str], None]) -> Plan:
+def _adapter(original: Original, options: WrapOptions, announce: Callable[[str], None]) -> InputAdapter:
     if options.tokenizer is not None:
-        return plan_texts(original, options.tokenizer, max_tokens=options.max_tokens, announce=announce)
-    return plan_images(
+        return text_adapter(original, options.tokenizer, max_tokens=options.max_tokens, announce=announce)
+    return image_adapter(
         original,
         layout=options.layout,
         size=options.size,
@@ -195,7 +195,7 @@ def _temperature(calibration: Examples, labels: Sequence[str], logits: NDArray[n
         return None
 
 
-def _say_how_right(
+def _report_accuracy(
     outputs: Outputs, calibration: Examples, labels: Sequence[str], given: str, announce: Callable[[str], None]
 ) -> None:
     """A wrong normalisation, layout, tokenizer or order of classes shows here first."""

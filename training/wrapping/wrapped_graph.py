@@ -4,23 +4,23 @@ from collections.abc import Mapping
 
 from onnx import GraphProto, ModelProto, helper
 
+from training.wrapping.input_adapter import InputAdapter
 from training.wrapping.original import Original, graphs_of, opset_of, reads
-from training.wrapping.plan import Plan
 from training.wrapping.score_nodes import SCORE_NAMES, score_nodes, score_outputs
 
 _DEFAULT_OPSET = 18
 
 
-def wrap_graph(original: Original, plan: Plan) -> ModelProto:
+def wrap_graph(original: Original, adapter: InputAdapter) -> ModelProto:
     """The bundle's graph of an `original` with a dynamic batch; the original is left as it is."""
     model = ModelProto()
     model.CopyFrom(original.model)
-    own = [each.name for each in plan.inputs]
+    own = [each.name for each in adapter.inputs]
     taken = {name: f"original/{name}" for name in (*own, *SCORE_NAMES, "prediction", "probability")}
     for inner in graphs_of(model.graph):
         _rename(inner, taken)
     logits = taken.get(original.logits, original.logits)
-    before, constants = plan.nodes({each.name: taken.get(each.name, each.name) for each in original.inputs})
+    before, constants = adapter.nodes({each.name: taken.get(each.name, each.name) for each in original.inputs})
     if not opset_of(model):
         model.opset_import.append(helper.make_opsetid("", _DEFAULT_OPSET))
     after, more = score_nodes(logits, opset_of(model))
@@ -34,7 +34,7 @@ def wrap_graph(original: Original, plan: Plan) -> ModelProto:
     weights = [each for each in graph.initializer if each.name in used]
     del graph.initializer[:]
     graph.initializer.extend(weights)
-    graph.input.extend(plan.inputs)
+    graph.input.extend(adapter.inputs)
     graph.output.extend(score_outputs())
     model.producer_name = "ood-scoring-service"
     return model

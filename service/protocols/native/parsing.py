@@ -8,7 +8,7 @@ from pydantic_core import from_json
 from python_multipart.multipart import parse_options_header
 
 from service.errors import InputError, InvalidParameter, MalformedBody, TooManyInputs, UnsupportedMediaType
-from service.http.body import is_crowded, require_identity
+from service.http.body import has_too_many_values, require_identity
 from service.inputs.modality import Modality
 from service.inputs.payloads import Base64, Input, Text, text_of
 from service.protocols.native.multipart import parse_multipart
@@ -20,14 +20,14 @@ _MAX_ID_CHARS = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Submission:
+class ParsedBody:
     """A parsed body: the inputs, and the options that came with them, not validated yet."""
 
     inputs: list[Input]
     options: dict[str, Any] = field(default_factory=dict)
 
 
-Parser = Callable[[bytes], Submission]
+Parser = Callable[[bytes], ParsedBody]
 
 
 def choose_parser(content_type: str | None, encoding: str, modality: Modality, *, max_inputs: int) -> Parser:
@@ -47,13 +47,13 @@ def choose_parser(content_type: str | None, encoding: str, modality: Modality, *
         return lambda body: parse_form(body, boundary, max_inputs=max_inputs)
     if media_type in modality.media_types:
         read = modality.body_reader(parameters)
-        return lambda body: Submission([Input(read(body))])
+        return lambda body: ParsedBody([Input(read(body))])
     raise UnsupportedMediaType(_refusal(content_type, media_type, modality))
 
 
-def parse_json(body: bytes, *, max_inputs: int) -> Submission:
+def parse_json(body: bytes, *, max_inputs: int) -> ParsedBody:
     """A JSON body, `{"inputs": [...], "alpha": ...}`. Raises `MalformedBody`, `InvalidParameter` or `TooManyInputs`."""
-    if is_crowded(body, most=16 * max_inputs + 1024):
+    if has_too_many_values(body, most=16 * max_inputs + 1024):
         raise TooManyInputs(f"Far more than {max_inputs} inputs in one request. Split them into several requests.")
     try:
         # NaN is no JSON, but common encoders write it: taken here, it is refused under its parameter's name.
@@ -74,10 +74,10 @@ def parse_json(body: bytes, *, max_inputs: int) -> Submission:
         raise TooManyInputs(
             f"{len(inputs)} inputs, more than {max_inputs} in one request. Split them into several requests."
         )
-    return Submission([_json_input(item) for item in inputs], content)
+    return ParsedBody([_json_input(item) for item in inputs], content)
 
 
-def parse_form(body: bytes, boundary: bytes, *, max_inputs: int) -> Submission:
+def parse_form(body: bytes, boundary: bytes, *, max_inputs: int) -> ParsedBody:
     """A form's parts named `file` (images) and `text`. Raises `MalformedBody`, `InvalidParameter`, `TooManyInputs`."""
     inputs = []
     for part in parse_multipart(body, boundary, max_parts=max_inputs):
@@ -86,7 +86,7 @@ def parse_form(body: bytes, boundary: bytes, *, max_inputs: int) -> Submission:
         inputs.append(Input(part.data if part.name == "file" else text_of(part.data)))
     if not inputs:
         raise InvalidParameter("file", "the form has no part; give at least one `file` or `text`")
-    return Submission(inputs)
+    return ParsedBody(inputs)
 
 
 def _json_input(item: Any) -> Input:
@@ -107,9 +107,9 @@ def _json_input(item: Any) -> Input:
 
 def _refusal(content_type: str | None, media_type: str, modality: Modality) -> str:
     own = modality.media_types
-    takes = f"This model takes {', '.join((*own, FORM_TYPE, JSON_TYPE))}."
+    description = f"This model takes {', '.join((*own, FORM_TYPE, JSON_TYPE))}."
     if not content_type:
-        return f"{takes} The body came without a Content-Type."
+        return f"{description} The body came without a Content-Type."
     if media_type == "application/x-www-form-urlencoded":
-        return f"{takes} curl says {media_type!r} unless told otherwise: add -H 'Content-Type: {own[0]}'."
-    return f"{takes} It does not take {media_type[:100]!r}."
+        return f"{description} curl says {media_type!r} unless told otherwise: add -H 'Content-Type: {own[0]}'."
+    return f"{description} It does not take {media_type[:100]!r}."

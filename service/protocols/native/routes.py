@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.errors import InputError
-from service.http.fast_routes import Direct
+from service.http.fast_routes import FastRoute
 from service.inputs.payloads import Input
 from service.pipeline import Pipeline, Result
 from service.protocols.native.openapi import score_operation
@@ -38,8 +38,8 @@ def routes(pipeline: Pipeline, settings: Settings) -> list[APIRoute]:
         return _answer(model, submission.inputs, results, options)
 
     return [
-        Direct("/v1/models/{model}/score", score, methods=["POST"], **score_operation("latest version")),
-        Direct(
+        FastRoute("/v1/models/{model}/score", score, methods=["POST"], **score_operation("latest version")),
+        FastRoute(
             "/v1/models/{model}/versions/{version}/score",
             score,
             methods=["POST"],

@@ -12,7 +12,7 @@ from service.protocols.open_inference.request import Inference, inference_of, va
 from service.protocols.open_inference.schemas import InferenceRequest, ModelMetadata, TensorMetadata
 from service.protocols.open_inference.tensors import binary, bytes_to_binary
 from service.repository.model import Model
-from service.scoring.options import Choices
+from service.scoring.options import OptionLimits
 
 _CONTENTS = {"BYTES": "bytes_contents", "UINT8": "uint_contents"}
 # How a value lies in a message: protobuf's wire types.
@@ -37,7 +37,7 @@ def read_message(kind: Any, body: bytes, *, max_inputs: int, pixels: int) -> Any
 
 
 def parse_message(
-    message: Any, modality: Modality, choices: Choices, *, classifies: bool, max_inputs: int
+    message: Any, modality: Modality, choices: OptionLimits, *, classifies: bool, max_inputs: int
 ) -> Inference:
     """A `ModelInferRequest`. Raises `InvalidParameter` (which names the tensor) or `TooManyInputs`."""
     tensors = [_tensor(tensor) for tensor in message.inputs]

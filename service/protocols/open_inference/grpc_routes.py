@@ -14,7 +14,7 @@ from starlette.types import Scope
 from tritonclient.grpc import service_pb2
 
 from service.http.body import read_body
-from service.http.fast_routes import Direct
+from service.http.fast_routes import FastRoute
 from service.lifecycle import Lifecycle, Phase
 from service.pipeline import Pipeline
 from service.protocols.open_inference.grpc_messages import (
@@ -27,13 +27,13 @@ from service.protocols.open_inference.grpc_server import DEADLINE
 from service.protocols.open_inference.response import model_metadata
 from service.protocols.open_inference.scoring import score
 from service.repository.served import Repository
-from service.scoring.options import Choices
+from service.scoring.options import OptionLimits
 from service.settings import Settings
 
 _SERVICE = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 
 
-class _Rpc(Direct):
+class _Rpc(FastRoute):
     """A route that is there for calls alone; over HTTP/1.1 there is nothing."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
@@ -102,7 +102,7 @@ def routes(
     ]
 
 
-def _until(choices: Choices, deadline: float | None) -> Choices:
+def _until(choices: OptionLimits, deadline: float | None) -> OptionLimits:
     """`choices` with no more time than there is until a call's `deadline`."""
     if deadline is None:
         return choices

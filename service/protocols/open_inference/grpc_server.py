@@ -39,7 +39,7 @@ _MAX_ERROR_CHARS = 800
 _MAX_CALLS = 128
 
 
-class GrpcPort:
+class GrpcServer:
     """Listens from `open` to `close`; `address` is where."""
 
     def __init__(self, paths: Sequence[str], settings: Settings) -> None:

@@ -12,7 +12,7 @@ from service.scoring.options import Options
 
 _FIELDS: Mapping[str, Datatype] = {"flagged": "BOOL", "p_value": "FP64", "anomaly": "FP64", "threshold": "FP64"}
 
-NEVER = sys.float_info.max
+NEVER_FLAGGED = sys.float_info.max
 """The threshold where nothing can be flagged: no anomaly is above it, and unlike infinity it is a number in JSON."""
 
 
@@ -88,4 +88,4 @@ def _of_score(score: str, field: str) -> Callable[[Mapping[str, Any]], Any]:
 
 
 def _number(value: Any) -> Any:
-    return NEVER if value is None else value
+    return NEVER_FLAGGED if value is None else value

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from service.errors import InvalidParameter, MalformedBody, TooManyInputs
-from service.http.body import is_crowded
+from service.http.body import has_too_many_values
 from service.inputs.modality import Modality
 from service.inputs.payloads import Input, Pixels
 from service.protocols.open_inference.outputs import Output, choose_outputs, outputs_of, scores_of
@@ -19,7 +19,7 @@ from service.protocols.open_inference.tensors import (
     uint8_from_binary,
     uint8_from_json,
 )
-from service.scoring.options import OPTION_NAMES, Choices, Options, parse_options
+from service.scoring.options import OPTION_NAMES, OptionLimits, Options, parse_options
 
 HEADER_LENGTH = "inference-header-content-length"
 """The HTTP header with the JSON's length, where tensors follow it in binary."""
@@ -53,7 +53,13 @@ def parse_header_length(value: str | None) -> int | None:
 
 
 def parse_inference(
-    body: bytes, header_length: int | None, modality: Modality, choices: Choices, *, classifies: bool, max_inputs: int
+    body: bytes,
+    header_length: int | None,
+    modality: Modality,
+    choices: OptionLimits,
+    *,
+    classifies: bool,
+    max_inputs: int,
 ) -> Inference:
     """A body whose JSON is all of it, or its first `header_length` bytes.
 
@@ -65,22 +71,22 @@ def parse_inference(
             "Give the length of the JSON alone, in bytes."
         )
     request = _read(body if header_length is None else body[:header_length], modality, max_inputs)
-    behind = None if header_length is None else memoryview(body)[header_length:]
-    return inference_of(request, behind, modality, choices, classifies=classifies, max_inputs=max_inputs)
+    binary_tail = None if header_length is None else memoryview(body)[header_length:]
+    return inference_of(request, binary_tail, modality, choices, classifies=classifies, max_inputs=max_inputs)
 
 
 def inference_of(
     request: InferenceRequest,
-    behind: memoryview | None,
+    binary_tail: memoryview | None,
     modality: Modality,
-    choices: Choices,
+    choices: OptionLimits,
     *,
     classifies: bool,
     max_inputs: int,
 ) -> Inference:
-    """A request that is read, with the binary data `behind` it. Raises `InvalidParameter` or `TooManyInputs`."""
+    """A request that is read, with the binary data `binary_tail` it. Raises `InvalidParameter` or `TooManyInputs`."""
     (tensor,) = request.inputs
-    inputs = _inputs(tensor, behind, modality, max_inputs)
+    inputs = _inputs(tensor, binary_tail, modality, max_inputs)
     given = dict(request.parameters or {})
     for name in given:
         if name not in PARAMETERS:
@@ -95,7 +101,7 @@ def inference_of(
 def _read(text: bytes, modality: Modality, max_inputs: int) -> InferenceRequest:
     pixels = 0 if modality.pixels is None else max(_JSON_PIXELS, math.prod(modality.pixels))
     # A pixel of a single channel, nested, has two marks.
-    if is_crowded(text, most=16 * max_inputs + 1024 + 2 * pixels):
+    if has_too_many_values(text, most=16 * max_inputs + 1024 + 2 * pixels):
         remedy = "Send pixels as binary tensor data, or files as BYTES; or split" if pixels else "Split"
         raise TooManyInputs(f"The JSON has far more values than {max_inputs} inputs need. {remedy} the request.")
     return validated(InferenceRequest.model_validate_json, text, modality)
@@ -117,11 +123,11 @@ def validated(validate: Callable[[Any], InferenceRequest], given: Any, modality:
         raise InvalidParameter(".".join(map(str, where))[:128], reason) from None
 
 
-def _inputs(tensor: InputTensor, behind: memoryview | None, modality: Modality, max_inputs: int) -> list[Input]:
+def _inputs(tensor: InputTensor, binary_tail: memoryview | None, modality: Modality, max_inputs: int) -> list[Input]:
     if tensor.name != modality.tensor:
         raise InvalidParameter(f"input {tensor.name[:64]!r}", f"this model's input is {modality.tensor!r}")
     here = f"input {tensor.name!r}"
-    data = _binary_data(here, tensor, behind)
+    data = _binary_data(here, tensor, binary_tail)
     count = _count(here, tensor, modality)
     if count > max_inputs:
         raise TooManyInputs(f"{here}: {count} inputs, more than {max_inputs} in one request. Split it into several.")
@@ -138,26 +144,28 @@ def _inputs(tensor: InputTensor, behind: memoryview | None, modality: Modality, 
     return [Input(Pixels(image)) for image in pixels]
 
 
-def _binary_data(here: str, tensor: InputTensor, behind: memoryview | None) -> memoryview | None:
+def _binary_data(here: str, tensor: InputTensor, binary_tail: memoryview | None) -> memoryview | None:
     """The tensor's binary data; None where they are in the JSON."""
     size = None if tensor.parameters is None else tensor.parameters.binary_data_size
     if (size is None) == (tensor.data is None):
         raise InvalidParameter(here, "give either `data` or the parameter `binary_data_size`")
     if size is None:
-        if behind:
+        if binary_tail:
             raise InvalidParameter(
-                here, f"{len(behind)} bytes follow the JSON, but its data are in the JSON; send one of the two"
+                here, f"{len(binary_tail)} bytes follow the JSON, but its data are in the JSON; send one of the two"
             )
         return None
-    if behind is None:
+    if binary_tail is None:
         raise InvalidParameter(
             here,
             "has binary_data_size, but the HTTP header Inference-Header-Content-Length, which tells where the JSON "
             "ends, is missing; send it",
         )
-    if len(behind) != size:
-        raise InvalidParameter(here, f"binary_data_size is {size}, but {len(behind)} bytes follow the JSON; correct it")
-    return behind
+    if len(binary_tail) != size:
+        raise InvalidParameter(
+            here, f"binary_data_size is {size}, but {len(binary_tail)} bytes follow the JSON; correct it"
+        )
+    return binary_tail
 
 
 def _count(here: str, tensor: InputTensor, modality: Modality) -> int:
@@ -179,7 +187,7 @@ def _count(here: str, tensor: InputTensor, modality: Modality) -> int:
 
 
 def _wanted(
-    given: dict[str, Any], requested: Sequence[RequestedOutput] | None, choices: Choices, classifies: bool
+    given: dict[str, Any], requested: Sequence[RequestedOutput] | None, choices: OptionLimits, classifies: bool
 ) -> tuple[Options, list[Output]]:
     offered = outputs_of(choices.scores, classifies)
     names = [each.name for each in requested] if requested else None

@@ -19,13 +19,13 @@ PLATFORM = "onnxruntime_onnx"
 def inference_response(model: Model, inference: Inference, results: Sequence[Mapping[str, Any]]) -> Response:
     """The answer: JSON, and behind it whatever is wanted in binary."""
     outputs: list[dict[str, Any]] = []
-    behind: list[bytes] = []
+    binary_tail: list[bytes] = []
     for output, in_binary in inference.outputs:
         values = [output.read(result) for result in results]
         entry: dict[str, Any] = {"name": output.name, "datatype": output.datatype, "shape": [len(values)]}
         if in_binary:
             data = binary(output.datatype, values)
-            behind.append(data)
+            binary_tail.append(data)
             entry["parameters"] = {"binary_data_size": len(data)}
         else:
             entry["data"] = values
@@ -36,10 +36,10 @@ def inference_response(model: Model, inference: Inference, results: Sequence[Map
     if warnings := model.scorer.warnings(inference.options):
         content["parameters"] = {"warnings": "; ".join(warnings)}
     text = orjson.dumps(content | {"outputs": outputs})
-    if not behind:
+    if not binary_tail:
         return Response(text, media_type="application/json")
     headers = {HEADER_LENGTH: str(len(text))}
-    return Response(b"".join([text, *behind]), headers=headers, media_type="application/octet-stream")
+    return Response(b"".join([text, *binary_tail]), headers=headers, media_type="application/octet-stream")
 
 
 def model_metadata(model: Model, versions: list[str]) -> ModelMetadata:

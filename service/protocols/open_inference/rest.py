@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 from service.errors import InvalidParameter
 from service.http.body import require_identity
-from service.http.fast_routes import Direct
+from service.http.fast_routes import FastRoute
 from service.lifecycle import Lifecycle, Phase
 from service.pipeline import Pipeline
 from service.protocols.open_inference.openapi import error_responses, infer_operation
@@ -115,8 +115,10 @@ def _inference(pipeline: Pipeline, settings: Settings) -> list[APIRoute]:
         return inference_response(model, inference, results)
 
     return [
-        Direct("/v2/models/{model}/infer", infer, methods=["POST"], tags=[_TAG], **infer_operation("latest version")),
-        Direct(
+        FastRoute(
+            "/v2/models/{model}/infer", infer, methods=["POST"], tags=[_TAG], **infer_operation("latest version")
+        ),
+        FastRoute(
             "/v2/models/{model}/versions/{version}/infer",
             infer,
             methods=["POST"],

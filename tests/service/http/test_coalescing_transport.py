@@ -6,16 +6,16 @@ from typing import Any
 
 import uvloop
 
-from service.http.coalescing_transport import OneWrite
+from service.http.coalescing_transport import CoalescingTransport
 
 
-def served(use: Callable[[OneWrite], object]) -> tuple[bytes, list[dict[str, Any]]]:
+def served(use: Callable[[CoalescingTransport], object]) -> tuple[bytes, list[dict[str, Any]]]:
     """What a client receives until the connection ends, and what the event loop complained of."""
     complaints: list[dict[str, Any]] = []
 
     class Server(asyncio.Protocol):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            use(OneWrite(transport, asyncio.get_running_loop()))
+            use(CoalescingTransport(transport, asyncio.get_running_loop()))
 
     async def scenario() -> bytes:
         loop = asyncio.get_running_loop()
@@ -30,7 +30,7 @@ def served(use: Callable[[OneWrite], object]) -> tuple[bytes, list[dict[str, Any
 
 
 def test_all_is_sent_in_its_order_before_a_close() -> None:
-    def use(transport: OneWrite) -> None:
+    def use(transport: CoalescingTransport) -> None:
         for part in (b"a", b"b", b"", b"c"):
             transport.write(part)
         transport.close()
@@ -39,7 +39,7 @@ def test_all_is_sent_in_its_order_before_a_close() -> None:
 
 
 def test_what_nothing_follows_is_sent_all_the_same() -> None:
-    def use(transport: OneWrite) -> None:
+    def use(transport: CoalescingTransport) -> None:
         transport.write(b"alone")
         asyncio.get_running_loop().call_later(0.05, transport.close)
 
@@ -47,7 +47,7 @@ def test_what_nothing_follows_is_sent_all_the_same() -> None:
 
 
 def test_what_is_held_when_the_connection_is_aborted_is_dropped() -> None:
-    def use(transport: OneWrite) -> None:
+    def use(transport: CoalescingTransport) -> None:
         transport.write(b"late")
         transport.abort()
 

@@ -25,8 +25,8 @@ ROUTE = "/v1/models/{model}/score"
 def full(live: Live, **request: Any) -> Iterator[list[int]]:
     """`tiny` is busy and its queue of one is full; the statuses that the turnstile has answered with."""
     refusals: list[int] = []
-    turnstile = live.app.state.turnstile
-    ask = turnstile.refusal
+    load_shedder = live.app.state.load_shedder
+    ask = load_shedder.early_rejection
 
     def heard(scope: Any) -> Any:
         answer = ask(scope)
@@ -34,7 +34,7 @@ def full(live: Live, **request: Any) -> Iterator[list[int]]:
             refusals.append(answer.status_code)
         return answer
 
-    turnstile.refusal = heard
+    load_shedder.early_rejection = heard
     hold = Hold(live)
     admitted = [post_in_background(live, **request)]
     hold.until_batches(1)
@@ -52,7 +52,7 @@ def full(live: Live, **request: Any) -> Iterator[list[int]]:
 @pytest.fixture
 def live(repository: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> Iterator[Live]:
     # However busy the machine is, the next request comes in time.
-    monkeypatch.setattr("service.http.load_shedding._MEMORY_SECONDS", 30)
+    monkeypatch.setattr("service.http.load_shedding._TTL_SECONDS", 30)
     with serve(repository, queue_size=1, max_inputs=1) as live:
         yield live
 
@@ -128,11 +128,11 @@ def test_with_room_again_it_lets_in(live: Live) -> None:
 
 
 def test_it_soon_forgets(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.http.load_shedding._MEMORY_SECONDS", 0.1)
+    monkeypatch.setattr("service.http.load_shedding._TTL_SECONDS", 0.1)
     with full(live) as refusals:
         live.score(picture())
-        turnstile = live.app.state.turnstile
-        until(lambda: not turnstile._heads)
+        load_shedder = live.app.state.load_shedder
+        until(lambda: not load_shedder._rejected)
         live.score(picture())
         assert refusals == []
 
@@ -140,7 +140,7 @@ def test_it_soon_forgets(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_wrong_key_is_not_taken_for_a_good_one(
     repository: Path, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.http.load_shedding._MEMORY_SECONDS", 30)
+    monkeypatch.setattr("service.http.load_shedding._TTL_SECONDS", 30)
     file = tmp_path / "keys"
     file.write_text(f"alice sha256:{digest_of(KEY)}\n")
 

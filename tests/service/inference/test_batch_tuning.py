@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from service.inference.batch_tuning import batch_sizes, calls_per_second, learn_pace
+from service.inference.batch_tuning import batch_sizes, throughput, tune_batch_size
 
 
 def engine(fixed: float, each: float) -> tuple[Callable[[int], None], list[int]]:
@@ -28,7 +28,7 @@ def test_sizes_are_the_powers_of_two_and_the_largest() -> None:
 
 def test_where_batches_do_not_pay_they_stay_small() -> None:
     run, sizes = engine(fixed=0.0, each=0.1)
-    pace = learn_pace(run, 64, longest_seconds=10)
+    pace = tune_batch_size(run, 64, longest_seconds=10)
     assert pace.batch <= 2
     assert pace.seconds_per_input == pytest.approx(0.1, rel=0.3)
     # Larger ones were not even tried.
@@ -43,18 +43,18 @@ def test_a_trial_that_something_else_held_up_does_not_count() -> None:
         # Only the third run of each size goes undisturbed.
         time.sleep(0.002 if trials[size] == 3 else 0.015)
 
-    assert learn_pace(run, 16, longest_seconds=10).batch == 16
+    assert tune_batch_size(run, 16, longest_seconds=10).batch == 16
 
 
 def test_where_a_call_costs_more_than_its_inputs_batches_are_large() -> None:
     run, _ = engine(fixed=0.03, each=0.0)
-    assert learn_pace(run, 16, longest_seconds=10).batch == 16
+    assert tune_batch_size(run, 16, longest_seconds=10).batch == 16
 
 
 def test_a_batch_is_worth_its_hand_over() -> None:
     # For the engine alone two or four at a time are within 2% of the best.
     run, _ = engine(fixed=0.0, each=0.0005)
-    assert learn_pace(run, 64, longest_seconds=10).batch >= 16
+    assert tune_batch_size(run, 64, longest_seconds=10).batch >= 16
 
 
 def test_the_pace_is_learned_with_all_streams_at_work() -> None:
@@ -72,24 +72,24 @@ def test_the_pace_is_learned_with_all_streams_at_work() -> None:
         with lock:
             busy -= 1
 
-    learn_pace(run, 2, longest_seconds=10, streams=3)
+    tune_batch_size(run, 2, longest_seconds=10, streams=3)
     assert most == {1: 3, 2: 3}
 
 
 def test_a_batch_takes_no_longer_than_it_may() -> None:
     run, sizes = engine(fixed=0.01, each=0.005)
-    pace = learn_pace(run, 64, longest_seconds=0.045)
+    pace = tune_batch_size(run, 64, longest_seconds=0.045)
     assert pace.batch in (2, 4)
     assert max(sizes) <= 8
 
 
 def test_a_single_input_is_taken_however_long_it_takes() -> None:
     run, _ = engine(fixed=0.05, each=0.0)
-    assert learn_pace(run, 1, longest_seconds=0.001).batch == 1
+    assert tune_batch_size(run, 1, longest_seconds=0.001).batch == 1
 
 
 def test_calls_of_several_threads_are_counted_together() -> None:
     def run() -> None:
         time.sleep(0.02)
 
-    assert calls_per_second(run, 4) > 2 * calls_per_second(run, 1)
+    assert throughput(run, 4) > 2 * throughput(run, 1)

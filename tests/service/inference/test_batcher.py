@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.inference.batch_tuning import Pace
-from service.inference.batcher import Batcher, Busy, Expired, Failure, Outcome, Row
+from service.inference.batch_tuning import BatchPlan
+from service.inference.batcher import Batcher, Expired, Failure, Outcome, QueueFull, Row
 from service.inputs.modality import Array
 
 
@@ -22,13 +22,13 @@ class Engine:
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
-        self.alone: list[bool] = []
+        self.exclusive: list[bool] = []
         self.gate = threading.Event()
         self.gate.set()
 
-    def run(self, items: Sequence[Array], *, alone: bool) -> Mapping[str, Array]:
+    def run(self, items: Sequence[Array], *, exclusive: bool) -> Mapping[str, Array]:
         self.batches.append([int(item) for item in items])
-        self.alone.append(alone)
+        self.exclusive.append(exclusive)
         assert self.gate.wait(10)
         if any(item < 0 for item in items):
             raise ArithmeticError("a negative input")
@@ -44,7 +44,7 @@ async def batcher_of(
     seconds_per_input: float = 1e-3,
     streams: int = 1,
 ) -> AsyncIterator[Batcher]:
-    pace = Pace(max_batch, seconds_per_input)
+    pace = BatchPlan(max_batch, seconds_per_input)
     loop = asyncio.get_running_loop()
     batcher = Batcher("test", engine.run, pace, capacity=capacity, loop=loop, streams=streams)
     try:
@@ -61,7 +61,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def submit(batcher: Batcher, *numbers: int, deadline: float = float("inf")) -> list[Outcome]:
-    with batcher.admit(len(numbers)) as places:
+    with batcher.reserve(len(numbers)) as places:
         return await places.run([np.array(number) for number in numbers], deadline=deadline)
 
 
@@ -131,10 +131,10 @@ def test_the_queue_is_bounded_and_its_places_come_back() -> None:
     async def scenario() -> None:
         engine = Engine()
         async with batcher_of(engine, capacity=3) as batcher:
-            with batcher.admit(2):
+            with batcher.reserve(2):
                 assert batcher.depth == 2
-                with pytest.raises(Busy) as busy:
-                    batcher.admit(2)
+                with pytest.raises(QueueFull) as busy:
+                    batcher.reserve(2)
                 assert busy.value.retry_after >= 1
             assert batcher.depth == 0
             engine.gate.clear()
@@ -143,8 +143,8 @@ def test_the_queue_is_bounded_and_its_places_come_back() -> None:
             # What the engine works on holds no place any more.
             tasks = [asyncio.create_task(submit(batcher, number)) for number in (1, 2, 3)]
             await asyncio.sleep(0)
-            with pytest.raises(Busy):
-                batcher.admit(1)
+            with pytest.raises(QueueFull):
+                batcher.reserve(1)
             tasks[1].cancel()
             await asyncio.sleep(0.001)
             assert batcher.depth == 2
@@ -177,13 +177,13 @@ def test_who_would_wait_longer_than_its_patience_is_not_admitted() -> None:
     async def scenario() -> None:
         engine = Engine()
         async with batcher_of(engine, seconds_per_input=0.5) as batcher:
-            with batcher.admit(8, patience=1.0):
+            with batcher.reserve(8, patience=1.0):
                 assert batcher.expected_wait == pytest.approx(4.0)
-                with pytest.raises(Busy, match=r"the queue is 4.0 s long; room is expected in about 3 s"):
-                    batcher.admit(1, patience=1.0)
-                batcher.admit(1, patience=5.0).__exit__(None, None, None)
+                with pytest.raises(QueueFull, match=r"the queue is 4.0 s long; room is expected in about 3 s"):
+                    batcher.reserve(1, patience=1.0)
+                batcher.reserve(1, patience=5.0).__exit__(None, None, None)
             # The queue is empty again: whoever comes is taken at once.
-            batcher.require_room(100, patience=0.001)
+            batcher.check_capacity(100, patience=0.001)
 
     asyncio.run(scenario())
 
@@ -201,7 +201,7 @@ def test_streams_share_what_waits_and_none_idles_while_something_does() -> None:
             assert len(engine.batches) == 2
             engine.gate.set()
             assert [doubled(answer) for answer in await asyncio.gather(*tasks)] == [[0, 2, 4, 6, 8, 10], [12]]
-        assert engine.alone == [False, False, engine.alone[2]]
+        assert engine.exclusive == [False, False, engine.exclusive[2]]
 
     asyncio.run(scenario())
 
@@ -213,7 +213,7 @@ def test_a_lone_input_gets_the_whole_machine() -> None:
             for number in range(3):
                 await submit(batcher, number)
                 await asyncio.sleep(0.01)
-        assert engine.alone == [True, True, True]
+        assert engine.exclusive == [True, True, True]
 
     asyncio.run(scenario())
 
@@ -226,7 +226,7 @@ def test_only_a_lone_input_gets_the_whole_machine() -> None:
             await submit(batcher, 2, 3)
             await submit(batcher, 4, 5, 6)
         assert engine.batches == [[1], [2, 3], [4, 5], [6]]
-        assert engine.alone == [True, False, False, True]
+        assert engine.exclusive == [True, False, False, True]
 
     asyncio.run(scenario())
 
@@ -275,7 +275,7 @@ def test_without_streams_what_comes_in_one_turn_of_the_loop_is_one_batch_on_its_
             assert [doubled(answer) for answer in await asyncio.gather(*tasks)] == [[0], [2], [4], [6], [8], [10]]
             assert isinstance((await late)[0], Expired)
             assert engine.batches == [[0, 1, 2, 3], [4, 5]]
-            assert engine.alone == [True, True]
+            assert engine.exclusive == [True, True]
             (outcome,) = await submit(batcher, -1)
             assert isinstance(outcome, Failure)
             assert batcher.depth == 0
@@ -318,9 +318,9 @@ def test_a_request_may_run_fewer_inputs_than_it_was_admitted_for_but_not_more() 
     async def scenario() -> None:
         engine = Engine()
         async with batcher_of(engine) as batcher:
-            with batcher.admit(3) as places:
+            with batcher.reserve(3) as places:
                 assert doubled(await places.run([np.array(1)])) == [2]
-            with batcher.admit(1) as places:
+            with batcher.reserve(1) as places:
                 with pytest.raises(ValueError, match="2 items for 1 places"):
                     await places.run([np.array(1), np.array(2)])
                 assert await places.run([]) == []
@@ -359,7 +359,7 @@ def test_the_observer_sees_each_batch() -> None:
     async def scenario() -> None:
         engine, observer = Engine(), Observer()
         loop = asyncio.get_running_loop()
-        batcher = Batcher("test", engine.run, Pace(4, 1e-3), capacity=10, loop=loop, observer=observer)
+        batcher = Batcher("test", engine.run, BatchPlan(4, 1e-3), capacity=10, loop=loop, observer=observer)
         await submit(batcher, 1, 2, 3)
         await asyncio.to_thread(batcher.close)
         assert observer.seen == [(3, 3)]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bundle import load_bundle
 from service.inference.batch_tuning import batch_sizes
-from service.inference.cuda_graphs import BoundCalls
+from service.inference.cuda_graphs import CudaGraphRunner
 from service.inference.engine import Engine
 from service.inference.providers import CPU, CUDA, Provider
 from tests.support.tiny_bundle import tiny_images
@@ -18,12 +18,12 @@ from tests.support.tiny_bundle import tiny_images
 NEEDS_CUDA = pytest.mark.skipif(CUDA not in onnxruntime.get_available_providers(), reason="needs onnxruntime-gpu")
 
 
-def bound_and_session(bundle: Path, largest: int) -> tuple[BoundCalls, onnxruntime.InferenceSession]:
+def bound_and_session(bundle: Path, largest: int) -> tuple[CudaGraphRunner, onnxruntime.InferenceSession]:
     session = onnxruntime.InferenceSession(bundle / "model.onnx", providers=[CPU])
     names = [output.name for output in session.get_outputs()]
     one = {"images": tiny_images(1)}
     outputs = dict(zip(names, session.run(names, one), strict=True))
-    return BoundCalls(session, one, outputs, batch_sizes(largest), "cpu"), session
+    return CudaGraphRunner(session, one, outputs, batch_sizes(largest), "cpu"), session
 
 
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from bundle import Bundle, decode_image, load_bundle, seal_bundle
-from service.inference.batch_tuning import Pace
+from service.inference.batch_tuning import BatchPlan
 from service.inference.engine import Engine, EngineError
 from service.inference.external_data import external_files
 from service.inference.providers import CPU, CUDA, Provider, ProviderUnavailable, choose_provider
@@ -42,10 +42,10 @@ def test_a_batch_gives_the_same_rows_as_its_images_alone(tiny_bundle: Path) -> N
     together = engine.run(images)
     assert set(together) == {"msp", "max_logit", "energy", "entropy", "kl_uniform", "prediction", "probability"}
     for index, image in enumerate(images):
-        alone = engine.run([image])
+        exclusive = engine.run([image])
         for name, rows in together.items():
             assert rows.shape == (5,)
-            np.testing.assert_allclose(rows[index], alone[name][0], rtol=1e-5)
+            np.testing.assert_allclose(rows[index], exclusive[name][0], rtol=1e-5)
 
 
 def test_a_stream_that_shares_the_machine_gives_the_same_rows(tiny_bundle: Path) -> None:
@@ -55,8 +55,8 @@ def test_a_stream_that_shares_the_machine_gives_the_same_rows(tiny_bundle: Path)
     assert pace.seconds_per_input > 0
     assert engine.streams in (0, 1, 2)
     images = list(tiny_images(5, seed=3))
-    for name, rows in engine.run(images, alone=False).items():
-        np.testing.assert_allclose(rows, engine.run(images, alone=True)[name], rtol=1e-5)
+    for name, rows in engine.run(images, exclusive=False).items():
+        np.testing.assert_allclose(rows, engine.run(images, exclusive=True)[name], rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -66,11 +66,11 @@ def test_an_engine_that_is_told_its_pace_measures_nothing_and_takes_its_share_of
     tiny_bundle: Path, learned: tuple[int, float, float, int], streams: int
 ) -> None:
     engine = Engine(load_bundle(tiny_bundle), PROVIDER, threads=4, workers=2)
-    assert engine.warm_up(8, once=lambda _: learned) == Pace(4, 1e-3, 99.0)
+    assert engine.warm_up(8, once=lambda _: learned) == BatchPlan(4, 1e-3, 99.0)
     assert engine.streams == streams
     images = list(tiny_images(5, seed=3))
-    for name, rows in engine.run(images, alone=False).items():
-        np.testing.assert_allclose(rows, engine.run(images, alone=True)[name], rtol=1e-5)
+    for name, rows in engine.run(images, exclusive=False).items():
+        np.testing.assert_allclose(rows, engine.run(images, exclusive=True)[name], rtol=1e-5)
 
 
 def test_an_output_that_the_manifest_promises_must_be_there(changed: Callable[..., Bundle]) -> None:

@@ -30,10 +30,10 @@ class Hold:
         self._run = batcher._run
         batcher._run = self._held
 
-    def _held(self, items: Any, *, alone: bool) -> Any:
+    def _held(self, items: Any, *, exclusive: bool) -> Any:
         self.batches.append(len(items))
         assert self.gate.wait(20)
-        return self._run(items, alone=alone)
+        return self._run(items, exclusive=exclusive)
 
     def until_batches(self, count: int) -> None:
         until(lambda: len(self.batches) >= count)
@@ -202,8 +202,8 @@ def test_a_score_that_is_no_number_costs_only_its_input(tmp_path: Path, serve: S
         assert "NaN" not in answer.text
         assert answer.json()["results"][1]["error"]["type"] == "non-finite-score"
         assert [result["index"] for result in answer.json()["results"] if "error" not in result] == [0, 2]
-        alone = live.score(picture("blue"))
-        assert (alone.status_code, alone.json()["type"]) == (422, "non-finite-score")
+        exclusive = live.score(picture("blue"))
+        assert (exclusive.status_code, exclusive.json()["type"]) == (422, "non-finite-score")
 
 
 def test_concurrent_requests_never_mix_up_their_answers(repository: Path, serve: Serve) -> None:

@@ -73,14 +73,14 @@ texts = st.lists(st.sampled_from(WORDS), min_size=1, max_size=100).map(" ".join)
 @given(st.lists(texts, min_size=1, max_size=20))
 def test_a_text_scores_the_same_alone_and_in_any_batch(engine: Engine, encoder: TextEncoder, batch: list[str]) -> None:
     items = encoder.encode_batch(batch)
-    for run in (engine.run, engine.modality.arrange(engine.run)):
-        together = run(items, alone=True)
+    for run in (engine.run, engine.modality.bucketed(engine.run)):
+        together = run(items, exclusive=True)
         assert {rows.shape for rows in together.values()} == {(len(batch),)}
         for index, item in enumerate(items):
-            alone = engine.run([item])
-            assert together["prediction"][index] == alone["prediction"][0]
+            exclusive = engine.run([item])
+            assert together["prediction"][index] == exclusive["prediction"][0]
             for name in ("msp", "energy", "entropy"):
-                assert together[name][index] == pytest.approx(alone[name][0], rel=1e-4, abs=1e-5)
+                assert together[name][index] == pytest.approx(exclusive[name][0], rel=1e-4, abs=1e-5)
 
 
 def test_a_language_model_gives_its_scores_and_no_prediction(tmp_path: Path) -> None:

@@ -179,7 +179,7 @@ def test_a_version_that_goes_takes_its_series_and_its_memory_with_it(models: Pat
     until(lambda: versions(polled) == ["1", "7"])
     polled.score(picture())
     model = polled.app.state.repository.get("tiny", "7")
-    parts = [weakref.ref(part) for part in (model.batcher, model.scorer, model.meters)]
+    parts = [weakref.ref(part) for part in (model.batcher, model.scorer, model.metrics)]
     del model
     shutil.rmtree(models / "tiny" / "7")
     until(lambda: versions(polled) == ["1"])
@@ -247,7 +247,7 @@ def test_a_request_that_has_a_model_is_answered_by_it_after_it_went(models: Path
 def test_the_service_ends_while_a_replaced_model_is_still_in_use(models: Path, serve: Serve) -> None:
     before = set(threading.enumerate())
     with serve(models, **POLL, grace_seconds=0) as live:
-        live.app.state.repository.get("tiny").in_use.__enter__()
+        live.app.state.repository.get("tiny").references.__enter__()
         export(models, labels=("rouge", "vert", "bleu"))
         until(lambda: live.score(picture()).json()["results"][0]["prediction"]["label"] == "rouge")
     assert set(threading.enumerate()) <= before

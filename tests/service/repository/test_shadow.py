@@ -113,7 +113,7 @@ def test_a_slow_shadow_delays_no_answer_and_drops_what_its_queue_cannot_take(mod
 def test_a_shadow_gives_way_where_the_queue_that_answers_is_half_full(models: Path, serve: Serve) -> None:
     with serve(models, queue_size=4, max_inputs=4) as live:
         batcher = live.app.state.repository.get("tiny", "1").batcher
-        with batcher.admit(3), live.app.state.repository.get("tiny", "2").batcher.admit(4):
+        with batcher.reserve(3), live.app.state.repository.get("tiny", "2").batcher.reserve(4):
             assert live.score(json={"inputs": [RED]}).status_code == 200
             # The fullest queue that answers: a shadow's own may be full.
             assert value(live.client, "ood_queue_depth", model="tiny") == 3

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bundle import Calibration
-from service.scoring.drift import DriftEvidence, evidence_of_any
+from service.scoring.drift import DriftEvidence, combined_evidence
 
 RUNS = 250
 # With three standard errors of that many runs.
@@ -57,7 +57,7 @@ def alarms(draw: Draw, evidence: float, *, learn: bool = True, n: int = 50, traf
         if not learn:
             drift._counts = CalibrationAlone(drift)
         for anomaly in draw(rng, traffic).tolist():
-            drift.see(anomaly)
+            drift.update(anomaly)
         reached += drift.log10 >= evidence
     return reached / RUNS
 
@@ -69,11 +69,11 @@ def test_the_next_bet_is_fair_after_any_traffic(n: int, places: list[float], at_
     drift = DriftEvidence(Calibration.from_scores(np.arange(n)))
     gaps = [int(place * (n + 1)) for place in places] + [n] * at_the_top
     for gap in gaps:
-        drift.see(gap - 0.5)
+        drift.update(gap - 0.5)
     expected = 0.0
     for gap in range(n + 1):
         after = deepcopy(drift)
-        after.see(gap - 0.5)
+        after.update(gap - 0.5)
         expected += after.wealth * (1 + gaps.count(gap)) / (n + 1 + len(gaps))
     assert expected == pytest.approx(drift.wealth, rel=1e-9)
 
@@ -93,7 +93,7 @@ def test_the_bound_needs_odds_that_learn() -> None:
 @pytest.mark.usefixtures("at_once")
 def test_several_gamblers_raise_an_alarm_no_more_often_than_one_may() -> None:
     runs = [evidences_of_several(run, gamblers=8) for run in range(RUNS)]
-    assert sum(evidence_of_any(run, 8) >= 1 for run in runs) / RUNS <= A_TENTH
+    assert sum(combined_evidence(run, 8) >= 1 for run in runs) / RUNS <= A_TENTH
     # The product of their largest wealths would: the assertion above can fail.
     assert sum(sum(run) >= 1 for run in runs) / RUNS > A_TENTH
 
@@ -105,7 +105,7 @@ def evidences_of_several(run: int, gamblers: int, n: int = 50, traffic: int = 10
     several = [DriftEvidence(calibration, seed=run) for _ in range(gamblers)]
     for drift in several:
         for anomaly in continuous(rng, traffic).tolist():
-            drift.see(anomaly)
+            drift.update(anomaly)
     return [drift.log10 for drift in several]
 
 
@@ -113,10 +113,10 @@ def test_anomalous_traffic_is_noticed_soon() -> None:
     rng = np.random.default_rng(0)
     drift = DriftEvidence(Calibration.from_scores(continuous(rng, 1000)))
     for anomaly in continuous(rng, 2000).tolist():
-        drift.see(anomaly)
+        drift.update(anomaly)
     assert drift.log10 < 1
     for anomaly in (continuous(rng, 500) + 3 * (rng.random(500) < 0.1)).tolist():
-        drift.see(anomaly)
+        drift.update(anomaly)
     assert drift.log10 > 3
 
 
@@ -124,10 +124,10 @@ def test_an_alarm_stays_until_it_is_reset() -> None:
     rng = np.random.default_rng(0)
     drift = DriftEvidence(Calibration.from_scores(continuous(rng, 1000)))
     for _ in range(1000):
-        drift.see(5.0)
+        drift.update(5.0)
     assert drift.log10 == pytest.approx(15, abs=1)
     for anomaly in continuous(rng, 1000).tolist():
-        drift.see(anomaly)
+        drift.update(anomaly)
     assert drift.log10 == pytest.approx(15, abs=1)
     drift.reset()
     assert (drift.log10, drift.wealth) == (0, 1)
@@ -136,5 +136,5 @@ def test_an_alarm_stays_until_it_is_reset() -> None:
 def test_a_calibration_too_small_to_bet_on_gives_no_evidence() -> None:
     drift = DriftEvidence(Calibration.from_scores([0.0]))
     for _ in range(1000):
-        drift.see(5.0)
+        drift.update(5.0)
     assert drift.log10 == pytest.approx(0, abs=1e-9)

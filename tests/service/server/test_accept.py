@@ -5,7 +5,7 @@ import contextlib
 import socket
 from pathlib import Path
 
-from service.server.accept import Door, Tally
+from service.server.accept import LeastConnectionsListener, SharedConnectionCounts
 
 
 class Guest(asyncio.Protocol):
@@ -31,10 +31,12 @@ class House:
         self.doors = [self._door(folder, index) for index in range(workers)]
         self._listener.close()
 
-    def _door(self, folder: Path, index: int) -> Door:
+    def _door(self, folder: Path, index: int) -> LeastConnectionsListener:
         room = self.rooms[index]
-        tally = Tally(folder / "connections", index, len(self.rooms))
-        return Door(self._listener.dup(), lambda: Guest(room), lambda: len(room), tally, 100)
+        connection_counts = SharedConnectionCounts(folder / "connections", index, len(self.rooms))
+        return LeastConnectionsListener(
+            self._listener.dup(), lambda: Guest(room), lambda: len(room), connection_counts, 100
+        )
 
     def close(self) -> None:
         for door in self.doors:

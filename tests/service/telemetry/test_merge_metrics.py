@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics_core import Metric
 
-from service.telemetry.merge_metrics import counted, from_json, to_json, total
+from service.telemetry.merge_metrics import cumulative_only, from_json, merge_families, to_json
 from service.telemetry.metrics import Metrics
 
 MODELS = ("a", 'b"\n')
@@ -45,7 +45,7 @@ def gauge(name: str, *values: float) -> float:
         registry = CollectorRegistry()
         Gauge(name, "A gauge.", registry=registry).set(value)
         families.extend(registry.collect())
-    (family,) = total(families, len(values))
+    (family,) = merge_families(families, len(values))
     (sample,) = family.samples
     return sample.value
 
@@ -60,20 +60,20 @@ def test_whichever_worker_counted_the_totals_are_those_of_a_single_one(given_eve
         one.count(model, seconds)
         workers[worker].count(model, seconds)
     told = [family for worker in workers for family in from_json(to_json(worker.registry.collect()))]
-    assert read(total(told, 4)) == read(list(one.registry.collect()))
+    assert read(merge_families(told, 4)) == read(list(one.registry.collect()))
 
 
 @given(events, events)
 def test_totals_of_totals_are_the_totals(first: list[Event], second: list[Event]) -> None:
     parts = []
     for part in (first, second):
-        meters = Meters()
+        metrics = Meters()
         for _, model, seconds in part:
-            meters.count(model, seconds)
-        parts.append(list(meters.registry.collect()))
-    whole = read(total([*parts[0], *parts[1]], 2))
-    assert read(total([*total(parts[0], 2), *total(parts[1], 2)], 2)) == whole
-    assert read(counted([*counted(parts[0]), *counted(parts[1])])) == whole
+            metrics.count(model, seconds)
+        parts.append(list(metrics.registry.collect()))
+    whole = read(merge_families([*parts[0], *parts[1]], 2))
+    assert read(merge_families([*merge_families(parts[0], 2), *merge_families(parts[1], 2)], 2)) == whole
+    assert read(cumulative_only([*cumulative_only(parts[0]), *cumulative_only(parts[1])])) == whole
 
 
 def test_the_latest_exemplar_of_a_bucket_is_kept() -> None:
@@ -83,7 +83,7 @@ def test_the_latest_exemplar_of_a_bucket_is_kept() -> None:
         Histogram("seconds", "Seconds.", registry=registry, buckets=(1,)).observe(0.5, {"trace_id": trace})
         told.append(from_json(to_json(registry.collect())))
     for order in (told, told[::-1]):
-        (family,) = total([family for each in order for family in each], 2)
+        (family,) = merge_families([family for each in order for family in each], 2)
         (bucket, *_) = family.samples
         assert bucket.value == 2
         assert bucket.exemplar is not None
@@ -113,7 +113,7 @@ def test_the_drift_evidence_of_several_is_held_to_the_bound_of_one() -> None:
 
 
 def test_what_only_grows_is_counted_and_nothing_else() -> None:
-    kinds = {family.type for family in counted(Metrics().registry.collect())}
+    kinds = {family.type for family in cumulative_only(Metrics().registry.collect())}
     assert kinds == {"counter", "histogram"}
 
 

@@ -15,7 +15,7 @@ from training.data.penn_treebank import UNREADABLE, penn_treebank
 from training.data.tokenizer import train_tokenizer
 from training.errors import RecipeError
 from training.recipe.file import parse_recipe
-from training.recipe.schema import TextPlan
+from training.recipe.schema import TextConfig
 
 NORMALIZER = penn_treebank()
 TREEBANK = (
@@ -25,15 +25,15 @@ TREEBANK = (
     "the mgm\\/ua group of traders ' funds ca n't",
 )
 PLANS = (
-    TextPlan(min_frequency=1, normalize="penn-treebank"),
-    TextPlan(min_frequency=1, unit="character", normalize="penn-treebank"),
-    TextPlan(min_frequency=1, unit="character"),
-    TextPlan(min_frequency=1, unit="character", lowercase=False),
+    TextConfig(min_frequency=1, normalize="penn-treebank"),
+    TextConfig(min_frequency=1, unit="character", normalize="penn-treebank"),
+    TextConfig(min_frequency=1, unit="character"),
+    TextConfig(min_frequency=1, unit="character", lowercase=False),
 )
 
 
 @cache
-def encoder(plan: TextPlan, texts: tuple[str, ...] = TREEBANK) -> TextEncoder:
+def encoder(plan: TextConfig, texts: tuple[str, ...] = TREEBANK) -> TextEncoder:
     return TextEncoder(train_tokenizer(texts, plan), plan.max_tokens)
 
 
@@ -84,7 +84,7 @@ def test_no_text_takes_more_than_linear_time(run: str) -> None:
 @pytest.mark.parametrize("plan", PLANS)
 @settings(max_examples=40)
 @given(text=st.text(max_size=80))
-def test_every_text_with_a_letter_has_symbols_of_the_vocabulary(plan: TextPlan, text: str) -> None:
+def test_every_text_with_a_letter_has_symbols_of_the_vocabulary(plan: TextConfig, text: str) -> None:
     encoding = encoder(plan)
     (ids,) = encoding.encode_batch([text])
     assert len(ids) or not any(character.isalnum() for character in text)
@@ -111,7 +111,7 @@ def test_characters_keep_case_and_line_ends_where_nothing_says_otherwise() -> No
 
 
 @pytest.mark.parametrize("plan", PLANS)
-def test_no_text_is_read_as_a_marker(plan: TextPlan) -> None:
+def test_no_text_is_read_as_a_marker(plan: TextConfig) -> None:
     for marker in ("[PAD]", "[UNK]"):
         assert 0 not in encoder(plan).encode(marker)
         assert len(encoder(PLANS[3]).encode(marker)) == 5
@@ -120,7 +120,7 @@ def test_no_text_is_read_as_a_marker(plan: TextPlan) -> None:
 def test_the_vocabulary_has_the_most_frequent_symbols_that_are_frequent_enough() -> None:
     texts = ("ccc bb a", "c b")
     size, frequent = (
-        train_tokenizer(texts, TextPlan(unit="character", **limits)).get_vocab()
+        train_tokenizer(texts, TextConfig(unit="character", **limits)).get_vocab()
         for limits in ({"vocabulary_size": 4, "min_frequency": 1}, {"min_frequency": 3})
     )
     assert size == {"[PAD]": 0, "[UNK]": 1, "c": 2, " ": 3}

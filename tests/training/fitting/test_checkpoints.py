@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from training.errors import RunError
-from training.fitting.checkpoints import WholeCheckpoints, require_disk_space
+from training.fitting.checkpoints import AtomicCheckpoints, require_disk_space
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def small_disk() -> Iterator[None]:
 
 def test_a_checkpoint_that_does_not_fit_leaves_the_one_before_it_whole(tmp_path: Path, small_disk: None) -> None:
     path = tmp_path / "stage" / "last.ckpt"
-    checkpoints = WholeCheckpoints()
+    checkpoints = AtomicCheckpoints()
     checkpoints.save_checkpoint({"weights": torch.ones(10)}, path)
     with pytest.raises(RunError, match=r"last\.ckpt: the checkpoint cannot be written .* Free some disk space"):
         checkpoints.save_checkpoint({"weights": torch.ones(10_000)}, path)

@@ -13,7 +13,7 @@ import torch
 from tests.training.support.datasets_on_disk import InterruptedInputs, tiny_recipe, write_tiny_data
 from training.data import Batch, DataLocations, Examples, load_in_distribution, load_set, open_reader
 from training.errors import DataError, DivergedError, RecipeError, RunError
-from training.export.provenance import describe_training, keep_fingerprints
+from training.export.provenance import describe_training, save_fingerprints
 from training.fitting.fit import fit, load_model
 from training.objectives.cross_entropy import CrossEntropy
 from training.objectives.objective import Forward, Loss, outliers_of
@@ -227,7 +227,7 @@ def test_a_stage_may_start_from_the_average_of_earlier_ones(tmp_path: Path, data
     for name, value in mean.items():
         torch.testing.assert_close(value, (first[name] + second[name]) / 2, msg=name)
     assert accuracy(run, "mean", data) > 0.9
-    keep_fingerprints(run, [data.train])
+    save_fingerprints(run, [data.train])
     seconds = sum(run.record(stage).seconds for stage in stages)
     assert describe_training(run, "mean").seconds == pytest.approx(seconds, abs=0.1)
 

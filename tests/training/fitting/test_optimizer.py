@@ -12,7 +12,7 @@ from training.errors import RecipeError
 from training.fitting.muon import Muon, orthogonalised
 from training.fitting.optimizer import build_optimizer
 from training.recipe.components import Component
-from training.recipe.schema import MuonPlan, Stage
+from training.recipe.schema import MuonConfig, Stage
 
 
 def stage(**options: Any) -> Stage:
@@ -52,7 +52,7 @@ def test_faster_biases_decay_no_faster() -> None:
 
 
 def test_muon_trains_the_convolutions_and_sgd_the_rest() -> None:
-    changes, gradients = step(stage(weight_decay=0.0, muon=MuonPlan()))
+    changes, gradients = step(stage(weight_decay=0.0, muon=MuonConfig()))
     convolutions = {f"features.{index}.weight" for index in (0, 4, 8)}
     assert convolutions < changes.keys()
     for name in changes.keys() - convolutions:
@@ -102,6 +102,6 @@ def test_orthogonalising_keeps_singular_vectors_and_brings_singular_values_near_
 def test_a_network_without_what_the_stage_treats_apart_is_refused() -> None:
     network = nn.Linear(3, 2)
     with pytest.raises(RecipeError, match="Leave muon out"):
-        build_optimizer(stage(muon=MuonPlan()), network)
+        build_optimizer(stage(muon=MuonConfig()), network)
     with pytest.raises(RecipeError, match="Leave norm_bias_rate out"):
         build_optimizer(stage(norm_bias_rate=64), network)

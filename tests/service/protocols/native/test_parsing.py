@@ -15,12 +15,12 @@ from service.inputs.payloads import Base64, Input, Text
 from service.inputs.texts import Texts
 from service.protocols.native.multipart import Part, parse_multipart
 from service.protocols.native.parsing import choose_parser, parse_form, parse_json
-from service.scoring.options import Choices, parse_options, query_options
+from service.scoring.options import OptionLimits, parse_options, query_options
 from tests.support.tiny_text_bundle import tiny_tokenizer
 
 IMAGES = Images(ImageInput(height=8, width=8, channels=1, mean=(0.5,), std=(0.5,)))
 TEXTS = Texts(TextEncoder(tiny_tokenizer(), 8), 8)
-CHOICES = Choices(("msp", "energy"), "msp", 1000)
+CHOICES = OptionLimits(("msp", "energy"), "msp", 1000)
 json_values = st.recursive(
     st.none() | st.booleans() | st.floats() | st.integers() | st.text(),
     lambda children: st.lists(children, max_size=4) | st.dictionaries(st.text(max_size=8), children, max_size=4),

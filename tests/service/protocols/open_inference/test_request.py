@@ -19,14 +19,14 @@ from service.inputs.payloads import Base64, Pixels, Text
 from service.inputs.texts import Texts
 from service.protocols.open_inference.request import PARAMETERS, Inference, parse_header_length, parse_inference
 from service.protocols.open_inference.tensors import binary, bytes_from_binary
-from service.scoring.options import Choices
+from service.scoring.options import OptionLimits
 from tests.service.conftest import Live
 from tests.support.tiny_text_bundle import tiny_tokenizer
 
 SHAPE = (8, 8, 3)
 IMAGES = Images(ImageInput(height=8, width=8, channels=3, mean=(0.5,) * 3, std=(0.5,) * 3))
 TEXTS = Texts(TextEncoder(tiny_tokenizer(), 8), 8)
-CHOICES = Choices(("msp", "energy"), "msp", 1000)
+CHOICES = OptionLimits(("msp", "energy"), "msp", 1000)
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=8),
@@ -57,14 +57,14 @@ def slips(draw: st.DrawFn) -> tuple[bytes, int | None, Modality, bool]:
     count = draw(st.integers(1, 4))
     tensor: dict[str, Any] = {"name": modality.tensor, "datatype": "BYTES", "shape": [count]}
     texts = ["a text", "YQ==", "", "\u2603"][:count]
-    behind = binary("BYTES", texts)
+    binary_tail = binary("BYTES", texts)
     if modality is IMAGES and draw(st.booleans()):
-        behind = bytes(math.prod(SHAPE) * count)
-        tensor |= {"datatype": "UINT8", "shape": [count, *SHAPE], "data": list(behind)}
+        binary_tail = bytes(math.prod(SHAPE) * count)
+        tensor |= {"datatype": "UINT8", "shape": [count, *SHAPE], "data": list(binary_tail)}
     if in_binary := draw(st.booleans()):
-        tensor |= {"parameters": {"binary_data_size": len(behind)}, "data": None}
+        tensor |= {"parameters": {"binary_data_size": len(binary_tail)}, "data": None}
     else:
-        behind = b""
+        binary_tail = b""
         tensor.setdefault("data", texts)
     content: dict[str, Any] = {
         "id": "x",
@@ -84,8 +84,8 @@ def slips(draw: st.DrawFn) -> tuple[bytes, int | None, Modality, bool]:
     if draw(st.integers(0, 4)) == 0:
         slipped += 1
         length += draw(st.integers(-3, 3))
-        behind = behind[draw(st.integers(0, 2)) :] + draw(st.binary(max_size=3))
-    return text + behind, length if in_binary else None, modality, not slipped
+        binary_tail = binary_tail[draw(st.integers(0, 2)) :] + draw(st.binary(max_size=3))
+    return text + binary_tail, length if in_binary else None, modality, not slipped
 
 
 def _replace_something(draw: st.DrawFn, node: Any) -> None:

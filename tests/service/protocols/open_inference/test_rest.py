@@ -20,7 +20,7 @@ from tests.support.tiny_bundle import tiny_images
 
 PICTURES = [picture("red"), picture("lime", (20, 30), "JPEG"), picture("gray", file_format="WEBP")]
 TEXTS = [SPORTS, POLITICS, "naïve ☃ of the proof", SCIENCE * 20]
-NEVER = sys.float_info.max
+NEVER_FLAGGED = sys.float_info.max
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def assert_equal_to_native(answer: Any, results: Sequence[dict[str, Any]]) -> No
         assert answer.as_numpy(score).tolist() == [each["value"] for each in expected]
         for field in ("anomaly", "p_value", "flagged"):
             assert answer.as_numpy(prefix + field).tolist() == [each[field] for each in expected]
-        thresholds = [NEVER if each["threshold"] is None else each["threshold"] for each in expected]
+        thresholds = [NEVER_FLAGGED if each["threshold"] is None else each["threshold"] for each in expected]
         assert answer.as_numpy(f"{prefix}threshold").tolist() == thresholds
 
 
@@ -135,7 +135,7 @@ def test_parameters_choose_as_the_native_options_do(live: Live, client: Inferenc
 def test_an_alpha_that_can_flag_nothing_is_warned_of(client: InferenceServerClient) -> None:
     answer = client.infer("tiny", [tensor("images", elements(PICTURES))], parameters={"alpha": 0.0001})
     assert answer.get_response()["parameters"]["warnings"].startswith("msp: nothing can be flagged at alpha 0.0001")
-    assert answer.as_numpy("threshold").tolist() == [NEVER] * 3
+    assert answer.as_numpy("threshold").tolist() == [NEVER_FLAGGED] * 3
 
 
 def test_outputs_choose_what_comes_back_and_in_which_form(live: Live, client: InferenceServerClient) -> None:

@@ -13,8 +13,8 @@ from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 from bundle import ImageInput
 from training.data import DataLocations, ImageReader
 from training.errors import GraphError
+from training.wrapping.input_adapter import Feed
 from training.wrapping.original import GraphInput, Original
-from training.wrapping.plan import Feed
 
 Layout = Literal["nchw", "nhwc"]
 Resize = Literal["bilinear", "bicubic", "lanczos"]
@@ -27,7 +27,7 @@ _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 
 
 @dataclass(frozen=True)
-class ImagePlan:
+class ImageAdapter:
     """`spec` is the bundle's input; the graph's `taken` takes it in `layout`, as bytes or normalised floats."""
 
     spec: ImageInput
@@ -98,7 +98,7 @@ class ImagePlan:
         return nodes, constants
 
 
-def plan_images(
+def image_adapter(
     original: Original,
     *,
     layout: Layout | None,
@@ -108,7 +108,7 @@ def plan_images(
     scale: float,
     resize: Resize,
     announce: Callable[[str], None],
-) -> ImagePlan:
+) -> ImageAdapter:
     """Read layout, size and channels off the graph's shape where they are not given; what was guessed is announced.
 
     `size` is (height, width). `mean` and `std`, one number or one per channel, empty for 0 and 1, are for pixel values
@@ -147,7 +147,7 @@ def plan_images(
         mean=tuple(value / scale for value in _per_channel("mean", mean, 0.0, channels)),
         std=tuple(value / scale for value in _per_channel("std", std, 1.0, channels)),
     )
-    return ImagePlan(spec, layout, taken)
+    return ImageAdapter(spec, layout, taken)
 
 
 def _image_input(inputs: Sequence[GraphInput]) -> GraphInput:

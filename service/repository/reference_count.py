@@ -4,8 +4,8 @@ import asyncio
 from types import TracebackType
 
 
-class InUse:
-    """`with model.in_use:` around whatever needs the model's engine. On the event loop's thread only."""
+class ReferenceCount:
+    """`with model.references:` around whatever needs the model's engine. On the event loop's thread only."""
 
     __slots__ = ("_count", "_idle")
 
@@ -23,7 +23,7 @@ class InUse:
         if not self._count and self._idle is not None:
             self._idle.set()
 
-    async def ended(self) -> None:
+    async def wait_unused(self) -> None:
         """Wait until nobody uses it; nobody new may come, so that this is for ever."""
         if self._count:
             self._idle = asyncio.Event()

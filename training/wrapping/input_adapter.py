@@ -15,7 +15,7 @@ from training.data import DataLocations, Reader
 Feed = Mapping[str, NDArray[np.generic]]
 
 
-class Plan(Protocol):
+class InputAdapter(Protocol):
     """How the inputs of one kind are read, and made the foreign graph's: by NumPy, and by nodes inside the graph."""
 
     @property

@@ -15,8 +15,8 @@ from bundle import TextEncoder, TextInput
 from training.data import DataLocations, TextReader
 from training.data.text_batch import TEXT_INPUTS, text_batch
 from training.errors import DataError, GraphError
+from training.wrapping.input_adapter import Feed
 from training.wrapping.original import GraphInput, Original, opset_of
-from training.wrapping.plan import Feed
 
 Role = Literal["tokens", "mask", "lengths", "types"]
 
@@ -33,7 +33,7 @@ _SUPPORTED = (
 
 
 @dataclass(frozen=True)
-class TextWrapPlan:
+class TextAdapter:
     """`spec` is the bundle's input, `roles` what each of the foreign graph's inputs is, `padding` its id of padding.
 
     `encoder` is the tokenizer in the file `tokenizer`.
@@ -120,9 +120,9 @@ class TextWrapPlan:
         ]
 
 
-def plan_texts(
+def text_adapter(
     original: Original, tokenizer: Path, *, max_tokens: int | None, announce: Callable[[str], None]
-) -> TextWrapPlan:
+) -> TextAdapter:
     """Read off the graph's inputs what each of them is; what was guessed is announced.
 
     `max_tokens` is the tokenizer's own limit where None. Raises GraphError for inputs that are none of a text's,
@@ -141,7 +141,7 @@ def plan_texts(
     encoder = TextEncoder.load(tokenizer, longest)
     padding = _padding(tokenizer)
     announce(f"texts: up to {longest} tokens, padding has the id {padding}")
-    return TextWrapPlan(TextInput(tokenizer=_FILE, max_tokens=longest), encoder, tokenizer, padding, roles)
+    return TextAdapter(TextInput(tokenizer=_FILE, max_tokens=longest), encoder, tokenizer, padding, roles)
 
 
 def _roles(inputs: Sequence[GraphInput]) -> Iterator[tuple[GraphInput, Role]]:
