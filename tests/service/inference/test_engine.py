@@ -66,7 +66,7 @@ def test_an_engine_that_is_told_its_pace_measures_nothing_and_takes_its_share_of
     tiny_bundle: Path, learned: tuple[int, float, float, int], streams: int
 ) -> None:
     engine = Engine(load_bundle(tiny_bundle), PROVIDER, threads=4, workers=2)
-    assert engine.warm_up(8, once=lambda _: learned) == BatchPlan(4, 1e-3, 99.0)
+    assert engine.warm_up(8, memo=lambda _: learned) == BatchPlan(4, 1e-3, 99.0)
     assert engine.streams == streams
     images = list(tiny_images(5, seed=3))
     for name, rows in engine.run(images, exclusive=False).items():

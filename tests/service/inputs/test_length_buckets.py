@@ -29,11 +29,11 @@ def test_padding_stays_under_15_percent_of_what_is_computed(lengths: list[int]) 
 def test_short_sequences_are_one_call(lengths: list[int]) -> None:
     calls: list[int] = []
 
-    def run(items: Sequence[Array], *, alone: bool) -> Mapping[str, Array]:
+    def run(items: Sequence[Array], *, exclusive: bool) -> Mapping[str, Array]:
         calls.append(len(items))
         return {"length": np.array([len(item) for item in items], np.float32)}
 
-    in_length_groups(run)([np.zeros(length, np.int64) for length in lengths], alone=True)
+    in_length_groups(run)([np.zeros(length, np.int64) for length in lengths], exclusive=True)
     assert calls == [len(lengths)]
 
 
@@ -41,7 +41,7 @@ def test_short_sequences_are_one_call(lengths: list[int]) -> None:
 def test_rows_come_back_in_the_order_of_the_batch(lengths: list[int]) -> None:
     calls = 0
 
-    def run(items: Sequence[Array], *, alone: bool) -> Mapping[str, Array]:
+    def run(items: Sequence[Array], *, exclusive: bool) -> Mapping[str, Array]:
         nonlocal calls
         calls += 1
         return {
@@ -51,7 +51,7 @@ def test_rows_come_back_in_the_order_of_the_batch(lengths: list[int]) -> None:
         }
 
     items = [np.full(length, position, np.int64) for position, length in enumerate(lengths)]
-    outputs = in_length_groups(run)(items, alone=True)
+    outputs = in_length_groups(run)(items, exclusive=True)
     assert outputs["length"].tolist() == lengths
     assert outputs["first"].tolist() == list(range(len(lengths)))
     for item, parts in zip(items, outputs["parts"], strict=True):
