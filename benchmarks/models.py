@@ -15,7 +15,7 @@ from training.data import StoredArray
 from training.export.onnx_graph import run_graph, write_graph
 from training.models.classifier import ImageClassifier
 from training.models.score_heads import LOGIT_SCORES, ScoredClassifier
-from training.scoring.calibrate import anomalies
+from training.scoring.calibration import anomalies
 
 NETWORKS: Mapping[str, Callable[[], nn.Module]] = {
     "wrn-40-2": lambda: WideResNet(num_classes=10, depth=40, widen_factor=2),

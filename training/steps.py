@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 
 from bundle import Calibration, Precision
-from training import evaluation
 from training.console import console, progress_bars
 from training.data import (
     DataLocations,
@@ -21,19 +20,32 @@ from training.data import (
     without_overlap,
 )
 from training.errors import RunError
-from training.evaluation import Report, StageScores
-from training.export.export import SAMPLES, bundle_path, export_bundle, sample_of
+from training.evaluation import (
+    EvaluationInputs,
+    Report,
+    StageScores,
+    evaluate_stages,
+    manifest_evaluation,
+    write_report,
+)
+from training.export.bundle_export import SAMPLES, evenly_spaced, export_bundle, recipe_bundle_path
 from training.export.low_precision import export_low_precision
 from training.export.provenance import save_fingerprints
-from training.fitting import fit as fitting
+from training.fitting.stages import fit_stages
+from training.fitting.weights import load_model
 from training.models.build import scored_model
 from training.models.score_heads import ScoredClassifier, ScoredModel
 from training.recipe import Recipe, Source, Synthetic
 from training.run import Run
-from training.scoring.calibrate import anomalies, save_temperature, stage_calibration, stage_temperature
-from training.scoring.calibrate import calibrate as keep_calibration
+from training.scoring.batch_scoring import Outputs, restore_order, score_inputs, scoring_order
+from training.scoring.calibration import (
+    anomalies,
+    load_calibration,
+    load_temperature,
+    save_calibration,
+    save_temperature,
+)
 from training.scoring.logits import LOGITS, recorded_logits, stage_logits
-from training.scoring.score import Outputs, in_order, score_inputs, scoring_order
 
 
 def locations(data: Path | None) -> DataLocations:
@@ -61,7 +73,7 @@ def fit(run: Run, places: DataLocations, *, resume: bool) -> None:
     if found is not None and outliers is not None and len(outliers) < len(found):
         console.print(f"removed {len(found) - len(outliers)} outliers that are (nearly) in-distribution examples")
     save_fingerprints(run, [inside.train, inside.calibration, inside.test, *([] if outliers is None else [outliers])])
-    fitting.fit(run, inside.train, outliers, resume=resume, announce=console.print)
+    fit_stages(run, inside.train, outliers, resume=resume, announce=console.print)
 
 
 def calibrate(run: Run, places: DataLocations) -> None:
@@ -71,7 +83,7 @@ def calibrate(run: Run, places: DataLocations) -> None:
         for stage in run.recipe.stages:
             model = _model(run, stage, len(inside.train.labels))
             outputs = _score(model, inside.calibration, stage, bars.report)
-            keep_calibration(run, stage, outputs)
+            save_calibration(run, stage, outputs)
             if LOGITS in outputs:
                 save_temperature(run, stage, outputs, inside.calibration.targets())
 
@@ -80,7 +92,7 @@ def evaluate(run: Run, places: DataLocations) -> None:
     """Score every test set with every stage and write `report.json`, `report.md` and the plots."""
     recipe, reader = run.recipe, _reader(run, places)
     # Scoring takes minutes: what it needs in the end must be there before.
-    calibrations = {stage: stage_calibration(run, stage) for stage in recipe.stages}
+    calibrations = {stage: load_calibration(run, stage) for stage in recipe.stages}
     with progress_bars() as bars:
         inside = load_in_distribution(recipe, reader, bars.report)
         test = inside.test
@@ -92,20 +104,20 @@ def evaluate(run: Run, places: DataLocations) -> None:
         stages = {
             stage: _scores_of(run, stage, calibrations[stage], test, sets, bars.report) for stage in recipe.stages
         }
-    report = evaluation.evaluate(
-        stages,
+    inputs = EvaluationInputs(
+        stages=stages,
+        title=f"Evaluation of {recipe.name}",
         alpha=recipe.export.alpha,
         draws=recipe.evaluation.draws,
         seed=recipe.seed,
         default_score=recipe.export.default_score,
-        inside=_test_of(recipe),
+        in_dist=_test_of(recipe),
         sets=described,
         validation=tuple(recipe.evaluation.validation),
         provenance=_provenance(run),
     )
-    folder, title = run.report_path, f"Evaluation of {recipe.name}"
-    evaluation.write_report(report, stages, folder, title=title, seed=recipe.seed, score=recipe.export.default_score)
-    console.print(f"report: {folder / 'report.md'}")
+    write_report(evaluate_stages(inputs), inputs, run.report_path)
+    console.print(f"report: {run.report_path / 'report.md'}")
 
 
 def export(
@@ -122,7 +134,7 @@ def export(
     In a lower `precision`, as a bundle beside the full one, refused where it detects less on any set of the report.
     """
     recipe, stage = run.recipe, run.recipe.export.stage
-    path = bundle_path(recipe, models, version=version, precision=precision, overwrite=overwrite)
+    path = recipe_bundle_path(recipe, models, version=version, precision=precision, overwrite=overwrite)
     report = _report(run)
     if report is None and precision != "fp32":
         reason = "is not evaluated: there is nothing to hold a lower precision against"
@@ -142,15 +154,15 @@ def export(
             run,
             model,
             calibration=inside.calibration,
-            samples=sample_of(inside.test, SAMPLES),
+            samples=evenly_spaced(inside.test, SAMPLES),
             write_sample=write_sample,
-            evaluation=None if report is None else evaluation.manifest_evaluation(report, stage),
+            evaluation=None if report is None else manifest_evaluation(report, stage),
             path=path,
         )
     else:
         console.print(f"then writing it in {precision} and measuring both on every set ...")
         export_low_precision(
-            run, model, precision, inside=inside, sets=sets, full=report, write_sample=write_sample, path=path
+            run, model, precision, in_dist=inside, ood=sets, full_report=report, write_sample=write_sample, path=path
         )
     return path
 
@@ -174,7 +186,7 @@ def _evaluation_sets(recipe: Recipe, reader: Reader, test: Examples, report: Pro
 
 
 def _model(run: Run, stage: str, num_classes: int) -> ScoredModel:
-    return scored_model(run.recipe, fitting.load_model(run, stage, num_classes))
+    return scored_model(run.recipe, load_model(run, stage, num_classes))
 
 
 def _score(model: ScoredModel, examples: Examples, stage: str, report: Progress) -> Outputs:
@@ -187,7 +199,7 @@ def _score(model: ScoredModel, examples: Examples, stage: str, report: Progress)
         return score_inputs(model, examples.x, progress=progress)
     with recorded_logits(model) as logits:
         outputs = score_inputs(model, examples.x, progress=progress)
-    return outputs | {LOGITS: in_order(logits.array(), scoring_order(examples.x))}
+    return outputs | {LOGITS: restore_order(logits.array(), scoring_order(examples.x))}
 
 
 def _scores_of(
@@ -205,10 +217,10 @@ def _scores_of(
     error, logits = None, None
     if LOGITS in outputs:
         error = float(np.mean(outputs["prediction"] != test.targets()))
-        logits = stage_logits(outputs, test.targets(), outside, stage_temperature(run, stage))
+        logits = stage_logits(outputs, test.targets(), outside, load_temperature(run, stage))
     return StageScores(
-        inside=anomalies(outputs, names),
-        outside={name: anomalies(found, names) for name, found in outside.items()},
+        in_dist=anomalies(outputs, names),
+        ood={name: anomalies(found, names) for name, found in outside.items()},
         calibrations=calibrations,
         error=error,
         logits=logits,
@@ -239,4 +251,4 @@ def _provenance(run: Run) -> dict[str, str]:
 
 def _report(run: Run) -> Report | None:
     path = run.report_path / "report.json"
-    return Report.model_validate_json(path.read_text(encoding="utf-8")) if path.exists() else None
+    return Report.from_json(path.read_text(encoding="utf-8")) if path.exists() else None

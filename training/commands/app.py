@@ -143,7 +143,7 @@ def run_all(
     from training import steps
     from training.commands import run as run_command
     from training.commands.next_steps import next_steps
-    from training.export.export import bundle_path
+    from training.export.bundle_export import recipe_bundle_path
 
     planned = run_command.resolve_run(
         recipe,
@@ -156,7 +156,7 @@ def run_all(
         run_command.show_recipe(started.recipe_path, planned.root)
     places = steps.locations(planned.root)
     # Asked now: hours later would be a bad time to learn that the bundle's place is taken.
-    bundle_path(started.recipe, models, version=version, overwrite=overwrite)
+    recipe_bundle_path(started.recipe, models, version=version, overwrite=overwrite)
     steps.fit(started, places, resume=resume)
     steps.calibrate(started, places)
     steps.evaluate(started, places)
@@ -182,11 +182,11 @@ def paper(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
 ) -> None:
     """Show the paper's tables: what the bundles' own reports measured beside what the paper reports."""
-    from training.paper import as_markdown, as_text, compare, measured_runs, paper_tables
+    from training.paper import as_markdown, as_text, compare, latest_reports, paper_tables
 
-    measured = measured_runs(models)
+    reports = latest_reports(models)
     for table in paper_tables():
-        comparison = compare(table, measured)
+        comparison = compare(table, reports)
         if markdown:
             typer.echo(as_markdown(comparison))
         else:

@@ -96,7 +96,7 @@ def wrap(
     """
     from training.commands.next_steps import next_steps
     from training.data import guess_source
-    from training.export.bundle_folder import name_from
+    from training.export.bundle_folder import bundle_name
     from training.recipe import Source
     from training.wrapping.wrap import WrapOptions
     from training.wrapping.wrap import wrap as wrap_classifier
@@ -118,7 +118,7 @@ def wrap(
         model=model,
         logits=logits,
         calibration=source(calibration),
-        name=name_from(name or model.stem),
+        name=bundle_name(name or model.stem),
         root=root,
         models=models,
         version=version,

@@ -6,9 +6,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.errors import RecipeError
-from training.models.classifier import Classifier
+from training.models.classifier import Classifier, Prediction
 from training.models.model import Model
-from training.models.prediction import Prediction
 
 LOGIT_SCORES: Mapping[str, Callable[[Tensor], Tensor]] = {
     "msp": lambda logits: logits.softmax(dim=1).amax(dim=1),

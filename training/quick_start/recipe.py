@@ -11,11 +11,11 @@ from training.data import DataLocations, class_folders, columns_of, guess_source
 from training.data.sources import Rows, read_rows
 from training.data.text_loading import read_texts, strings
 from training.errors import DataError
-from training.export.bundle_folder import name_from
+from training.export.bundle_folder import bundle_name
 from training.quick_start.presets import image_preset, text_preset
 from training.quick_start.survey import survey_images, survey_words
 from training.recipe import Recipe, Source, apply_override, parse_recipe
-from training.scoring.alpha import DEFAULT_ALPHA, attainable_alpha
+from training.scoring.calibration import DEFAULT_ALPHA, attainable_alpha
 
 _FEWEST, _FEWEST_OF_A_CLASS, _FEWEST_OUTLIERS = 70, 5, 10
 _MOST_HELD_OUT = 5000
@@ -75,7 +75,7 @@ def quick_start(
     else:
         plan = image_preset(trained_on, survey_images(found.rows, found.source.image), size, test_size=test)
     raw = plan | {
-        "name": name_from(name or inside.resolve().stem),
+        "name": bundle_name(name or inside.resolve().stem),
         "description": f"Tells {', '.join(found.rows.labels)} from anything else; made by a quick start.",
         "in_distribution": {"train": _plain(found.source), "test_size": test, "calibration_size": calibration},
         "outliers": {"train": _plain(found.outliers) | {"part": [0, _TRAINED_ON]}, "duplicates": "remove"},

@@ -8,13 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle import Calibration
-from training import evaluation
 from training.data import Examples
 from training.data.synthetic import synthesise
-from training.evaluation import Report, StageLogits, StageScores
+from training.evaluation import EvaluationInputs, Report, StageLogits, StageScores, evaluate_stages, write_report
 from training.recipe import Synthetic
-from training.scoring.calibrate import anomalies
-from training.scoring.score import Outputs
+from training.scoring.batch_scoring import Outputs
+from training.scoring.calibration import anomalies
 from training.wrapping.score_nodes import SCORE_NAMES
 
 STAGE = "wrapped"
@@ -58,30 +57,32 @@ def evaluate_wrapped(
     outputs, logits = score(test)
     scored = {name: score(examples) for name, examples in (*ood.items(), *synthetic.items())}
     stage = StageScores(
-        inside=anomalies(outputs, SCORE_NAMES),
-        outside={name: anomalies(found, SCORE_NAMES) for name, (found, _) in scored.items()},
+        in_dist=anomalies(outputs, SCORE_NAMES),
+        ood={name: anomalies(found, SCORE_NAMES) for name, (found, _) in scored.items()},
         calibrations=inside.calibrations,
         error=float(np.mean(outputs["prediction"] != inside.targets)),
         logits=None
         if inside.temperature is None
         else StageLogits(
-            inside=logits,
+            in_dist=logits,
             targets=inside.targets,
-            outside={name: values for name, (_, values) in scored.items()},
+            ood={name: values for name, (_, values) in scored.items()},
             temperature=inside.temperature,
         ),
     )
     described = {name: f"{len(each):,} examples of {Path(each.source).name}" for name, each in ood.items()}
     described |= {name: f"{len(each):,} synthetic images ({name})" for name, each in synthetic.items()}
-    report = evaluation.evaluate(
-        {STAGE: stage},
+    inputs = EvaluationInputs(
+        stages={STAGE: stage},
+        title=title,
         alpha=alpha,
         draws=_DRAWS,
         seed=_SEED,
         default_score=default_score,
-        inside=Path(test.source).name,
+        in_dist=Path(test.source).name,
         sets=described,
         provenance={"wrapped from": origin},
     )
-    evaluation.write_report(report, {STAGE: stage}, folder, title=title, seed=_SEED, score=default_score)
+    report = evaluate_stages(inputs)
+    write_report(report, inputs, folder)
     return report

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 from scipy.special import log_softmax, logsumexp, softmax
 
-from training.scoring.score import Outputs
+from training.scoring.batch_scoring import Outputs
 
 SCORE_NAMES = ("msp", "max_logit", "energy", "entropy", "kl_uniform")
 """The scores that any classifier's logits give, in the order of `training.models.score_heads.LOGIT_SCORES`."""

@@ -10,16 +10,15 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from bundle import Calibration, CalibrationSpec, Parity, ScoreOutput, save_calibrations, seal_bundle, sha256_file
+from bundle import CalibrationSpec, Parity, ScoreOutput, save_calibrations, seal_bundle, sha256_file
 from training.data import DataLocations, Examples, Progress, StoredArray
 from training.errors import DataError, RecipeError
 from training.evaluation import manifest_evaluation, tune_temperature
-from training.export.bundle_folder import atomic_folder, bundle_place
+from training.export.bundle_folder import atomic_folder, new_bundle_path
 from training.export.onnx_graph import check_parity, run_graph
 from training.recipe import Source
-from training.scoring.alpha import attainable_alpha
-from training.scoring.calibrate import anomalies
-from training.scoring.score import Outputs, scoring_order
+from training.scoring.batch_scoring import Outputs, scoring_order
+from training.scoring.calibration import attainable_alpha, calibrations_from
 from training.wrapping import (
     SCORE_NAMES,
     STAGE,
@@ -87,7 +86,7 @@ def wrap(options: WrapOptions, announce: Callable[[str], None], progress: Progre
         )
     if options.ood and options.test is None:
         raise DataError("--ood", "needs in-distribution inputs to be told from", "Give a labelled set: --test")
-    path = bundle_place(options.models, options.name, str(options.version), overwrite=options.overwrite)
+    path = new_bundle_path(options.models, options.name, str(options.version), overwrite=options.overwrite)
     if options.test is not None and options.tokenizer is not None and not options.ood:
         raise DataError("--test", "has nothing to be told from", "Give out-of-distribution texts: --ood NAME=PATH")
     original = load_original(options.model, options.logits)
@@ -113,9 +112,7 @@ def wrap(options: WrapOptions, announce: Callable[[str], None], progress: Progre
         onnx.save(wrap_graph(dynamic, adapter), graph)
         outputs = run_graph(graph, calibration.x, adapter.prepare)
         differences = check_parity(reference_scores(logits), outputs, _TOLERANCE, reference="the original's logits")
-        calibrations = {
-            name: Calibration.from_scores(values) for name, values in anomalies(outputs, SCORE_NAMES).items()
-        }
+        calibrations = calibrations_from(outputs, SCORE_NAMES)
         save_calibrations(partial / _CALIBRATION, calibrations)
         reader.write_sample(options.test or options.calibration, partial)
         for file, source in adapter.files.items():

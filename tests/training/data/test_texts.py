@@ -22,12 +22,13 @@ from training.commands.app import app
 from training.data import NO_TOKEN, DataLocations, StoredArray, TextReader, load_in_distribution, open_reader
 from training.errors import DataError, RecipeError
 from training.export.onnx_graph import check_parity, run_graph, write_graph
-from training.fitting.fit import fit, load_model
+from training.fitting.stages import fit_stages
+from training.fitting.weights import load_model
 from training.models.classifier import TextClassifier
 from training.models.score_heads import LOGIT_SCORES, ScoredClassifier
 from training.recipe import Source, parse_recipe
 from training.run import Run
-from training.scoring.score import score_inputs
+from training.scoring.batch_scoring import score_inputs
 
 
 @pytest.fixture(scope="module")
@@ -102,10 +103,10 @@ def test_an_interrupted_run_on_texts_grouped_by_length_resumes_to_the_same_weigh
     # Two reads to begin with and eleven an epoch: the third epoch is broken off.
     interrupted = replace(train, x=InterruptedInputs(train.x, reads_left=30))
     with pytest.raises(SystemExit):
-        fit(runs["broken"], interrupted, outliers, resume=False, announce=lambda _: None)
+        fit_stages(runs["broken"], interrupted, outliers, resume=False, announce=lambda _: None)
     assert runs["broken"].checkpoint_path("baseline").exists()
     for run in runs.values():
-        fit(run, train, outliers, resume=True, announce=lambda _: None)
+        fit_stages(run, train, outliers, resume=True, announce=lambda _: None)
     whole, broken = (load_model(run, "oe", 2).state_dict() for run in runs.values())
     for name, value in whole.items():
         torch.testing.assert_close(broken[name], value, rtol=0, atol=0, msg=name)

@@ -11,7 +11,8 @@ import torch
 from bundle import ImageInput
 from tests.training.support.datasets_on_disk import png
 from training.data import DataLocations, load_in_distribution, load_set, open_reader, without_overlap
-from training.fitting.fit import fit, load_model
+from training.fitting.stages import fit_stages
+from training.fitting.weights import load_model
 from training.models.build import build_model, scored_model
 from training.recipe import Recipe, Source, Synthetic, load_recipe
 from training.run import Run
@@ -100,7 +101,7 @@ def test_every_image_recipe_trains_on_files_of_the_layout_that_it_names(path: Pa
     found = load_set(recipe.outliers.train, reader, inside.train, name="outliers", seed=1)
     outliers = without_overlap(found, inside, reader, recipe.outliers)
     run = Run.create(tmp_path / "run", recipe, overwrite=False)
-    fit(run, inside.train.rows(np.arange(4)), outliers, resume=False, announce=lambda _: None)
+    fit_stages(run, inside.train.rows(np.arange(4)), outliers, resume=False, announce=lambda _: None)
     model = scored_model(recipe, load_model(run, recipe.export.stage, 2))
     with torch.inference_mode():
         values = model.eval()(torch.from_numpy(inside.test.x[np.arange(2)]))
@@ -140,7 +141,7 @@ def test_every_text_recipe_trains_on_files_of_the_layout_that_it_names(path: Pat
     outliers = load_set(recipe.outliers.train, reader, inside.train, name="outliers", seed=1)
     run = Run.create(tmp_path / "run", recipe, overwrite=False)
     (tmp_path / "tokenizer.json").rename(run.tokenizer_path)
-    fit(run, inside.train.rows(np.arange(4)), outliers, resume=False, announce=lambda _: None)
+    fit_stages(run, inside.train.rows(np.arange(4)), outliers, resume=False, announce=lambda _: None)
     model = scored_model(recipe, load_model(run, recipe.export.stage, 2)).eval()
     with torch.inference_mode():
         values = model(*model.model.prepare(torch.from_numpy(inside.test.x[np.arange(2)])))

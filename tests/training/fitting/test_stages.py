@@ -14,7 +14,8 @@ from tests.training.support.datasets_on_disk import InterruptedInputs, tiny_reci
 from training.data import Batch, DataLocations, Examples, load_in_distribution, load_set, open_reader
 from training.errors import DataError, DivergedError, RecipeError, RunError
 from training.export.provenance import describe_training, save_fingerprints
-from training.fitting.fit import fit, load_model
+from training.fitting.stages import fit_stages
+from training.fitting.weights import load_model
 from training.objectives.cross_entropy import CrossEntropy
 from training.objectives.objective import Forward, Loss, outliers_of
 from training.recipe import parse_recipe
@@ -46,7 +47,7 @@ def start(path: Path, **changes: Any) -> Run:
 
 def run_fit(run: Run, data: Data, *, resume: bool = False) -> list[str]:
     said: list[str] = []
-    fit(run, data.train, data.outliers, resume=resume, announce=said.append)
+    fit_stages(run, data.train, data.outliers, resume=resume, announce=said.append)
     return said
 
 
@@ -139,7 +140,7 @@ def interrupt_in_second_epoch(run: Run, data: Data) -> None:
     """Press Ctrl-C in the second epoch of the first stage: on disk is the checkpoint of the first epoch."""
     train = replace(data.train, x=InterruptedInputs(data.train.x, reads_left=14))
     with pytest.raises(SystemExit):
-        fit(run, train, data.outliers, resume=False, announce=lambda _: None)
+        fit_stages(run, train, data.outliers, resume=False, announce=lambda _: None)
     assert run.checkpoint_path("baseline").exists()
     assert not run.record_path("baseline").exists()
 
@@ -249,7 +250,7 @@ def test_a_stage_that_does_not_fit_is_refused_before_those_in_front_of_it_train(
     stages = {"first": {"objective": {"name": "cross_entropy"}, "epochs": 1}, "last": {**last, "epochs": 1}}
     run = start(tmp_path / "run", stages=stages, outliers=None, export={"stage": "last"})
     with pytest.raises((DataError, RecipeError), match=re.escape(said)):
-        fit(run, data.train, None, resume=False, announce=lambda _: None)
+        fit_stages(run, data.train, None, resume=False, announce=lambda _: None)
     assert not run.checkpoint_path("first").exists()
 
 
