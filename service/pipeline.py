@@ -13,7 +13,8 @@ from service.http.body import read_body
 from service.http.deadline import Deadline
 from service.http.load_shedding import LoadShedder, overloaded
 from service.http.request_id import REQUEST_ID
-from service.inference.batcher import Expired, Outcome, QueueFull, Reservation, Row
+from service.inference.outcomes import Expired, Outcome, QueueFull, Row
+from service.inference.reservation import Reservation
 from service.inputs.explanation import PARTS
 from service.inputs.modality import Array, Prepared
 from service.inputs.payloads import Input
@@ -84,7 +85,7 @@ class Pipeline:
         """
         patience = _WAITING * options.timeout_ms / 1000
         try:
-            model.batcher.check_capacity(patience=patience)
+            model.batcher.check_capacity(max_wait=patience)
         except QueueFull as busy:
             self._load_shedder.record_rejection(request.scope, model, patience)
             raise overloaded(model, busy) from None

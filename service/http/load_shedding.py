@@ -11,7 +11,7 @@ from starlette.types import Scope
 
 from service.errors import Overloaded, problem_response
 from service.http.request_id import request_id_of
-from service.inference.batcher import QueueFull
+from service.inference.outcomes import QueueFull
 from service.lifecycle import Lifecycle, Phase
 from service.telemetry.access_log import AccessLog
 
@@ -68,7 +68,7 @@ class LoadShedder:
             return None
         started = time.perf_counter()
         try:
-            known.model.batcher.check_capacity(patience=known.patience)
+            known.model.batcher.check_capacity(max_wait=known.patience)
         except QueueFull as busy:
             problem = overloaded(known.model, busy)
         else:

@@ -214,7 +214,9 @@ def throughput(run: Callable[[], object], threads: int, clock: Clock = time.perf
             run()
             calls[index] += 1
 
-    callers = [threading.Thread(target=call_repeatedly, args=(index,), name=f"trial-{index}") for index in range(threads)]
+    callers = [
+        threading.Thread(target=call_repeatedly, args=(index,), name=f"trial-{index}") for index in range(threads)
+    ]
     for caller in callers:
         caller.start()
     for caller in callers:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-import onnxruntime
 import structlog
 
 from bundle import Bundle

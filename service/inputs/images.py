@@ -101,9 +101,9 @@ class Images:
 
     def matches(self, inputs: Mapping[str, tuple[str, Sequence[int | str | None]]]) -> bool:
         """Whether the graph takes batches of any number of images of this size, and no other input."""
-        tensor_type, shape = inputs.get(_GRAPH_INPUT, ("", ()))
+        dtype, shape = inputs.get(_GRAPH_INPUT, ("", ()))
         dynamic = len(shape) == 4 and not isinstance(shape[0], int)
-        return len(inputs) == 1 and tensor_type == "tensor(uint8)" and dynamic and tuple(shape[1:]) == self._shape
+        return len(inputs) == 1 and dtype == "tensor(uint8)" and dynamic and tuple(shape[1:]) == self._shape
 
     def feed(self, items: Sequence[Array]) -> dict[str, Array]:
         """`images` uint8 `[N, H, W, C]`."""

@@ -1,4 +1,4 @@
-"""The text modality: converts UTF-8 texts to the graph's inputs `tokens`, int64 `[N, L]`, and `lengths`, int64 `[N]`."""
+"""The text modality: converts UTF-8 texts to the graph's inputs `tokens` int64 `[N, L]` and `lengths` int64 `[N]`."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -112,8 +112,8 @@ class Texts:
         if inputs.keys() != {_TOKENS, _LENGTHS}:
             return False
         return all(
-            tensor_type == "tensor(int64)" and len(shape) == axes and not any(isinstance(length, int) for length in shape)
-            for (tensor_type, shape), axes in ((inputs[_TOKENS], 2), (inputs[_LENGTHS], 1))
+            dtype == "tensor(int64)" and len(shape) == axes and not any(isinstance(length, int) for length in shape)
+            for (dtype, shape), axes in ((inputs[_TOKENS], 2), (inputs[_LENGTHS], 1))
         )
 
     def feed(self, items: Sequence[Array]) -> dict[str, Array]:

@@ -4,15 +4,16 @@ import asyncio
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import structlog
 
 from bundle import Bundle, ManifestInvalid, load_bundle
+from service.inference.batch_tuning import tune
 from service.inference.batcher import Batcher
 from service.inference.cpu_count import available_cores
 from service.inference.engine import Engine
+from service.inference.execution_plan import ExecutionPlan
 from service.inference.providers import Provider
 from service.inputs.modality import Modality
 from service.repository.reference_count import ReferenceCount
@@ -86,13 +87,17 @@ def model_loader(
     workers = 1 if worker_group is None else worker_group.count
 
     def load(bundle: Bundle) -> Model:
-        engine = Engine(bundle, provider, threads=settings.threads or available_cores(), workers=workers)
-        limits = (settings.max_batch, settings.batch_ms / 1000)
-        if worker_group is None:
-            pace = engine.warm_up(*limits)
-        else:
-            digest = hashlib.sha256(bundle.manifest.model_dump_json().encode()).hexdigest()
-            pace = engine.warm_up(*limits, partial(worker_group.compute_once, f"pace-{digest}"))
+        digest = hashlib.sha256(bundle.manifest.model_dump_json().encode()).hexdigest()
+
+        def memo(measure: Callable[[], ExecutionPlan]) -> ExecutionPlan:
+            if worker_group is None:
+                return measure()
+            fields = worker_group.compute_once(f"execution-plan-{digest}", lambda: measure().to_json())
+            return ExecutionPlan.from_json(fields)
+
+        engine = Engine(bundle, provider, cores=settings.threads or available_cores())
+        engine.warm_up(settings.max_batch)
+        plan = tune(engine, settings.max_batch, settings.batch_ms / 1000, memo).for_worker(workers)
         manifest = bundle.manifest
         name, version = manifest.name, manifest.version
         scores = tuple(score.name for score in manifest.scores)
@@ -101,11 +106,10 @@ def model_loader(
         scorer = Scorer.of(bundle, settings.alpha)
         batcher = Batcher(
             f"{name}-{version}",
-            engine.modality.bucketed(engine.run),
-            pace,
+            engine.run,
+            plan,
             capacity=settings.queue_size,
             loop=loop,
-            streams=engine.streams,
             size_of=engine.modality.size_of,
             observer=metrics,
         )

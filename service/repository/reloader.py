@@ -223,8 +223,9 @@ class Reloader:
             if before.get(place) is not model:
                 model.publish()
                 self._metrics.reloads.labels(model.name, "loaded").inc()
-                learned = {"batch": model.batcher.max_batch, "streams": model.batcher.streams}
-                log.info("model loaded", model=model.name, version=model.version, provider=model.provider, **learned)
+                plan = model.batcher.plan
+                tuned = {"mode": plan.mode, "threads": plan.threads, "batch": plan.max_batch}
+                log.info("model loaded", model=model.name, version=model.version, provider=model.provider, **tuned)
         for name in {_model_of(place) for place in (*before, *models)}:
             self._metrics.share_traffic(name, repository.shares(name))
         for place, model in before.items():

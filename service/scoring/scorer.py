@@ -8,8 +8,8 @@ from typing import Any
 
 from bundle import SCORES, Bundle, Calibration
 from service.errors import InputError
-from service.inference.batcher import Row
 from service.inference.engine import PREDICTION, PROBABILITY
+from service.inference.outcomes import Row
 from service.scoring.options import Options
 
 

@@ -15,7 +15,7 @@ import structlog
 from fastapi import FastAPI
 
 from service import Settings, create_app
-from service.inference.engine import INLINE_MAX_SECONDS
+from service.inference.batch_tuning import INLINE_MAX_SECONDS
 from service.lifecycle import Phase
 from service.server.server import Server
 from tests.support.tiny_bundle import make_tiny_bundle
@@ -44,7 +44,7 @@ Serve = Callable[..., AbstractContextManager[Live]]
 def running_service(models: Path, *, at_once: bool = False, **settings: Any) -> Iterator[Live]:
     """The service. Its engines run on threads, where tests can hold them up; `at_once` leaves it to their speed."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("service.inference.engine.INLINE_MAX_SECONDS", INLINE_MAX_SECONDS if at_once else 0)
+        patch.setattr("service.inference.batch_tuning.INLINE_MAX_SECONDS", INLINE_MAX_SECONDS if at_once else 0)
         with _running(models, settings) as live:
             yield live
 

@@ -48,9 +48,9 @@ def test_a_batch_beyond_the_largest_size_is_an_error(tiny_bundle: Path) -> None:
 
 
 def test_graphs_are_for_cuda_only(tiny_bundle: Path) -> None:
-    engine = Engine(load_bundle(tiny_bundle), Provider(CPU, required=True, graphs=True), threads=1)
+    engine = Engine(load_bundle(tiny_bundle), Provider(CPU, required=True, graphs=True), cores=1)
     engine.warm_up(4)
-    plain = Engine(load_bundle(tiny_bundle), Provider(CPU, required=True), threads=1)
+    plain = Engine(load_bundle(tiny_bundle), Provider(CPU, required=True), cores=1)
     images = list(tiny_images(3))
     np.testing.assert_array_equal(engine.run(images)["msp"], plain.run(images)["msp"])
 
@@ -59,7 +59,7 @@ def test_graphs_are_for_cuda_only(tiny_bundle: Path) -> None:
 def test_an_engine_that_computes_by_graphs_gives_the_scores_that_it_gives_without(tiny_bundle: Path) -> None:
     onnxruntime.preload_dlls()
     engine, plain = (
-        Engine(load_bundle(tiny_bundle), Provider(CUDA, required=True, graphs=graphs), threads=1)
+        Engine(load_bundle(tiny_bundle), Provider(CUDA, required=True, graphs=graphs), cores=1)
         for graphs in (True, False)
     )
     engine.warm_up(8)

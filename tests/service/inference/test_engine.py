@@ -11,8 +11,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bundle import Bundle, decode_image, load_bundle, seal_bundle
 from service.inference.batch_tuning import BatchPlan
-from service.inference.engine import Engine, EngineError
+from service.inference.engine import Engine
 from service.inference.external_data import external_files
+from service.inference.onnx_session import EngineError
 from service.inference.providers import CPU, CUDA, Provider, ProviderUnavailable, choose_provider
 from tests.service.support.pictures import picture
 from tests.support.tiny_bundle import tiny_graph, tiny_images
@@ -36,7 +37,7 @@ def changed(tiny_bundle: Path, tmp_path: Path) -> Callable[[Callable[[onnx.Model
 
 
 def test_a_batch_gives_the_same_rows_as_its_images_alone(tiny_bundle: Path) -> None:
-    engine = Engine(load_bundle(tiny_bundle), PROVIDER, threads=1)
+    engine = Engine(load_bundle(tiny_bundle), PROVIDER, cores=1)
     engine.warm_up(8)
     images = list(tiny_images(5, seed=3))
     together = engine.run(images)
@@ -78,12 +79,12 @@ def test_an_output_that_the_manifest_promises_must_be_there(changed: Callable[..
         model.graph.output.remove(next(output for output in model.graph.output if output.name == "energy"))
 
     with pytest.raises(EngineError, match=r"output 'energy' must be tensor\(float\), the graph has no such output"):
-        Engine(changed(edit), PROVIDER, threads=1)
+        Engine(changed(edit), PROVIDER, cores=1)
 
 
 def test_a_graph_of_another_input_size_is_refused(changed: Callable[..., Bundle]) -> None:
     with pytest.raises(EngineError, match=r"not one uint8 tensor 'images' of \[N, 8, 8, 3\]"):
-        Engine(changed(lambda model: model.CopyFrom(tiny_graph(3, size=16))), PROVIDER, threads=1)
+        Engine(changed(lambda model: model.CopyFrom(tiny_graph(3, size=16))), PROVIDER, cores=1)
 
 
 def test_a_graph_with_a_fixed_batch_is_refused(changed: Callable[..., Bundle]) -> None:
@@ -91,7 +92,7 @@ def test_a_graph_with_a_fixed_batch_is_refused(changed: Callable[..., Bundle]) -
         model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
 
     with pytest.raises(EngineError, match=r"takes .*\[1, 8, 8, 3\].*, not one"):
-        Engine(changed(edit), PROVIDER, threads=1)
+        Engine(changed(edit), PROVIDER, cores=1)
 
 
 def test_a_graph_that_mixes_its_inputs_up_is_refused_when_warming_up(changed: Callable[..., Bundle]) -> None:
@@ -101,7 +102,7 @@ def test_a_graph_that_mixes_its_inputs_up_is_refused_when_warming_up(changed: Ca
         node.output[0] = "energies"
         model.graph.node.append(helper.make_node("ReduceMean", ["energies"], ["energy"], keepdims=0))
 
-    engine = Engine(changed(edit), PROVIDER, threads=1)
+    engine = Engine(changed(edit), PROVIDER, cores=1)
     with pytest.raises(EngineError, match="the graph fails on a batch of 1"):
         engine.warm_up(2)
 
@@ -111,7 +112,7 @@ def test_a_file_that_is_no_graph_is_refused(tiny_bundle: Path, tmp_path: Path) -
     for content in (b"", b"no graph at all", b"\x0a\xff\xff\xff\xff\x0f"):
         (folder / "model.onnx").write_bytes(content)
         with pytest.raises(EngineError):
-            Engine(load_bundle(folder, verify=False), PROVIDER, threads=1)
+            Engine(load_bundle(folder, verify=False), PROVIDER, cores=1)
 
 
 @pytest.mark.parametrize("location", ["../../secret", "/etc/passwd", "weights.bin", "sub/../../x"])
@@ -124,7 +125,7 @@ def test_weights_outside_of_the_bundles_files_are_refused(changed: Callable[...,
 
     bundle = changed(edit)
     with pytest.raises(EngineError, match="which the manifest does not list"):
-        Engine(bundle, PROVIDER, threads=1)
+        Engine(bundle, PROVIDER, cores=1)
 
 
 def test_weights_in_a_file_of_the_bundle_are_read_and_the_file_let_go(tiny_bundle: Path, tmp_path: Path) -> None:
@@ -137,10 +138,10 @@ def test_weights_in_a_file_of_the_bundle_are_read_and_the_file_let_go(tiny_bundl
     model.graph.node.insert(1, helper.make_node("Add", ["uncorrected", "nothing"], ["pixels"]))
     onnx.save(model, folder / "model.onnx", save_as_external_data=True, location="model.data", size_threshold=60)
     seal_bundle(folder, fields)
-    engine = Engine(load_bundle(folder), PROVIDER, threads=1)
+    engine = Engine(load_bundle(folder), PROVIDER, cores=1)
     # While it is mapped, truncating it would kill the process.
     assert str(folder) not in Path("/proc/self/maps").read_text()
-    original = Engine(load_bundle(tiny_bundle), PROVIDER, threads=1)
+    original = Engine(load_bundle(tiny_bundle), PROVIDER, cores=1)
     images = list(tiny_images(3))
     assert (engine.run(images)["msp"] == original.run(images)["msp"]).all()
 
@@ -181,5 +182,5 @@ def test_a_required_provider_that_is_not_there_stops_the_start() -> None:
 
 def test_decoded_images_are_what_the_engine_takes(tiny_bundle: Path) -> None:
     bundle = load_bundle(tiny_bundle)
-    outputs = Engine(bundle, PROVIDER, threads=1).run([decode_image(picture("blue"), bundle.manifest.input)])
+    outputs = Engine(bundle, PROVIDER, cores=1).run([decode_image(picture("blue"), bundle.manifest.input)])
     assert bundle.manifest.labels[int(outputs["prediction"][0])] == "blue"
