@@ -106,7 +106,7 @@ class WorkerMetrics:
             return []
 
     def _socket(self, index: int) -> Path:
-        return self._worker_group.folder / f"{index}.sock"
+        return self._worker_group.shared_file(f"{index}.sock")
 
     def _file(self, index: int) -> Path:
-        return self._worker_group.folder / f"counted-{index}.json"
+        return self._worker_group.shared_file(f"counted-{index}.json")
