@@ -183,7 +183,7 @@ def create_app(settings: Settings, worker_group: WorkerGroup = SINGLE_WORKER) ->
             Middleware(FastRoutes, routes=scoring),
         ],
         exception_handlers=exception_handlers(),
-        telemetry={"tracing": False, "metrics": False, "logs": False} if tracing is None else tracing.of_requests,
+        telemetry={"tracing": False, "metrics": False, "logs": False} if tracing is None else tracing.fastapi_config,
         redirect_slashes=False,
     )
 

@@ -110,7 +110,7 @@ class Pipeline:
             arrays = [each for each in prepared if not isinstance(each, InputError)]
             outcomes = await places.run(arrays, deadline=begun + seconds)
         if self._tracing is not None:
-            self._tracing.scored(begun, prepared_at, (each for each in outcomes if isinstance(each, Row)))
+            self._tracing.record_scoring(begun, prepared_at, (each for each in outcomes if isinstance(each, Row)))
         if any(isinstance(outcome, Expired) for outcome in outcomes):
             raise _late(options)
         results = _results(model, prepared, outcomes, options)

@@ -50,7 +50,7 @@ class RequestContext:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 if self._tracing is not None and trace_id is not None:
-                    self._tracing.routed(scope["method"], route_of(scope))
+                    self._tracing.name_span(scope["method"], route_of(scope))
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = request_id
                 if self._lifecycle.phase is Phase.DRAINING:
