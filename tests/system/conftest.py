@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -115,14 +114,6 @@ def start() -> Iterator[Start]:
     yield begin
     for service in services:
         service.close()
-
-
-def until(condition: Callable[[], bool], seconds: float = 30) -> None:
-    """Wait for `condition`."""
-    limit = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < limit, "it did not happen"
-        time.sleep(0.02)
 
 
 def run_to_its_end(*flags: str) -> subprocess.CompletedProcess[str]:

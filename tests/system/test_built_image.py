@@ -18,7 +18,8 @@ import yaml
 from service.auth.api_keys import digest_of
 from tests.service.support.pictures import picture
 from tests.support.tiny_bundle import make_tiny_bundle
-from tests.system.conftest import ROOT, until
+from tests.support.waiting import until
+from tests.system.conftest import ROOT
 from tests.system.support.engine import Engine
 from tests.system.support.programs import free_port
 

@@ -19,7 +19,8 @@ from tests.service.support.exposition import value
 from tests.service.support.pictures import picture
 from tests.support.tiny_bundle import make_tiny_bundle
 from tests.support.tiny_text_bundle import make_tiny_text_bundle
-from tests.system.conftest import COMMAND, ENVIRONMENT, ROOT, Start, until
+from tests.support.waiting import until
+from tests.system.conftest import COMMAND, ENVIRONMENT, ROOT, Start
 
 PNG = {"content-type": "image/png"}
 IDLE_CONNECTIONS = 10_000

@@ -19,7 +19,8 @@ from tritonclient.utils import InferenceServerException
 from tests.service.support.exposition import value
 from tests.service.support.pictures import picture
 from tests.support.tiny_bundle import make_tiny_bundle
-from tests.system.conftest import ENVIRONMENT, ROOT, Start, run_to_its_end, until
+from tests.support.waiting import until
+from tests.system.conftest import ENVIRONMENT, ROOT, Start, run_to_its_end
 from tests.system.support.programs import free_port
 
 

@@ -10,9 +10,9 @@ from service.settings import load_settings, unknown_variables
 from tests.service.conftest import running_service
 from tests.system.conftest import ROOT
 from tests.system.support.compose import composed
+from tests.system.support.deployment import DOCUMENTED, IMAGE, KUBERNETES, VERSIONS
 from tests.system.support.kserve import Models, faults, fetched_models
 from tests.system.support.kustomize import Object, build, one, read
-from tests.system.test_kubernetes import DOCUMENTED, IMAGE, KUBERNETES, VERSIONS
 
 KSERVE = KUBERNETES / "kserve"
 

@@ -13,17 +13,13 @@ import yaml
 from service.settings import Settings, load_settings, unknown_variables
 from tests.service.conftest import running_service
 from tests.system.conftest import ROOT
+from tests.system.support.deployment import DOCKERFILE, DOCUMENTED, IMAGE, KUBERNETES, VERSIONS
 from tests.system.support.gateway import env_file
 from tests.system.support.kustomize import Object, build, merged, one, read
 
-KUBERNETES = ROOT / "deploy" / "kubernetes"
 MONITORING = KUBERNETES / "monitoring"
 OVERLAYS = {"cpu": "service", "gpu": "service-gpu"}
 """The overlays, and the service of docker-compose.yml that each is the equal of."""
-VERSIONS = ("1.30", "1.33", "1.37")
-DOCUMENTED = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
-DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
-IMAGE = dict(re.findall(r"\b(OOD_\w+)=(\S+)", DOCKERFILE))
 
 
 @pytest.fixture(scope="module", params=OVERLAYS)

@@ -13,7 +13,8 @@ from pathlib import Path
 import httpx
 import yaml
 
-from tests.system.conftest import ROOT, until
+from tests.support.waiting import until
+from tests.system.conftest import ROOT
 from tests.system.support.programs import require_program
 from tests.system.support.watching import alerting, alertmanager_config
 

@@ -13,8 +13,8 @@ import httpx
 from service.auth.api_keys import digest_of
 from tests.service.support.exposition import value
 from tests.service.support.pictures import picture
-from tests.service.support.waiting import until
 from tests.support.tiny_bundle import make_tiny_bundle
+from tests.support.waiting import until
 from tests.system.conftest import Service, Start
 
 PNG = {"content-type": "image/png"}

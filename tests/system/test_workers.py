@@ -18,7 +18,8 @@ import pytest
 from tests.service.support.exposition import samples, value
 from tests.service.support.pictures import picture
 from tests.support.tiny_bundle import make_tiny_bundle
-from tests.system.conftest import Service, Start, run_to_its_end, until
+from tests.support.waiting import until
+from tests.system.conftest import Service, Start, run_to_its_end
 
 PNG = {"content-type": "image/png"}
 TINY = {"model": "tiny", "version": "1"}

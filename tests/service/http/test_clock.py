@@ -7,9 +7,10 @@ import pytest
 
 from service.auth.api_keys import digest_of
 from tests.service.conftest import Serve
-from tests.service.inference.test_load import Hold, post_in_background, until
+from tests.service.support.engine_gate import EngineGate, post_in_background
 from tests.service.support.exposition import value
 from tests.service.support.pictures import picture
+from tests.support.waiting import until
 
 DAY = 86_400.0
 
@@ -23,17 +24,17 @@ def test_a_clock_jump_moves_no_deadline_and_closes_no_connection(
     real_time = time.time  # noqa: TID251 - the one to be set
     with serve(repository, api_keys_file=keys) as live:
         live.client.headers["x-api-key"] = "old"
-        hold = Hold(live)
+        gate = EngineGate(live)
         headers = {"content-type": "image/png", "x-api-key": "old"}
         running, running_answers = post_in_background(live, headers=headers)
-        hold.until_batches(1)
+        gate.until_batches(1)
         queued, queued_answers = post_in_background(live, headers=headers)
         until(lambda: value(live.client, "ood_queue_depth", model="tiny") == 1)
         monkeypatch.setattr(time, "time", lambda: real_time() + jump)
         began = time.monotonic()
         late = live.score(picture(), params={"timeout_ms": "200"})
         assert (late.status_code, 0.2 <= time.monotonic() - began < 10) == (504, True)
-        hold.gate.set()
+        gate.open()
         running.join()
         queued.join()
         assert (running_answers[0].status_code, queued_answers[0].status_code) == (200, 200)

@@ -13,9 +13,10 @@ from structlog.testing import capture_logs
 
 from service.auth.api_keys import digest_of
 from tests.service.conftest import Live, Serve
-from tests.service.inference.test_load import Hold, post_in_background, until
+from tests.service.support.engine_gate import EngineGate, post_in_background
 from tests.service.support.exposition import value
 from tests.service.support.pictures import picture
+from tests.support.waiting import until
 
 KEY = "ood_a-key-for-tests"
 ROUTE = "/v1/models/{model}/score"
@@ -35,15 +36,15 @@ def full(live: Live, **request: Any) -> Iterator[list[int]]:
         return answer
 
     load_shedder.early_rejection = heard
-    hold = Hold(live)
+    gate = EngineGate(live)
     admitted = [post_in_background(live, **request)]
-    hold.until_batches(1)
+    gate.until_batches(1)
     admitted.append(post_in_background(live, **request))
     until(lambda: value(live.client, "ood_queue_depth", model="tiny") == 1)
     try:
         yield refusals
     finally:
-        hold.gate.set()
+        gate.open()
         for thread, answers in admitted:
             thread.join()
             assert answers[0].status_code == 200

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from service.inference.batch_tuning import BatchPlan
 from service.inference.batcher import Batcher, Expired, Failure, Outcome, QueueFull, Row
 from service.inputs.modality import Array
+from tests.support.waiting import until_async
 
 
 class Engine:
@@ -54,12 +55,6 @@ async def batcher_of(
         await asyncio.to_thread(batcher.close)
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.001)
-
-
 async def submit(batcher: Batcher, *numbers: int, deadline: float = float("inf")) -> list[Outcome]:
     with batcher.reserve(len(numbers)) as places:
         return await places.run([np.array(number) for number in numbers], deadline=deadline)
@@ -83,7 +78,7 @@ def test_every_input_is_answered_once_in_order_within_the_batch_bound(
         async with batcher_of(engine, capacity=1000, max_batch=max_batch) as batcher:
             engine.gate.clear()
             blocker = asyncio.create_task(submit(batcher, 10_000))
-            await until(lambda: engine.batches == [[10_000]])
+            await until_async(lambda: engine.batches == [[10_000]])
             requests, first = [], 0
             for size in sizes:
                 requests.append(list(range(first, first + size)))
@@ -139,7 +134,7 @@ def test_the_queue_is_bounded_and_its_places_come_back() -> None:
             assert batcher.depth == 0
             engine.gate.clear()
             first = asyncio.create_task(submit(batcher, 0))
-            await until(lambda: engine.batches == [[0]])
+            await until_async(lambda: engine.batches == [[0]])
             # What the engine works on holds no place any more.
             tasks = [asyncio.create_task(submit(batcher, number)) for number in (1, 2, 3)]
             await asyncio.sleep(0)
@@ -161,7 +156,7 @@ def test_a_single_input_does_not_wait_for_all_of_a_large_request() -> None:
         async with batcher_of(engine, max_batch=4) as batcher:
             engine.gate.clear()
             first = asyncio.create_task(submit(batcher, 0))
-            await until(lambda: engine.batches == [[0]])
+            await until_async(lambda: engine.batches == [[0]])
             large = asyncio.create_task(submit(batcher, *range(1, 11)))
             await asyncio.sleep(0.001)
             single = asyncio.create_task(submit(batcher, 99))
@@ -194,7 +189,7 @@ def test_streams_share_what_waits_and_none_idles_while_something_does() -> None:
         engine.gate.clear()
         async with batcher_of(engine, max_batch=4, streams=2) as batcher:
             tasks = [asyncio.create_task(submit(batcher, *range(6)))]
-            await until(lambda: len(engine.batches) == 2)
+            await until_async(lambda: len(engine.batches) == 2)
             assert sorted(map(len, engine.batches)) == [3, 3]
             tasks.append(asyncio.create_task(submit(batcher, 6)))
             await asyncio.sleep(0.01)
@@ -237,9 +232,9 @@ def test_a_stream_that_goes_on_leaves_the_others_their_share() -> None:
         engine.gate.clear()
         async with batcher_of(engine, max_batch=100, streams=2) as batcher:
             tasks = [asyncio.create_task(submit(batcher, number)) for number in range(2)]
-            await until(lambda: len(engine.batches) == 2)
+            await until_async(lambda: len(engine.batches) == 2)
             tasks += [asyncio.create_task(submit(batcher, number)) for number in range(2, 10)]
-            await until(lambda: batcher.depth == 8)
+            await until_async(lambda: batcher.depth == 8)
             engine.gate.set()
             await asyncio.gather(*tasks)
         assert [len(batch) for batch in engine.batches] == [1, 1, 4, 2, 1, 1]
@@ -289,7 +284,7 @@ def test_an_expired_input_is_dropped_before_it_reaches_the_engine() -> None:
         async with batcher_of(engine) as batcher:
             engine.gate.clear()
             first = asyncio.create_task(submit(batcher, 0))
-            await until(lambda: engine.batches == [[0]])
+            await until_async(lambda: engine.batches == [[0]])
             late = asyncio.create_task(submit(batcher, 1, deadline=time.monotonic()))
             fine = asyncio.create_task(submit(batcher, 2, deadline=time.monotonic() + 60))
             await asyncio.sleep(0.01)

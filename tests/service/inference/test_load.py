@@ -2,86 +2,50 @@
 
 import base64
 import socket
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
-import httpx
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
 from bundle import load_bundle, seal_bundle
-from tests.service.conftest import Live, Serve
+from tests.service.conftest import Serve
+from tests.service.support.engine_gate import EngineGate, post_in_background
 from tests.service.support.exposition import value
 from tests.service.support.pictures import picture
 from tests.support.tiny_bundle import make_tiny_bundle
-
-
-class Hold:
-    """Makes a model's engine wait, so that what happens behind it can be seen."""
-
-    def __init__(self, live: Live) -> None:
-        batcher = live.app.state.repository.get("tiny").batcher
-        self.gate = threading.Event()
-        self.batches: list[int] = []
-        self._run = batcher._run
-        batcher._run = self._held
-
-    def _held(self, items: Any, *, exclusive: bool) -> Any:
-        self.batches.append(len(items))
-        assert self.gate.wait(20)
-        return self._run(items, exclusive=exclusive)
-
-    def until_batches(self, count: int) -> None:
-        until(lambda: len(self.batches) >= count)
-
-
-def until(condition: Any) -> None:
-    limit = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < limit, "it did not happen"
-        time.sleep(0.005)
-
-
-def post_in_background(live: Live, **request: Any) -> tuple[threading.Thread, list[httpx.Response]]:
-    answers: list[httpx.Response] = []
-    url = f"http://127.0.0.1:{live.port}/v1/models/tiny/score"
-    request = {"content": picture(), "headers": {"content-type": "image/png"}} | request
-    thread = threading.Thread(target=lambda: answers.append(httpx.post(url, timeout=30, **request)))
-    thread.start()
-    return thread, answers
+from tests.support.waiting import until
 
 
 def test_a_full_queue_answers_503_with_retry_after_while_the_accepted_are_scored(
     repository: Path, serve: Serve
 ) -> None:
     with serve(repository, queue_size=2, max_inputs=2) as live:
-        hold = Hold(live)
+        gate = EngineGate(live)
         first, first_answers = post_in_background(live)
-        hold.until_batches(1)
+        gate.until_batches(1)
         waiting = [post_in_background(live) for _ in range(2)]
         until(lambda: value(live.client, "ood_queue_depth", model="tiny") == 2)
         answer = live.score(picture())
         assert (answer.status_code, answer.json()["type"]) == (503, "overloaded")
         assert int(answer.headers["retry-after"]) >= 1
-        hold.gate.set()
+        gate.open()
         for thread, answers in [(first, first_answers), *waiting]:
             thread.join()
             assert answers[0].status_code == 200
-        assert hold.batches == [1, 2]
+        assert gate.batches == [1, 2]
         assert value(live.client, "ood_rejected_total", model="tiny", reason="overloaded") == 1
         assert value(live.client, "ood_queue_depth", model="tiny") == 0
 
 
 def test_who_would_wait_past_its_deadline_is_answered_503_at_once(repository: Path, serve: Serve) -> None:
     with serve(repository) as live:
-        hold = Hold(live)
+        gate = EngineGate(live)
         live.app.state.repository.get("tiny").batcher._seconds_per_input = 0.5
         first, _ = post_in_background(live)
-        hold.until_batches(1)
+        gate.until_batches(1)
         waiting = [post_in_background(live) for _ in range(2)]
         until(lambda: value(live.client, "ood_queue_depth", model="tiny") == 2)
         started = time.monotonic()
@@ -90,7 +54,7 @@ def test_who_would_wait_past_its_deadline_is_answered_503_at_once(repository: Pa
         assert "the queue is 1.0 s long" in answer.json()["detail"]
         assert int(answer.headers["retry-after"]) >= 1
         assert time.monotonic() - started < 0.9
-        hold.gate.set()
+        gate.open()
         for thread, answers in [(first, []), *waiting]:
             thread.join()
             assert all(answer.status_code == 200 for answer in answers)
@@ -110,17 +74,17 @@ def test_bodies_in_progress_are_bounded_together_and_their_memory_comes_back(rep
 
 def test_a_request_that_waits_too_long_is_504_and_never_computed(repository: Path, serve: Serve) -> None:
     with serve(repository) as live:
-        hold = Hold(live)
+        gate = EngineGate(live)
         first, _ = post_in_background(live)
-        hold.until_batches(1)
+        gate.until_batches(1)
         started = time.monotonic()
         answer = live.score(picture(), params={"timeout_ms": "50"})
         assert (answer.status_code, answer.json()["type"]) == (504, "deadline-passed")
         assert 0.05 <= time.monotonic() - started < 10
         assert value(live.client, "ood_queue_depth", model="tiny") == 0
-        hold.gate.set()
+        gate.open()
         first.join()
-        assert hold.batches == [1]
+        assert gate.batches == [1]
         assert value(live.client, "ood_rejected_total", model="tiny", reason="deadline-passed") == 1
 
 
@@ -129,9 +93,9 @@ def test_requests_of_the_open_inference_protocol_have_the_same_queue_and_deadlin
 ) -> None:
     tensor = {"name": "images", "datatype": "BYTES", "shape": [1], "data": [base64.b64encode(picture()).decode()]}
     with serve(repository, queue_size=1, max_inputs=1) as live:
-        hold = Hold(live)
+        gate = EngineGate(live)
         first, _ = post_in_background(live)
-        hold.until_batches(1)
+        gate.until_batches(1)
         body = {"inputs": [tensor], "parameters": {"timeout_ms": 50}}
         answer = live.client.post("/v2/models/tiny/infer", json=body)
         assert (answer.status_code, answer.json()["error"].split(":")[0]) == (504, "deadline-passed")
@@ -140,28 +104,28 @@ def test_requests_of_the_open_inference_protocol_have_the_same_queue_and_deadlin
         answer = live.client.post("/v2/models/tiny/infer", json={"inputs": [tensor]})
         assert (answer.status_code, answer.json()["error"].split(":")[0]) == (503, "overloaded")
         assert int(answer.headers["retry-after"]) >= 1
-        hold.gate.set()
+        gate.open()
         first.join()
         waiting.join()
-        assert hold.batches == [1, 1]
+        assert gate.batches == [1, 1]
         for reason in ("deadline-passed", "overloaded"):
             assert value(live.client, "ood_rejected_total", model="tiny", reason=reason) == 1
 
 
 def test_a_client_that_hangs_up_frees_its_place(repository: Path, serve: Serve) -> None:
     with serve(repository) as live:
-        hold = Hold(live)
+        gate = EngineGate(live)
         first, _ = post_in_background(live)
-        hold.until_batches(1)
+        gate.until_batches(1)
         body = picture()
         with socket.create_connection(("127.0.0.1", live.port)) as client:
             head = f"POST /v1/models/tiny/score HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
             client.sendall(head.encode() + body)
             until(lambda: value(live.client, "ood_queue_depth", model="tiny") == 1)
         until(lambda: value(live.client, "ood_queue_depth", model="tiny") == 0)
-        hold.gate.set()
+        gate.open()
         first.join()
-        assert hold.batches == [1]
+        assert gate.batches == [1]
         until(lambda: value(live.client, "ood_rejected_total", model="tiny", reason="client-gone") == 1)
 
 

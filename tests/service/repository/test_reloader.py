@@ -23,8 +23,8 @@ from tests.service.conftest import Live, Serve
 from tests.service.support.answers import problem
 from tests.service.support.exposition import samples, value
 from tests.service.support.pictures import picture
-from tests.service.support.waiting import until
 from tests.support.tiny_bundle import make_tiny_bundle
+from tests.support.waiting import until
 
 POLL = {"reload": "poll", "reload_seconds": 0.03}
 
@@ -218,7 +218,7 @@ def test_a_repository_that_is_gone_or_empty_takes_nothing_away(models: Path, pol
     models.rename(models.parent / "unmounted")
     for _ in range(2):
         # Longer than two looks.
-        with pytest.raises(AssertionError, match="did not happen"):
+        with pytest.raises(AssertionError, match="did not become true"):
             until(lambda: polled.score(picture()).status_code != 200, seconds=0.3)
         models.mkdir(exist_ok=True)
     models.rmdir()
@@ -256,5 +256,5 @@ def test_the_service_ends_while_a_replaced_model_is_still_in_use(models: Path, s
 def test_without_reload_the_repository_is_read_once(models: Path, serve: Serve) -> None:
     with serve(models) as live:
         export(models, version="2")
-        with pytest.raises(AssertionError, match="did not happen"):
+        with pytest.raises(AssertionError, match="did not become true"):
             until(lambda: versions(live) != ["1"], seconds=0.3)

@@ -14,8 +14,8 @@ from service.repository.remote import Mirror, default_folder
 from service.repository.snapshot import RepositoryError
 from tests.service.conftest import Serve
 from tests.service.support.pictures import picture
-from tests.service.support.waiting import until
 from tests.support.tiny_bundle import make_tiny_bundle
+from tests.support.waiting import until
 
 URI = "memory://bucket/models"
 

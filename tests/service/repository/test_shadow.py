@@ -11,9 +11,9 @@ import pytest
 from tests.service.conftest import Live, Serve
 from tests.service.support.exposition import value
 from tests.service.support.pictures import encoded, picture
-from tests.service.support.waiting import until
 from tests.support.tiny_bundle import make_tiny_bundle
 from tests.support.tiny_text_bundle import make_tiny_text_bundle
+from tests.support.waiting import until
 
 RED, GREY = {"image": encoded(picture("red"))}, {"image": encoded(picture("gray"))}
 

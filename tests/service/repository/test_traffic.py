@@ -14,8 +14,8 @@ from service.settings import Settings
 from tests.service.conftest import Live, Serve
 from tests.service.support.exposition import value
 from tests.service.support.pictures import encoded, picture
-from tests.service.support.waiting import until
 from tests.support.tiny_bundle import make_tiny_bundle
+from tests.support.waiting import until
 
 PNG = {"content-type": "image/png"}
 

@@ -14,7 +14,8 @@ import uvloop
 
 from tests.support.tiny_bundle import make_tiny_bundle
 from tests.support.tiny_text_bundle import make_tiny_text_bundle
-from tests.system.conftest import Start, until
+from tests.support.waiting import until
+from tests.system.conftest import Start
 from tests.system.fuzz.requests import FuzzedRequest, Requests
 from tests.system.fuzz.wire import Answer, Connection
 

@@ -19,12 +19,12 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from service.auth.api_keys import digest_of
 from tests.service.conftest import Live, make_image_models, make_text_models, running_service
-from tests.service.inference.test_load import Hold
+from tests.service.support.engine_gate import EngineGate
 from tests.service.support.exposition import value
 from tests.service.support.pictures import declared_size, picture
 from tests.service.support.texts import POLITICS, SPORTS
-from tests.service.support.waiting import until
 from tests.support.tiny_bundle import tiny_images
+from tests.support.waiting import until
 
 PICTURES = [picture("red"), picture("lime", (20, 30), "JPEG"), picture("gray", file_format="WEBP")]
 TEXTS = [SPORTS, POLITICS, "naïve ☃ of the proof"]
@@ -314,11 +314,11 @@ def test_a_call_has_the_queue_the_deadlines_and_the_drain_of_a_request(models: P
         running_service(models, grpc_port=0, queue_size=1, max_inputs=1) as live,
         over_grpc.InferenceServerClient(address(live)) as client,
     ):
-        hold = Hold(live)
+        gate = EngineGate(live)
         image = [tensor("images", elements(PICTURES[:1]))]
         pending = [client.async_infer("tiny", image, callback=lambda **answer: errors.append(answer["error"]))]
         errors: list[Any] = []
-        hold.until_batches(1)
+        gate.until_batches(1)
         # Its own deadline, then that of the call, while the one place of the queue is free.
         own = refused("DEADLINE_EXCEEDED", lambda: client.infer("tiny", image, parameters={"timeout_ms": 50}))
         assert own.startswith("deadline-passed: The request was not scored within 50 ms")
@@ -339,7 +339,7 @@ def test_a_call_has_the_queue_the_deadlines_and_the_drain_of_a_request(models: P
         assert not client.is_model_ready("tiny")
         live.app.state.lifecycle.close()
         assert refused("UNAVAILABLE", lambda: client.infer("tiny", image)).startswith("draining: ")
-        hold.gate.set()
+        gate.open()
         until(lambda: None in errors)
 
 
@@ -359,17 +359,17 @@ def test_the_deadline_of_a_call_is_that_of_its_request(models: Path) -> None:
         image = [tensor("images", elements(PICTURES[:1]))]
         client.infer("tiny", image)
         # So long is the queue that who can wait for a minute is let in, and who cannot is told so at once.
-        hold = Hold(live)
+        gate = EngineGate(live)
         live.app.state.repository.get("tiny").batcher._seconds_per_input = 0.5
         errors: list[Any] = []
         for waiting in range(3):
             client.async_infer("tiny", image, callback=lambda **answer: errors.append(answer["error"]))
             # The engine has the first one: of several that come together it would take all.
-            hold.until_batches(1)
+            gate.until_batches(1)
             until(lambda waiting=waiting: value(live.client, "ood_queue_depth", model="tiny") == waiting)
         began = time.monotonic()
         found = refused("UNAVAILABLE", lambda: client.infer("tiny", image, client_timeout=1))
         assert "the queue is 1.0 s long" in found
         assert time.monotonic() - began < 0.9
-        hold.gate.set()
+        gate.open()
         until(lambda: errors == [None] * 3)

@@ -14,7 +14,7 @@ from service.errors import MalformedBody, Problem, TooManyInputs
 from service.inputs.modality import Modality
 from service.protocols.open_inference.grpc_messages import parse_message, read_message
 from service.protocols.open_inference.request import Inference
-from tests.service.protocols.open_inference.test_request import CHOICES, IMAGES, SHAPE, parse
+from tests.service.support.open_inference import CHOICES, IMAGES, SHAPE, parse
 
 KINDS = [service_pb2.ModelInferRequest, service_pb2.ModelReadyRequest, service_pb2.ServerLiveRequest]
 

@@ -11,22 +11,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bundle import ImageInput, TextEncoder
+from bundle import TextEncoder
 from service.errors import InputError, Problem, TooManyInputs
-from service.inputs.images import Images
 from service.inputs.modality import Modality
 from service.inputs.payloads import Base64, Pixels, Text
 from service.inputs.texts import Texts
-from service.protocols.open_inference.request import PARAMETERS, Inference, parse_header_length, parse_inference
+from service.protocols.open_inference.request import PARAMETERS, parse_header_length
 from service.protocols.open_inference.tensors import binary, bytes_from_binary
-from service.scoring.options import OptionLimits
 from tests.service.conftest import Live
+from tests.service.support.open_inference import IMAGES, SHAPE, parse
 from tests.support.tiny_text_bundle import tiny_tokenizer
 
-SHAPE = (8, 8, 3)
-IMAGES = Images(ImageInput(height=8, width=8, channels=3, mean=(0.5,) * 3, std=(0.5,) * 3))
 TEXTS = Texts(TextEncoder(tiny_tokenizer(), 8), 8)
-CHOICES = OptionLimits(("msp", "energy"), "msp", 1000)
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=8),
@@ -36,10 +32,6 @@ json_values = st.recursive(
 
 
 modalities = st.sampled_from([IMAGES, TEXTS])
-
-
-def parse(body: bytes, header_length: int | None = None, modality: Modality = IMAGES) -> Inference:
-    return parse_inference(body, header_length, modality, CHOICES, classifies=True, max_inputs=4)
 
 
 @given(st.binary(max_size=200), st.none() | st.integers(0, 300), modalities)
