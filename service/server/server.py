@@ -177,7 +177,7 @@ class Server(uvicorn.Server):
         if self._forget:
             self._forget = False
             for model in self._repository:
-                model.forget_drift()
+                model.reset_drift()
         if self._lifecycle.phase is Phase.FAILED:
             self.should_exit = True
         elif self._lifecycle.phase is Phase.READY and not self._announced:
