@@ -22,7 +22,7 @@ from service.scoring.scorer import Scorer
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from service.telemetry.model_metrics import ModelMetrics
-from service.worker_group import WorkerGroup
+from service.worker_group import SINGLE_WORKER, WorkerGroup
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -77,22 +77,18 @@ def model_loader(
     provider: Provider,
     registry: Metrics,
     loop: asyncio.AbstractEventLoop,
-    worker_group: WorkerGroup | None = None,
+    worker_group: WorkerGroup = SINGLE_WORKER,
 ) -> Callable[[Bundle], Model]:
     """A function from a verified bundle to the model, warm. It raises `EngineError` or `ProviderUnavailable`.
 
-    A worker of a `worker_group` takes its share of the cores, and what another one learned of the same bundle's pace.
+    The workers of a `worker_group` share the cores, and one of them measures a bundle's pace for all.
     """
-    workers = 1 if worker_group is None else worker_group.count
 
     def load(bundle: Bundle) -> Model:
-        engine = Engine(bundle, provider, threads=settings.threads or available_cores(), workers=workers)
-        limits = (settings.max_batch, settings.batch_ms / 1000)
-        if worker_group is None:
-            pace = engine.warm_up(*limits)
-        else:
-            digest = hashlib.sha256(bundle.manifest.model_dump_json().encode()).hexdigest()
-            pace = engine.warm_up(*limits, partial(worker_group.compute_once, f"pace-{digest}"))
+        engine = Engine(bundle, provider, threads=settings.threads or available_cores(), workers=worker_group.count)
+        digest = hashlib.sha256(bundle.manifest.model_dump_json().encode()).hexdigest()
+        memo = partial(worker_group.compute_once, f"pace-{digest}")
+        pace = engine.warm_up(settings.max_batch, settings.batch_ms / 1000, memo)
         manifest = bundle.manifest
         name, version = manifest.name, manifest.version
         scores = tuple(score.name for score in manifest.scores)
