@@ -158,7 +158,7 @@ def test_a_killed_worker_costs_what_it_held_comes_back_and_no_counter_falls(two:
     def both_are_there() -> bool:
         told = fresh(two, samples)
         counted.append(told["ood_inputs_total", frozenset(TINY.items())])
-        return told[READY, frozenset()] == 2 and bool(lines(two, "a worker died"))
+        return told[READY, frozenset()] == 2 and bool(lines(two, "worker died"))
 
     until(both_are_there, 120)
     counted.append(fresh(two, lambda client: value(client, "ood_inputs_total", **TINY)))
@@ -169,7 +169,7 @@ def test_a_killed_worker_costs_what_it_held_comes_back_and_no_counter_falls(two:
     assert len(load.failures) <= clients
     assert counted == sorted(counted)
     assert other.is_running()
-    (died,) = lines(two, "a worker died")
+    (died,) = lines(two, "worker died")
     assert died["reason"] == "ended by SIGKILL"
     assert two.end() == 0
 
@@ -206,13 +206,13 @@ def test_signals_that_come_to_every_process_drain_all_the_same(two: Service) -> 
     load.join()
     assert two.wait() == 0
     assert load.failures == []
-    assert not lines(two, "a worker died")
+    assert not lines(two, "worker died")
 
 
 def test_sigusr1_forgets_the_drift_evidence_of_every_worker(two: Service) -> None:
     two.process.send_signal(signal.SIGUSR1)
-    until(lambda: len(lines(two, "drift evidence forgotten")) == 2)
-    assert {line["worker"] for line in lines(two, "drift evidence forgotten")} == {0, 1}
+    until(lambda: len(lines(two, "drift evidence reset")) == 2)
+    assert {line["worker"] for line in lines(two, "drift evidence reset")} == {0, 1}
     assert fresh(two, score).status_code == 200
     assert two.end() == 0
 
