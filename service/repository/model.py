@@ -34,10 +34,10 @@ class Model:
     bundle: Bundle
     modality: Modality
     provider: str
-    wanted_provider: str
+    preferred_provider: str
     batcher: Batcher
     scorer: Scorer
-    choices: OptionLimits
+    option_limits: OptionLimits
     metrics: ModelMetrics
     drift: DriftEvidence
     references: ReferenceCount = field(default_factory=ReferenceCount)
@@ -55,15 +55,15 @@ class Model:
     @property
     def default_options(self) -> Options:
         """The options of a request that chooses nothing."""
-        return Options((self.choices.default_score,), None, {}, self.choices.timeout_ms)
+        return Options((self.option_limits.default_score,), None, {}, self.option_limits.timeout_ms)
 
     def publish(self) -> None:
         """Tell the metrics that it is served from now on."""
-        self.metrics.publish(self.provider, self.wanted_provider, self.scorer, self.batcher)
+        self.metrics.publish(self.provider, self.preferred_provider, self.scorer, self.batcher)
 
-    def forget_drift(self) -> None:
+    def reset_drift(self) -> None:
         """Start the drift evidence anew from the calibration set."""
-        log.info("drift evidence forgotten", model=self.name, version=self.version, was=self.drift.log10)
+        log.info("drift evidence reset", model=self.name, version=self.version, log10=self.drift.log10)
         self.drift.reset()
 
     def close(self) -> None:
@@ -105,10 +105,12 @@ def model_loader(
             size_of=engine.modality.size_of,
             observer=metrics,
         )
-        choices = OptionLimits(
+        option_limits = OptionLimits(
             scores, manifest.default_score, settings.timeout_ms, explains=manifest.likelihood is not None
         )
-        return Model(bundle, engine.modality, engine.provider, provider.first, batcher, scorer, choices, metrics, drift)
+        return Model(
+            bundle, engine.modality, engine.provider, provider.first, batcher, scorer, option_limits, metrics, drift
+        )
 
     return load
 

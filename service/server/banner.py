@@ -55,6 +55,6 @@ def _describe(model: "Model") -> str:
     manifest = model.bundle.manifest
     return (
         f"{model.name} version {model.version}: {manifest.task} of {model.modality.description}, "
-        f"score {model.choices.default_score} (of {', '.join(model.choices.scores)}), "
+        f"score {model.option_limits.default_score} (of {', '.join(model.option_limits.scores)}), "
         f"alpha {model.scorer.alpha:g}"
     )

@@ -187,7 +187,7 @@ class Server(uvicorn.Server):
         if self._reset_requested:
             self._reset_requested = False
             for model in self._repository:
-                model.forget_drift()
+                model.reset_drift()
         phase = self._lifecycle.phase
         if phase is Phase.FAILED:
             self.should_exit = True

@@ -211,8 +211,8 @@ def test_signals_that_come_to_every_process_drain_all_the_same(two: Service) -> 
 
 def test_sigusr1_forgets_the_drift_evidence_of_every_worker(two: Service) -> None:
     two.process.send_signal(signal.SIGUSR1)
-    until(lambda: len(lines(two, "drift evidence forgotten")) == 2)
-    assert {line["worker"] for line in lines(two, "drift evidence forgotten")} == {0, 1}
+    until(lambda: len(lines(two, "drift evidence reset")) == 2)
+    assert {line["worker"] for line in lines(two, "drift evidence reset")} == {0, 1}
     assert fresh(two, score).status_code == 200
     assert two.end() == 0
 
