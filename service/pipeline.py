@@ -10,7 +10,7 @@ from starlette.requests import Request
 
 from service.errors import DeadlineExceeded, InferenceFailed, InputError, InvalidInput, Problem
 from service.http.body import read_body
-from service.http.deadline import Deadline
+from service.http.deadline import DISCONNECTED, Deadline
 from service.http.load_shedding import LoadShedder, overloaded
 from service.http.request_id import REQUEST_ID
 from service.inference.outcomes import Expired, Outcome, QueueFull, Row
@@ -102,7 +102,7 @@ class Pipeline:
         whole = whole or len(inputs) == 1
         seconds = options.timeout_ms / 1000
         begun = time.monotonic()
-        patience = Deadline(seconds, partial(_late, options), request.scope)
+        patience = Deadline(seconds, partial(_late, options), request.scope.get(DISCONNECTED))
         with _admit(model, len(inputs), seconds) as places, patience:
             prepared = await self._preprocessor.prepare(inputs, model.modality, model.metrics.prepared)
             prepared_at = time.monotonic()

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -23,7 +24,7 @@ from service.scoring.scorer import Scorer
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from service.telemetry.model_metrics import ModelMetrics
-from service.worker_group import WorkerGroup
+from service.worker_group import SINGLE_WORKER, WorkerGroup
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -35,10 +36,10 @@ class Model:
     bundle: Bundle
     modality: Modality
     provider: str
-    wanted_provider: str
+    preferred_provider: str
     batcher: Batcher
     scorer: Scorer
-    choices: OptionLimits
+    option_limits: OptionLimits
     metrics: ModelMetrics
     drift: DriftEvidence
     references: ReferenceCount = field(default_factory=ReferenceCount)
@@ -56,15 +57,15 @@ class Model:
     @property
     def default_options(self) -> Options:
         """The options of a request that chooses nothing."""
-        return Options((self.choices.default_score,), None, {}, self.choices.timeout_ms)
+        return Options((self.option_limits.default_score,), None, {}, self.option_limits.timeout_ms)
 
     def publish(self) -> None:
         """Tell the metrics that it is served from now on."""
-        self.metrics.publish(self.provider, self.wanted_provider, self.scorer, self.batcher)
+        self.metrics.publish(self.provider, self.preferred_provider, self.scorer, self.batcher)
 
-    def forget_drift(self) -> None:
+    def reset_drift(self) -> None:
         """Start the drift evidence anew from the calibration set."""
-        log.info("drift evidence forgotten", model=self.name, version=self.version, was=self.drift.log10)
+        log.info("drift evidence reset", model=self.name, version=self.version, log10=self.drift.log10)
         self.drift.reset()
 
     def close(self) -> None:
@@ -78,26 +79,18 @@ def model_loader(
     provider: Provider,
     registry: Metrics,
     loop: asyncio.AbstractEventLoop,
-    worker_group: WorkerGroup | None = None,
+    worker_group: WorkerGroup = SINGLE_WORKER,
 ) -> Callable[[Bundle], Model]:
     """A function from a verified bundle to the model, warm. It raises `EngineError` or `ProviderUnavailable`.
 
-    A worker of a `worker_group` takes its share of the cores, and what another one learned of the same bundle's pace.
+    The workers of a `worker_group` share the cores, and one of them measures a bundle's execution plan for all.
     """
-    workers = 1 if worker_group is None else worker_group.count
 
     def load(bundle: Bundle) -> Model:
-        digest = hashlib.sha256(bundle.manifest.model_dump_json().encode()).hexdigest()
-
-        def memo(measure: Callable[[], ExecutionPlan]) -> ExecutionPlan:
-            if worker_group is None:
-                return measure()
-            fields = worker_group.compute_once(f"execution-plan-{digest}", lambda: measure().to_json())
-            return ExecutionPlan.from_json(fields)
-
         engine = Engine(bundle, provider, cores=settings.threads or available_cores())
         engine.warm_up(settings.max_batch)
-        plan = tune(engine, settings.max_batch, settings.batch_ms / 1000, memo).for_worker(workers)
+        memo = partial(_measure_once, worker_group, bundle)
+        plan = tune(engine, settings.max_batch, settings.batch_ms / 1000, memo).for_worker(worker_group.count)
         manifest = bundle.manifest
         name, version = manifest.name, manifest.version
         scores = tuple(score.name for score in manifest.scores)
@@ -113,12 +106,21 @@ def model_loader(
             size_of=engine.modality.size_of,
             observer=metrics,
         )
-        choices = OptionLimits(
+        option_limits = OptionLimits(
             scores, manifest.default_score, settings.timeout_ms, explains=manifest.likelihood is not None
         )
-        return Model(bundle, engine.modality, engine.provider, provider.first, batcher, scorer, choices, metrics, drift)
+        return Model(
+            bundle, engine.modality, engine.provider, provider.first, batcher, scorer, option_limits, metrics, drift
+        )
 
     return load
+
+
+def _measure_once(worker_group: WorkerGroup, bundle: Bundle, measure: Callable[[], ExecutionPlan]) -> ExecutionPlan:
+    """The plan that `measure` returns to the first worker that loads `bundle`."""
+    digest = hashlib.sha256(bundle.manifest.model_dump_json().encode()).hexdigest()
+    fields = worker_group.compute_once(f"execution-plan-{digest}", lambda: measure().to_json())
+    return ExecutionPlan.from_json(fields)
 
 
 def verified_bundle(path: Path) -> Bundle:
