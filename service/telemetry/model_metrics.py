@@ -1,10 +1,10 @@
 """One model version's metrics: bound to its labels, there as long as it is served."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from service.inference.batcher import Batcher
 from service.scoring.drift import DriftEvidence
+from service.scoring.scored_input import ScoreEntry
 from service.scoring.scorer import Scorer
 from service.telemetry.metrics import REJECTIONS, Metrics
 
@@ -65,16 +65,16 @@ class ModelMetrics:
         """Count one input by whether its flag by this version, a shadow, differs from the answer's."""
         self._metrics.shadow_disagreements.labels(self._model, self._version, score).inc(differs)
 
-    def scored(self, scores: Mapping[str, Mapping[str, Any]]) -> None:
+    def scored(self, scores: Mapping[str, ScoreEntry]) -> None:
         """Count one scored input, by the `scores` of its result."""
         self._inputs.inc()
         for name, entry in scores.items():
-            self._anomaly[name].observe(entry["anomaly"])
-            self._p_value[name].observe(entry["p_value"])
-            if entry["flagged"]:
+            self._anomaly[name].observe(entry.anomaly)
+            self._p_value[name].observe(entry.p_value)
+            if entry.flagged:
                 self._flagged[name].inc()
         if self._default_score in scores:
-            self._drift.update(scores[self._default_score]["anomaly"])
+            self._drift.update(scores[self._default_score].anomaly)
 
     def input_error(self, reason: str) -> None:
         """Count one input answered with an error; `reason` is its type."""
