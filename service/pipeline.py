@@ -10,7 +10,7 @@ from starlette.requests import Request
 
 from service.errors import DeadlineExceeded, InputError, InvalidInput, Problem
 from service.http.body import read_body
-from service.http.deadline import Deadline
+from service.http.deadline import DISCONNECTED, Deadline
 from service.http.load_shedding import LoadShedder, overloaded
 from service.http.request_id import REQUEST_ID
 from service.inference.batcher import Expired, QueueFull, Reservation, Row
@@ -98,7 +98,7 @@ class Pipeline:
         whole = whole or len(inputs) == 1
         seconds = options.timeout_ms / 1000
         begun = time.monotonic()
-        patience = Deadline(seconds, partial(_late, options), request.scope)
+        patience = Deadline(seconds, partial(_late, options), request.scope.get(DISCONNECTED))
         with _admit(model, len(inputs), seconds) as places, patience:
             prepared = await self._preprocessor.prepare(inputs, model.modality, model.metrics.prepared)
             prepared_at = time.monotonic()
@@ -107,7 +107,7 @@ class Pipeline:
             arrays = [each for each in prepared if not isinstance(each, InputError)]
             outcomes = await places.run(arrays, deadline=begun + seconds)
         if self._tracing is not None:
-            self._tracing.scored(begun, prepared_at, (each for each in outcomes if isinstance(each, Row)))
+            self._tracing.record_scoring(begun, prepared_at, (each for each in outcomes if isinstance(each, Row)))
         if any(isinstance(outcome, Expired) for outcome in outcomes):
             raise _late(options)
         results = model.scorer.results(prepared, outcomes, options)

@@ -9,8 +9,7 @@ import yaml
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from training.errors import RunError
-from training.recipe.file import load_recipe
-from training.recipe.schema import Recipe
+from training.recipe import Recipe, load_recipe
 
 
 class StageRecord(BaseModel):

@@ -28,7 +28,7 @@ from training.export.provenance import save_fingerprints
 from training.fitting import fit as fitting
 from training.models.build import scored_model
 from training.models.score_heads import ScoredClassifier, ScoredModel
-from training.recipe.schema import Recipe, Source, Synthetic
+from training.recipe import Recipe, Source, Synthetic
 from training.run import Run
 from training.scoring.calibrate import anomalies, save_temperature, stage_calibration, stage_temperature
 from training.scoring.calibrate import calibrate as keep_calibration

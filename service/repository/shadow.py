@@ -105,7 +105,7 @@ def same_input(one: Model, other: Model) -> bool:
 
 def _options(shadow: Model, given: Options) -> Options:
     """What was asked for, as far as the shadow offers it: what the client would have got, had the shadow answered."""
-    scores = tuple(score for score in given.scores if score in shadow.choices.scores)
+    scores = tuple(score for score in given.scores if score in shadow.option_limits.scores)
     if not scores:
         return shadow.default_options
     thresholds = {score: given.thresholds[score] for score in scores if score in given.thresholds}

@@ -14,7 +14,7 @@ from training import steps
 from training.data import DataLocations
 from training.errors import RecipeError
 from training.evaluation import Report
-from training.recipe.file import parse_recipe
+from training.recipe import parse_recipe
 from training.run import Run
 
 SCHEDULE = {"epochs": 4, "batch_size": 16, "learning_rate": 0.01, "optimizer": "adam", "weight_decay": 0}

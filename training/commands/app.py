@@ -57,7 +57,7 @@ def fit(
 ) -> None:
     """Train every stage of RECIPE. Finished stages are kept; Ctrl-C keeps the last epoch's checkpoint."""
     from training import steps
-    from training.recipe.file import load_recipe
+    from training.recipe import load_recipe
 
     started = steps.start_run(load_recipe(recipe, _with_devices(overrides, devices)), run, overwrite=overwrite)
     steps.fit(started, steps.locations(data), resume=resume)

@@ -9,8 +9,7 @@ from training.commands.wrap import parse_size
 from training.console import console
 from training.errors import RecipeError
 from training.quick_start.recipe import quick_start
-from training.recipe.file import load_recipe
-from training.recipe.schema import Recipe
+from training.recipe import Recipe, load_recipe
 
 _USES = "Give RECIPE, or both --in-distribution DIR and --outliers DIR"
 

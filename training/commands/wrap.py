@@ -97,7 +97,7 @@ def wrap(
     from training.commands.next_steps import next_steps
     from training.data import guess_source
     from training.export.bundle_folder import name_from
-    from training.recipe.schema import Source
+    from training.recipe import Source
     from training.wrapping.wrap import WrapOptions
     from training.wrapping.wrap import wrap as wrap_classifier
 

@@ -10,7 +10,7 @@ from training.data.sources import Progress
 from training.data.splits import split_in_distribution
 from training.data.synthetic import synthesise
 from training.errors import DataError, OverlapError
-from training.recipe.schema import Outliers, Recipe, Source, Synthetic
+from training.recipe import Outliers, Recipe, Source, Synthetic
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from bundle import ImageError, ImageInput, decode_image
 from training.data.examples import Examples, InputArray, StoredArray
 from training.data.sources import DataLocations, Progress, read_rows
 from training.errors import DataError
-from training.recipe.schema import Source
+from training.recipe import Source
 
 _DECODE_CHUNK = 512
 

@@ -15,7 +15,7 @@ from training.data.splits import split_in_distribution
 from training.data.text_loading import load_texts, read_texts, strings
 from training.data.text_overlap import find_text_overlap
 from training.data.tokenizer import existing_tokenizer, train_tokenizer
-from training.recipe.schema import InDistribution, Recipe, Source, TextConfig
+from training.recipe import InDistribution, Recipe, Source, TextConfig
 
 
 class Reader(Protocol):

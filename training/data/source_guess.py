@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow.parquet
 
 from training.errors import DataError
-from training.recipe.schema import Source
+from training.recipe import Source
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 _READABLE = "Give a folder of images (one sub-folder per class where they are labelled), a .parquet, .csv or .txt file"

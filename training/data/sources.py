@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.errors import DataError
-from training.recipe.schema import Source
+from training.recipe import Source
 
 _PART_SEED = 0
 """Always the same, whatever a recipe's seed: parts of one source in two recipes must be disjoint too."""

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.errors import DataError
-from training.recipe.schema import InDistribution
+from training.recipe import InDistribution
 
 
 @dataclass(frozen=True)

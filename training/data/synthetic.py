@@ -18,7 +18,7 @@ from scipy.ndimage import gaussian_filter
 from training.data.examples import Examples, StoredArray
 from training.data.image_loading import content_hash
 from training.errors import RecipeError
-from training.recipe.schema import Synthetic
+from training.recipe import Synthetic
 
 UInt8 = NDArray[np.uint8]
 Shape = tuple[int, ...]

@@ -9,7 +9,7 @@ from training.data.examples import NO_TOKEN, Examples, StoredArray
 from training.data.image_loading import content_hash
 from training.data.sources import DataLocations, Progress, Rows, read_rows
 from training.errors import DataError
-from training.recipe.schema import Source
+from training.recipe import Source
 
 _ENCODE_CHUNK = 2048
 

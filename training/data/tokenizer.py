@@ -9,7 +9,7 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, tr
 
 from training.data.penn_treebank import UNREADABLE, penn_treebank
 from training.errors import RecipeError
-from training.recipe.schema import TextConfig
+from training.recipe import TextConfig
 
 PADDING_TOKEN, UNKNOWN_TOKEN = "[PAD]", "[UNK]"
 _FILE = "tokenizer.json"

@@ -14,8 +14,7 @@ from training.errors import DataError
 from training.export.bundle_folder import name_from
 from training.quick_start.presets import image_preset, text_preset
 from training.quick_start.survey import survey_images, survey_words
-from training.recipe.file import apply_override, parse_recipe
-from training.recipe.schema import Recipe, Source
+from training.recipe import Recipe, Source, apply_override, parse_recipe
 from training.scoring.alpha import DEFAULT_ALPHA, attainable_alpha
 
 _FEWEST, _FEWEST_OF_A_CLASS, _FEWEST_OUTLIERS = 70, 5, 10

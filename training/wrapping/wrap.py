@@ -16,7 +16,7 @@ from training.errors import DataError, RecipeError
 from training.evaluation import manifest_evaluation, tune_temperature
 from training.export.bundle_folder import atomic_folder, bundle_place
 from training.export.onnx_graph import check_parity, run_graph
-from training.recipe.schema import Source
+from training.recipe import Source
 from training.scoring.alpha import attainable_alpha
 from training.scoring.calibrate import anomalies
 from training.scoring.score import Outputs, scoring_order

@@ -30,10 +30,10 @@ def routes(pipeline: Pipeline, settings: Settings) -> list[APIRoute]:
             content_type = request.headers.get("content-type")
             parse = choose_parser(content_type, encoding, model.modality, max_inputs=settings.max_inputs)
             query = query_options(request.query_params.multi_items()) if request.scope["query_string"] else {}
-            options = parse_options(query, model.choices) if query else model.default_options
+            options = parse_options(query, model.option_limits) if query else model.default_options
             submission = parse(await pipeline.body(request, model, options))
             if submission.options:
-                options = parse_options(query | submission.options, model.choices)
+                options = parse_options(query | submission.options, model.option_limits)
             results = await pipeline.score(request, model, submission.inputs, options)
         return _answer(model, submission.inputs, results, options)
 

@@ -58,6 +58,6 @@ def model_metadata(model: Model, versions: list[str]) -> ModelMetadata:
         inputs=[taken],
         outputs=[
             TensorMetadata(name=output.name, datatype=output.datatype, shape=[-1], parameters=None)
-            for output in outputs_of(model.choices.scores, bool(model.scorer.labels)).values()
+            for output in outputs_of(model.option_limits.scores, bool(model.scorer.labels)).values()
         ],
     )

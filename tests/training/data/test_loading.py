@@ -15,7 +15,7 @@ from tests.training.support.datasets_on_disk import LABELS, stripes, write_parqu
 from training.data import DataLocations, load_images, split_in_distribution
 from training.data.splits import split_rows
 from training.errors import DataError
-from training.recipe.schema import InDistribution, Source
+from training.recipe import InDistribution, Source
 
 SPEC = ImageInput(height=16, width=16, channels=3, mean=(0.5,) * 3, std=(0.5,) * 3)
 ALL = np.arange(20)

@@ -25,8 +25,7 @@ from training.export.onnx_graph import check_parity, run_graph, write_graph
 from training.fitting.fit import fit, load_model
 from training.models.classifier import TextClassifier
 from training.models.score_heads import LOGIT_SCORES, ScoredClassifier
-from training.recipe.file import parse_recipe
-from training.recipe.schema import Source
+from training.recipe import Source, parse_recipe
 from training.run import Run
 from training.scoring.score import score_inputs
 

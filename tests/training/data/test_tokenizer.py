@@ -14,8 +14,7 @@ from training.data import DataLocations, open_reader
 from training.data.penn_treebank import UNREADABLE, penn_treebank
 from training.data.tokenizer import train_tokenizer
 from training.errors import RecipeError
-from training.recipe.file import parse_recipe
-from training.recipe.schema import TextConfig
+from training.recipe import TextConfig, parse_recipe
 
 NORMALIZER = penn_treebank()
 TREEBANK = (

@@ -17,7 +17,7 @@ from training.export.provenance import describe_training, save_fingerprints
 from training.fitting.fit import fit, load_model
 from training.objectives.cross_entropy import CrossEntropy
 from training.objectives.objective import Forward, Loss, outliers_of
-from training.recipe.file import parse_recipe
+from training.recipe import parse_recipe
 from training.run import Run
 
 Weights = dict[str, torch.Tensor]

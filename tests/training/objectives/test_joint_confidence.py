@@ -23,7 +23,7 @@ from training.fitting.fit import fit, load_model
 from training.models.prediction import Prediction
 from training.objectives import JointConfidence
 from training.objectives.joint_confidence import Player, discriminator_loss, generator_loss, kl_from_uniform
-from training.recipe.file import parse_recipe
+from training.recipe import parse_recipe
 from training.run import Run
 
 SHAPE = (16, 16, 3)

@@ -17,7 +17,7 @@ from training.commands.app import app
 from training.data import DataLocations, load_in_distribution, open_reader
 from training.errors import TrainingError
 from training.quick_start.recipe import quick_start
-from training.recipe.schema import InDistribution, Source
+from training.recipe import InDistribution, Source
 from training.run import Run
 
 FEW_EPOCHS = ["stages.baseline.epochs=3", "stages.oe.epochs=3"]

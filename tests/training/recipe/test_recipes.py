@@ -13,8 +13,7 @@ from tests.training.support.datasets_on_disk import png
 from training.data import DataLocations, load_in_distribution, load_set, open_reader, without_overlap
 from training.fitting.fit import fit, load_model
 from training.models.build import build_model, scored_model
-from training.recipe.file import load_recipe
-from training.recipe.schema import Recipe, Source, Synthetic
+from training.recipe import Recipe, Source, Synthetic, load_recipe
 from training.run import Run
 
 RECIPES = sorted(Path("training/recipes").glob("*.yaml"))

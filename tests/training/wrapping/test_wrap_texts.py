@@ -20,7 +20,7 @@ from training.data import DataLocations, TextReader
 from training.data.text_batch import text_batch
 from training.errors import TrainingError
 from training.export.onnx_graph import run_graph
-from training.recipe.schema import Source
+from training.recipe import Source
 
 
 def write_csv(path: Path, n: int, seed: int) -> Path:
