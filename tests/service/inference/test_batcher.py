@@ -18,6 +18,7 @@ from service.inference.batcher import Batcher
 from service.inference.execution_plan import ExecutionMode, ExecutionPlan
 from service.inference.outcomes import Expired, Failure, Outcome, QueueFull, Row
 from service.inputs.modality import Array
+from tests.support.fake_clock import FakeClock
 from tests.support.waiting import until_async
 
 
@@ -42,16 +43,6 @@ class FakeEngine:
         if min(numbers) < 0:
             raise ArithmeticError("a negative input")
         return {"double": np.array(items) * 2}
-
-
-class FakeClock:
-    """A clock that only moves when a test moves it."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    def __call__(self) -> float:
-        return self.seconds
 
 
 class FakeLoop:
