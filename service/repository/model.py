@@ -144,7 +144,7 @@ def model_loader(
         scores = tuple(score.name for score in manifest.scores)
         drift = DriftEvidence(bundle.calibrations[manifest.default_score])
         metrics = ModelMetrics(registry, name, version, scores, manifest.default_score, drift)
-        scorer = Scorer.of(bundle, settings.alpha)
+        scorer = Scorer.of(bundle, settings.alpha, engine.modality)
         batcher = Batcher(
             f"{name}-{version}",
             engine.modality.bucketed(engine.run),

@@ -242,7 +242,7 @@ def test_a_new_version_is_served_by_every_worker(models: Path, start: Start) -> 
     [
         (("--api-keys-file", "no-such-keys"), 2, "The key file no-such-keys cannot be read"),
         (("--models", "no-such-folder"), 1, "The model repository 'no-such-folder' is not a folder"),
-        (("--reload", "admin"), 2, "OOD_WORKERS (2) leaves no room for OOD_ADMIN_KEYS_FILE"),
+        (("--reload", "admin"), 2, "OOD_WORKERS (2) cannot be combined with OOD_ADMIN_KEYS_FILE"),
     ],
 )
 def test_a_start_that_cannot_succeed_ends_with_its_reason_said_once(
