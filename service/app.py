@@ -38,7 +38,7 @@ from service.settings import Settings, SettingsError, env_name
 from service.telemetry.access_log import AccessLog
 from service.telemetry.metrics import Metrics
 from service.telemetry.worker_metrics import WorkerMetrics
-from service.worker_group import WorkerGroup
+from service.worker_group import SINGLE_WORKER, WorkerGroup
 
 if TYPE_CHECKING:
     from service.protocols.open_inference.grpc_server import GrpcServer
@@ -82,9 +82,8 @@ def _tracing(settings: Settings) -> "Tracing | None":
     return Tracing(settings.otlp_endpoint, service_version())
 
 
-def _decode_threads(worker_group: WorkerGroup | None) -> int:
-    cores = available_cores() // (1 if worker_group is None else worker_group.count)
-    return min(max(1, cores), _MAX_DECODE_THREADS)
+def _decode_threads(workers: int) -> int:
+    return min(max(1, available_cores() // workers), _MAX_DECODE_THREADS)
 
 
 def _grpc(settings: Settings, *parts: Any) -> "tuple[list[APIRoute], GrpcServer | None]":
@@ -101,7 +100,7 @@ def _grpc(settings: Settings, *parts: Any) -> "tuple[list[APIRoute], GrpcServer 
     return routes, GrpcServer([route.path for route in routes], settings)
 
 
-def create_app(settings: Settings, worker_group: WorkerGroup | None = None) -> FastAPI:
+def create_app(settings: Settings, worker_group: WorkerGroup = SINGLE_WORKER) -> FastAPI:
     """The ASGI application. Models load in the background of its lifespan; `GET /readyz` says when they are warm.
 
     A worker of a `worker_group` takes its share of the cores, and answers `GET /metrics` for all of them.
@@ -113,10 +112,10 @@ def create_app(settings: Settings, worker_group: WorkerGroup | None = None) -> F
     mirror = _mirror(settings)
     repository = Repository(Path(settings.models) if mirror is None else mirror.folder)
     lifecycle, metrics = Lifecycle(), Metrics()
-    worker_metrics = None if worker_group is None else WorkerMetrics(worker_group, metrics.registry)
+    worker_metrics = WorkerMetrics(worker_group, metrics.registry) if worker_group.count > 1 else None
     reloader = Reloader(repository, metrics, mirror)
     limits = Limits(settings.max_pixels, settings.max_text_chars)
-    preprocessor = Preprocessor(limits, _decode_threads(worker_group))
+    preprocessor = Preprocessor(limits, _decode_threads(worker_group.count))
     shadows = Shadows(limits)
     tracing = _tracing(settings)
     access_log = AccessLog(metrics, enabled=settings.access_log)

@@ -4,18 +4,17 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 
-from service.errors import DeadlineExceeded, InferenceFailed, InputError, InvalidInput, Problem
+from service.errors import DeadlineExceeded, InputError, InvalidInput, Problem
 from service.http.body import read_body
-from service.http.deadline import Deadline
+from service.http.deadline import DISCONNECTED, Deadline
 from service.http.load_shedding import LoadShedder, overloaded
 from service.http.request_id import REQUEST_ID
-from service.inference.batcher import Expired, Outcome, QueueFull, Reservation, Row
-from service.inputs.explanation import PARTS
-from service.inputs.modality import Array, Prepared
+from service.inference.batcher import Expired, QueueFull, Reservation, Row
+from service.inputs.modality import Prepared
 from service.inputs.payloads import Input
 from service.inputs.preprocessor import Preprocessor
 from service.lifecycle import Lifecycle
@@ -23,14 +22,12 @@ from service.repository.model import Model
 from service.repository.served import Repository
 from service.repository.shadow import Answered, Shadows
 from service.scoring.options import Options
+from service.scoring.scored_input import Result
 from service.settings import Settings
 from service.telemetry.metrics import REJECTIONS
 
 if TYPE_CHECKING:
     from service.telemetry.tracing import Tracing
-
-Result = dict[str, Any] | InputError
-"""One input's `service.protocols.native.schemas.Result` without `index` and `id`, or what is wrong with it."""
 
 # Of a deadline, the share that may be spent waiting: the prediction errs, and computing and answering take time, too.
 _WAITING = 0.7
@@ -101,7 +98,7 @@ class Pipeline:
         whole = whole or len(inputs) == 1
         seconds = options.timeout_ms / 1000
         begun = time.monotonic()
-        patience = Deadline(seconds, partial(_late, options), request.scope)
+        patience = Deadline(seconds, partial(_late, options), request.scope.get(DISCONNECTED))
         with _admit(model, len(inputs), seconds) as places, patience:
             prepared = await self._preprocessor.prepare(inputs, model.modality, model.metrics.prepared)
             prepared_at = time.monotonic()
@@ -113,14 +110,14 @@ class Pipeline:
             self._tracing.record_scoring(begun, prepared_at, (each for each in outcomes if isinstance(each, Row)))
         if any(isinstance(outcome, Expired) for outcome in outcomes):
             raise _late(options)
-        results = _results(model, prepared, outcomes, options)
+        results = model.scorer.results(prepared, outcomes, options)
         if whole:
             _refuse_bad(model, inputs, results)
         for result in results:
             if isinstance(result, InputError):
                 model.metrics.input_error(result.type)
             else:
-                model.metrics.scored(result["scores"])
+                model.metrics.scored(result.scores)
         if "version" not in request.path_params and (shadows := self._repository.shadows(model.name)):
             self._shadows.offer(shadows, Answered(model, inputs, prepared, results, options))
         return results
@@ -142,31 +139,3 @@ def _refuse_bad(model: Model, inputs: Sequence[Input], found: Sequence[Prepared 
         if isinstance(each, InputError):
             model.metrics.input_error(each.type)
             raise InvalidInput(each, index, inputs[index].id)
-
-
-def _results(model: Model, prepared: Sequence[Prepared], outcomes: Sequence[Outcome], options: Options) -> list[Result]:
-    """One result per input, in the request's order: what preparing refused, what the engine failed on, the scores."""
-    rows = [outcome for outcome in outcomes if isinstance(outcome, Row)]
-    scored = iter(model.scorer.score(rows, options) if rows else [])
-    settled = iter(outcomes)
-    results: list[Result] = []
-    for each in prepared:
-        if isinstance(each, InputError):
-            results.append(each)
-            continue
-        outcome = next(settled)
-        if not isinstance(outcome, Row):
-            results.append(InputError(InferenceFailed.type, "The engine failed on this input's batch. Try again."))
-            continue
-        result = next(scored)
-        if options.explain and not isinstance(result, InputError):
-            result["explanation"] = _explanation(model, each, outcome)
-        results.append(result)
-    return results
-
-
-def _explanation(model: Model, item: Array, row: Row) -> dict[str, Any]:
-    """What the input's likelihood is made of."""
-    spec = model.bundle.manifest.likelihood
-    assert spec is not None, "the options of a model without a likelihood do not ask for explanations"
-    return model.modality.explain(item, row.outputs[PARTS][row.index], spec)

@@ -4,7 +4,6 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import structlog
 
@@ -17,12 +16,10 @@ from service.inputs.modality import Array
 from service.offline.errors import EngineBroken
 from service.offline.items import Item, payload_of
 from service.offline.job import Job
+from service.scoring.scored_input import Result
 from service.scoring.scorer import Scorer
 
 log = structlog.stdlib.get_logger(__name__)
-
-Result = dict[str, Any] | InputError
-"""One input's `service.protocols.native.schemas.Result` without `index` and `id`, or what is wrong with it."""
 
 
 class BatchScorer:

@@ -22,7 +22,7 @@ from service.scoring.scorer import Scorer
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from service.telemetry.model_metrics import ModelMetrics
-from service.worker_group import WorkerGroup
+from service.worker_group import SINGLE_WORKER, WorkerGroup
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -34,10 +34,10 @@ class Model:
     bundle: Bundle
     modality: Modality
     provider: str
-    wanted_provider: str
+    preferred_provider: str
     batcher: Batcher
     scorer: Scorer
-    choices: OptionLimits
+    option_limits: OptionLimits
     metrics: ModelMetrics
     drift: DriftEvidence
     references: ReferenceCount = field(default_factory=ReferenceCount)
@@ -55,15 +55,15 @@ class Model:
     @property
     def default_options(self) -> Options:
         """The options of a request that chooses nothing."""
-        return Options((self.choices.default_score,), None, {}, self.choices.timeout_ms)
+        return Options((self.option_limits.default_score,), None, {}, self.option_limits.timeout_ms)
 
     def publish(self) -> None:
         """Tell the metrics that it is served from now on."""
-        self.metrics.publish(self.provider, self.wanted_provider, self.scorer, self.batcher)
+        self.metrics.publish(self.provider, self.preferred_provider, self.scorer, self.batcher)
 
-    def forget_drift(self) -> None:
+    def reset_drift(self) -> None:
         """Start the drift evidence anew from the calibration set."""
-        log.info("drift evidence forgotten", model=self.name, version=self.version, was=self.drift.log10)
+        log.info("drift evidence reset", model=self.name, version=self.version, log10=self.drift.log10)
         self.drift.reset()
 
     def close(self) -> None:
@@ -77,28 +77,24 @@ def model_loader(
     provider: Provider,
     registry: Metrics,
     loop: asyncio.AbstractEventLoop,
-    worker_group: WorkerGroup | None = None,
+    worker_group: WorkerGroup = SINGLE_WORKER,
 ) -> Callable[[Bundle], Model]:
     """A function from a verified bundle to the model, warm. It raises `EngineError` or `ProviderUnavailable`.
 
-    A worker of a `worker_group` takes its share of the cores, and what another one learned of the same bundle's pace.
+    The workers of a `worker_group` share the cores, and one of them measures a bundle's pace for all.
     """
-    workers = 1 if worker_group is None else worker_group.count
 
     def load(bundle: Bundle) -> Model:
-        engine = Engine(bundle, provider, threads=settings.threads or available_cores(), workers=workers)
-        limits = (settings.max_batch, settings.batch_ms / 1000)
-        if worker_group is None:
-            pace = engine.warm_up(*limits)
-        else:
-            digest = hashlib.sha256(bundle.manifest.model_dump_json().encode()).hexdigest()
-            pace = engine.warm_up(*limits, partial(worker_group.compute_once, f"pace-{digest}"))
+        engine = Engine(bundle, provider, threads=settings.threads or available_cores(), workers=worker_group.count)
+        digest = hashlib.sha256(bundle.manifest.model_dump_json().encode()).hexdigest()
+        memo = partial(worker_group.compute_once, f"pace-{digest}")
+        pace = engine.warm_up(settings.max_batch, settings.batch_ms / 1000, memo)
         manifest = bundle.manifest
         name, version = manifest.name, manifest.version
         scores = tuple(score.name for score in manifest.scores)
         drift = DriftEvidence(bundle.calibrations[manifest.default_score])
         metrics = ModelMetrics(registry, name, version, scores, manifest.default_score, drift)
-        scorer = Scorer.of(bundle, settings.alpha)
+        scorer = Scorer.of(bundle, settings.alpha, engine.modality)
         batcher = Batcher(
             f"{name}-{version}",
             engine.modality.bucketed(engine.run),
@@ -109,10 +105,12 @@ def model_loader(
             size_of=engine.modality.size_of,
             observer=metrics,
         )
-        choices = OptionLimits(
+        option_limits = OptionLimits(
             scores, manifest.default_score, settings.timeout_ms, explains=manifest.likelihood is not None
         )
-        return Model(bundle, engine.modality, engine.provider, provider.first, batcher, scorer, choices, metrics, drift)
+        return Model(
+            bundle, engine.modality, engine.provider, provider.first, batcher, scorer, option_limits, metrics, drift
+        )
 
     return load
 

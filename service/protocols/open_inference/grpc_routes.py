@@ -73,7 +73,7 @@ def routes(
             inference = parse_message(
                 asked,
                 model.modality,
-                _until(model.choices, request.scope[DEADLINE]),
+                _until(model.option_limits, request.scope[DEADLINE]),
                 classifies=bool(model.scorer.labels),
                 max_inputs=settings.max_inputs,
             )

@@ -101,7 +101,7 @@ def inference_of(
 def _read(text: bytes, modality: Modality, max_inputs: int) -> InferenceRequest:
     pixels = 0 if modality.pixels is None else max(_JSON_PIXELS, math.prod(modality.pixels))
     # A pixel of a single channel, nested, has two marks.
-    if has_too_many_values(text, most=16 * max_inputs + 1024 + 2 * pixels):
+    if has_too_many_values(text, limit=16 * max_inputs + 1024 + 2 * pixels):
         remedy = "Send pixels as binary tensor data, or files as BYTES; or split" if pixels else "Split"
         raise TooManyInputs(f"The JSON has far more values than {max_inputs} inputs need. {remedy} the request.")
     return validated(InferenceRequest.model_validate_json, text, modality)

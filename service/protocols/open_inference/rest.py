@@ -107,7 +107,7 @@ def _inference(pipeline: Pipeline, settings: Settings) -> list[APIRoute]:
                 await pipeline.body(request, model, model.default_options),
                 header_length,
                 model.modality,
-                model.choices,
+                model.option_limits,
                 classifies=bool(model.scorer.labels),
                 max_inputs=settings.max_inputs,
             )

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from service.http.connection import MAX_HEAD_BYTES
+from service.http.connection import MAX_HEADERS_BYTES
 from tests.service.conftest import Live, Serve
 from tests.service.support.exposition import value
 from tests.service.support.pictures import picture
@@ -120,7 +120,7 @@ def test_a_head_that_does_not_end_is_408(impatient: Live, slowly: bool) -> None:
 def test_a_head_without_end_is_431(impatient: Live) -> None:
     with connect(impatient) as endless:
         endless.sendall(HEAD + b"X: ")
-        problem_of(trickle(endless, b"y" * (MAX_HEAD_BYTES // 4)), 431, "headers-too-large")
+        problem_of(trickle(endless, b"y" * (MAX_HEADERS_BYTES // 4)), 431, "headers-too-large")
 
 
 @pytest.mark.parametrize(
