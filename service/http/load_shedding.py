@@ -18,9 +18,6 @@ from service.telemetry.access_log import AccessLog
 if TYPE_CHECKING:
     from service.repository.model import Model
 
-# How long rejections are remembered. After that one request is processed normally, because keys, models or traffic
-# rules may have changed.
-_TTL_SECONDS = 1.0
 _MAX_REJECTIONS = 1024
 _KEY_HEADERS = (b"authorization", b"x-api-key")
 
@@ -44,15 +41,24 @@ class LoadShedder:
     the event loop's thread.
     """
 
-    def __init__(self, access_log: AccessLog, lifecycle: Lifecycle) -> None:
+    def __init__(self, access_log: AccessLog, lifecycle: Lifecycle, *, ttl_seconds: float = 1.0) -> None:
+        """Remember nothing yet.
+
+        Args:
+            access_log: Where early rejections are counted and logged.
+            lifecycle: The phase of the service; only a ready one sheds load.
+            ttl_seconds: How long rejections are remembered. After that one request is processed normally, because keys,
+                models or traffic rules may have changed.
+        """
         self._access_log = access_log
         self._lifecycle = lifecycle
+        self._ttl_seconds = ttl_seconds
         self._rejected: dict[int, _Rejection] = {}
 
     def record_rejection(self, scope: Scope, model: "Model", max_wait: float) -> None:
         """Remember that `model` could not take the request of `scope` within `max_wait` seconds."""
         if not self._rejected:
-            asyncio.get_running_loop().call_later(_TTL_SECONDS, self._rejected.clear)
+            asyncio.get_running_loop().call_later(self._ttl_seconds, self._rejected.clear)
         if len(self._rejected) < _MAX_REJECTIONS:
             client = structlog.contextvars.get_contextvars().get("client")
             self._rejected[_fingerprint(scope)] = _Rejection(model, max_wait, scope["route"], client)
