@@ -9,9 +9,6 @@ from numpy.typing import NDArray
 
 from training.errors import DataError
 
-NO_TOKEN = -1
-"""What fills a stored text's row behind its last token; every id from 0 on can be a token."""
-
 
 class InputArray(Protocol):
     """What training needs of a store of inputs: its shape and rows by index.
@@ -33,12 +30,6 @@ class InputArray(Protocol):
     def __getitem__(self, rows: NDArray[np.int64], /) -> NDArray[Any]:
         """The inputs `[len(rows), ...]`."""
         ...
-
-
-def text_lengths(x: InputArray) -> NDArray[np.int64]:
-    """The tokens of each stored text, int64 `[N]`."""
-    rows = x[np.arange(x.shape[0], dtype=np.int64)]
-    return np.asarray((rows != NO_TOKEN).sum(axis=1), dtype=np.int64)
 
 
 @dataclass(frozen=True)

@@ -28,13 +28,13 @@ def load_images(
 
     Raises DataError naming the file and the row when something cannot be read.
     """
-    found = read_rows(source, locations.root, source.image)
+    found = read_rows(source, locations.data_dir, source.image)
     table = found.table.cast_column(source.image, datasets.Image(decode=False))
     key = _cache_key(source, spec, table)
     lazy = _Decoded(table, source.image, spec, found.origin)
     x: InputArray = lazy
     if len(table) * spec.height * spec.width * spec.channels <= locations.cache_bytes:
-        x = _cached(locations.cache / f"{key}.npy", lazy, name, progress)
+        x = _cached(locations.cache_dir / f"{key}.npy", lazy, name, progress)
     sha256 = content_hash(x, found.y) if x.in_memory else key
     return Examples(x=x, y=found.y, labels=found.labels, name=name, source=found.origin, sha256=sha256)
 

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from training.data.examples import Examples, InputArray, text_lengths
+from training.data.examples import Examples, InputArray
+from training.data.token_ids import text_lengths
 from training.errors import DataError
 
 Lengths = NDArray[np.int64]

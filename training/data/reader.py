@@ -9,11 +9,10 @@ from PIL import Image
 from bundle import ImageInput, TextEncoder
 from training.data.examples import Examples
 from training.data.image_loading import load_images
-from training.data.overlap import Overlap, find_overlap
+from training.data.overlap import Overlap, find_overlap, find_text_overlap
 from training.data.sources import DataLocations, Progress
 from training.data.splits import split_in_distribution
 from training.data.text_loading import load_texts, read_texts, strings
-from training.data.text_overlap import find_text_overlap
 from training.data.tokenizer import existing_tokenizer, train_tokenizer
 from training.recipe import InDistribution, Recipe, Source, TextConfig
 

@@ -17,16 +17,16 @@ _LABEL = "label"
 
 
 def guess_source(
-    path: Path, root: Path, *, image: str = "image", text: str = "text", label: str | None = None
+    path: Path, data_dir: Path, *, image: str = "image", text: str = "text", label: str | None = None
 ) -> Source:
-    """The source at `path`, named relative to `root`, by what is there.
+    """The source at `path`, named relative to `data_dir`, by what is there.
 
     `image` and `text` are the columns of the inputs. `label` is that of the classes; where None, sub-folders or a
     column `label` are them, if there are any. Raises DataError for what does not exist or cannot be told.
     """
     if not path.exists():
         raise DataError(str(path), "does not exist", _READABLE)
-    where = os.path.relpath(path.resolve(), root.resolve())
+    where = os.path.relpath(path.resolve(), data_dir.resolve())
     if path.is_dir():
         labelled = _labelled(path)
         return Source(path=where, format="imagefolder", label=_LABEL if labelled or label is not None else None)

@@ -28,8 +28,8 @@ def _half_of_memory() -> int:
 class DataLocations:
     """Where data is read from and decoded copies are kept; a set larger than `cache_bytes` is decoded on demand."""
 
-    root: Path = field(default_factory=lambda: Path(os.environ.get("OOD_DATA", "data")))
-    cache: Path = field(
+    data_dir: Path = field(default_factory=lambda: Path(os.environ.get("OOD_DATA", "data")))
+    cache_dir: Path = field(
         default_factory=lambda: Path(os.environ.get("OOD_CACHE", Path.home() / ".cache" / "ood-scoring-service"))
     )
     cache_bytes: int = field(default_factory=_half_of_memory)
@@ -50,12 +50,12 @@ class Rows:
         return Rows(self.table.select(rows), y, self.labels, self.origin)
 
 
-def read_rows(source: Source, root: Path, column: str) -> Rows:
-    """Open `source` under `root` and apply its label column, `exclude_labels`, `part` and `limit`.
+def read_rows(source: Source, data_dir: Path, column: str) -> Rows:
+    """Open `source` in `data_dir` and apply its label column, `exclude_labels`, `part` and `limit`.
 
     Raises DataError when it cannot be read or lacks `column`, or when nothing is left.
     """
-    table, origin = _open(source, root, column)
+    table, origin = _open(source, data_dir, column)
     y, labels = _labels(table, source)
     rows = _selected(y, labels, source, len(table))
     if not len(rows):
@@ -65,9 +65,9 @@ def read_rows(source: Source, root: Path, column: str) -> Rows:
     return Rows(table.select(rows) if len(rows) < len(table) else table, y, labels, origin)
 
 
-def _open(source: Source, root: Path, column: str) -> tuple[datasets.Dataset, str]:
-    origin = source.path if source.format == "hub" else str(root / source.path)
-    files = [origin, *(str(root / more) for more in source.also)]
+def _open(source: Source, data_dir: Path, column: str) -> tuple[datasets.Dataset, str]:
+    origin = source.path if source.format == "hub" else str(data_dir / source.path)
+    files = [origin, *(str(data_dir / more) for more in source.also)]
     if source.format != "hub" and (missing := [file for file in files if not Path(file).exists()]):
         remedy = "Set the data directory with --data or OOD_DATA, or correct the recipe's path"
         raise DataError(missing[0], "does not exist", remedy)

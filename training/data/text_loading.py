@@ -5,9 +5,10 @@ from collections.abc import Iterable
 import numpy as np
 
 from bundle import TextEncoder
-from training.data.examples import NO_TOKEN, Examples, StoredArray
+from training.data.examples import Examples, StoredArray
 from training.data.image_loading import content_hash
 from training.data.sources import DataLocations, Progress, Rows, read_rows
+from training.data.token_ids import NO_TOKEN
 from training.errors import DataError
 from training.recipe import Source
 
@@ -37,7 +38,7 @@ def load_texts(
 
 def read_texts(source: Source, locations: DataLocations) -> Rows:
     """The rows of `source` whose text is not blank."""
-    found = read_rows(source, locations.root, source.text)
+    found = read_rows(source, locations.data_dir, source.text)
     kept = np.flatnonzero([bool(text and str(text).strip()) for text in found.table[source.text]])
     if not len(kept):
         raise DataError(found.origin, f"has no text in its column '{source.text}'", "Check the recipe's `text`")

@@ -39,7 +39,7 @@ _INTERRUPTED = 130
 Announce = Callable[[str], None]
 
 
-def fit(run: Run, inside: Examples, outside: Examples | None, *, resume: bool, announce: Announce) -> None:
+def fit_stages(run: Run, inside: Examples, outside: Examples | None, *, resume: bool, announce: Announce) -> None:
     """Train every stage of the run's recipe that is not finished yet, checkpointing each epoch.
 
     `inside` are the in-distribution training examples, a classifier's labelled, `outside` the outliers. Raises RunError

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from training.architectures import LANGUAGE_ARCHITECTURES, LanguageNetwork
-from training.data.text_batch import TEXT_INPUTS, text_batch, text_shapes
+from training.data.token_ids import TEXT_INPUTS, text_batch, text_shapes
 from training.models.model import BATCH, Model
 from training.models.prediction import TokenPrediction
 from training.recipe import Component, build_component

@@ -26,16 +26,16 @@ _FOLDERS = "Give a folder with one sub-folder of images per class, or a .csv of 
 
 @dataclass(frozen=True)
 class QuickStart:
-    """A recipe whose paths start from `root`, and what there is to say about its choices."""
+    """A recipe whose paths start from `data_dir`, and what there is to say about its choices."""
 
     recipe: Recipe
-    root: Path
+    data_dir: Path
     notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class _Found:
-    """Both sources, relative to `root`, and their rows."""
+    """Both sources, relative to `data_dir`, and their rows."""
 
     source: Source
     rows: Rows
@@ -56,14 +56,14 @@ def quick_start(
     `size` is (height, width), for images. Raises DataError for what no detector can be trained on.
     """
     _require_apart(inside, outliers)
-    root = Path(os.path.commonpath([inside.resolve().parent, outliers.resolve().parent]))
+    data_dir = Path(os.path.commonpath([inside.resolve().parent, outliers.resolve().parent]))
     is_text = _holds_texts(inside)
     if is_text != _holds_texts(outliers):
         kinds = ("texts", "images") if is_text else ("images", "texts")
         raise DataError(str(outliers), f"holds {kinds[1]}, {inside} holds {kinds[0]}", "Give outliers of the same kind")
     if is_text and size is not None:
         raise DataError("--size", "is for images", f"Leave it out: {inside} holds texts")
-    found = _read(inside, outliers, root, is_text=is_text)
+    found = _read(inside, outliers, data_dir, is_text=is_text)
     counts = _require_classes(found, inside)
     n = len(found.rows.table)
     calibration = min(_MOST_HELD_OUT, max(round(0.2 * n), min(100, 3 * n // 10)))
@@ -92,7 +92,7 @@ def quick_start(
     if alpha > DEFAULT_ALPHA:
         least = f"the least that {calibration} calibration examples can flag anything at"
         notes.append(f"alpha is {alpha:g}, {least}; {round(1 / DEFAULT_ALPHA) - 1} would do for {DEFAULT_ALPHA:g}")
-    return QuickStart(parse_recipe(raw, "the quick start's recipe"), root, tuple(notes))
+    return QuickStart(parse_recipe(raw, "the quick start's recipe"), data_dir, tuple(notes))
 
 
 def _require_apart(inside: Path, outliers: Path) -> None:
@@ -116,18 +116,18 @@ def _holds_texts(path: Path) -> bool:
     return "image" not in columns
 
 
-def _read(inside: Path, outliers: Path, root: Path, *, is_text: bool) -> _Found:
-    places = DataLocations(root=root)
+def _read(inside: Path, outliers: Path, data_dir: Path, *, is_text: bool) -> _Found:
+    locations = DataLocations(data_dir=data_dir)
 
     def rows(source: Source) -> Rows:
-        return read_texts(source, places) if is_text else read_rows(source, root, source.image)
+        return read_texts(source, locations) if is_text else read_rows(source, data_dir, source.image)
 
-    source = guess_source(inside, root)
+    source = guess_source(inside, data_dir)
     if source.label is None:
         raise DataError(str(inside), "has no classes", _FOLDERS)
     if inside.is_dir() and (empty := [name for name, images in class_folders(inside).items() if not images]):
         raise DataError(str(inside), f"has no image of the class {', '.join(empty)}", "Add some or remove the folder")
-    others = guess_source(outliers, root).model_copy(update={"label": None})
+    others = guess_source(outliers, data_dir).model_copy(update={"label": None})
     found = _Found(source, rows(source), others, rows(others))
     if len(found.outlier_rows.table) < _FEWEST_OUTLIERS:
         few = len(found.outlier_rows.table)

@@ -50,13 +50,13 @@ _PROVED_ON = 5
 
 @dataclass(frozen=True)
 class WrapOptions:
-    """What to wrap and how; paths of sources are relative to `root`. The command's help explains each."""
+    """What to wrap and how; paths of sources are relative to `data_dir`. The command's help explains each."""
 
     model: Path
     logits: str | None
     calibration: Source
     name: str
-    root: Path
+    data_dir: Path
     models: Path = Path("models")
     version: int = 1
     description: str = ""
@@ -92,7 +92,7 @@ def wrap(options: WrapOptions, announce: Callable[[str], None], progress: Progre
         raise DataError("--test", "has nothing to be told from", "Give out-of-distribution texts: --ood NAME=PATH")
     original = load_original(options.model, options.logits)
     adapter = _adapter(original, options, announce)
-    reader = adapter.reader(DataLocations(root=options.root))
+    reader = adapter.reader(DataLocations(data_dir=options.data_dir))
     calibration = reader.load(options.calibration, name="calibration", progress=progress)
     alpha = _alpha(options.alpha, calibration, announce)
     logits_of = OriginalLogits(original, adapter)

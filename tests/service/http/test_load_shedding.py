@@ -15,6 +15,7 @@ from starlette.types import Scope
 from structlog.testing import capture_logs
 
 from service.auth.api_keys import digest_of
+from service.errors import Overloaded
 from service.http.load_shedding import LoadShedder
 from service.inference.batcher import QueueFull
 from service.lifecycle import Lifecycle
@@ -156,7 +157,8 @@ def test_a_rejection_is_remembered_for_a_second() -> None:
         metrics = SimpleNamespace(rejected=lambda _: None)
         model: Any = SimpleNamespace(name="tiny", batcher=FullBatcher(), metrics=metrics)
         scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": [], "route": None}
-        load_shedder.record_rejection(scope, model, 1.0)
+        with pytest.raises(Overloaded):
+            load_shedder.check(scope, model, timeout_ms=1000)
         await loop.advance(0.99)
         assert load_shedder.early_rejection(scope).status_code == 503
         await loop.advance(0.01)
