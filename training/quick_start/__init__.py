@@ -1,1 +1,1 @@
-"""Quick start: makes a recipe from the paths of a user's data. May import `training.steps` and the packages below it."""
+"""Quick start: makes a recipe from the paths of a user's data. May import `training.steps` and packages below it."""
