@@ -16,7 +16,7 @@ from benchmarks.results import report
 from bundle import Bundle, load_bundle
 from training.models.build import build_model, scored_model
 from training.models.score_heads import ScoredModel
-from training.recipe.file import load_recipe
+from training.recipe import load_recipe
 
 BATCHES = (1, 32)
 

@@ -25,8 +25,7 @@ from training.fitting.lightning_module import TrainingTask
 from training.fitting.precision import fastest_precision
 from training.models.classifier import ImageClassifier
 from training.objectives import CrossEntropy
-from training.recipe.components import Component
-from training.recipe.schema import Precision, Stage
+from training.recipe import Component, Precision, Stage
 
 BATCH = 128
 WARM_UP = 3

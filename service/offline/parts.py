@@ -6,8 +6,9 @@ from service.offline.errors import changed
 from service.offline.in_order import in_order
 from service.offline.items import Item
 from service.offline.job import Job
-from service.offline.scoring import BatchScorer, Result
+from service.offline.scoring import BatchScorer
 from service.offline.table import part_file
+from service.scoring.scored_input import Result
 
 Scored = tuple[int, list[object], list[Result]]
 

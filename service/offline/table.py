@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from service.errors import InputError
-from service.offline.scoring import Result
+from service.scoring.scored_input import Result
 
 KEY, FLAGGED, P_VALUE, LABEL, PROBABILITY, ERROR, ERROR_DETAIL = (
     "key",
@@ -55,17 +55,17 @@ def schema(scores: Sequence[str], key: pa.DataType) -> pa.Schema:
 def _row(key: object, result: Result) -> dict[str, Any]:
     if isinstance(result, InputError):
         return {KEY: key, ERROR: result.type, ERROR_DETAIL: result.detail}
-    prediction = result["prediction"] or {}
+    prediction = result.prediction
     row = {
         KEY: key,
-        FLAGGED: result["flagged"],
-        P_VALUE: result["p_value"],
-        LABEL: prediction.get("label"),
-        PROBABILITY: prediction.get("probability"),
+        FLAGGED: result.flagged,
+        P_VALUE: result.p_value,
+        LABEL: None if prediction is None else prediction.label,
+        PROBABILITY: None if prediction is None else prediction.probability,
     }
-    for name, score in result["scores"].items():
-        row[name] = score["value"]
-        row[f"{name}_anomaly"] = score["anomaly"]
-        row[f"{name}_p_value"] = score["p_value"]
-        row[flagged_column(name)] = score["flagged"]
+    for name, score in result.scores.items():
+        row[name] = score.value
+        row[f"{name}_anomaly"] = score.anomaly
+        row[f"{name}_p_value"] = score.p_value
+        row[flagged_column(name)] = score.flagged
     return row

@@ -2,21 +2,22 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
-from typing import Any
 
 import structlog
 
 from bundle import ImageInput, TextInput
-from service.errors import InputError
-from service.inference.batcher import Expired, Outcome, QueueFull, Reservation, Row
+from service.errors import DeadlineExceeded, InputError
+from service.inference.outcomes import QueueFull
+from service.inference.reservation import Reservation
 from service.inputs.modality import Limits, Prepared
 from service.inputs.payloads import Input
 from service.repository.model import Model
 from service.scoring.options import Options
+from service.scoring.scored_input import Result, ScoredInput
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -28,7 +29,7 @@ class Answered:
     model: Model
     inputs: Sequence[Input]
     prepared: Sequence[Prepared]
-    results: Sequence[dict[str, Any] | InputError]
+    results: Sequence[Result]
     options: Options
 
 
@@ -81,7 +82,7 @@ class Shadows:
                 prepared = await loop.run_in_executor(self._pool, self._prepare, shadow, answered.inputs)
             arrays = [each for each in prepared if not isinstance(each, InputError)]
             outcomes = await places.run(arrays, deadline=time.monotonic() + options.timeout_ms / 1000)
-            _count(shadow, prepared, outcomes, answered.results, options)
+            _count(shadow, shadow.scorer.results(prepared, outcomes, options), answered.results)
         except Exception:
             log.exception("a shadow failed", model=shadow.name, version=shadow.version)
             shadow.metrics.shadow_dropped("failed", len(answered.inputs))
@@ -105,40 +106,27 @@ def same_input(one: Model, other: Model) -> bool:
 
 def _options(shadow: Model, given: Options) -> Options:
     """What was asked for, as far as the shadow offers it: what the client would have got, had the shadow answered."""
-    scores = tuple(score for score in given.scores if score in shadow.choices.scores)
+    scores = tuple(score for score in given.scores if score in shadow.option_limits.scores)
     if not scores:
         return shadow.default_options
     thresholds = {score: given.thresholds[score] for score in scores if score in given.thresholds}
     return replace(given, scores=scores, thresholds=thresholds, explain=False)
 
 
-def _count(
-    shadow: Model,
-    prepared: Sequence[Prepared],
-    outcomes: Sequence[Outcome],
-    answers: Sequence[dict[str, Any] | InputError],
-    options: Options,
-) -> None:
-    rows = [each for each in outcomes if isinstance(each, Row)]
-    scored = iter(shadow.scorer.score(rows, options) if rows else [])
-    settled = iter(outcomes)
-    for each, answer in zip(prepared, answers, strict=True):
-        outcome = None if isinstance(each, InputError) else next(settled)
-        result = next(scored) if isinstance(outcome, Row) else None
-        if isinstance(result, dict):
-            shadow.metrics.scored(result["scores"])
-            _compare(shadow, result["scores"], answer)
-        elif isinstance(outcome, Expired):
-            shadow.metrics.shadow_dropped("deadline-passed", 1)
+def _count(shadow: Model, results: Sequence[Result], answers: Sequence[Result]) -> None:
+    """Count each input that `shadow` scored or dropped; `answers` are the results of the version that answered."""
+    for result, answer in zip(results, answers, strict=True):
+        if isinstance(result, ScoredInput):
+            shadow.metrics.scored(result.scores)
+            if isinstance(answer, ScoredInput):
+                for name in result.scores.keys() & answer.scores.keys():
+                    differs = result.scores[name].flagged != answer.scores[name].flagged
+                    shadow.metrics.shadow_compared(name, differs=differs)
+        elif result.type == DeadlineExceeded.type:
+            shadow.metrics.shadow_dropped(DeadlineExceeded.type, 1)
         elif not isinstance(answer, InputError):
-            # What neither of them can take is no failure of the shadow's.
+            # An input that neither version can score is no failure of the shadow.
             shadow.metrics.shadow_dropped("failed", 1)
-
-
-def _compare(shadow: Model, scores: Mapping[str, Any], answer: dict[str, Any] | InputError) -> None:
-    answered = {} if isinstance(answer, InputError) else answer["scores"]
-    for name in scores.keys() & answered.keys():
-        shadow.metrics.shadow_compared(name, differs=scores[name]["flagged"] != answered[name]["flagged"])
 
 
 def _closing(held: ExitStack, tasks: set[asyncio.Task[None]]) -> Callable[[asyncio.Task[None]], None]:

@@ -88,7 +88,7 @@ def routes(
         for version in repository.versions(model):
             each = repository.get(model, version)
             evidence[version] = each.drift.log10
-            each.forget_drift()
+            each.reset_drift()
         return DriftReset(model=model, evidence=evidence)
 
     def call(path: str, endpoint: Any, problems: dict[int, str]) -> APIRoute:

@@ -1,1 +1,1 @@
-"""Metrics, logs and traces. Imports scoring and the layers below it."""
+"""Metrics, logs and traces. May import scoring and the layers below it."""

@@ -1,4 +1,4 @@
-"""Structured logs: ours and the libraries' in one stream, each line with its request id."""
+"""Structured logs: the lines of the service and of its libraries in one stream, each with its request id."""
 
 import logging
 import sys
@@ -12,17 +12,17 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 from service.settings import Settings
 
-# Local variables stay out of the logs: they hold what clients sent.
+# Without local variables, which hold data that clients sent.
 _TRACEBACKS = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
 
 
 class LogHandler(logging.StreamHandler[TextIO]):
-    """Writes lines; one that cannot be written (a full disk, a closed pipe) is lost and told to `on_loss`."""
+    """Writes log lines to a stream; calls `on_loss` for a line that cannot be written (a full disk, a closed pipe)."""
 
     on_loss: Callable[[], object] = staticmethod(lambda: None)
 
     def write(self, line: str) -> None:
-        """Write a line of ours, which is no record of `logging`."""
+        """Write one formatted line."""
         self.acquire()
         try:
             self.stream.write(line + self.terminator)
@@ -33,7 +33,7 @@ class LogHandler(logging.StreamHandler[TextIO]):
             self.release()
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the library's name
-        """The library's would try to write a traceback to where nothing can be written."""
+        """Call `on_loss` for I/O errors; the base class would try to write a traceback to the same stream."""
         if isinstance(sys.exception(), OSError):
             self.on_loss()
         else:
@@ -41,10 +41,9 @@ class LogHandler(logging.StreamHandler[TextIO]):
 
 
 class LineLogger:
-    """Where structlog's lines end, by the `name` of who writes them.
+    """The logger called `name` at the end of structlog's processors: writes their lines to `handler`.
 
-    Not by way of `logging`, which makes a record of each and formats it a second time: a line of JSON then takes 42
-    microseconds instead of 12, and there is one for every request.
+    The lines bypass `logging`, which would create a record and format each line a second time; see docs/performance.md.
     """
 
     def __init__(self, handler: LogHandler, name: str) -> None:
@@ -53,9 +52,17 @@ class LineLogger:
 
 
 def configure_logs(settings: Settings, **bound: int) -> LogHandler:
-    """Send every log line to stderr, as coloured text or as one JSON object per line; `bound` is in all of them."""
+    """Send every log line to stderr, as coloured text or as one JSON object per line.
 
-    def mark(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    Args:
+        settings: The level and the format.
+        **bound: Values that every line carries.
+
+    Returns:
+        The handler that writes the lines.
+    """
+
+    def bind(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
         event.update(bound)
         return event
 
@@ -64,8 +71,8 @@ def configure_logs(settings: Settings, **bound: int) -> LogHandler:
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _without_colour_twin,
-        *([mark] if bound else []),
+        _drop_coloured_message,
+        *([bind] if bound else []),
     ]
     render: list[Processor] = (
         [_TRACEBACKS, structlog.processors.JSONRenderer(serializer=_to_json)]
@@ -90,9 +97,9 @@ def configure_logs(settings: Settings, **bound: int) -> LogHandler:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(_level(settings))
-    # uvicorn announces its own start and stop at info; the banner and our lines already say so.
+    # uvicorn logs its start and stop at info, which the banner and the service's own lines report already.
     logging.getLogger("uvicorn").setLevel(max(_level(settings), logging.WARNING))
-    # It warns of every malformed body, which is the client's to know and not the operator's.
+    # It warns of every malformed body; the client gets that error, and operators cannot act on it.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
     return handler
 
@@ -105,7 +112,7 @@ def _to_json(event: EventDict, **_: object) -> str:
     return orjson.dumps(event, default=str).decode()
 
 
-def _without_colour_twin(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    # uvicorn sends each message a second time, coloured.
+def _drop_coloured_message(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    # uvicorn adds a second, coloured copy of each message.
     event.pop("color_message", None)
     return event

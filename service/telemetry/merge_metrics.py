@@ -1,4 +1,4 @@
-"""What several workers measured, as if one had: their metrics, family by family, made into one."""
+"""Merges the metric families of several worker processes into the families that one process would have."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,11 +9,12 @@ from prometheus_client.samples import Exemplar, Sample
 from service.scoring.drift import combined_evidence
 
 Families = Sequence[Metric]
+_Series = tuple[str, frozenset[tuple[str, str]]]
 
-_COUNTED = frozenset({"counter", "histogram"})
+_CUMULATIVE = frozenset({"counter", "histogram"})
 
-# What gauges say of all workers where each says it of itself; all others state what is the same for each, or is served
-# best by the largest: of the queues the fullest, as of a model's versions.
+# Gauges of a process add up. Of all other gauges the largest value is kept: workers agree on most of them, and of the
+# queues the fullest one matters, as among a model's versions.
 _GAUGES: Mapping[str, Callable[[Sequence[float]], float]] = {
     "process_resident_memory_bytes": sum,
     "process_virtual_memory_bytes": sum,
@@ -25,37 +26,48 @@ _DRIFT = "ood_drift_evidence"
 
 
 def merge_families(families: Iterable[Metric], workers: int) -> list[Metric]:
-    """One of each family: the `families` of some of the `workers`, each as often as there are of them, in any order.
+    """Merge metric families of the same name into one.
 
-    Counters and histograms add up, the latest exemplar of a bucket is kept; gauges become what they mean for all.
+    Counters and histograms add up, and each bucket keeps its latest exemplar. Gauges are combined by their meaning.
+
+    Args:
+        families: The families of the workers, in any order; a family may occur once for each worker.
+        workers: The number of workers in the group, including those without any of `families`.
+
+    Returns:
+        One family for each name.
     """
     merged: dict[str, Metric] = {}
-    found: dict[str, dict[tuple[str, frozenset[tuple[str, str]]], list[Sample]]] = {}
+    samples: dict[str, dict[_Series, list[Sample]]] = {}
     for family in families:
         merged.setdefault(family.name, Metric(family.name, family.documentation, family.type, family.unit))
-        series = found.setdefault(family.name, {})
+        series = samples.setdefault(family.name, {})
         for sample in family.samples:
             series.setdefault((sample.name, frozenset(sample.labels.items())), []).append(sample)
-    for name, series in found.items():
+    for name, series in samples.items():
         family = merged[name]
-        family.samples = [_one(samples, family, workers) for samples in series.values()]
+        family.samples = [_merge_samples(same_series, family, workers) for same_series in series.values()]
     return list(merged.values())
 
 
 def cumulative_only(families: Iterable[Metric]) -> list[Metric]:
-    """Those that only ever grow, one of each."""
-    return merge_families((family for family in families if family.type in _COUNTED), 1)
+    """Return the counters and histograms among `families`, merged into one of each name."""
+    return merge_families((family for family in families if family.type in _CUMULATIVE), 1)
 
 
 def to_json(families: Iterable[Metric]) -> bytes:
-    """For `from_json`; not the text that Prometheus reads, which takes ten times as long to read."""
+    """Encode `families` for `from_json`; parsing the Prometheus text format instead would take ten times as long."""
     return json.dumps(
         [(family.name, family.documentation, family.type, family.unit, family.samples) for family in families]
     ).encode()
 
 
 def from_json(data: bytes) -> list[Metric]:
-    """The families that `to_json` wrote. Raises `ValueError` where not all of it is there."""
+    """Decode families that `to_json` encoded.
+
+    Raises:
+        ValueError: `data` is incomplete.
+    """
     families = []
     for name, documentation, kind, unit, samples in json.loads(data):
         family = Metric(name, documentation, kind, unit)
@@ -65,11 +77,12 @@ def from_json(data: bytes) -> list[Metric]:
     return families
 
 
-def _one(samples: Sequence[Sample], family: Metric, workers: int) -> Sample:
+def _merge_samples(samples: Sequence[Sample], family: Metric, workers: int) -> Sample:
+    """Merge samples of one series of `family`."""
     values = [sample.value for sample in samples]
-    if family.type in _COUNTED:
-        examples = [sample.exemplar for sample in samples if sample.exemplar is not None]
-        latest = max(examples, key=lambda exemplar: float(exemplar.timestamp or 0), default=None)
+    if family.type in _CUMULATIVE:
+        exemplars = [sample.exemplar for sample in samples if sample.exemplar is not None]
+        latest = max(exemplars, key=lambda exemplar: float(exemplar.timestamp or 0), default=None)
         return samples[0]._replace(value=sum(values), exemplar=latest)
     if family.name == _DRIFT:
         return samples[0]._replace(value=combined_evidence(values, workers))

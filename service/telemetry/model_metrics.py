@@ -1,16 +1,19 @@
-"""One model version's metrics: bound to its labels, there as long as it is served."""
+"""The metrics of one model version, for as long as the version is loaded."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from service.inference.batcher import Batcher
 from service.scoring.drift import DriftEvidence
+from service.scoring.scored_input import ScoreEntry
 from service.scoring.scorer import Scorer
 from service.telemetry.metrics import REJECTIONS, Metrics
 
 
 class ModelMetrics:
-    """One model version's metrics with their labels bound once: looking them up costs more than counting."""
+    """The metrics of one model version.
+
+    Labels are bound once: looking up a labelled series costs more than incrementing it.
+    """
 
     def __init__(
         self,
@@ -21,7 +24,16 @@ class ModelMetrics:
         default_score: str,
         drift: DriftEvidence,
     ) -> None:
-        """`drift` is told of every input that is scored by `default_score`."""
+        """Create the version's series.
+
+        Args:
+            metrics: The application's metrics.
+            model: The model's name.
+            version: The model's version.
+            scores: The names of the model's scores.
+            default_score: The score whose anomalies are evidence of drift.
+            drift: The version's drift evidence.
+        """
         metrics.register(model, version)
         self._model = model
         self._version = version
@@ -38,59 +50,67 @@ class ModelMetrics:
         self._queue_seconds = metrics.queue_seconds.labels(model)
         self._inference_seconds = metrics.inference_seconds.labels(model)
         self._preprocess_seconds = metrics.preprocess_seconds.labels(model)
-        # Present from the start: a rate over a series that appears with its first event misses that event.
+        # Created before the first event: a rate over a series that appears with an event misses that event.
         self._rejected = {reason: metrics.rejected.labels(model, reason) for reason in REJECTIONS}
 
-    def publish(self, provider: str, wanted: str, scorer: Scorer, batcher: Batcher) -> None:
-        """State in the gauges that this version is served from now on, and follow its queue."""
+    def publish(self, provider: str, preferred_provider: str, scorer: Scorer, batcher: Batcher) -> None:
+        """Set the gauges of a served version, and watch its queue.
+
+        Args:
+            provider: The provider that the model runs on.
+            preferred_provider: The provider that it would run on if it were available.
+            scorer: Holds the alpha, the thresholds and the calibrations.
+            batcher: The version's queue.
+        """
         metrics, model, version, drift = self._metrics, self._model, self._version, self._drift
-        metrics.describe(model, version, provider, wanted, scorer)
+        metrics.describe(model, version, provider, preferred_provider, scorer)
         metrics.drift_evidence.labels(model, version, self._default_score).set_function(lambda: drift.log10)
         metrics.watch_queue(model, version, batcher)
         self._batcher = batcher
 
     def retire(self) -> None:
-        """Take the series away, unless the same version goes on in another content. Nothing may be counted after it."""
+        """Remove the series, unless the version is loaded with other content; nothing may be counted afterwards."""
         if not self._retired:
             self._retired = True
             self._metrics.release(self._model, self._version, self._batcher)
-            # The batcher has this object as its observer: in a circle its engine would wait for the garbage collector.
+            # The batcher refers to this object as its observer. A cycle would keep the engine in memory until the
+            # garbage collector runs.
             self._batcher = None
 
     def shadow_dropped(self, reason: str, count: int) -> None:
-        """Count inputs that this version, a shadow, did not score; `reason` is one of `SHADOW_DROPS`."""
+        """Count inputs that this version did not score as a shadow; `reason` is one of `SHADOW_DROPS`."""
         self._metrics.shadow_dropped.labels(self._model, self._version, reason).inc(count)
 
     def shadow_compared(self, score: str, *, differs: bool) -> None:
-        """Count one input by whether its flag by this version, a shadow, differs from the answer's."""
+        """Record whether the flag of one input that this version scored as a shadow differs from the answer's."""
         self._metrics.shadow_disagreements.labels(self._model, self._version, score).inc(differs)
 
-    def scored(self, scores: Mapping[str, Mapping[str, Any]]) -> None:
-        """Count one scored input, by the `scores` of its result."""
+    def scored(self, scores: Mapping[str, ScoreEntry]) -> None:
+        """Count one scored input and update the drift evidence, from the `scores` of its result."""
         self._inputs.inc()
         for name, entry in scores.items():
-            self._anomaly[name].observe(entry["anomaly"])
-            self._p_value[name].observe(entry["p_value"])
-            if entry["flagged"]:
+            self._anomaly[name].observe(entry.anomaly)
+            self._p_value[name].observe(entry.p_value)
+            if entry.flagged:
                 self._flagged[name].inc()
         if self._default_score in scores:
-            self._drift.update(scores[self._default_score]["anomaly"])
+            self._drift.update(scores[self._default_score].anomaly)
 
     def input_error(self, reason: str) -> None:
-        """Count one input answered with an error; `reason` is its type."""
+        """Count one input that was answered with an error; `reason` is the error's type."""
         self._metrics.input_errors.labels(self._model, reason).inc()
 
     def rejected(self, reason: str) -> None:
-        """Count one request turned away; `reason` is one of `REJECTIONS`."""
+        """Count one rejected request; `reason` is one of `REJECTIONS`."""
         self._rejected[reason].inc()
 
     def prepared(self, seconds: float) -> None:
-        """Note how long one input's preprocessing took."""
+        """Record the `seconds` of one input's preprocessing."""
         self._preprocess_seconds.observe(seconds)
 
     def batch(self, size: int, waited: Sequence[float], seconds: float) -> None:
-        """Note one batch of the engine (`service.inference.batcher.BatchObserver`)."""
+        """Record one batch of the engine (`service.inference.batcher.BatchObserver`)."""
         self._batch_size.observe(size)
         self._inference_seconds.observe(seconds)
-        for each in waited:
-            self._queue_seconds.observe(each)
+        for wait in waited:
+            self._queue_seconds.observe(wait)

@@ -1,4 +1,4 @@
-"""A worker's siblings, as `GET /metrics` needs them: whichever worker is asked answers for all."""
+"""Exchange of metrics between the worker processes of a service, so that each worker can report for all of them."""
 
 import asyncio
 from pathlib import Path
@@ -11,74 +11,81 @@ from prometheus_client.registry import Collector
 from service.telemetry.merge_metrics import Families, cumulative_only, from_json, merge_families, to_json
 from service.worker_group import WorkerGroup
 
-# A sibling answers within milliseconds, if at all; Prometheus waits ten seconds for all of them.
-_PATIENCE_SECONDS = 1.0
+PEER_TIMEOUT_SECONDS = 1.0
+"""How long a worker waits for the metrics of its peers, which take milliseconds. Prometheus waits ten seconds."""
 
 log = structlog.stdlib.get_logger(__name__)
 
 
 class MergedCollector(Collector):
-    """The families of a moment, for the encoders."""
+    """A collector of metric families that are already computed."""
 
     def __init__(self, families: Families) -> None:
         self._families = families
 
     def collect(self) -> Families:
-        """The families."""
+        """Return the families."""
         return self._families
 
 
 class WorkerMetrics:
-    """Tells the siblings what this worker of a `worker_group` has counted in `registry`, and asks them for theirs.
+    """Sends the metrics of this worker to its peers and collects theirs, over Unix sockets in the group's folder.
 
-    Counters never fall, though workers die: whatever a worker tells, to a sibling or to Prometheus, it has written to a
-    file before. From there it still counts when the worker is dead, and its successor takes it over. What was counted
-    since then died with it.
+    Counters never fall, even if workers die: a worker writes each snapshot to a file before it sends the snapshot.
+    Peers count a dead worker by its last snapshot, and its successor carries the snapshot over. Events after the last
+    snapshot of a dead worker are lost.
     """
 
-    def __init__(self, worker_group: WorkerGroup, registry: CollectorRegistry) -> None:
+    def __init__(
+        self, worker_group: WorkerGroup, registry: CollectorRegistry, *, peer_timeout: float = PEER_TIMEOUT_SECONDS
+    ) -> None:
+        """Read the last snapshot of a predecessor, if there was one.
+
+        Args:
+            worker_group: This worker's index and its peers.
+            registry: The metrics of this process.
+            peer_timeout: Seconds to wait for a peer before its last snapshot is used.
+        """
         self._worker_group = worker_group
         self._registry = registry
+        self._peer_timeout = peer_timeout
         self._server: asyncio.Server | None = None
         self._carried_over = self._last_snapshot(worker_group.index)
 
     async def open(self) -> None:
-        """Answer siblings from here on."""
+        """Start to answer peers."""
         socket = self._socket(self._worker_group.index)
-        # A predecessor that was killed left its own.
+        # A predecessor that was killed leaves its socket behind.
         socket.unlink(missing_ok=True)
         self._server = await asyncio.start_unix_server(self._answer, socket)
 
     def close(self) -> None:
-        """Answer no more."""
+        """Stop answering peers."""
         if self._server is not None:
             self._server.close()
 
     async def collect_all(self) -> MergedCollector:
-        """The metrics of all workers: of one that does not answer, its counters as it told them last."""
-        own, _ = self._snapshot()
-        others = await asyncio.gather(*(self._fetch(index) for index in self._worker_group.peers))
-        answers = [own, *(families for families in others if families is not None)]
-        dead = [
-            self._last_snapshot(index)
-            for index, each in zip(self._worker_group.peers, others, strict=True)
-            if each is None
-        ]
+        """Return the merged metrics of all workers; those of a worker that does not answer are its last counters."""
+        mine, _ = self._snapshot()
+        peers = self._worker_group.peers
+        answers = await asyncio.gather(*(self._fetch(index) for index in peers))
+        live = [mine, *(families for families in answers if families is not None)]
+        dead = [self._last_snapshot(index) for index, families in zip(peers, answers, strict=True) if families is None]
         ready = GaugeMetricFamily(
-            "ood_workers_ready", "Worker processes that have answered for these metrics.", len(answers)
+            "ood_workers_ready", "Worker processes that have answered for these metrics.", len(live)
         )
-        families = (family for each in (*answers, *dead) for family in each)
+        families = (family for snapshot in (*live, *dead) for family in snapshot)
         return MergedCollector([*merge_families(families, self._worker_group.count), ready])
 
     def _snapshot(self) -> tuple[list[Metric], bytes]:
-        """What this worker tells now, and the same as it is sent; written down."""
+        """Return this worker's metrics, and the same encoded; writes them to the snapshot file."""
         families = [*self._registry.collect(), *self._carried_over]
         data = to_json(families)
         file = self._file(self._worker_group.index)
-        part = file.with_suffix(".part")
-        part.write_bytes(data)
-        # In one step: who dies in between leaves what was told before.
-        part.replace(file)
+        partial = file.with_suffix(".partial")
+        partial.write_bytes(data)
+        # Renamed in one step: a worker that is killed in between leaves its previous snapshot.
+        partial.replace(file)
         return families, data
 
     async def _answer(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -87,26 +94,27 @@ class WorkerMetrics:
         await writer.wait_closed()
 
     async def _fetch(self, index: int) -> Families | None:
+        """Return the metrics of the peer `index`, or None if it does not answer in time."""
         try:
-            async with asyncio.timeout(_PATIENCE_SECONDS):
+            async with asyncio.timeout(self._peer_timeout):
                 reader, writer = await asyncio.open_unix_connection(self._socket(index))
                 try:
                     return from_json(await reader.read())
                 finally:
                     writer.close()
         except (OSError, ValueError) as error:
-            reason = f"{type(error).__name__}: {error}"
-            log.warning("metrics without those of a worker that does not answer", sibling=index, reason=reason)
+            log.warning("worker metrics missing", peer=index, reason=f"{type(error).__name__}: {error}")
             return None
 
     def _last_snapshot(self, index: int) -> Families:
+        """Return the counters and histograms of the worker's snapshot file; none if there is no file."""
         try:
             return cumulative_only(from_json(self._file(index).read_bytes()))
         except FileNotFoundError:
             return []
 
     def _socket(self, index: int) -> Path:
-        return self._worker_group.folder / f"{index}.sock"
+        return self._worker_group.shared_file(f"{index}.sock")
 
     def _file(self, index: int) -> Path:
-        return self._worker_group.folder / f"counted-{index}.json"
+        return self._worker_group.shared_file(f"metrics-{index}.json")

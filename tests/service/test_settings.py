@@ -62,7 +62,7 @@ def test_every_setting_has_a_flag_and_is_explained_by_help(capsys: pytest.Captur
             "OOD_MAX_BODY_BYTES (9) is more than OOD_MAX_PENDING_BYTES",
         ),
         ({"workers": "0"}, "OOD_WORKERS = '0'"),
-        ({"workers": "2", "reload": "admin"}, "OOD_WORKERS (2) leaves no room for OOD_ADMIN_KEYS_FILE"),
+        ({"workers": "2", "reload": "admin"}, "OOD_WORKERS (2) cannot be combined with OOD_ADMIN_KEYS_FILE"),
         ({"workers": "2", "admin_keys_file": "keys"}, "reset drift evidence with SIGUSR1 to the service"),
         ({"reload": "true"}, "OOD_RELOAD = 'true': Input should be 'off', 'poll' or 'admin'"),
         ({"reload": "admin"}, "OOD_RELOAD = admin needs OOD_ADMIN_KEYS_FILE"),

@@ -25,7 +25,7 @@ from training.export.bundle_folder import atomic_folder, bundle_place
 from training.export.onnx_graph import check_parity, run_graph, write_graph
 from training.export.provenance import describe_training
 from training.models.score_heads import ScoredModel
-from training.recipe.schema import Recipe, TextConfig
+from training.recipe import Recipe, TextConfig
 from training.run import Run
 from training.scoring.calibrate import anomalies
 from training.scoring.score import Outputs, score_inputs

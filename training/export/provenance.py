@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from bundle import DataFingerprint, Training
 from training.data import Examples
 from training.errors import RunError
-from training.recipe.schema import Recipe
+from training.recipe import Recipe
 from training.run import Run
 
 _PACKAGES = ("torch", "lightning", "datasets", "numpy", "pillow", "onnx", "onnxruntime", "onnxscript")

@@ -27,8 +27,7 @@ from training.fitting.progress_bar import stage_bar
 from training.models.build import build_model
 from training.models.model import Model
 from training.objectives import OBJECTIVES, Objective
-from training.recipe.components import build
-from training.recipe.schema import Stage, Trainer
+from training.recipe import Stage, Trainer, build_component
 from training.run import Run, StageRecord
 
 _INITIALISE_WITH = 2000
@@ -40,7 +39,7 @@ _INTERRUPTED = 130
 Announce = Callable[[str], None]
 
 
-def fit(run: Run, inside: Examples, outside: Examples | None, *, resume: bool, announce: Announce) -> None:
+def fit_stages(run: Run, inside: Examples, outside: Examples | None, *, resume: bool, announce: Announce) -> None:
     """Train every stage of the run's recipe that is not finished yet, checkpointing each epoch.
 
     `inside` are the in-distribution training examples, a classifier's labelled, `outside` the outliers. Raises RunError
@@ -96,7 +95,7 @@ def _mean(tensors: Sequence[Tensor]) -> Tensor:
 
 def _objective(run: Run, name: str, inside: Examples) -> Objective:
     known, chosen = OBJECTIVES[run.recipe.task], run.recipe.stages[name].objective
-    return build(f"stages.{name}.objective", chosen, known, input_shape=inside.x.shape[1:])
+    return build_component(f"stages.{name}.objective", chosen, known, input_shape=inside.x.shape[1:])
 
 
 def _check_objective(run: Run, name: str, inside: Examples, outside: Examples | None) -> None:

@@ -13,7 +13,7 @@ from training.errors import DivergedError
 from training.fitting.optimizer import build_optimizer
 from training.models.model import Model
 from training.objectives import Objective
-from training.recipe.schema import Stage
+from training.recipe import Stage
 
 _CHECK_EVERY = 50
 """Steps between looks at the loss: each look waits for the device."""

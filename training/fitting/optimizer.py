@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from training.errors import RecipeError
 from training.fitting.muon import Muon
-from training.recipe.schema import Stage
+from training.recipe import Stage
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)

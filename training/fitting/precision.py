@@ -2,7 +2,7 @@
 
 import torch
 
-from training.recipe.schema import Precision
+from training.recipe import Precision
 
 _BF16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16")
 """x86 and ARM: a CPU without any of them emulates bfloat16, ten times slower than it computes float32."""

@@ -7,8 +7,7 @@ from training.models.language_model import LanguageModel, build_language_model
 from training.models.likelihood_heads import ScoredDensity, ScoredLanguageModel
 from training.models.model import Model
 from training.models.score_heads import ScoredClassifier, ScoredModel
-from training.recipe.components import build
-from training.recipe.schema import Recipe, TextConfig
+from training.recipe import Recipe, TextConfig, build_component
 
 
 def build_model(recipe: Recipe, num_classes: int, vocabulary_size: int | None = None) -> Model:
@@ -23,7 +22,7 @@ def build_model(recipe: Recipe, num_classes: int, vocabulary_size: int | None = 
         if recipe.task == "language-model":
             how = recipe.likelihood
             return build_language_model(chosen, vocabulary_size, window=how.window, count_end=how.count_end)
-        network = build(
+        network = build_component(
             "architecture",
             chosen,
             TEXT_ARCHITECTURES,
@@ -33,9 +32,9 @@ def build_model(recipe: Recipe, num_classes: int, vocabulary_size: int | None = 
         )
         return TextClassifier(network, confidence_branch=recipe.confidence_branch)
     if recipe.task == "density":
-        return Density(build("architecture", chosen, DENSITY_ARCHITECTURES, channels=plan.channels))
+        return Density(build_component("architecture", chosen, DENSITY_ARCHITECTURES, channels=plan.channels))
     outputs = num_classes + recipe.confidence_branch
-    network = build("architecture", chosen, ARCHITECTURES, num_classes=outputs, channels=plan.channels)
+    network = build_component("architecture", chosen, ARCHITECTURES, num_classes=outputs, channels=plan.channels)
     return ImageClassifier(network, plan, confidence_branch=recipe.confidence_branch)
 
 

@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from training.architectures import LANGUAGE_ARCHITECTURES, LanguageNetwork
-from training.data.text_batch import TEXT_INPUTS, text_batch, text_shapes
+from training.data.token_ids import TEXT_INPUTS, text_batch, text_shapes
 from training.models.model import BATCH, Model
 from training.models.prediction import TokenPrediction
-from training.recipe.components import Component, build
+from training.recipe import Component, build_component
 
 SCAN_DOMAIN, SCAN = "ood", "ScoreWindows"
 """The name of the node in an exported graph that stands for the loop over windows."""
@@ -115,7 +115,7 @@ def build_language_model(
     architecture: Component, vocabulary_size: int, *, window: int = 32, count_end: bool = True
 ) -> LanguageModel:
     """A model of texts over `vocabulary_size` token ids, freshly initialised from torch's generator."""
-    network = build("architecture", architecture, LANGUAGE_ARCHITECTURES, vocabulary_size=vocabulary_size + 1)
+    network = build_component("architecture", architecture, LANGUAGE_ARCHITECTURES, vocabulary_size=vocabulary_size + 1)
     return LanguageModel(network, vocabulary_size, window=window, count_end=count_end)
 
 

@@ -18,7 +18,7 @@ from training.objectives.maximum_likelihood import MaximumLikelihood, maximum_li
 from training.objectives.mix_oe import MixOE
 from training.objectives.objective import Forward, Loss, Objective
 from training.objectives.outlier_exposure import OutlierExposure, outlier_exposure_loss
-from training.recipe.schema import Task
+from training.recipe import Task
 
 OBJECTIVES: Mapping[Task, Mapping[str, Callable[..., Objective]]] = {
     "classification": {

@@ -1,1 +1,35 @@
-"""Recipes: the schema of the YAML file, how it is read, and how its components are built. Imports errors only."""
+"""Recipes: the schema of the YAML file, its reader, and the construction of its components.
+
+May import the errors and `bundle` only.
+"""
+
+from training.recipe.components import Component, build_component
+from training.recipe.data_config import InDistribution, Outliers, Source, Synthetic, TestSet
+from training.recipe.file import apply_override, load_recipe, parse_recipe
+from training.recipe.recipe import EvaluationConfig, Export, LikelihoodConfig, Precision, Recipe, Task, Trainer
+from training.recipe.stage import AugmentationConfig, MuonConfig, Stage
+from training.recipe.text_config import TextConfig
+
+__all__ = [
+    "AugmentationConfig",
+    "Component",
+    "EvaluationConfig",
+    "Export",
+    "InDistribution",
+    "LikelihoodConfig",
+    "MuonConfig",
+    "Outliers",
+    "Precision",
+    "Recipe",
+    "Source",
+    "Stage",
+    "Synthetic",
+    "Task",
+    "TestSet",
+    "TextConfig",
+    "Trainer",
+    "apply_override",
+    "build_component",
+    "load_recipe",
+    "parse_recipe",
+]

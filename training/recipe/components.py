@@ -1,4 +1,4 @@
-"""Named components: how a recipe's `{name: ..., option: ...}` becomes an object, with errors that name the key."""
+"""Named components: builds the object that a recipe's `{name: ..., option: ...}` describes."""
 
 import importlib
 import inspect
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class Component(BaseModel):
-    """A component's name in its registry (or a dotted path to a callable) and the options passed to it."""
+    """The name of a registered component (or the dotted path of a callable) and its options."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -21,26 +21,33 @@ class Component(BaseModel):
 
     @property
     def options(self) -> dict[str, Any]:
-        """Every key beside `name`."""
+        """Every key except `name`."""
         return dict(self.model_extra or {})
 
 
-def build(key: str, component: Component, registry: Mapping[str, Callable[..., T]], **context: Any) -> T:
-    """Call what `component` names with its options and, where it takes them, the values in `context`.
+def build_component(key: str, component: Component, registry: Mapping[str, Callable[..., T]], **context: Any) -> T:
+    """Call the factory that `component` names.
 
-    Raises RecipeError naming `key` when the name is unknown or an option does not fit the callable's signature.
+    Args:
+        key: The recipe key of the component, for error messages.
+        component: The factory's name and its options.
+        registry: The factories by name.
+        **context: Values that are passed only if the factory has a parameter of that name.
+
+    Raises:
+        RecipeError: The name is unknown, or an option does not match the factory's signature.
     """
     factory = _resolve(key, component.name, registry)
     parameters = inspect.signature(factory).parameters
-    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
-    offered = {name: value for name, value in context.items() if takes_any or name in parameters}
-    known = sorted(set(parameters) - set(context))
+    accepts_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    accepted_context = {name: value for name, value in context.items() if accepts_any or name in parameters}
+    option_names = sorted(set(parameters) - set(context))
     for option in component.options:
-        if not takes_any and option not in known:
-            remedy = f"Known options: {', '.join(known) or 'none'}"
+        if not accepts_any and option not in option_names:
+            remedy = f"Known options: {', '.join(option_names) or 'none'}"
             raise RecipeError(f"{key}.{option}", f"'{component.name}' has no such option", remedy)
     try:
-        return factory(**offered, **component.options)
+        return factory(**accepted_context, **component.options)
     except (TypeError, ValueError) as error:
         raise RecipeError(key, f"'{component.name}' refuses its options: {error}", "Correct the recipe") from error
 
@@ -53,7 +60,7 @@ def _resolve(key: str, name: str, registry: Mapping[str, Callable[..., T]]) -> C
         remedy = f"Known: {', '.join(sorted(registry))}; or give a dotted path such as package.module.Name"
         raise RecipeError(f"{key}.name", f"'{name}' is unknown", remedy)
     try:
-        found: Callable[..., T] = getattr(importlib.import_module(module), attribute)
+        factory: Callable[..., T] = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise RecipeError(f"{key}.name", f"'{name}' cannot be imported: {error}", "Check the path") from error
-    return found
+    return factory

@@ -1,4 +1,4 @@
-"""Recipe files: YAML that may extend another file and be overridden by key, read into a validated recipe."""
+"""Recipe files: reads YAML, resolves `extends`, applies overrides and validates the result."""
 
 import json
 import re
@@ -10,14 +10,19 @@ import yaml
 from pydantic import ValidationError
 
 from training.errors import RecipeError
-from training.recipe.schema import ALTERNATIVES, Recipe
+from training.recipe.data_config import ALTERNATIVES
+from training.recipe.recipe import Recipe
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read and validate a recipe file; `overrides` are `key.path=value`, the value read as YAML.
+    """Read and validate a recipe file.
 
-    A recipe that `extends` another file (a path relative to its own) starts from that one's keys.
-    Raises RecipeError naming the file and the key.
+    Args:
+        path: The YAML file. Its key `extends` names a file, relative to this one, whose keys it changes.
+        overrides: Changes of the form `key.path=value`; the value is YAML.
+
+    Raises:
+        RecipeError: The file cannot be read or is not a valid recipe; names the file and the keys.
     """
     raw = _read(path)
     for override in overrides:
@@ -26,7 +31,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 class _Yaml(yaml.SafeLoader):
-    """YAML whose floats are those of version 1.2: PyYAML reads 1e-3 as a text."""
+    """YAML with the floats of version 1.2: PyYAML reads 1e-3 as text."""
 
 
 _Yaml.add_implicit_resolver(
@@ -42,6 +47,7 @@ def _parse_yaml(text: str, origin: str) -> Any:
 
 
 def _read(path: Path, extending: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The keys of the file at `path`, on top of those of the file it extends; `extending` are the files above it."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -61,36 +67,36 @@ def _read(path: Path, extending: tuple[Path, ...] = ()) -> dict[str, Any]:
 
 
 def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`base` with `changes` laid over it, section by section.
+    """`base` with `changes` applied, merging sections recursively.
 
-    A named component is replaced as a whole, and so is a data set by a synthetic one or the other way round.
+    A named component is replaced and not merged; likewise a data set by a synthetic set, or the reverse.
     """
     merged = dict(base)
     for key, value in changes.items():
-        below = merged.get(key)
-        is_section = isinstance(below, dict) and isinstance(value, dict) and not _replaces(below, value)
-        merged[key] = _merge(below or {}, value) if is_section else value
+        old = merged.get(key)
+        is_section = isinstance(old, dict) and isinstance(value, dict) and not _replaces(old, value)
+        merged[key] = _merge(old or {}, value) if is_section else value
     return merged
 
 
-def _replaces(below: dict[str, Any], value: dict[str, Any]) -> bool:
-    return "name" in value or {"path", "synthetic"} <= below.keys() | value.keys()
+def _replaces(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    return "name" in new or {"path", "synthetic"} <= old.keys() | new.keys()
 
 
 def parse_recipe(raw: dict[str, Any], origin: str) -> Recipe:
-    """Validate a recipe's plain data; raises RecipeError naming `origin` and every offending key."""
+    """Validate the plain data of a recipe; RecipeError names `origin` and every invalid key."""
     try:
         # Strict JSON mode: lists become tuples, but "10" never becomes 10.
         return Recipe.model_validate_json(json.dumps(raw))
     except ValidationError as error:
-        problems = "; ".join(f"{_key(each['loc'])}: {each['msg']}" for each in error.errors())
+        problems = "; ".join(f"{_key(details['loc'])}: {details['msg']}" for details in error.errors())
         raise RecipeError(origin, problems, "Correct the keys named; training/recipes has valid recipes") from error
     except TypeError as error:
         raise RecipeError(origin, f"holds a value YAML reads as a date or object: {error}", "Quote it") from error
 
 
 def _key(location: tuple[int | str, ...]) -> str:
-    """A key as the recipe's author wrote it, without the names of the alternatives that were tried."""
+    """The key as it is written in the recipe: pydantic's location without the names of alternatives."""
     parts = [str(part) for part in location if part not in ALTERNATIVES]
     if parts[:1] == ["input"]:
         del parts[1:2]
@@ -98,7 +104,11 @@ def _key(location: tuple[int | str, ...]) -> str:
 
 
 def apply_override(raw: dict[str, Any], override: str) -> None:
-    """Set one key of a recipe's plain data from `key.path=value`, the value read as YAML; RecipeError if it is not."""
+    """Set one key of a recipe's plain data from `key.path=value`, where the value is YAML.
+
+    Raises:
+        RecipeError: The override has another form, or a parent of the key is not a section.
+    """
     key, separator, value = override.partition("=")
     if not separator or not key:
         raise RecipeError(override, "is not of the form key.path=value", "For example stages.oe.epochs=3")

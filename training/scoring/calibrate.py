@@ -18,8 +18,8 @@ def anomalies(outputs: Outputs, scores: tuple[str, ...]) -> dict[str, NDArray[np
     return {name: np.asarray(get_score(name).anomaly(outputs[name].astype(np.float64))) for name in scores}
 
 
-def calibrate(run: Run, stage: str, outputs: Outputs) -> Mapping[str, Calibration]:
-    """Keep the calibration of every score from a stage's `outputs` on the calibration split."""
+def save_stage_calibration(run: Run, stage: str, outputs: Outputs) -> Mapping[str, Calibration]:
+    """Save the calibration of every score from a stage's `outputs` on the calibration split."""
     scores = run.recipe.export.scores
     calibrations = {name: Calibration.from_scores(values) for name, values in anomalies(outputs, scores).items()}
     run.calibration_path.mkdir(exist_ok=True)
@@ -28,7 +28,7 @@ def calibrate(run: Run, stage: str, outputs: Outputs) -> Mapping[str, Calibratio
 
 
 def stage_calibration(run: Run, stage: str) -> Mapping[str, Calibration]:
-    """The calibration kept for `stage`; RunError when `calibrate` has not run."""
+    """The calibration kept for `stage`; RunError if the stage is not calibrated."""
     path = run.calibration_path / f"{stage}.npz"
     if not path.exists():
         raise RunError(str(run.path), f"stage '{stage}' is not calibrated", f"Run `calibrate {run.path}` first")

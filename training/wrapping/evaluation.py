@@ -12,7 +12,7 @@ from training import evaluation
 from training.data import Examples
 from training.data.synthetic import synthesise
 from training.evaluation import Report, StageLogits, StageScores
-from training.recipe.schema import Synthetic
+from training.recipe import Synthetic
 from training.scoring.calibrate import anomalies
 from training.scoring.score import Outputs
 

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from bundle import TextEncoder, TextInput
 from training.data import DataLocations, TextReader
-from training.data.text_batch import TEXT_INPUTS, text_batch
+from training.data.token_ids import TEXT_INPUTS, text_batch
 from training.errors import DataError, GraphError
 from training.wrapping.input_adapter import PREFIX, Feed
 from training.wrapping.onnx_classifier import GraphInput, OnnxClassifier, opset_of

@@ -26,7 +26,7 @@ from training.evaluation import manifest_evaluation, tune_temperature
 from training.export.bundle_folder import atomic_folder, bundle_place
 from training.export.onnx_graph import check_parity, run_graph
 from training.models.score_heads import ClassifierHead
-from training.recipe.schema import Source
+from training.recipe import Source
 from training.scoring.alpha import DEFAULT_ALPHA, attainable_alpha
 from training.scoring.calibrate import anomalies
 from training.scoring.score import Outputs, scoring_order
@@ -50,13 +50,13 @@ _BATCH_CHECK_ROWS = 5
 
 @dataclass(frozen=True)
 class WrapOptions:
-    """The options of the command `wrap`, whose help explains each. Paths of sources are relative to `root`."""
+    """The options of the command `wrap`, whose help explains each. Paths of sources are relative to `data_dir`."""
 
     model: Path
     logits: str | None
     calibration: Source
     name: str
-    root: Path
+    data_dir: Path
     models: Path = Path("models")
     version: int = 1
     description: str = ""
@@ -98,7 +98,7 @@ def wrap(options: WrapOptions, announce: Callable[[str], None], progress: Progre
     path = bundle_place(options.models, options.name, str(options.version), overwrite=options.overwrite)
     classifier = load_classifier(options.model, options.logits)
     adapter = _adapter(classifier, options, announce)
-    reader = adapter.reader(DataLocations(root=options.root))
+    reader = adapter.reader(DataLocations(data_dir=options.data_dir))
     calibration = reader.load(options.calibration, name="calibration", progress=progress)
     alpha = _alpha(options.alpha, calibration, announce)
     compute_logits = ClassifierLogits(classifier, adapter)

@@ -41,9 +41,9 @@ def slow(live: Live, version: str, seconds: float) -> None:
     batcher = live.app.state.repository.get("tiny", version).batcher
     run = batcher._run
 
-    def slowly(items: Sequence[Any], *, alone: bool) -> Mapping[str, Any]:
+    def slowly(items: Sequence[Any], *, exclusive: bool) -> Mapping[str, Any]:
         time.sleep(seconds)
-        return run(items, alone=alone)
+        return run(items, exclusive=exclusive)
 
     batcher._run = slowly
 
@@ -121,7 +121,7 @@ def test_a_shadow_gives_way_where_the_queue_that_answers_is_half_full(models: Pa
 
 
 def test_a_shadow_that_is_late_or_fails_is_counted_as_that(shadowed: Live) -> None:
-    def fail(items: Sequence[Any], *, alone: bool) -> Mapping[str, Any]:
+    def fail(items: Sequence[Any], *, exclusive: bool) -> Mapping[str, Any]:
         raise RuntimeError("out of order")
 
     shadowed.app.state.repository.get("tiny", "2").batcher._run = fail

@@ -1,4 +1,4 @@
-"""Log lines: structured, with their request id, without what clients sent."""
+"""Log lines are structured, carry their request id, and hold no data that clients sent."""
 
 import json
 import logging
@@ -13,7 +13,7 @@ from service.telemetry.logs import configure_logs
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
 @pytest.mark.usefixtures("logging_as_it_was")
-def test_a_logged_traceback_does_not_hold_what_clients_sent(
+def test_a_logged_traceback_holds_no_local_variables(
     capsys: pytest.CaptureFixture[str], log_format: Literal["json", "console"]
 ) -> None:
     configure_logs(Settings(log_format=log_format))

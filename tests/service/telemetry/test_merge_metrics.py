@@ -1,4 +1,4 @@
-"""Metrics of several workers as one: what adds up, what is kept, and what gauges become."""
+"""Metric families of several workers are merged: counters add up, gauges are combined by their meaning."""
 
 import json
 import math
@@ -39,7 +39,7 @@ def read(families: list[Metric]) -> dict[tuple[str, tuple[tuple[str, str], ...]]
 
 
 def gauge(name: str, *values: float) -> float:
-    """What a gauge becomes of workers that have these values."""
+    """The merged value of a gauge that has these values in the workers."""
     families: list[Metric] = []
     for value in values:
         registry = CollectorRegistry()
@@ -54,36 +54,36 @@ events = st.lists(st.tuples(st.integers(0, 3), st.sampled_from(MODELS), st.integ
 
 
 @given(events)
-def test_whichever_worker_counted_the_totals_are_those_of_a_single_one(given_events: list[Event]) -> None:
+def test_merged_counters_and_histograms_equal_those_of_a_single_worker(recorded: list[Event]) -> None:
     one, workers = Meters(), [Meters() for _ in range(4)]
-    for worker, model, seconds in given_events:
+    for worker, model, seconds in recorded:
         one.count(model, seconds)
         workers[worker].count(model, seconds)
-    told = [family for worker in workers for family in from_json(to_json(worker.registry.collect()))]
-    assert read(merge_families(told, 4)) == read(list(one.registry.collect()))
+    families = [family for worker in workers for family in from_json(to_json(worker.registry.collect()))]
+    assert read(merge_families(families, 4)) == read(list(one.registry.collect()))
 
 
 @given(events, events)
-def test_totals_of_totals_are_the_totals(first: list[Event], second: list[Event]) -> None:
+def test_merging_is_associative(first: list[Event], second: list[Event]) -> None:
     parts = []
     for part in (first, second):
         metrics = Meters()
         for _, model, seconds in part:
             metrics.count(model, seconds)
         parts.append(list(metrics.registry.collect()))
-    whole = read(merge_families([*parts[0], *parts[1]], 2))
-    assert read(merge_families([*merge_families(parts[0], 2), *merge_families(parts[1], 2)], 2)) == whole
-    assert read(cumulative_only([*cumulative_only(parts[0]), *cumulative_only(parts[1])])) == whole
+    merged = read(merge_families([*parts[0], *parts[1]], 2))
+    assert read(merge_families([*merge_families(parts[0], 2), *merge_families(parts[1], 2)], 2)) == merged
+    assert read(cumulative_only([*cumulative_only(parts[0]), *cumulative_only(parts[1])])) == merged
 
 
 def test_the_latest_exemplar_of_a_bucket_is_kept() -> None:
-    told = []
+    snapshots = []
     for trace in ("early", "late"):
         registry = CollectorRegistry()
         Histogram("seconds", "Seconds.", registry=registry, buckets=(1,)).observe(0.5, {"trace_id": trace})
-        told.append(from_json(to_json(registry.collect())))
-    for order in (told, told[::-1]):
-        (family,) = merge_families([family for each in order for family in each], 2)
+        snapshots.append(from_json(to_json(registry.collect())))
+    for order in (snapshots, snapshots[::-1]):
+        (family,) = merge_families([family for snapshot in order for family in snapshot], 2)
         (bucket, *_) = family.samples
         assert bucket.value == 2
         assert bucket.exemplar is not None
@@ -103,21 +103,21 @@ def test_the_latest_exemplar_of_a_bucket_is_kept() -> None:
         ("process_start_time_seconds", (1000, 900), 900),
     ],
 )
-def test_a_gauge_becomes_what_it_means_for_all(name: str, values: tuple[float, ...], expected: float) -> None:
+def test_gauges_are_combined_by_their_meaning(name: str, values: tuple[float, ...], expected: float) -> None:
     assert gauge(name, *values) == expected
 
 
-def test_the_drift_evidence_of_several_is_held_to_the_bound_of_one() -> None:
+def test_merged_drift_evidence_keeps_the_guarantee_of_one_worker() -> None:
     assert gauge("ood_drift_evidence", 4.0, 1.0) == pytest.approx(4 - math.log10(2))
     assert gauge("ood_drift_evidence", 0.2, 0.0) == 0
 
 
-def test_what_only_grows_is_counted_and_nothing_else() -> None:
+def test_only_counters_and_histograms_are_cumulative() -> None:
     kinds = {family.type for family in cumulative_only(Metrics().registry.collect())}
     assert kinds == {"counter", "histogram"}
 
 
-def test_half_an_answer_is_none() -> None:
+def test_an_incomplete_snapshot_is_an_error() -> None:
     data = to_json(Metrics().registry.collect())
     with pytest.raises(json.JSONDecodeError):
         from_json(data[:-10])

@@ -1,8 +1,9 @@
-"""GET /metrics: every name of the contract, each input once, bounded labels."""
+"""GET /metrics: stable names, every input counted once, bounded labels, and series that end with their model."""
 
 import base64
 from pathlib import Path
 
+from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.inference.providers import CPU, CUDA
@@ -14,10 +15,10 @@ from tests.service.support.metric_names import METRIC_NAMES
 from tests.service.support.pictures import encoded, picture
 
 
-def test_every_metric_of_the_contract_is_there_under_its_name(live: Live) -> None:
+def test_every_documented_metric_is_exposed(live: Live) -> None:
     live.score(picture())
-    families = {family.name for family in text_string_to_metric_families(live.client.get("/metrics").text)}
-    assert families >= METRIC_NAMES
+    exposed = {family.name for family in text_string_to_metric_families(live.client.get("/metrics").text)}
+    assert exposed >= METRIC_NAMES
 
 
 def test_counters_count_each_input_once(repository: Path, serve: Serve) -> None:
@@ -69,7 +70,7 @@ def test_drift_evidence_grows_with_anomalies_of_the_default_score_until_it_is_re
         assert value(live.client, "ood_drift_evidence", **drift) == 0
 
 
-def test_a_provider_other_than_the_wanted_one_shows() -> None:
+def test_a_provider_other_than_the_preferred_one_is_reported() -> None:
     metrics = Metrics()
     scorer = Scorer({}, [], 0.05)
     metrics.describe("tiny", "1", CPU, CUDA, scorer)
@@ -78,6 +79,59 @@ def test_a_provider_other_than_the_wanted_one_shows() -> None:
     get = metrics.registry.get_sample_value
     assert get("ood_provider_fallback", labels | {"version": "1", "wanted": CUDA}) == 1
     assert get("ood_provider_fallback", labels | {"version": "2", "wanted": CPU}) == 0
+
+
+def metrics_by_name(metrics: Metrics) -> dict[str, MetricWrapperBase]:
+    """Every metric of the service's own, by its family's name."""
+    defined = [metric for metric in vars(metrics).values() if isinstance(metric, MetricWrapperBase)]
+    by_name = {metric.describe()[0].name: metric for metric in defined}
+    assert by_name.keys() == {name for name in families(metrics) if name.startswith("ood_")}
+    return by_name
+
+
+def families(metrics: Metrics, **labels: str) -> set[str]:
+    """The families of the registry, or those with a series that has all of `labels`."""
+    return {
+        family.name
+        for family in metrics.registry.collect()
+        if not labels or any(labels.items() <= sample.labels.items() for sample in family.samples)
+    }
+
+
+def with_every_series(*versions: str) -> tuple[Metrics, set[str], set[str]]:
+    """Metrics with a series of the model "tiny" in each of `versions`, and the families of versions and of models."""
+    metrics = Metrics()
+    of_versions, of_models = set(), set()
+    for version in versions:
+        metrics.register("tiny", version)
+        values = {"model": "tiny", "version": version}
+        for name, metric in metrics_by_name(metrics).items():
+            if "model" in metric._labelnames:
+                metric.labels(**{label: values.get(label, "any") for label in metric._labelnames})
+                (of_versions if "version" in metric._labelnames else of_models).add(name)
+    assert families(metrics, model="tiny") == of_versions | of_models
+    return metrics, of_versions, of_models
+
+
+def test_every_series_of_a_model_ends_with_its_last_version_except_the_count_of_reloads() -> None:
+    metrics, *_ = with_every_series("1")
+    metrics.release("tiny", "1", None)
+    assert families(metrics, model="tiny") == {"ood_reloads"}
+
+
+def test_the_series_of_a_version_end_with_it_while_another_version_keeps_those_of_the_model() -> None:
+    metrics, of_versions, of_models = with_every_series("1", "2")
+    metrics.release("tiny", "1", None)
+    assert families(metrics, model="tiny", version="1") == set()
+    assert families(metrics, model="tiny", version="2") == of_versions
+    assert families(metrics, model="tiny") == of_versions | of_models
+
+
+def test_the_series_of_a_version_stay_until_it_is_released_as_often_as_registered() -> None:
+    metrics, of_versions, _ = with_every_series("1")
+    metrics.register("tiny", "1")
+    metrics.release("tiny", "1", None)
+    assert families(metrics, model="tiny", version="1") == of_versions
 
 
 def test_label_values_are_bounded(repository: Path, serve: Serve) -> None:

@@ -1,4 +1,4 @@
-"""Traces: what a real collector's address gets by OTLP, and where the trace's id shows."""
+"""Traces: the spans that a collector receives by OTLP, and the trace id in logs and metrics."""
 
 import threading
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ PARENT_TRACE, PARENT_SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b716920333
 
 @dataclass
 class Collector:
-    """Takes OTLP over HTTP and keeps the spans."""
+    """The spans that an OTLP collector has received."""
 
     endpoint: str
     spans: list[Span] = field(default_factory=list)
@@ -57,7 +57,7 @@ def collector() -> Iterator[Collector]:
     server.server_close()
 
 
-def test_a_scored_request_is_a_span_with_its_decoding_its_wait_and_its_inference(
+def test_a_scored_request_has_child_spans_for_decoding_queueing_and_inference(
     repository: Path, serve: Serve, collector: Collector
 ) -> None:
     with serve(repository, otlp_endpoint=collector.endpoint) as live:
@@ -65,19 +65,19 @@ def test_a_scored_request_is_a_span_with_its_decoding_its_wait_and_its_inference
         assert live.score(picture(), headers={"content-type": "image/png", "traceparent": traceparent}).is_success
     request = collector.named("POST /v1/models/{model}/score")
     assert (request.trace_id.hex(), request.parent_span_id.hex()) == (PARENT_TRACE, PARENT_SPAN)
-    attributes = {each.key: each.value for each in request.attributes}
+    attributes = {attribute.key: attribute.value for attribute in request.attributes}
     assert attributes["http.route"].string_value == "/v1/models/{model}/score"
     assert attributes["http.response.status_code"].int_value == 200
     parts = [collector.named(name) for name in ("decode", "queue", "inference")]
     assert {part.parent_span_id for part in parts} == {request.span_id}
     times = [time for part in parts for time in (part.start_time_unix_nano, part.end_time_unix_nano)]
     assert times == sorted(times)
-    # A tolerance of clocks that are read one after the other.
+    # The tolerance covers clocks that are read one after the other.
     assert request.start_time_unix_nano - 1_000_000 <= times[0]
     assert times[-1] <= request.end_time_unix_nano + 1_000_000
 
 
-def test_a_call_over_grpc_is_a_span_of_its_senders_trace(repository: Path, serve: Serve, collector: Collector) -> None:
+def test_a_grpc_call_joins_its_senders_trace(repository: Path, serve: Serve, collector: Collector) -> None:
     with serve(repository, otlp_endpoint=collector.endpoint, grpc_port=0) as live:
         files = np.array([picture()], dtype=np.object_)
         images = [InferInput("images", [1], "BYTES").set_data_from_numpy(files)]
@@ -88,21 +88,21 @@ def test_a_call_over_grpc_is_a_span_of_its_senders_trace(repository: Path, serve
     assert collector.named("inference").parent_span_id == call.span_id
 
 
-def test_the_trace_is_in_the_logs_and_an_exemplar_of_the_latency(
+def test_the_trace_id_is_in_the_logs_and_is_an_exemplar_of_the_latency(
     repository: Path, serve: Serve, collector: Collector
 ) -> None:
     with serve(repository, otlp_endpoint=collector.endpoint) as live:
         accept = {"accept": "application/openmetrics-text; version=1.0.0"}
         with capture_logs([merge_contextvars]) as lines:
             live.score(picture())
-            # Behind it on the same event loop: the first request's line is written by then.
+            # A second request on the same event loop: the first one's line is written before its answer.
             metrics = live.client.get("/metrics", headers=accept).text
     trace = collector.named("POST /v1/models/{model}/score").trace_id.hex()
     assert trace in {line.get("trace_id") for line in lines}
     assert f'# {{trace_id="{trace}"}}' in metrics
 
 
-def test_probes_are_not_traced_and_neither_is_anything_without_a_collector(
+def test_probes_are_not_traced_and_without_a_collector_nothing_is(
     repository: Path, serve: Serve, collector: Collector
 ) -> None:
     with serve(repository, otlp_endpoint=collector.endpoint) as live:
@@ -115,6 +115,6 @@ def test_probes_are_not_traced_and_neither_is_anything_without_a_collector(
     assert len(collector.spans) == 1
 
 
-def test_a_collector_that_is_away_costs_no_request(repository: Path, serve: Serve) -> None:
+def test_requests_are_answered_while_the_collector_is_unreachable(repository: Path, serve: Serve) -> None:
     with serve(repository, otlp_endpoint="http://127.0.0.1:9") as live:
         assert live.score(picture()).is_success

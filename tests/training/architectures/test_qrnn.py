@@ -10,7 +10,7 @@ from scipy.special import expit
 from training.architectures import LANGUAGE_ARCHITECTURES, LanguageNetwork
 from training.architectures.qrnn import QRNNLanguageModel, QRNNLayer
 from training.errors import RecipeError
-from training.recipe.components import Component, build
+from training.recipe import Component, build_component
 
 SYMBOLS = 11
 
@@ -88,4 +88,4 @@ def test_tied_logits_share_the_embedding_and_learn_from_both_ends() -> None:
 @pytest.mark.parametrize("wrong", [{"layers": 0}, {"window": 0}, {"zoneout": 1.0}, {"pooling": "backwards"}])
 def test_an_option_that_makes_no_network_is_refused_by_name(wrong: dict[str, object]) -> None:
     with pytest.raises(RecipeError, match=next(iter(wrong))):
-        build("architecture", Component(name="qrnn", **wrong), LANGUAGE_ARCHITECTURES, vocabulary_size=5)
+        build_component("architecture", Component(name="qrnn", **wrong), LANGUAGE_ARCHITECTURES, vocabulary_size=5)

@@ -19,7 +19,7 @@ from training.data import (
     without_overlap,
 )
 from training.errors import OverlapError
-from training.recipe.schema import Outliers, Source
+from training.recipe import Outliers, Source
 
 READER = ImageReader(ImageInput(height=32, width=32, channels=3, mean=(0.5,) * 3, std=(0.5,) * 3), DataLocations())
 

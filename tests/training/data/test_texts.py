@@ -22,11 +22,10 @@ from training.commands.app import app
 from training.data import NO_TOKEN, DataLocations, StoredArray, TextReader, load_in_distribution, open_reader
 from training.errors import DataError, RecipeError
 from training.export.onnx_graph import check_parity, run_graph, write_graph
-from training.fitting.fit import fit, load_model
+from training.fitting.fit import fit_stages, load_model
 from training.models.classifier import TextClassifier
 from training.models.score_heads import ScoredClassifier
-from training.recipe.file import parse_recipe
-from training.recipe.schema import Source
+from training.recipe import Source, parse_recipe
 from training.run import Run
 from training.scoring.score import score_inputs
 
@@ -94,7 +93,7 @@ def test_an_interrupted_run_on_texts_grouped_by_length_resumes_to_the_same_weigh
     for stage in plan["stages"].values():
         stage["group_by_length"] = True
     recipe = parse_recipe(plan, "test")
-    reader = open_reader(recipe, DataLocations(root=root), root / "tokenizer.json")
+    reader = open_reader(recipe, DataLocations(data_dir=root), root / "tokenizer.json")
     train = load_in_distribution(recipe, reader).train
     runs = {name: Run.create(tmp_path / name, recipe, overwrite=False) for name in ("whole", "broken")}
     for run in runs.values():
@@ -103,10 +102,10 @@ def test_an_interrupted_run_on_texts_grouped_by_length_resumes_to_the_same_weigh
     # Two reads to begin with and eleven an epoch: the third epoch is broken off.
     interrupted = replace(train, x=InterruptedInputs(train.x, reads_left=30))
     with pytest.raises(SystemExit):
-        fit(runs["broken"], interrupted, outliers, resume=False, announce=lambda _: None)
+        fit_stages(runs["broken"], interrupted, outliers, resume=False, announce=lambda _: None)
     assert runs["broken"].checkpoint_path("baseline").exists()
     for run in runs.values():
-        fit(run, train, outliers, resume=True, announce=lambda _: None)
+        fit_stages(run, train, outliers, resume=True, announce=lambda _: None)
     whole, broken = (load_model(run, "oe", 2).state_dict() for run in runs.values())
     for name, value in whole.items():
         torch.testing.assert_close(broken[name], value, rtol=0, atol=0, msg=name)
@@ -126,8 +125,8 @@ def test_the_vocabulary_holds_no_word_that_only_the_calibration_split_has(tmp_pa
         ),
         "test",
     )
-    places = DataLocations(root=tmp_path, cache=tmp_path / "cache")
-    reader = open_reader(recipe, places, tmp_path / "tokenizer.json")
+    locations = DataLocations(data_dir=tmp_path, cache_dir=tmp_path / "cache")
+    reader = open_reader(recipe, locations, tmp_path / "tokenizer.json")
     inside = load_in_distribution(recipe, reader)
     unknown = Tokenizer.from_file(str(tmp_path / "tokenizer.json")).token_to_id("[UNK]")
     assert (inside.calibration.x[np.arange(30)][:, 1] == unknown).all()
@@ -193,12 +192,12 @@ def test_padding_changes_no_logit(length: int, padding: int, seed: int) -> None:
 
 
 def test_texts_are_left_out_where_blank_and_refused_where_missing(tmp_path: Path) -> None:
-    places = DataLocations(root=tmp_path, cache=tmp_path / "cache")
+    locations = DataLocations(data_dir=tmp_path, cache_dir=tmp_path / "cache")
     write_texts(tmp_path / "a.parquet", ["one two", "  ", "", "three"], [0, 1, 0, 1])
     write_texts(tmp_path / "blank.parquet", [" ", ""])
     recipe = parse_recipe(tiny_text_recipe(), "test")
     write_tiny_texts(tmp_path)
-    reader = open_reader(recipe, places, tmp_path / "tokenizer.json")
+    reader = open_reader(recipe, locations, tmp_path / "tokenizer.json")
     assert isinstance(reader, TextReader)
     loaded = reader.load(Source(path="a.parquet", label="label"), name="a")
     assert len(loaded) == 2
@@ -211,9 +210,9 @@ def test_texts_are_left_out_where_blank_and_refused_where_missing(tmp_path: Path
 
 def test_outliers_that_are_in_distribution_texts_are_found_whatever_their_case_and_spacing(tmp_path: Path) -> None:
     write_tiny_texts(tmp_path)
-    places = DataLocations(root=tmp_path, cache=tmp_path / "cache")
+    locations = DataLocations(data_dir=tmp_path, cache_dir=tmp_path / "cache")
     recipe = parse_recipe(tiny_text_recipe(), "test")
-    reader = open_reader(recipe, places, tmp_path / "tokenizer.json")
+    reader = open_reader(recipe, locations, tmp_path / "tokenizer.json")
     inside = load_in_distribution(recipe, reader).test
     copied = sentences("kitchen", 40, 2)
     write_texts(tmp_path / "copies.parquet", ["an unlike sentence", f"  {copied[3].upper()}", copied[5]])
@@ -238,4 +237,4 @@ def test_a_tokenizer_that_does_not_exist_is_refused_by_name(tmp_path: Path) -> N
     write_tiny_texts(tmp_path)
     recipe = parse_recipe(tiny_text_recipe(input={"kind": "text", "tokenizer": str(tmp_path)}), "test")
     with pytest.raises(RecipeError, match=r"input\.tokenizer"):
-        open_reader(recipe, DataLocations(root=tmp_path, cache=tmp_path), tmp_path / "tokenizer.json")
+        open_reader(recipe, DataLocations(data_dir=tmp_path, cache_dir=tmp_path), tmp_path / "tokenizer.json")

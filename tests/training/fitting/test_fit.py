@@ -14,10 +14,10 @@ from tests.training.support.datasets_on_disk import InterruptedInputs, tiny_reci
 from training.data import Batch, DataLocations, Examples, load_in_distribution, load_set, open_reader
 from training.errors import DataError, DivergedError, RecipeError, RunError
 from training.export.provenance import describe_training, save_fingerprints
-from training.fitting.fit import fit, load_model
+from training.fitting.fit import fit_stages, load_model
 from training.objectives.cross_entropy import CrossEntropy
 from training.objectives.objective import Forward, Loss, outliers_of
-from training.recipe.file import parse_recipe
+from training.recipe import parse_recipe
 from training.run import Run
 
 Weights = dict[str, torch.Tensor]
@@ -32,8 +32,8 @@ class Data(NamedTuple):
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
     root = write_tiny_data(tmp_path_factory.mktemp("data"))
-    recipe, places = parse_recipe(tiny_recipe(), "test"), DataLocations(root=root, cache=root / "cache")
-    reader = open_reader(recipe, places, root / "tokenizer.json")
+    recipe, locations = parse_recipe(tiny_recipe(), "test"), DataLocations(data_dir=root, cache_dir=root / "cache")
+    reader = open_reader(recipe, locations, root / "tokenizer.json")
     assert recipe.outliers is not None
     inside = load_in_distribution(recipe, reader)
     outliers = load_set(recipe.outliers.train, reader, inside.train, name="outliers", seed=1)
@@ -46,7 +46,7 @@ def start(path: Path, **changes: Any) -> Run:
 
 def run_fit(run: Run, data: Data, *, resume: bool = False) -> list[str]:
     said: list[str] = []
-    fit(run, data.train, data.outliers, resume=resume, announce=said.append)
+    fit_stages(run, data.train, data.outliers, resume=resume, announce=said.append)
     return said
 
 
@@ -139,7 +139,7 @@ def interrupt_in_second_epoch(run: Run, data: Data) -> None:
     """Press Ctrl-C in the second epoch of the first stage: on disk is the checkpoint of the first epoch."""
     train = replace(data.train, x=InterruptedInputs(data.train.x, reads_left=14))
     with pytest.raises(SystemExit):
-        fit(run, train, data.outliers, resume=False, announce=lambda _: None)
+        fit_stages(run, train, data.outliers, resume=False, announce=lambda _: None)
     assert run.checkpoint_path("baseline").exists()
     assert not run.record_path("baseline").exists()
 
@@ -249,7 +249,7 @@ def test_a_stage_that_does_not_fit_is_refused_before_those_in_front_of_it_train(
     stages = {"first": {"objective": {"name": "cross_entropy"}, "epochs": 1}, "last": {**last, "epochs": 1}}
     run = start(tmp_path / "run", stages=stages, outliers=None, export={"stage": "last"})
     with pytest.raises((DataError, RecipeError), match=re.escape(said)):
-        fit(run, data.train, None, resume=False, announce=lambda _: None)
+        fit_stages(run, data.train, None, resume=False, announce=lambda _: None)
     assert not run.checkpoint_path("first").exists()
 
 

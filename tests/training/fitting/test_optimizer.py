@@ -11,8 +11,7 @@ from training.architectures import SmallConvNet
 from training.errors import RecipeError
 from training.fitting.muon import Muon, orthogonalised
 from training.fitting.optimizer import build_optimizer
-from training.recipe.components import Component
-from training.recipe.schema import MuonConfig, Stage
+from training.recipe import Component, MuonConfig, Stage
 
 
 def stage(**options: Any) -> Stage:

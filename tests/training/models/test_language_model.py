@@ -21,7 +21,7 @@ from training.models.classifier import TextClassifier
 from training.models.language_model import LanguageModel, build_language_model
 from training.models.likelihood_heads import ScoredLanguageModel
 from training.objectives import token_cross_entropy
-from training.recipe.components import Component
+from training.recipe import Component
 
 WINDOW, VOCABULARY = 6, 9
 QRNN = Component(name="qrnn", embedding=5, hidden=7, layers=2, dropout=0.3)

@@ -19,11 +19,11 @@ from tests.training.support.datasets_on_disk import InterruptedInputs, checkers,
 from training.architectures.dcgan import Discriminator, Generator
 from training.data import Batch, Examples, StoredArray
 from training.errors import RecipeError
-from training.fitting.fit import fit, load_model
+from training.fitting.fit import fit_stages, load_model
 from training.models.prediction import Prediction
 from training.objectives import JointConfidence
 from training.objectives.joint_confidence import Player, discriminator_loss, generator_loss, kl_from_uniform
-from training.recipe.file import parse_recipe
+from training.recipe import parse_recipe
 from training.run import Run
 
 SHAPE = (16, 16, 3)
@@ -260,7 +260,7 @@ def start(path: Path, **joint: Any) -> Run:
 
 def test_a_recipe_goes_from_the_joint_loss_to_outlier_exposure(tmp_path: Path) -> None:
     run, inside = start(tmp_path / "run"), examples(160, 1)
-    fit(run, inside, outliers(80), resume=False, announce=lambda _: None)
+    fit_stages(run, inside, outliers(80), resume=False, announce=lambda _: None)
     rows = np.arange(len(inside))
     with torch.inference_mode():
         logits = load_model(run, "oe", 2)(torch.from_numpy(inside.x[rows])).logits
@@ -269,12 +269,12 @@ def test_a_recipe_goes_from_the_joint_loss_to_outlier_exposure(tmp_path: Path) -
 
 def test_an_interrupted_joint_stage_resumes_to_the_same_weights_bit_for_bit(tmp_path: Path) -> None:
     whole, broken, inside = start(tmp_path / "whole"), start(tmp_path / "broken"), examples(160, 1)
-    fit(whole, inside, outliers(80), resume=False, announce=lambda _: None)
+    fit_stages(whole, inside, outliers(80), resume=False, announce=lambda _: None)
     # An epoch here takes ten reads.
     disturbed = replace(inside, x=InterruptedInputs(inside.x, reads_left=14))
     with pytest.raises(SystemExit):
-        fit(broken, disturbed, outliers(80), resume=False, announce=lambda _: None)
-    fit(broken, inside, outliers(80), resume=True, announce=lambda _: None)
+        fit_stages(broken, disturbed, outliers(80), resume=False, announce=lambda _: None)
+    fit_stages(broken, inside, outliers(80), resume=True, announce=lambda _: None)
     one, other = (
         torch.load(run.checkpoint_path("joint_confidence"), weights_only=False)["state_dict"] for run in (whole, broken)
     )
@@ -291,4 +291,4 @@ def test_texts_are_refused_by_the_recipes_key(tmp_path: Path) -> None:
     run = start(tmp_path / "run")
     texts = Examples(StoredArray(np.zeros((40, 7), dtype=np.int32)), np.arange(40) % 2, ("a", "b"), "texts", "m", "0")
     with pytest.raises(RecipeError, match=r"stages\.joint_confidence\.objective.*square images"):
-        fit(run, texts, outliers(20), resume=False, announce=lambda _: None)
+        fit_stages(run, texts, outliers(20), resume=False, announce=lambda _: None)

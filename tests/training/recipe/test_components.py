@@ -4,7 +4,7 @@ import pytest
 
 from training.architectures import ARCHITECTURES, SmallConvNet
 from training.errors import RecipeError
-from training.recipe.components import Component, build
+from training.recipe import Component, build_component
 
 
 def component(**values: object) -> Component:
@@ -12,13 +12,17 @@ def component(**values: object) -> Component:
 
 
 def test_a_registered_name_gets_its_options() -> None:
-    network = build("architecture", component(name="small_conv", width=5), ARCHITECTURES, num_classes=3, channels=1)
+    network = build_component(
+        "architecture", component(name="small_conv", width=5), ARCHITECTURES, num_classes=3, channels=1
+    )
     assert isinstance(network, SmallConvNet)
     assert network.classifier.in_features == 20
 
 
 def test_a_dotted_path_builds_any_module() -> None:
-    network = build("architecture", component(name="torch.nn.Linear", in_features=2, out_features=3), ARCHITECTURES)
+    network = build_component(
+        "architecture", component(name="torch.nn.Linear", in_features=2, out_features=3), ARCHITECTURES
+    )
     assert network.weight.shape == (3, 2)
 
 
@@ -34,4 +38,4 @@ def test_a_dotted_path_builds_any_module() -> None:
 )
 def test_what_cannot_be_built_is_refused_with_the_alternatives(values: dict[str, object], named: str) -> None:
     with pytest.raises(RecipeError, match=named):
-        build("architecture", component(**values), ARCHITECTURES, num_classes=3, channels=3)
+        build_component("architecture", component(**values), ARCHITECTURES, num_classes=3, channels=3)

@@ -8,7 +8,7 @@ import yaml
 from tests.training.support.datasets_on_disk import tiny_recipe
 from tests.training.support.texts_on_disk import tiny_text_recipe
 from training.errors import RecipeError
-from training.recipe.file import load_recipe, parse_recipe
+from training.recipe import load_recipe, parse_recipe
 
 RECIPES = sorted(Path("training/recipes").glob("*.yaml"))
 

@@ -11,10 +11,9 @@ import torch
 from bundle import ImageInput
 from tests.training.support.datasets_on_disk import png
 from training.data import DataLocations, load_in_distribution, load_set, open_reader, without_overlap
-from training.fitting.fit import fit, load_model
+from training.fitting.fit import fit_stages, load_model
 from training.models.build import build_model, scored_model
-from training.recipe.file import load_recipe
-from training.recipe.schema import Recipe, Source, Synthetic
+from training.recipe import Recipe, Source, Synthetic, load_recipe
 from training.run import Run
 
 RECIPES = sorted(Path("training/recipes").glob("*.yaml"))
@@ -92,8 +91,8 @@ def test_every_image_recipe_trains_on_files_of_the_layout_that_it_names(path: Pa
     assert isinstance(recipe.input, ImageInput)
     for seed, source in enumerate(sources(recipe)):
         write(source, tmp_path / "data", recipe.input.height, seed)
-    places = DataLocations(root=tmp_path / "data", cache=tmp_path / "cache")
-    reader = open_reader(recipe, places, tmp_path / "tokenizer.json")
+    locations = DataLocations(data_dir=tmp_path / "data", cache_dir=tmp_path / "cache")
+    reader = open_reader(recipe, locations, tmp_path / "tokenizer.json")
     inside = load_in_distribution(recipe, reader)
     for name, plan in (recipe.evaluation.ood | recipe.evaluation.validation).items():
         assert len(load_set(plan, reader, inside.test, name=name, seed=1)) in {12, _ROWS}
@@ -101,7 +100,7 @@ def test_every_image_recipe_trains_on_files_of_the_layout_that_it_names(path: Pa
     found = load_set(recipe.outliers.train, reader, inside.train, name="outliers", seed=1)
     outliers = without_overlap(found, inside, reader, recipe.outliers)
     run = Run.create(tmp_path / "run", recipe, overwrite=False)
-    fit(run, inside.train.rows(np.arange(4)), outliers, resume=False, announce=lambda _: None)
+    fit_stages(run, inside.train.rows(np.arange(4)), outliers, resume=False, announce=lambda _: None)
     model = scored_model(recipe, load_model(run, recipe.export.stage, 2))
     with torch.inference_mode():
         values = model.eval()(torch.from_numpy(inside.test.x[np.arange(2)]))
@@ -111,7 +110,7 @@ def test_every_image_recipe_trains_on_files_of_the_layout_that_it_names(path: Pa
 
 
 def write_texts(source: Source, root: Path, seed: int, excluded: set[str]) -> None:
-    """Random sentences in the places and columns of `source`, half of them of the classes `excluded` by somebody."""
+    """Random sentences in the locations and columns of `source`, half of them of the classes `excluded` by somebody."""
     generator = np.random.default_rng(seed)
     for place in (source.path, *source.also):
         texts = [" ".join(generator.choice(WORDS, generator.integers(2, 12))) for _ in range(_ROWS)]
@@ -133,7 +132,7 @@ def test_every_text_recipe_trains_on_files_of_the_layout_that_it_names(path: Pat
     for seed, source in enumerate(sources(recipe)):
         excluded = {label for each in sources(recipe) if each.path == source.path for label in each.exclude_labels}
         write_texts(source, tmp_path / "data", seed, excluded)
-    reader = open_reader(recipe, DataLocations(root=tmp_path / "data"), tmp_path / "tokenizer.json")
+    reader = open_reader(recipe, DataLocations(data_dir=tmp_path / "data"), tmp_path / "tokenizer.json")
     inside = load_in_distribution(recipe, reader)
     for name, plan in (recipe.evaluation.ood | recipe.evaluation.validation).items():
         assert 0 < len(load_set(plan, reader, inside.test, name=name, seed=1)) <= _ROWS
@@ -141,7 +140,7 @@ def test_every_text_recipe_trains_on_files_of_the_layout_that_it_names(path: Pat
     outliers = load_set(recipe.outliers.train, reader, inside.train, name="outliers", seed=1)
     run = Run.create(tmp_path / "run", recipe, overwrite=False)
     (tmp_path / "tokenizer.json").rename(run.tokenizer_path)
-    fit(run, inside.train.rows(np.arange(4)), outliers, resume=False, announce=lambda _: None)
+    fit_stages(run, inside.train.rows(np.arange(4)), outliers, resume=False, announce=lambda _: None)
     model = scored_model(recipe, load_model(run, recipe.export.stage, 2)).eval()
     with torch.inference_mode():
         values = model(*model.model.prepare(torch.from_numpy(inside.test.x[np.arange(2)])))

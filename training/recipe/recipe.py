@@ -1,0 +1,179 @@
+"""The recipe of a training run: its sections and the rules between them."""
+
+from collections.abc import Collection
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Discriminator, Field, model_validator
+
+from bundle import LOGIT_SCORES, SCORES, ImageInput
+from training.recipe.components import Component
+from training.recipe.data_config import InDistribution, Outliers, Synthetic, TestSet
+from training.recipe.section import Section
+from training.recipe.stage import AugmentationConfig, Stage
+from training.recipe.text_config import TextConfig
+
+Task = Literal["classification", "density", "language-model"]
+
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+"""The number format of training, as Lightning names it."""
+
+
+class LikelihoodConfig(Section):
+    """How bits are counted by a density model or a language model.
+
+    Attributes:
+        per: Of a density model: bits per pixel, or per colour channel as papers report them.
+        count_end: Of a language model: whether the end of a text counts as a symbol.
+        window: Of a language model: the symbols scored at a time.
+    """
+
+    per: Literal["pixel", "channel"] = "channel"
+    count_end: bool = True
+    window: int = Field(default=32, ge=1)
+
+
+class Trainer(Section):
+    """The hardware options. On one device they do not change the result beyond rounding.
+
+    `precision: auto` is mixed precision if the hardware computes it natively, else float32. With several `devices`,
+    each processes batches of the stage's `batch_size`: an epoch has fewer and larger steps.
+    """
+
+    accelerator: str = "auto"
+    devices: int | Literal["auto"] = "auto"
+    strategy: str = "auto"
+    precision: Precision | Literal["auto"] = "auto"
+    channels_last: bool = True
+    compile: bool = False
+    threads: int | None = Field(default=None, ge=1)
+
+
+class EvaluationConfig(Section):
+    """The out-of-distribution sets, and the number of draws of the paper's 1:5 mixture.
+
+    `ood` are test sets: no choice may depend on them. `validation` are the sets for making choices; the report lists
+    them separately.
+    """
+
+    ood: dict[str, TestSet] = Field(min_length=1)
+    validation: dict[str, TestSet] = Field(default_factory=dict)
+    draws: int = Field(default=10, ge=2)
+
+    @property
+    def sets(self) -> dict[str, TestSet]:
+        """The test sets and the validation sets."""
+        return self.ood | self.validation
+
+    @model_validator(mode="after")
+    def _test_and_validation_are_disjoint(self) -> Self:
+        if both := sorted(self.ood.keys() & self.validation.keys()):
+            raise ValueError(f"{', '.join(both)}: in ood and in validation; a test set decides nothing")
+        return self
+
+
+def _as_text(version: Any) -> Any:
+    """An integer from YAML as text, the type of a manifest's version."""
+    return str(version) if type(version) is int else version
+
+
+class Export(Section):
+    """The stage to export as a bundle, and the bundle's scores and tolerances.
+
+    With `mirror`, every stage is calibrated, evaluated and served on the mean logits of each image and its mirror
+    image: slightly better, at twice the compute. A language model can read longer texts than it was trained on;
+    `max_tokens` is the limit of the bundle if it differs from the input's.
+    """
+
+    stage: str
+    version: Annotated[str, BeforeValidator(_as_text), Field(pattern=r"^[1-9][0-9]{0,8}$")] = "1"
+    scores: tuple[str, ...] = LOGIT_SCORES
+    default_score: str = "msp"
+    alpha: float = Field(default=0.01, gt=0, lt=1)
+    tolerance: float = Field(default=1e-3, gt=0)
+    mirror: bool = False
+    max_tokens: int | None = Field(default=None, ge=1)
+
+
+class Recipe(Section):
+    """A training run: data, network, stages in order, evaluation and export.
+
+    `task` is classification, or with `likelihood` a density of images or a language model of texts. With
+    `confidence_branch` the network has one more output, the learned confidence b(x): the objectives `confidence` and
+    `confidence_outlier_exposure` train it, and the score `confidence` reads it.
+    """
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
+    description: str = ""
+    task: Task = "classification"
+    seed: int = Field(default=1, ge=0)
+    input: Annotated[ImageInput | TextConfig, Discriminator("kind")]
+    in_distribution: InDistribution
+    outliers: Outliers | None = None
+    architecture: Component
+    confidence_branch: bool = False
+    likelihood: LikelihoodConfig = LikelihoodConfig()
+    stages: dict[str, Stage] = Field(min_length=1)
+    trainer: Trainer = Trainer()
+    evaluation: EvaluationConfig
+    export: Export
+
+    def changed_for(self, other: "Recipe", trained: Collection[str]) -> list[str]:
+        """The keys whose value in `other` would change the result of the stages named in `trained`."""
+        sections = {"task", "seed", "input", "in_distribution", "outliers", "architecture", "confidence_branch"}
+        before, after = (recipe.model_dump(mode="json", include=sections) for recipe in (self, other))
+        changed = [key for key in after if after[key] != before[key]]
+        return changed + [f"stages.{name}" for name in trained if self.stages[name] != other.stages.get(name)]
+
+    @model_validator(mode="after")
+    def _task_matches_the_input(self) -> Self:
+        text = isinstance(self.input, TextConfig)
+        if (self.task == "language-model" and not text) or (self.task == "density" and text):
+            raise ValueError(f"task: {self.task} is not for input.kind {self.input.kind}")
+        if self.task != "classification" and self.confidence_branch:
+            raise ValueError("confidence_branch: a classifier's, the task is " + self.task)
+        if self.task != "classification" and self.export.mirror:
+            raise ValueError("export.mirror: averages a classifier's logits, the task is " + self.task)
+        if self.task != "language-model" and self.export.max_tokens is not None:
+            raise ValueError("export.max_tokens: a language model's, the task is " + self.task)
+        return self
+
+    @model_validator(mode="after")
+    def _options_match_the_kind_of_input(self) -> Self:
+        if isinstance(self.input, TextConfig):
+            sets = [*self.evaluation.ood.items(), *self.evaluation.validation.items()]
+            sets += [("outliers", self.outliers.train)] if self.outliers is not None else []
+            if synthetic := [name for name, config in sets if isinstance(config, Synthetic)]:
+                raise ValueError(f"{', '.join(synthetic)}: synthetic sets are images, the input is text")
+            augmented = [
+                f"{name}.{key}"
+                for name, stage in self.stages.items()
+                for key, default in (("augmentation", AugmentationConfig()), ("outlier_augmentation", None))
+                if getattr(stage, key) != default
+            ]
+            if augmented:
+                raise ValueError(f"stages.{augmented[0]}: for images, the input is text")
+            if self.export.mirror:
+                raise ValueError("export.mirror: for images, the input is text")
+        elif grouped := [name for name, stage in self.stages.items() if stage.group_by_length]:
+            raise ValueError(f"stages.{grouped[0]}.group_by_length: for texts, the input is image")
+        return self
+
+    @model_validator(mode="after")
+    def _references_exist(self) -> Self:
+        earlier: list[str] = []
+        for name, stage in self.stages.items():
+            for start in stage.starts:
+                if start not in earlier and not start.endswith(".ckpt"):
+                    reason = f"'{start}' is no earlier stage ({', '.join(earlier) or 'none'}) and no .ckpt file"
+                    raise ValueError(f"stages.{name}.start_from: {reason}")
+            earlier.append(name)
+        if self.export.stage not in self.stages:
+            raise ValueError(f"export.stage: '{self.export.stage}' is not one of {', '.join(self.stages)}")
+        unknown = [name for name in self.export.scores if name not in SCORES]
+        if unknown:
+            raise ValueError(f"export.scores: unknown {', '.join(unknown)}; known: {', '.join(SCORES)}")
+        if "confidence" in self.export.scores and not self.confidence_branch:
+            raise ValueError("export.scores: 'confidence' needs confidence_branch: true")
+        if self.export.default_score not in self.export.scores:
+            raise ValueError(f"export.default_score: '{self.export.default_score}' is not among export.scores")
+        return self
