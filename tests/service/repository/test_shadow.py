@@ -38,14 +38,13 @@ def shadowed(models: Path, serve: Serve) -> Iterator[Live]:
 
 def slow(live: Live, version: str, seconds: float) -> None:
     """Let a version's engine take that long for each batch."""
-    batcher = live.app.state.repository.get("tiny", version).batcher
-    run = batcher._run
+    engine = live.engine("tiny", version)
 
     def slowly(items: Sequence[Any], *, exclusive: bool) -> Mapping[str, Any]:
         time.sleep(seconds)
-        return run(items, exclusive=exclusive)
+        return engine.run_unreplaced(items, exclusive=exclusive)
 
-    batcher._run = slowly
+    engine.replacement = slowly
 
 
 def total(live: Live, name: str, version: str, **labels: str) -> float:
@@ -124,7 +123,7 @@ def test_a_shadow_that_is_late_or_fails_is_counted_as_that(shadowed: Live) -> No
     def fail(items: Sequence[Any], *, exclusive: bool) -> Mapping[str, Any]:
         raise RuntimeError("out of order")
 
-    shadowed.app.state.repository.get("tiny", "2").batcher._run = fail
+    shadowed.engine("tiny", "2").replacement = fail
     assert shadowed.score(json={"inputs": [RED, RED]}).status_code == 200
     until(lambda: total(shadowed, "ood_shadow_dropped_total", "2", reason="failed") == 2)
     slow(shadowed, "3", 0.4)

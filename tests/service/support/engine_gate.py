@@ -18,11 +18,10 @@ class EngineGate:
     """
 
     def __init__(self, live: Live, model: str = "tiny", version: str | None = None) -> None:
-        batcher = live.app.state.repository.get(model, version).batcher
+        self._engine = live.engine(model, version)
         self.batches: list[int] = []
         self._opened = threading.Event()
-        self._run = batcher._run
-        batcher._run = self._run_when_open
+        self._engine.replacement = self._run_when_open
 
     def open(self) -> None:
         """Let the blocked batch and all later ones through."""
@@ -35,7 +34,7 @@ class EngineGate:
     def _run_when_open(self, items: Any, **options: Any) -> Any:
         self.batches.append(len(items))
         assert self._opened.wait(20), "the gate was not opened"
-        return self._run(items, **options)
+        return self._engine.run_unreplaced(items, **options)
 
 
 def post_in_background(live: Live, **request: Any) -> tuple[threading.Thread, list[httpx.Response]]:
