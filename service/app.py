@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
 from fastapi import FastAPI
@@ -25,6 +25,7 @@ from service.inputs.modality import Limits
 from service.inputs.preprocessor import Preprocessor
 from service.lifecycle import Lifecycle
 from service.pipeline import Pipeline
+from service.protocols.dependencies import Dependencies
 from service.protocols.native import routes as native
 from service.protocols.open_inference import rest as open_inference
 from service.repository.model import model_loader
@@ -86,7 +87,7 @@ def _decode_threads(workers: int) -> int:
     return min(max(1, available_cores() // workers), _MAX_DECODE_THREADS)
 
 
-def _grpc(settings: Settings, *parts: Any) -> "tuple[list[APIRoute], GrpcServer | None]":
+def _grpc(settings: Settings, dependencies: Dependencies) -> "tuple[list[APIRoute], GrpcServer | None]":
     """The routes that calls become requests to, and the port that takes calls."""
     if settings.grpc_port is None:
         return [], None
@@ -96,7 +97,7 @@ def _grpc(settings: Settings, *parts: Any) -> "tuple[list[APIRoute], GrpcServer 
     except ImportError as error:
         setting = f"{env_name('grpc_port')} = {settings.grpc_port}"
         raise SettingsError(f"{setting}: {error.name} is missing. Install the extra: pip install '.[grpc]'") from error
-    routes = grpc_routes.routes(*parts)
+    routes = grpc_routes.routes(dependencies)
     return routes, GrpcServer([route.path for route in routes], settings)
 
 
@@ -120,7 +121,7 @@ def create_app(settings: Settings, worker_group: WorkerGroup = SINGLE_WORKER) ->
     tracing = _tracing(settings)
     access_log = AccessLog(metrics, enabled=settings.access_log)
     load_shedder = LoadShedder(access_log, lifecycle)
-    pipeline = Pipeline(repository, lifecycle, preprocessor, shadows, settings, load_shedder, tracing)
+    pipeline = Pipeline(repository, lifecycle, preprocessor, shadows, tracing)
 
     async def load() -> None:
         try:
@@ -156,9 +157,9 @@ def create_app(settings: Settings, worker_group: WorkerGroup = SINGLE_WORKER) ->
             if tracing is not None:
                 await asyncio.to_thread(tracing.close)
 
-    parts = (repository, lifecycle, pipeline, settings, service_version())
-    rpcs, grpc_port = _grpc(settings, *parts)
-    scoring = [*native.routes(pipeline, settings), *open_inference.routes(*parts), *rpcs]
+    dependencies = Dependencies(repository, lifecycle, pipeline, load_shedder, settings, service_version())
+    rpcs, grpc_port = _grpc(settings, dependencies)
+    scoring = [*native.routes(dependencies), *open_inference.routes(dependencies), *rpcs]
     app = FastAPI(
         title="OOD Scoring Service",
         version=service_version(),

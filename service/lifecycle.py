@@ -57,11 +57,10 @@ class Lifecycle:
         """Begin the second half of the drain: new work is rejected, and accepted requests are still answered."""
         self._closed = True
 
-    def require_ready(self) -> None:
-        """Raise `Draining` or `Starting` (503 with Retry-After) unless new work is accepted."""
-        if self.closed:
+    def require_open(self) -> None:
+        """Raise `Draining` (503 with Retry-After) once the drain rejects new work."""
+        if self._closed:
             raise Draining("The service is shutting down. Send the request to another replica.", retry_after=1)
-        self.require_loaded()
 
     def require_loaded(self) -> None:
         """Raise `Starting` (503 with Retry-After) unless the models are loaded."""

@@ -12,7 +12,8 @@ import structlog
 
 from bundle import ImageInput, TextInput
 from service.errors import DeadlineExceeded, InputError
-from service.inference.batcher import QueueFull, Reservation
+from service.inference.outcomes import QueueFull
+from service.inference.reservation import Reservation
 from service.inputs.modality import Limits, Prepared
 from service.inputs.payloads import Input
 from service.repository.model import Model

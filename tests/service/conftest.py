@@ -15,7 +15,8 @@ import structlog
 from fastapi import FastAPI
 
 from service import Settings, create_app
-from service.inference.engine import INLINE_MAX_SECONDS
+from service.inference.engine import Engine
+from service.inference.execution_plan import ExecutionMode, ExecutionPlan
 from service.lifecycle import Phase
 from service.server.server import Server
 from tests.support.tiny_bundle import make_tiny_bundle
@@ -41,10 +42,25 @@ Serve = Callable[..., AbstractContextManager[Live]]
 
 
 @contextmanager
-def running_service(models: Path, *, at_once: bool = False, **settings: Any) -> Iterator[Live]:
-    """The service. Its engines run on threads, where tests can hold them up; `at_once` leaves it to their speed."""
+def running_service(
+    models: Path, *, inline: bool = False, seconds_per_input: float = 1e-3, **settings: Any
+) -> Iterator[Live]:
+    """The service, with execution plans that do not depend on the speed of the machine.
+
+    Args:
+        models: The model repository.
+        inline: Whether engines run on the event loop. Otherwise each runs on a thread, where tests can block it.
+        seconds_per_input: The time per input that the service expects of every model at first.
+        settings: The settings that are not their defaults.
+    """
+
+    def plan_of(engine: Engine, max_batch: int, *_: object) -> ExecutionPlan:
+        mode = ExecutionMode.INLINE if inline else ExecutionMode.EXCLUSIVE
+        engine.set_mode(mode)
+        return ExecutionPlan(max_batch, seconds_per_input, mode=mode)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("service.inference.engine.INLINE_MAX_SECONDS", INLINE_MAX_SECONDS if at_once else 0)
+        patch.setattr("service.repository.model.tune", plan_of)
         with _running(models, settings) as live:
             yield live
 

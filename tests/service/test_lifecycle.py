@@ -17,17 +17,18 @@ from tests.service.support.pictures import picture
 def test_work_is_taken_from_the_start_until_a_drain_closes() -> None:
     life = Lifecycle()
     with pytest.raises(Starting):
-        life.require_ready()
+        life.require_loaded()
     life.ready()
-    life.require_ready()
+    life.require_loaded()
+    life.require_open()
     life.drain()
     life.ready()
     assert life.phase is Phase.DRAINING
-    life.require_ready()
+    life.require_open()
     life.close()
     life.require_loaded()
     with pytest.raises(Draining):
-        life.require_ready()
+        life.require_open()
 
 
 def test_while_the_models_load_the_service_answers_503(repository: Path) -> None:

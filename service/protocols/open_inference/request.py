@@ -1,16 +1,18 @@
 """A request's body to inputs, options and the outputs that are wanted."""
 
+import asyncio
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
 
-from service.errors import InvalidParameter, MalformedBody, TooManyInputs
+from service.errors import InvalidInput, InvalidParameter, MalformedBody, TooManyInputs
 from service.http.body import has_too_many_values
 from service.inputs.modality import Modality
 from service.inputs.payloads import Input, Pixels
+from service.pipeline import Pipeline
 from service.protocols.open_inference.outputs import Output, choose_outputs, outputs_of, scores_of
 from service.protocols.open_inference.schemas import UNKNOWN_KEY, InferenceRequest, InputTensor, RequestedOutput
 from service.protocols.open_inference.tensors import (
@@ -19,7 +21,9 @@ from service.protocols.open_inference.tensors import (
     uint8_from_binary,
     uint8_from_json,
 )
+from service.repository.model import Model
 from service.scoring.options import OPTION_NAMES, OptionLimits, Options, parse_options
+from service.scoring.scored_input import ScoredInput
 
 HEADER_LENGTH = "inference-header-content-length"
 """The HTTP header with the JSON's length, where tensors follow it in binary."""
@@ -96,6 +100,31 @@ def inference_of(
         raise InvalidParameter(f"parameters.{BINARY_OUTPUT}", "give true or false")
     options, outputs = _wanted(given, request.outputs, choices, classifies)
     return Inference(inputs, options, _in_form(outputs, request.outputs or [], in_binary), tensor.name, request.id)
+
+
+async def score(
+    pipeline: Pipeline,
+    model: Model,
+    inference: Inference,
+    *,
+    disconnected: asyncio.Future[None] | None,
+    shadowed: bool,
+) -> Sequence[ScoredInput]:
+    """Score the inputs of `inference` by `Pipeline.score`, all or none; `InvalidInput` names the tensor's element."""
+    try:
+        results = await pipeline.score(
+            model,
+            inference.inputs,
+            inference.options,
+            disconnected=disconnected,
+            shadowed=shadowed,
+            all_or_nothing=True,
+        )
+    except InvalidInput as invalid:
+        element = f"input {inference.tensor!r}, element {invalid.index}"
+        error = replace(invalid.error, detail=f"{element}: {invalid.detail}")
+        raise InvalidInput(error, invalid.index, None) from None
+    return [result for result in results if isinstance(result, ScoredInput)]
 
 
 def _read(text: bytes, modality: Modality, max_inputs: int) -> InferenceRequest:
