@@ -3,6 +3,7 @@
 import base64
 import socket
 import time
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import onnx
 from onnx import helper, numpy_helper
 
 from bundle import load_bundle, seal_bundle
+from service.inputs.modality import Array
 from tests.service.conftest import Serve
-from tests.service.support.engine_gate import EngineGate, post_in_background
+from tests.service.support.engine_gate import EngineGate, post_in_background, replace_engine
 from tests.service.support.exposition import value
 from tests.service.support.pictures import picture
 from tests.support.tiny_bundle import make_tiny_bundle
@@ -129,12 +131,15 @@ def test_a_client_that_disconnects_frees_its_slot(repository: Path, serve: Serve
 
 def test_an_engine_failure_is_a_typed_500_for_its_batch_only(repository: Path, serve: Serve) -> None:
     with serve(repository) as live:
-        engine = live.engine("tiny")
-        engine.replacement = lambda *_, **__: 1 / 0
+
+        def fail(items: Sequence[Array], *, exclusive: bool) -> Mapping[str, Array]:
+            raise ZeroDivisionError
+
+        run = replace_engine(live, fail)
         answer = live.score(picture())
         assert (answer.status_code, answer.json()["type"]) == (500, "inference-failed")
         assert "ZeroDivisionError" not in answer.text
-        engine.replacement = None
+        replace_engine(live, run)
         assert live.score(picture()).status_code == 200
 
 
