@@ -11,7 +11,8 @@ from starlette.types import Scope
 
 from service.errors import Overloaded, problem_response
 from service.http.request_id import request_id_of
-from service.inference.batcher import QueueFull, Reservation
+from service.inference.outcomes import QueueFull
+from service.inference.reservation import Reservation
 from service.lifecycle import Lifecycle, Phase
 from service.telemetry.access_log import AccessLog
 
@@ -121,7 +122,7 @@ def reserve(model: "Model", count: int, timeout_ms: int) -> Reservation:
 def _rejection(model: "Model", max_wait: float) -> Overloaded | None:
     """The problem to answer with unless `model` can take one more input within `max_wait` seconds."""
     try:
-        model.batcher.check_capacity(patience=max_wait)
+        model.batcher.check_capacity(max_wait=max_wait)
     except QueueFull as error:
         return _overloaded(model, error)
     return None

@@ -10,8 +10,8 @@ from tqdm import tqdm
 from bundle import MANIFEST_NAME, Bundle, BundleError, sha256_file
 from service.errors import InvalidParameter
 from service.inference.cpu_count import available_cores
-from service.inference.engine import EngineError
-from service.inference.providers import WANTED, ProviderUnavailable
+from service.inference.onnx_session import EngineError
+from service.inference.providers import PROVIDER_OF_SETTING, ProviderUnavailable
 from service.inputs.modality import Limits
 from service.offline.arguments import parse_arguments
 from service.offline.errors import ClusterUnavailable, OfflineError, changed
@@ -73,7 +73,7 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> Output:
         part_size=arguments.part_size,
     )
     scorer = None if on_cluster else BatchScorer(job)
-    run = _run_file(job, bundle, WANTED[job.provider] if scorer is None else scorer.provider)
+    run = _run_file(job, bundle, PROVIDER_OF_SETTING[job.provider] if scorer is None else scorer.provider)
     output = Output.begin(arguments.output, run, overwrite=arguments.overwrite)
     parts = output.missing(job.parts)
     total = job.source.identity.inputs

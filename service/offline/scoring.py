@@ -9,9 +9,9 @@ import structlog
 
 from bundle import load_bundle
 from service.errors import InferenceFailed, InputError
-from service.inference.batcher import Row
 from service.inference.engine import Engine
-from service.inference.providers import CPU, choose_provider
+from service.inference.outcomes import Row
+from service.inference.providers import choose_provider
 from service.inputs.modality import Array
 from service.offline.errors import EngineBroken
 from service.offline.items import Item, payload_of
@@ -32,17 +32,15 @@ class BatchScorer:
     def __init__(self, job: Job) -> None:
         """Loads and checks the model. Raises `BundleError`, `EngineError` or `ProviderUnavailable`."""
         bundle = load_bundle(job.bundle)
-        engine = Engine(bundle, choose_provider(job.provider)[0], threads=1)
+        engine = Engine(bundle, choose_provider(job.provider)[0], cores=1)
         engine.warm_up(job.batch)
         self.provider = engine.provider
         self._job = job
         self._modality = engine.modality
-        self._run = engine.modality.bucketed(engine.run)
+        self._run = engine.run
         self._scorer = Scorer.of(bundle, job.alpha)
         # What is not a CPU computes one batch at a time, while other threads decode.
-        self._turn: AbstractContextManager[object] = (
-            nullcontext() if engine.provider == CPU else threading.BoundedSemaphore(engine.streams)
-        )
+        self._turn: AbstractContextManager[object] = nullcontext() if engine.on_cpu else threading.Lock()
 
     def score(self, items: Sequence[Item]) -> list[Result]:
         """One result for each item. Raises `EngineBroken`."""

@@ -286,8 +286,9 @@ class Reloader:
             if before.get(entry) is not model:
                 model.publish()
                 self._metrics.reloads.labels(model.name, "loaded").inc()
-                tuning = {"batch": model.batcher.max_batch, "streams": model.batcher.streams}
-                log.info("model loaded", model=model.name, version=model.version, provider=model.provider, **tuning)
+                plan = model.batcher.plan
+                tuned = {"mode": plan.mode, "threads": plan.threads, "batch": plan.max_batch}
+                log.info("model loaded", model=model.name, version=model.version, provider=model.provider, **tuned)
         for name in {model_of(entry) for entry in (*before, *models)}:
             self._metrics.share_traffic(name, repository.shares(name))
         for entry, model in before.items():

@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 from service.auth.api_keys import digest_of
 from service.errors import Overloaded
 from service.http.load_shedding import LoadShedder
-from service.inference.batcher import QueueFull
+from service.inference.outcomes import QueueFull
 from service.lifecycle import Lifecycle
 from service.telemetry.access_log import AccessLog
 from service.telemetry.metrics import Metrics
