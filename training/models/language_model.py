@@ -24,10 +24,10 @@ SCAN_DOMAIN, SCAN = "ood", "ScoreWindows"
 
 
 class TextBits(NamedTuple):
-    """Bits per symbol of each text `[N]`, and the bits of each symbol `[N, L+1]`, 0 behind the text."""
+    """Bits of each symbol `[N, L+1]`, 0 after the text, and the number of symbols `[N]` of each text that count."""
 
-    mean: Tensor
     of_symbols: Tensor
+    num_symbols: Tensor
 
 
 class LanguageModel(Model):
@@ -74,12 +74,11 @@ class LanguageModel(Model):
         return nats.where(_positions(targets) <= lengths[:, None], 0.0)
 
     def bits(self, tokens: Tensor, lengths: Tensor) -> TextBits:
-        """The bits per symbol of each text and the bits of every symbol; END's are left out without `count_end`."""
+        """The bits of every symbol and the number of symbols; END is not among them without `count_end`."""
         bits = self.nats(tokens, lengths) / math.log(2)
         if self.count_end:
-            return TextBits(bits.sum(dim=1) / (lengths + 1), bits)
-        bits = bits.where(_positions(bits) < lengths[:, None], 0.0)
-        return TextBits(bits.sum(dim=1) / lengths, bits)
+            return TextBits(bits, lengths + 1)
+        return TextBits(bits.where(_positions(bits) < lengths[:, None], 0.0), lengths)
 
     def _symbols(self, tokens: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """What the network reads and what it is to predict, both int64 `[N, L+1]`."""
