@@ -41,7 +41,7 @@ def part_file(keys: Sequence[object], results: Sequence[Result], scores: Sequenc
 
 
 def schema(scores: Sequence[str], key: pa.DataType) -> pa.Schema:
-    """The schema of the output: `flagged` and `p_value` of the first score, as in the API, then each score's columns."""
+    """The schema of a part: `flagged` and `p_value` of the first score, as in the API; then each score's columns."""
     fields: dict[str, pa.DataType] = {
         KEY: key,
         FLAGGED: pa.bool_(),
