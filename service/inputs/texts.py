@@ -34,8 +34,8 @@ class Texts:
     media_types: ClassVar[Sequence[str]] = ("text/plain",)
     body_schema: ClassVar[Mapping[str, Any]] = {"type": "string"}
     sample_types: ClassVar[Mapping[str, str]] = {".txt": "text/plain; charset=utf-8"}
-    tensor: ClassVar[str] = "texts"
-    pixels: ClassVar[tuple[int, ...] | None] = None
+    tensor_name: ClassVar[str] = "texts"
+    pixel_shape: ClassVar[tuple[int, ...] | None] = None
     signature = (
         f"two int64 tensors, {_TOKENS!r} of [N, L] and {_LENGTHS!r} of [N], N and L dynamic, L up to input.max_tokens"
     )
