@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALL := deploy/install $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint audit train bench secrets clean
+.PHONY: help serve test lint docs audit train bench secrets clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -24,6 +24,10 @@ lint: $(BIN)/.dev ## Ruff, mypy (strict) and the import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(BIN)/.dev ## Update the generated tables of docs/api.md and the figure of README.md
+	PYTHONPATH=. $(BIN)/python docs/generate.py
+	PYTHONPATH=. $(BIN)/python docs/calibration_figure.py
 
 # Not part of lint: what is known of a version's faults changes from day to day, and is asked for over the network.
 audit: $(BIN)/.dev ## Ask PyPI's advisory database about every version in constraints.txt (needs the network)

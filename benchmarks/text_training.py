@@ -19,7 +19,7 @@ from benchmarks.results import report
 from benchmarks.training import BATCH, fitted
 from training.architectures import GRUClassifier
 from training.data import Examples, StoredArray
-from training.data.examples import NO_TOKEN
+from training.data.token_ids import NO_TOKEN
 from training.fitting.lightning_module import TrainingTask
 from training.models.classifier import TextClassifier
 from training.objectives import CrossEntropy

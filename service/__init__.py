@@ -1,4 +1,4 @@
-"""The online half: HTTP in, calibrated anomaly scores out."""
+"""The inference service: it scores inputs over HTTP, with anomaly scores calibrated to a false-flag rate."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ __all__ = ["Settings", "SettingsError", "create_app", "load_settings"]
 
 
 def __getattr__(name: str) -> Any:
-    # The application brings everything else with it; a supervisor of workers, which serves nothing itself, needs none.
+    # Imported on demand: the application imports everything else, and a supervisor of workers needs none of it.
     if name == "create_app":
         from service.app import create_app  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""`python -m service`, also installed as `ood-serve`."""
+"""The command `python -m service`, also installed as `ood-serve`."""
 
 import os
 import sys
@@ -14,9 +14,10 @@ from service.telemetry.logs import configure_logs
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve, or run the command `new-key` or `score-dataset`.
 
-    The exit code: 0 after a signal, 1 where the models cannot be served, 2 for wrong settings.
+    Returns:
+        The exit code of a server: 0 after a signal, 1 if the models cannot be served, 2 for wrong settings.
     """
-    # Each way imports what it needs: the supervisor of workers is to be small, and the first of them up at once.
+    # Each branch imports only what it needs: a supervisor needs little memory, and starts its first worker early.
     arguments = sys.argv[1:] if argv is None else list(argv)
     if arguments[:1] == ["new-key"]:
         from service.auth import new_key  # noqa: PLC0415
@@ -34,8 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     handler = configure_logs(settings)
     log = structlog.stdlib.get_logger(__name__)
-    for name, near in unknown_variables(os.environ).items():
-        log.warning("unknown setting in the environment is ignored", variable=name, did_you_mean=near)
+    for name, suggestion in unknown_variables(os.environ).items():
+        log.warning("unknown setting ignored", variable=name, did_you_mean=suggestion)
     if settings.workers > 1:
         from service.server.supervisor import supervise  # noqa: PLC0415
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
 from fastapi import FastAPI
@@ -25,6 +25,7 @@ from service.inputs.modality import Limits
 from service.inputs.preprocessor import Preprocessor
 from service.lifecycle import Lifecycle
 from service.pipeline import Pipeline
+from service.protocols.dependencies import Dependencies
 from service.protocols.native import routes as native
 from service.protocols.open_inference import rest as open_inference
 from service.repository.model import model_loader
@@ -38,7 +39,7 @@ from service.settings import Settings, SettingsError, env_name
 from service.telemetry.access_log import AccessLog
 from service.telemetry.metrics import Metrics
 from service.telemetry.worker_metrics import WorkerMetrics
-from service.worker_group import WorkerGroup
+from service.worker_group import SINGLE_WORKER, WorkerGroup
 
 if TYPE_CHECKING:
     from service.protocols.open_inference.grpc_server import GrpcServer
@@ -82,12 +83,11 @@ def _tracing(settings: Settings) -> "Tracing | None":
     return Tracing(settings.otlp_endpoint, service_version())
 
 
-def _decode_threads(worker_group: WorkerGroup | None) -> int:
-    cores = available_cores() // (1 if worker_group is None else worker_group.count)
-    return min(max(1, cores), _MAX_DECODE_THREADS)
+def _decode_threads(workers: int) -> int:
+    return min(max(1, available_cores() // workers), _MAX_DECODE_THREADS)
 
 
-def _grpc(settings: Settings, *parts: Any) -> "tuple[list[APIRoute], GrpcServer | None]":
+def _grpc(settings: Settings, dependencies: Dependencies) -> "tuple[list[APIRoute], GrpcServer | None]":
     """The routes that calls become requests to, and the port that takes calls."""
     if settings.grpc_port is None:
         return [], None
@@ -97,11 +97,11 @@ def _grpc(settings: Settings, *parts: Any) -> "tuple[list[APIRoute], GrpcServer 
     except ImportError as error:
         setting = f"{env_name('grpc_port')} = {settings.grpc_port}"
         raise SettingsError(f"{setting}: {error.name} is missing. Install the extra: pip install '.[grpc]'") from error
-    routes = grpc_routes.routes(*parts)
+    routes = grpc_routes.routes(dependencies)
     return routes, GrpcServer([route.path for route in routes], settings)
 
 
-def create_app(settings: Settings, worker_group: WorkerGroup | None = None) -> FastAPI:
+def create_app(settings: Settings, worker_group: WorkerGroup = SINGLE_WORKER) -> FastAPI:
     """The ASGI application. Models load in the background of its lifespan; `GET /readyz` says when they are warm.
 
     A worker of a `worker_group` takes its share of the cores, and answers `GET /metrics` for all of them.
@@ -113,15 +113,15 @@ def create_app(settings: Settings, worker_group: WorkerGroup | None = None) -> F
     mirror = _mirror(settings)
     repository = Repository(Path(settings.models) if mirror is None else mirror.folder)
     lifecycle, metrics = Lifecycle(), Metrics()
-    worker_metrics = None if worker_group is None else WorkerMetrics(worker_group, metrics.registry)
+    worker_metrics = WorkerMetrics(worker_group, metrics.registry) if worker_group.count > 1 else None
     reloader = Reloader(repository, metrics, mirror)
     limits = Limits(settings.max_pixels, settings.max_text_chars)
-    preprocessor = Preprocessor(limits, _decode_threads(worker_group))
+    preprocessor = Preprocessor(limits, _decode_threads(worker_group.count))
     shadows = Shadows(limits)
     tracing = _tracing(settings)
     access_log = AccessLog(metrics, enabled=settings.access_log)
     load_shedder = LoadShedder(access_log, lifecycle)
-    pipeline = Pipeline(repository, lifecycle, preprocessor, shadows, settings, load_shedder, tracing)
+    pipeline = Pipeline(repository, lifecycle, preprocessor, shadows, tracing)
 
     async def load() -> None:
         try:
@@ -157,9 +157,9 @@ def create_app(settings: Settings, worker_group: WorkerGroup | None = None) -> F
             if tracing is not None:
                 await asyncio.to_thread(tracing.close)
 
-    parts = (repository, lifecycle, pipeline, settings, service_version())
-    rpcs, grpc_port = _grpc(settings, *parts)
-    scoring = [*native.routes(pipeline, settings), *open_inference.routes(*parts), *rpcs]
+    dependencies = Dependencies(repository, lifecycle, pipeline, load_shedder, settings, service_version())
+    rpcs, grpc_port = _grpc(settings, dependencies)
+    scoring = [*native.routes(dependencies), *open_inference.routes(dependencies), *rpcs]
     app = FastAPI(
         title="OOD Scoring Service",
         version=service_version(),

@@ -1,4 +1,4 @@
-"""The command line: one flag for each setting, and a `--help` that tells its default and its variable."""
+"""The command line of `ood-serve`: one flag per setting, with its default and environment variable in `--help`."""
 
 import argparse
 from collections.abc import Iterable, Sequence
@@ -9,12 +9,16 @@ from service.settings import SETTINGS_FILE_ENV, Settings, env_name, flag_name
 
 
 def parse_arguments(argv: Sequence[str]) -> tuple[dict[str, Any], Path | None]:
-    """The settings given as flags (unvalidated strings), and the settings file if one is named."""
+    """Parse the command line.
+
+    Returns:
+        The settings that are set by flags, as strings that are not validated, and the settings file if one is named.
+    """
     parser = argparse.ArgumentParser(
         prog="ood-serve",
         description="Serve out-of-distribution detectors over HTTP.",
         epilog="Each setting is a flag, an environment variable, or a key of the settings file, in this order. "
-        "`ood-serve new-key NAME` makes an API key; `ood-serve score-dataset --help` tells how to score files.",
+        "`ood-serve new-key NAME` makes an API key; `ood-serve score-dataset` scores files.",
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=30, width=110),
         allow_abbrev=False,
     )
@@ -26,7 +30,7 @@ def parse_arguments(argv: Sequence[str]) -> tuple[dict[str, Any], Path | None]:
 
 
 def add_settings(parser: argparse.ArgumentParser, names: Iterable[str]) -> None:
-    """A flag for each of the settings `names`; one that is not given leaves nothing behind."""
+    """Add a flag for each of the settings `names`. A flag that is not used leaves no attribute in the namespace."""
     for name in names:
         field = Settings.model_fields[name]
         default = "none" if field.default is None else field.default

@@ -1,4 +1,4 @@
-"""The service's life: starting, ready, draining, and how many requests are in flight."""
+"""The phase of the service (starting, ready, draining or failed) and its number of requests in flight."""
 
 from enum import StrEnum
 
@@ -6,7 +6,7 @@ from service.errors import Draining, Starting
 
 
 class Phase(StrEnum):
-    """Where the process is between its start and its end."""
+    """A phase of the service's process."""
 
     STARTING = "starting"
     READY = "ready"
@@ -15,7 +15,13 @@ class Phase(StrEnum):
 
 
 class Lifecycle:
-    """One per process; changed on the event loop's thread only. `in_flight` counts what is accepted, not refusals."""
+    """The state of one process, changed on the event loop's thread only.
+
+    Attributes:
+        phase: The current phase.
+        in_flight: The number of accepted requests without a response. Requests rejected after a drain do not count.
+        failure: The reason why the service cannot start, if it cannot.
+    """
 
     def __init__(self) -> None:
         self.phase = Phase.STARTING
@@ -25,39 +31,39 @@ class Lifecycle:
 
     @property
     def closed(self) -> bool:
-        """Whether a drain has gone so far that new work is refused."""
+        """Whether a drain has reached the point where new work is rejected."""
         return self._closed
 
     def ready(self) -> None:
-        """Every model that can be served is loaded and warm. A drain that began meanwhile goes on."""
+        """Note that the models are loaded and warm. A drain that has begun continues."""
         self._loaded = True
         if self.phase is Phase.STARTING:
             self.phase = Phase.READY
 
     def fail(self, failure: Exception) -> None:
-        """The service cannot start; `failure` says why."""
+        """Note that the service cannot start, because of `failure`."""
         self.failure = failure
         self.phase = Phase.FAILED
 
     def drain(self) -> None:
-        """From here on `/readyz` says no and every answer closes its connection; new work is taken until `close`.
+        """Begin the drain: `/readyz` answers 503, and each response closes its connection.
 
-        What sends requests learns of a drain late: refusing at once would turn its next requests into errors.
+        New work is accepted until `close`: load balancers notice a drain late, and would get errors for requests that
+        they send meanwhile.
         """
         self.phase = Phase.DRAINING
 
     def close(self) -> None:
-        """The drain's second half: no new work is taken; what was accepted is answered."""
+        """Begin the second half of the drain: new work is rejected, and accepted requests are still answered."""
         self._closed = True
 
-    def require_ready(self) -> None:
-        """Raise `Starting` or `Draining` (503 with Retry-After) unless work can be taken."""
-        if self.closed:
+    def require_open(self) -> None:
+        """Raise `Draining` (503 with Retry-After) once the drain rejects new work."""
+        if self._closed:
             raise Draining("The service is shutting down. Send the request to another replica.", retry_after=1)
-        self.require_loaded()
 
     def require_loaded(self) -> None:
-        """Raise `Starting` (503 with Retry-After) until the models are there."""
+        """Raise `Starting` (503 with Retry-After) unless the models are loaded."""
         if self._loaded:
             return
         raise Starting("The models are still loading. GET /readyz answers 200 once they are warm.", retry_after=1)

@@ -1,43 +1,36 @@
-"""The one way of a scoring request through the service, whatever its protocol: model, body, queue, engine, results."""
+"""The path of a scoring request, whatever its protocol: model, queue, preparation, engine, results."""
 
+import asyncio
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from starlette.requests import Request
-
-from service.errors import DeadlineExceeded, InferenceFailed, InputError, InvalidInput, Problem
-from service.http.body import read_body
+from service.errors import DeadlineExceeded, InputError, InvalidInput, Problem
 from service.http.deadline import Deadline
-from service.http.load_shedding import LoadShedder, overloaded
-from service.http.request_id import REQUEST_ID
-from service.inference.batcher import Expired, Outcome, QueueFull, Reservation, Row
-from service.inputs.explanation import PARTS
-from service.inputs.modality import Array, Prepared
+from service.http.load_shedding import reserve
+from service.inference.outcomes import Expired, Row
+from service.inputs.modality import Prepared
 from service.inputs.payloads import Input
 from service.inputs.preprocessor import Preprocessor
 from service.lifecycle import Lifecycle
 from service.repository.model import Model
 from service.repository.served import Repository
-from service.repository.shadow import Answered, Shadows
+from service.repository.shadow import AnsweredRequest, Shadows
 from service.scoring.options import Options
-from service.settings import Settings
+from service.scoring.scored_input import Result
 from service.telemetry.metrics import REJECTIONS
 
 if TYPE_CHECKING:
     from service.telemetry.tracing import Tracing
 
-Result = dict[str, Any] | InputError
-"""One input's `service.protocols.native.schemas.Result` without `index` and `id`, or what is wrong with it."""
-
-# Of a deadline, the share that may be spent waiting: the prediction errs, and computing and answering take time, too.
-_WAITING = 0.7
-
 
 class Pipeline:
-    """What every protocol does alike, in three steps: `model`, `body`, `score`. The rest is to read and to answer."""
+    """Scores the inputs of requests, whatever their protocol.
+
+    A protocol enters `model`, parses its request in the block, and awaits `score`.
+    """
 
     def __init__(
         self,
@@ -45,128 +38,106 @@ class Pipeline:
         lifecycle: Lifecycle,
         preprocessor: Preprocessor,
         shadows: Shadows,
-        settings: Settings,
-        load_shedder: LoadShedder,
         tracing: "Tracing | None" = None,
     ) -> None:
         self._repository = repository
         self._lifecycle = lifecycle
         self._preprocessor = preprocessor
         self._shadows = shadows
-        self._load_shedder = load_shedder
         self._tracing = tracing
-        self._max_body_bytes = settings.max_body_bytes
-        self._body_patience = settings.receive_timeout_seconds
 
     @contextmanager
-    def model(self, request: Request) -> Iterator[Model]:
-        """The model that the request's path names. What turns the request away inside is counted as the model's.
+    def model(self, name: str, version: str | None, request_id: str) -> Iterator[Model]:
+        """Hold the model that a request asks for until the block ends.
 
-        Raises `Starting`, `Draining`, `UnknownModel` or `UnknownVersion`.
+        A problem that rejects the request within the block is counted in the metrics of the model.
+
+        Args:
+            name: The name of the model.
+            version: Its version; None for the one that the traffic rules choose.
+            request_id: Assigns a request without a version to the canary or to the version that serves.
+
+        Raises:
+            Starting: The models are not loaded yet.
+            UnknownModel: No model of that name is served.
+            UnknownVersion: The model is not served in that version.
+            Draining: The service takes no new work.
         """
         self._lifecycle.require_loaded()
-        path = request.path_params
-        model = self._repository.get(path["model"], path.get("version"), request.scope[REQUEST_ID])
+        model = self._repository.get(name, version, request_id)
         with model.references:
             try:
-                self._lifecycle.require_ready()
+                self._lifecycle.require_open()
                 yield model
             except Problem as problem:
                 if problem.type in REJECTIONS:
                     model.metrics.rejected(problem.type)
                 raise
 
-    async def body(self, request: Request, model: Model, options: Options) -> bytes:
-        """The request's body, not read where the engine could not take its inputs in time. Check first what needs none.
-
-        `options` are those that the request chose ahead of its body. Raises `Overloaded`, `BodyTooLarge`,
-        `RequestTimeout` or `ClientDisconnected`.
-        """
-        patience = _WAITING * options.timeout_ms / 1000
-        try:
-            model.batcher.check_capacity(patience=patience)
-        except QueueFull as busy:
-            self._load_shedder.record_rejection(request.scope, model, patience)
-            raise overloaded(model, busy) from None
-        return await read_body(request, self._max_body_bytes, self._body_patience)
-
     async def score(
-        self, request: Request, model: Model, inputs: Sequence[Input], options: Options, *, whole: bool = False
+        self,
+        model: Model,
+        inputs: Sequence[Input],
+        options: Options,
+        *,
+        disconnected: asyncio.Future[None] | None,
+        shadowed: bool,
+        all_or_nothing: bool = False,
     ) -> list[Result]:
-        """One result per input, in their order, each counted.
+        """Score the inputs of one request.
 
-        A request of a single bad input raises `InvalidInput`; if it is to be answered as a `whole`, so does any with
-        a bad input among others. Raises `Overloaded`, `DeadlineExceeded` or `ClientDisconnected`, too.
+        Args:
+            model: The model, held by `self.model`.
+            inputs: The inputs, at least one.
+            options: The options of the request.
+            disconnected: Is done once the client has disconnected; None if that cancels the task anyway.
+            shadowed: Whether the model's shadow versions score the inputs, too: if the request names no version.
+            all_or_nothing: Raise `InvalidInput` for a bad input among several instead of returning its error.
+
+        Returns:
+            One result per input, in their order.
+
+        Raises:
+            Overloaded: The queue of the model has no room.
+            InvalidInput: The only input is bad, or one of several is and `all_or_nothing` is true.
+            DeadlineExceeded: The engine did not compute all inputs in time.
+            ClientDisconnected: The client disconnected before.
         """
-        whole = whole or len(inputs) == 1
+        all_or_nothing = all_or_nothing or len(inputs) == 1
         seconds = options.timeout_ms / 1000
-        begun = time.monotonic()
-        patience = Deadline(seconds, partial(_late, options), request.scope)
-        with _admit(model, len(inputs), seconds) as places, patience:
+        started = time.monotonic()
+        deadline = Deadline(seconds, partial(_deadline_exceeded, options), disconnected)
+        with reserve(model, len(inputs), options.timeout_ms) as reservation, deadline:
             prepared = await self._preprocessor.prepare(inputs, model.modality, model.metrics.prepared)
             prepared_at = time.monotonic()
-            if whole:
-                _refuse_bad(model, inputs, prepared)
-            arrays = [each for each in prepared if not isinstance(each, InputError)]
-            outcomes = await places.run(arrays, deadline=begun + seconds)
+            if all_or_nothing:
+                _raise_first_error(model, inputs, prepared)
+            arrays = [item for item in prepared if not isinstance(item, InputError)]
+            outcomes = await reservation.run(arrays, deadline=started + seconds)
         if self._tracing is not None:
-            self._tracing.record_scoring(begun, prepared_at, (each for each in outcomes if isinstance(each, Row)))
+            self._tracing.record_scoring(started, prepared_at, (row for row in outcomes if isinstance(row, Row)))
         if any(isinstance(outcome, Expired) for outcome in outcomes):
-            raise _late(options)
-        results = _results(model, prepared, outcomes, options)
-        if whole:
-            _refuse_bad(model, inputs, results)
+            raise _deadline_exceeded(options)
+        results = model.scorer.results(prepared, outcomes, options)
+        if all_or_nothing:
+            _raise_first_error(model, inputs, results)
         for result in results:
             if isinstance(result, InputError):
                 model.metrics.input_error(result.type)
             else:
-                model.metrics.scored(result["scores"])
-        if "version" not in request.path_params and (shadows := self._repository.shadows(model.name)):
-            self._shadows.offer(shadows, Answered(model, inputs, prepared, results, options))
+                model.metrics.scored(result.scores)
+        if shadowed and (shadows := self._repository.shadows(model.name)):
+            self._shadows.offer(shadows, AnsweredRequest(model, inputs, prepared, results, options))
         return results
 
 
-def _admit(model: Model, count: int, seconds: float) -> Reservation:
-    try:
-        return model.batcher.reserve(count, _WAITING * seconds)
-    except QueueFull as busy:
-        raise overloaded(model, busy) from None
-
-
-def _late(options: Options) -> DeadlineExceeded:
+def _deadline_exceeded(options: Options) -> DeadlineExceeded:
     return DeadlineExceeded(f"The request was not scored within {options.timeout_ms} ms; it costs no more compute.")
 
 
-def _refuse_bad(model: Model, inputs: Sequence[Input], found: Sequence[Prepared | Result]) -> None:
-    for index, each in enumerate(found):
-        if isinstance(each, InputError):
-            model.metrics.input_error(each.type)
-            raise InvalidInput(each, index, inputs[index].id)
-
-
-def _results(model: Model, prepared: Sequence[Prepared], outcomes: Sequence[Outcome], options: Options) -> list[Result]:
-    """One result per input, in the request's order: what preparing refused, what the engine failed on, the scores."""
-    rows = [outcome for outcome in outcomes if isinstance(outcome, Row)]
-    scored = iter(model.scorer.score(rows, options) if rows else [])
-    settled = iter(outcomes)
-    results: list[Result] = []
-    for each in prepared:
-        if isinstance(each, InputError):
-            results.append(each)
-            continue
-        outcome = next(settled)
-        if not isinstance(outcome, Row):
-            results.append(InputError(InferenceFailed.type, "The engine failed on this input's batch. Try again."))
-            continue
-        result = next(scored)
-        if options.explain and not isinstance(result, InputError):
-            result["explanation"] = _explanation(model, each, outcome)
-        results.append(result)
-    return results
-
-
-def _explanation(model: Model, item: Array, row: Row) -> dict[str, Any]:
-    """What the input's likelihood is made of."""
-    spec = model.bundle.manifest.likelihood
-    assert spec is not None, "the options of a model without a likelihood do not ask for explanations"
-    return model.modality.explain(item, row.outputs[PARTS][row.index], spec)
+def _raise_first_error(model: Model, inputs: Sequence[Input], results: Sequence[Prepared | Result]) -> None:
+    """Raise `InvalidInput` for the first error among `results`, counted, if there is one."""
+    for index, result in enumerate(results):
+        if isinstance(result, InputError):
+            model.metrics.input_error(result.type)
+            raise InvalidInput(result, index, inputs[index].id)

@@ -1,4 +1,4 @@
-"""The settings: each one an environment variable, a key of the settings file, and a flag."""
+"""The settings of the service, from command-line flags, environment variables and a settings file."""
 
 import os
 import tomllib
@@ -9,18 +9,18 @@ from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 ENV_PREFIX = "OOD_"
 SETTINGS_FILE_ENV = "OOD_SETTINGS"
 
 
 class SettingsError(Exception):
-    """The settings cannot be used; the message names each wrong one, the reason and the remedy."""
+    """Raised for wrong settings; the message names each of them, the reason and the remedy."""
 
 
 class Settings(BaseSettings):
-    """Everything that can be configured. Frozen; validated once at start."""
+    """All settings. Immutable, validated once at startup; the descriptions are shown by `--help`."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_ignore_empty=True, extra="forbid", frozen=True)
 
@@ -29,8 +29,8 @@ class Settings(BaseSettings):
     grpc_port: Annotated[
         int | None,
         Field(
-            description="Port for the Open Inference Protocol over gRPC (the extra grpc); 0 takes a free one. None: no "
-            "gRPC.",
+            description="Port for the Open Inference Protocol over gRPC (needs the extra grpc); 0 takes a free one. "
+            "None: no gRPC.",
             ge=0,
             le=65535,
         ),
@@ -41,13 +41,13 @@ class Settings(BaseSettings):
     ] = "models"
     models_cache: Annotated[
         Path | None,
-        Field(description="Folder for the copy of a repository that is given by URI. None: in the user's cache."),
+        Field(description="Folder for the copy of a repository whose `models` is a URI. None: in the user's cache."),
     ] = None
     workers: Annotated[
         int,
         Field(
-            description="Processes that serve on the one port, each the whole service with its own engines, queues and "
-            "limits and its share of the cores.",
+            description="Processes that serve on the same port. Each is a complete service with its own engines, "
+            "queues and limits, and gets an equal share of the cores.",
             ge=1,
             le=256,
         ),
@@ -59,12 +59,13 @@ class Settings(BaseSettings):
     cuda_graphs: Annotated[
         bool,
         Field(
-            description="On CUDA, record the kernels of each batch size of an image model, and launch them as one. A "
-            "model that does not allow it, or gives other scores by it, is served without, and the log says why."
+            description="On CUDA, run image models by CUDA graphs: the kernels of a batch size are recorded and "
+            "launched together. A model that does not support them, or scores differently with them, is served "
+            "without; the log says why."
         ),
     ] = False
     threads: Annotated[
-        int, Field(description="Threads that one model's engine computes with; 0: all available cores.", ge=0, le=1024)
+        int, Field(description="Threads of one model's engine; 0: all available cores.", ge=0, le=1024)
     ] = 0
     alpha: Annotated[
         float | None,
@@ -72,7 +73,7 @@ class Settings(BaseSettings):
     ] = None
     max_body_bytes: Annotated[int, Field(description="Largest request body.", ge=1)] = 32 * 2**20
     max_pending_bytes: Annotated[
-        int, Field(description="Bytes of all bodies in progress; a request beyond them is answered 503.", ge=1)
+        int, Field(description="Bytes of all request bodies in progress; more are answered 503.", ge=1)
     ] = 512 * 2**20
     max_inputs: Annotated[int, Field(description="Most inputs in one request.", ge=1)] = 256
     max_pixels: Annotated[int, Field(description="Largest image, width x height, checked before decoding.", ge=1)] = (
@@ -81,15 +82,15 @@ class Settings(BaseSettings):
     max_text_chars: Annotated[int, Field(description="Longest text, in characters.", ge=1)] = 100_000
     queue_size: Annotated[int, Field(description="Inputs that may wait per model; more are answered 503.", ge=1)] = 1024
     max_batch: Annotated[
-        int, Field(description="Most inputs in one call of the engine; warming up may settle for fewer.", ge=1, le=4096)
+        int, Field(description="Most inputs in one engine call; the warm-up may choose fewer.", ge=1, le=4096)
     ] = 64
     batch_ms: Annotated[
         int,
-        Field(description="Longest time that one call of the engine should take; larger batches are split.", ge=1),
+        Field(description="Longest time that one engine call should take; larger batches are split.", ge=1),
     ] = 250
     timeout_ms: Annotated[
         int,
-        Field(description="Deadline of a request once its body is read; its own timeout_ms can only be less.", ge=1),
+        Field(description="Deadline of a request after its body is read; its own timeout_ms can only be less.", ge=1),
     ] = 10_000
     receive_timeout_seconds: Annotated[
         float,
@@ -108,57 +109,60 @@ class Settings(BaseSettings):
         Literal["off", "poll", "admin"],
         # YAML reads an unquoted `off` as false.
         BeforeValidator(lambda value: "off" if value is False else value),
-        Field(description="Serve new versions without a restart: by looking for them, or when an admin call asks."),
+        Field(description="Serve new versions without a restart. poll: look for them; admin: when an admin call asks."),
     ] = "off"
     reload_seconds: Annotated[
         float, Field(description="Seconds between two looks (reload=poll).", gt=0, allow_inf_nan=False)
     ] = 5.0
     api_keys_file: Annotated[
         Path | None,
-        Field(description="API keys, one `NAME sha256:HEX` a line (see new-key); read again when changed. None: open."),
+        Field(
+            description="API keys, one `NAME sha256:HEX` a line (see new-key); read again when changed. None: requests "
+            "need no key."
+        ),
     ] = None
     admin_keys_file: Annotated[
         Path | None,
-        Field(description="Keys of admin calls, in a file like the API keys'. None: there are no such calls."),
+        Field(description="Keys for admin calls, in the format of the API keys. None: no admin calls."),
     ] = None
     listen_when_ready: Annotated[
         bool,
         Field(
-            description="Open the port only once the models are warm, for load balancers that learn of a starting "
-            "replica from a refused connection and not from /readyz."
+            description="Open the port only once the models are warm, for load balancers that detect a starting "
+            "replica by refused connections instead of /readyz."
         ),
     ] = False
     otlp_endpoint: Annotated[
         str | None,
         Field(
-            description="OpenTelemetry collector that traces are sent to (OTLP over HTTP), as in "
+            description="OpenTelemetry collector to send traces to (OTLP over HTTP), for example "
             "http://collector:4318. None: no traces.",
             pattern=r"^https?://",
         ),
     ] = None
-    log_format: Annotated[Literal["console", "json"], Field(description="How log lines look.")] = "console"
+    log_format: Annotated[Literal["console", "json"], Field(description="Format of log lines.")] = "console"
     log_level: Annotated[
-        Literal["debug", "info", "warning", "error"], Field(description="Least severe lines logged.")
+        Literal["debug", "info", "warning", "error"], Field(description="Lowest severity that is logged.")
     ] = "info"
-    access_log: Annotated[bool, Field(description="Log a line per request (probes and /metrics at debug).")] = True
+    access_log: Annotated[bool, Field(description="Log a line per request (probes, /metrics: at level debug).")] = True
 
     @model_validator(mode="after")
-    def _refuse_what_cannot_be_together(self) -> Self:
+    def _refuse_conflicts(self) -> Self:
         if self.workers > 1 and (self.admin_keys_file is not None or self.reload == "admin"):
             raise ValueError(
-                f"{env_name('workers')} ({self.workers}) leaves no room for {env_name('admin_keys_file')} and "
+                f"{env_name('workers')} ({self.workers}) cannot be combined with {env_name('admin_keys_file')} or "
                 f"{env_name('reload')} = admin: an admin call would reach one worker only. Serve new versions with "
                 f"{env_name('reload')} = poll, reset drift evidence with SIGUSR1 to the service, or run one worker."
             )
         if self.workers > 1 and self.grpc_port == 0:
             raise ValueError(
-                f"{env_name('grpc_port')} = 0 would be another port in each of {env_name('workers')} ({self.workers}): "
-                "name one."
+                f"{env_name('grpc_port')} = 0 would take a different port in each of {env_name('workers')} "
+                f"({self.workers}): set a port."
             )
         if self.reload == "admin" and self.admin_keys_file is None:
             raise ValueError(
                 f"{env_name('reload')} = admin needs {env_name('admin_keys_file')}: without keys there are no admin "
-                "calls. Name a file of keys, or take poll."
+                "calls. Name a key file, or use poll."
             )
         if self.max_body_bytes > self.max_pending_bytes:
             raise ValueError(
@@ -174,50 +178,43 @@ class Settings(BaseSettings):
 
 
 def env_name(name: str) -> str:
-    """The environment variable of the setting `name`: `port` -> `OOD_PORT`."""
+    """The environment variable of a setting: `port` -> `OOD_PORT`."""
     return ENV_PREFIX + name.upper()
 
 
 def flag_name(name: str) -> str:
-    """The command-line flag of the setting `name`: `max_batch` -> `--max-batch`."""
+    """The command-line flag of a setting: `max_batch` -> `--max-batch`."""
     return "--" + name.replace("_", "-")
 
 
 def load_settings(flags: Mapping[str, Any] | None = None, file: Path | None = None) -> Settings:
-    """Settings from `flags`, else the environment, else the settings `file`, else the defaults.
+    """Load the settings. Flags override the environment, which overrides the settings file.
 
-    `file` (YAML, or TOML by its suffix) defaults to `OOD_SETTINGS`. Raises `SettingsError`.
+    Args:
+        flags: The settings of the command line, not validated.
+        file: A YAML file, or TOML by its suffix. None: the file that `OOD_SETTINGS` names, if it is set.
+
+    Raises:
+        SettingsError: The file cannot be read, or a setting is wrong.
     """
     if file is None and os.environ.get(SETTINGS_FILE_ENV):
         file = Path(os.environ[SETTINGS_FILE_ENV])
-    in_file = {} if file is None else _read(file)
-
-    class Sourced(Settings):
-        @classmethod
-        def settings_customise_sources(
-            cls,
-            settings_cls: type[BaseSettings],
-            init_settings: PydanticBaseSettingsSource,
-            env_settings: PydanticBaseSettingsSource,
-            dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-            file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return init_settings, env_settings, InitSettingsSource(settings_cls, in_file)
-
+    values = {} if file is None else _read(file)
+    values |= EnvSettingsSource(Settings)()
+    values |= flags or {}
     try:
-        sourced = Sourced(**(flags or {}))
+        return Settings(**values)
     except ValidationError as error:
         raise SettingsError(_explain(error)) from error
-    return Settings.model_construct(**{name: getattr(sourced, name) for name in Settings.model_fields})
 
 
 def unknown_variables(environ: Mapping[str, str]) -> dict[str, str | None]:
-    """Variables that look like settings but are none, each with the setting that may have been meant."""
-    known = [env_name(name) for name in Settings.model_fields]
-    strange = [
-        name for name in environ if name.startswith(ENV_PREFIX) and name not in known and name != SETTINGS_FILE_ENV
+    """The variables of `environ` with the settings' prefix that are no settings, each with the closest setting."""
+    settings = [env_name(name) for name in Settings.model_fields]
+    unknown = [
+        name for name in environ if name.startswith(ENV_PREFIX) and name not in settings and name != SETTINGS_FILE_ENV
     ]
-    return {name: next(iter(get_close_matches(name, known, 1)), None) for name in sorted(strange)}
+    return {name: next(iter(get_close_matches(name, settings, 1)), None) for name in sorted(unknown)}
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -232,16 +229,16 @@ def _read(file: Path) -> dict[str, Any]:
         raise SettingsError(f"Settings file {file} must be a mapping of settings, for example `port: 8000`.")
     for key in content:
         if key not in Settings.model_fields:
-            near = get_close_matches(str(key), list(Settings.model_fields), 1)
-            hint = f" Did you mean {near[0]!r}?" if near else " `--help` lists every setting."
-            raise SettingsError(f"Settings file {file}: there is no setting {key!r}.{hint}")
+            matches = get_close_matches(str(key), list(Settings.model_fields), 1)
+            hint = f"Did you mean {matches[0]!r}?" if matches else "`--help` lists every setting."
+            raise SettingsError(f"Settings file {file}: there is no setting {key!r}. {hint}")
     return content
 
 
 def _explain(error: ValidationError) -> str:
     lines = []
-    for each in error.errors():
-        message = each["msg"].removeprefix("Value error, ")
-        where = ".".join(str(part) for part in each["loc"])
-        lines.append(f"{env_name(where)} = {each['input']!r}: {message}" if where else message)
+    for detail in error.errors():
+        message = detail["msg"].removeprefix("Value error, ")
+        name = ".".join(str(part) for part in detail["loc"])
+        lines.append(f"{env_name(name)} = {detail['input']!r}: {message}" if name else message)
     return "\n".join(lines)

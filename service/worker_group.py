@@ -1,4 +1,4 @@
-"""The worker processes of one service, seen from one of them: how many they are, and where they meet."""
+"""The worker processes of one service: how many there are, and the files that they share."""
 
 import fcntl
 import json
@@ -12,28 +12,50 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class WorkerGroup:
-    """Worker number `index` of `count`, from 0. All meet in `folder`, which nobody else can enter."""
+    """One worker's view of the processes that serve together.
 
-    index: int
-    count: int
-    folder: Path
+    Attributes:
+        index: This worker's number, from 0.
+        count: The number of workers.
+        folder: The folder of the files that the workers share, which no other user can enter. None for a single worker.
+    """
+
+    index: int = 0
+    count: int = 1
+    folder: Path | None = None
 
     @property
     def peers(self) -> list[int]:
-        """The numbers of the others."""
+        """The numbers of the other workers."""
         return [index for index in range(self.count) if index != self.index]
 
-    def compute_once(self, name: str, find_out: Callable[[], T]) -> T:
-        """What `find_out` returns (lists, numbers and texts) for the first worker that asks; the others are told.
+    def shared_file(self, name: str) -> Path:
+        """The path of the file `name` in the shared folder."""
+        assert self.folder is not None, "a single worker shares no files"
+        return self.folder / name
 
-        Who asks meanwhile waits: two that measure at a time would measure each other. Blocks.
+    def compute_once(self, name: str, compute: Callable[[], T]) -> T:
+        """The result of `compute`, which only the first worker that asks for `name` calls.
+
+        Blocks while another worker computes, because concurrent measurements would disturb each other. If `compute`
+        raises, the next worker that asks calls it.
+
+        Args:
+            name: What is computed; the workers share results by this name.
+            compute: Returns numbers, strings, and lists of them: the result passes through JSON.
         """
-        with (self.folder / name).open("a+", encoding="utf-8") as file:
+        if self.folder is None:
+            return compute()
+        with self.shared_file(name).open("a+", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.seek(0)
-            if known := file.read():
-                told: T = json.loads(known)
-                return told
-            found = find_out()
-            file.write(json.dumps(found))
-            return found
+            if stored := file.read():
+                result: T = json.loads(stored)
+            else:
+                result = compute()
+                file.write(json.dumps(result))
+            return result
+
+
+SINGLE_WORKER = WorkerGroup()
+"""The group of a service that runs in one process."""

@@ -1,4 +1,4 @@
-"""The steps of a training run, each from the run directory to the run directory, as the command line calls them."""
+"""The steps of a training run: each reads the run directory and the data, and saves its result in the run directory."""
 
 import os
 from collections.abc import Mapping
@@ -48,61 +48,62 @@ from training.scoring.calibration import (
 from training.scoring.logits import LOGITS, recorded_logits, stage_logits
 
 
-def locations(data: Path | None) -> DataLocations:
-    """Where data is, from the command line or the environment."""
-    return DataLocations() if data is None else DataLocations(root=data)
+def data_locations(data_dir: Path | None) -> DataLocations:
+    """The folders of data and caches: `data_dir`, or the environment's if it is None."""
+    return DataLocations() if data_dir is None else DataLocations(data_dir=data_dir)
 
 
 def start_run(recipe: Recipe, path: Path | None, *, overwrite: bool) -> Run:
-    """Create, or take up, the recipe's run directory, `runs/<name>` by default."""
-    # The further processes of a distributed run execute the same command: what the first one began must stay.
-    first = os.environ.get("LOCAL_RANK", "0") == "0"
-    return Run.create(path or Path("runs") / recipe.name, recipe, overwrite=overwrite and first)
+    """Create or resume the recipe's run directory, by default `runs/<name>`."""
+    # The other processes of a distributed run execute the same command and must not delete the first one's work.
+    is_first = os.environ.get("LOCAL_RANK", "0") == "0"
+    return Run.create(path or Path("runs") / recipe.name, recipe, overwrite=overwrite and is_first)
 
 
-def fit(run: Run, places: DataLocations, *, resume: bool) -> None:
-    """Load the data and train what is not trained yet."""
+def fit_run(run: Run, locations: DataLocations, *, resume: bool) -> None:
+    """Load the data and train the stages that are not finished yet."""
     recipe = run.recipe
-    reader = _reader(run, places)
+    reader = _reader(run, locations)
     with progress_bars() as bars:
-        inside = load_in_distribution(recipe, reader, bars.report)
-        found = _outliers(recipe, reader, inside, bars.report)
-        outliers = found
-        if found is not None and recipe.outliers is not None:
-            outliers = without_overlap(found, inside, reader, recipe.outliers, bars.report)
-    if found is not None and outliers is not None and len(outliers) < len(found):
-        console.print(f"removed {len(found) - len(outliers)} outliers that are (nearly) in-distribution examples")
-    save_fingerprints(run, [inside.train, inside.calibration, inside.test, *([] if outliers is None else [outliers])])
-    fit_stages(run, inside.train, outliers, resume=resume, announce=console.print)
+        in_dist = load_in_distribution(recipe, reader, bars.report)
+        outliers = _outliers(recipe, reader, in_dist, bars.report)
+        if outliers is not None and recipe.outliers is not None:
+            n = len(outliers)
+            outliers = without_overlap(outliers, in_dist, reader, recipe.outliers, bars.report)
+            if len(outliers) < n:
+                console.print(f"removed {n - len(outliers)} outliers that are (nearly) in-distribution examples")
+    data = [in_dist.train, in_dist.calibration, in_dist.test, *([] if outliers is None else [outliers])]
+    save_fingerprints(run, data)
+    fit_stages(run, in_dist.train, outliers, resume=resume, announce=console.print)
 
 
-def calibrate(run: Run, places: DataLocations) -> None:
-    """Score the calibration split with every stage."""
+def calibrate_run(run: Run, locations: DataLocations) -> None:
+    """Score the calibration split with every stage and save the calibrations and temperatures."""
     with progress_bars() as bars:
-        inside = load_in_distribution(run.recipe, _reader(run, places), bars.report)
+        in_dist = load_in_distribution(run.recipe, _reader(run, locations), bars.report)
         for stage in run.recipe.stages:
-            model = _model(run, stage, len(inside.train.labels))
-            outputs = _score(model, inside.calibration, stage, bars.report)
+            model = _model(run, stage, len(in_dist.train.labels))
+            outputs = _score(model, in_dist.calibration, stage, bars.report)
             save_calibration(run, stage, outputs)
             if LOGITS in outputs:
-                save_temperature(run, stage, outputs, inside.calibration.targets())
+                save_temperature(run, stage, outputs, in_dist.calibration.targets())
 
 
-def evaluate(run: Run, places: DataLocations) -> None:
+def evaluate_run(run: Run, locations: DataLocations) -> None:
     """Score every test set with every stage and write `report.json`, `report.md` and the plots."""
-    recipe, reader = run.recipe, _reader(run, places)
-    # Scoring takes minutes: what it needs in the end must be there before.
+    recipe, reader = run.recipe, _reader(run, locations)
+    # Read before scoring, which takes minutes: a missing calibration fails at once.
     calibrations = {stage: load_calibration(run, stage) for stage in recipe.stages}
     with progress_bars() as bars:
-        inside = load_in_distribution(recipe, reader, bars.report)
-        test = inside.test
-        outliers = _outliers(recipe, reader, inside, bars.report)
-        sets = _evaluation_sets(recipe, reader, test, bars.report)
-        described = {
-            name: _describe(plan, sets[name], outliers, reader) for name, plan in recipe.evaluation.sets.items()
+        in_dist = load_in_distribution(recipe, reader, bars.report)
+        outliers = _outliers(recipe, reader, in_dist, bars.report)
+        sets = _evaluation_sets(recipe, reader, in_dist.test, bars.report)
+        descriptions = {
+            name: _describe(config, sets[name], outliers, reader) for name, config in recipe.evaluation.sets.items()
         }
         stages = {
-            stage: _scores_of(run, stage, calibrations[stage], test, sets, bars.report) for stage in recipe.stages
+            stage: _stage_scores(run, stage, calibrations[stage], in_dist.test, sets, bars.report)
+            for stage in recipe.stages
         }
     inputs = EvaluationInputs(
         stages=stages,
@@ -111,8 +112,8 @@ def evaluate(run: Run, places: DataLocations) -> None:
         draws=recipe.evaluation.draws,
         seed=recipe.seed,
         default_score=recipe.export.default_score,
-        in_dist=_test_of(recipe),
-        sets=described,
+        in_dist=_describe_test_set(recipe),
+        sets=descriptions,
         validation=tuple(recipe.evaluation.validation),
         provenance=_provenance(run),
     )
@@ -120,18 +121,31 @@ def evaluate(run: Run, places: DataLocations) -> None:
     console.print(f"report: {run.report_path / 'report.md'}")
 
 
-def export(
+def export_run(
     run: Run,
-    places: DataLocations,
+    locations: DataLocations,
     models: Path,
     *,
     version: int | None = None,
     precision: Precision = "fp32",
     overwrite: bool,
 ) -> Path:
-    """Write the exported stage's bundle into the repository `models`, as `version` or the recipe's.
+    """Write the bundle of the exported stage.
 
-    In a lower `precision`, as a bundle beside the full one, refused where it detects less on any set of the report.
+    Args:
+        run: A run that is fitted, and evaluated if `precision` is not `fp32`.
+        locations: The folders of the run's data.
+        models: The model repository to write to.
+        version: The bundle's version, by default the recipe's.
+        precision: The number format of the graph; each has a bundle of its own.
+        overwrite: Whether to replace an existing bundle.
+
+    Returns:
+        The bundle's folder.
+
+    Raises:
+        RunError: The bundle exists, or the report is missing for a lower precision.
+        PrecisionError: The lower precision detects less on a set of the report.
     """
     recipe, stage = run.recipe, run.recipe.export.stage
     path = recipe_bundle_path(recipe, models, version=version, precision=precision, overwrite=overwrite)
@@ -139,11 +153,11 @@ def export(
     if report is None and precision != "fp32":
         reason = "is not evaluated: there is nothing to hold a lower precision against"
         raise RunError(str(run.path), reason, f"Run `evaluate {run.path}` first")
-    reader = _reader(run, places)
+    reader = _reader(run, locations)
     with progress_bars() as bars:
-        inside = load_in_distribution(recipe, reader, bars.report)
-        sets = {} if precision == "fp32" else _evaluation_sets(recipe, reader, inside.test, bars.report)
-    model, sample = _model(run, stage, len(inside.test.labels)), inside.sample
+        in_dist = load_in_distribution(recipe, reader, bars.report)
+        sets = {} if precision == "fp32" else _evaluation_sets(recipe, reader, in_dist.test, bars.report)
+    model, sample = _model(run, stage, len(in_dist.test.labels)), in_dist.sample
 
     def write_sample(folder: Path) -> None:
         reader.write_sample(sample.source, folder, sample.row)
@@ -153,8 +167,8 @@ def export(
         export_bundle(
             run,
             model,
-            calibration=inside.calibration,
-            samples=evenly_spaced(inside.test, SAMPLES),
+            calibration=in_dist.calibration,
+            samples=evenly_spaced(in_dist.test, SAMPLES),
             write_sample=write_sample,
             evaluation=None if report is None else manifest_evaluation(report, stage),
             path=path,
@@ -162,26 +176,27 @@ def export(
     else:
         console.print(f"then writing it in {precision} and measuring both on every set ...")
         export_low_precision(
-            run, model, precision, in_dist=inside, ood=sets, full_report=report, write_sample=write_sample, path=path
+            run, model, precision, in_dist=in_dist, ood=sets, full_report=report, write_sample=write_sample, path=path
         )
     return path
 
 
-def _reader(run: Run, places: DataLocations) -> Reader:
-    return open_reader(run.recipe, places, run.tokenizer_path)
+def _reader(run: Run, locations: DataLocations) -> Reader:
+    return open_reader(run.recipe, locations, run.tokenizer_path)
 
 
-def _outliers(recipe: Recipe, reader: Reader, inside: InDistributionData, report: Progress) -> Examples | None:
-    """The auxiliary outliers as they are, or None where the recipe has none."""
+def _outliers(recipe: Recipe, reader: Reader, in_dist: InDistributionData, progress: Progress) -> Examples | None:
+    """The recipe's auxiliary outliers including duplicates of in-distribution examples; None if it has no outliers."""
     if recipe.outliers is None:
         return None
-    return load_set(recipe.outliers.train, reader, inside.train, name="outliers", seed=recipe.seed, progress=report)
+    config = recipe.outliers.train
+    return load_set(config, reader, in_dist.train, name="outliers", seed=recipe.seed, progress=progress)
 
 
-def _evaluation_sets(recipe: Recipe, reader: Reader, test: Examples, report: Progress) -> dict[str, Examples]:
+def _evaluation_sets(recipe: Recipe, reader: Reader, test: Examples, progress: Progress) -> dict[str, Examples]:
     return {
-        name: load_set(plan, reader, test, name=name, seed=recipe.seed, progress=report)
-        for name, plan in recipe.evaluation.sets.items()
+        name: load_set(config, reader, test, name=name, seed=recipe.seed, progress=progress)
+        for name, config in recipe.evaluation.sets.items()
     }
 
 
@@ -189,56 +204,58 @@ def _model(run: Run, stage: str, num_classes: int) -> ScoredModel:
     return scored_model(run.recipe, load_model(run, stage, num_classes))
 
 
-def _score(model: ScoredModel, examples: Examples, stage: str, report: Progress) -> Outputs:
-    """Every output of the graph that is `[N]`, and a classifier's `logits` `[N, K]` besides."""
+def _score(model: ScoredModel, examples: Examples, stage: str, progress: Progress) -> Outputs:
+    """The outputs of shape `[N]` of the model's graph, and the `logits` `[N, K]` of a classifier."""
 
-    def progress(done: int, total: int) -> None:
-        report(f"{stage}: {examples.name}", done, total)
+    def report(done: int, total: int) -> None:
+        progress(f"{stage}: {examples.name}", done, total)
 
     if not isinstance(model, ScoredClassifier):
-        return score_inputs(model, examples.x, progress=progress)
+        return score_inputs(model, examples.x, progress=report)
     with recorded_logits(model) as logits:
-        outputs = score_inputs(model, examples.x, progress=progress)
+        outputs = score_inputs(model, examples.x, progress=report)
     return outputs | {LOGITS: restore_order(logits.array(), scoring_order(examples.x))}
 
 
-def _scores_of(
+def _stage_scores(
     run: Run,
     stage: str,
     calibrations: Mapping[str, Calibration],
     test: Examples,
     sets: Mapping[str, Examples],
-    report: Progress,
+    progress: Progress,
 ) -> StageScores:
+    """The scores of one stage on the in-distribution test set and on the out-of-distribution sets."""
     model = _model(run, stage, len(test.labels))
     names = run.recipe.export.scores
-    outputs = _score(model, test, stage, report)
-    outside = {name: _score(model, examples, stage, report) for name, examples in sets.items()}
+    outputs = _score(model, test, stage, progress)
+    ood_outputs = {name: _score(model, examples, stage, progress) for name, examples in sets.items()}
     error, logits = None, None
     if LOGITS in outputs:
         error = float(np.mean(outputs["prediction"] != test.targets()))
-        logits = stage_logits(outputs, test.targets(), outside, load_temperature(run, stage))
+        logits = stage_logits(outputs, test.targets(), ood_outputs, load_temperature(run, stage))
     return StageScores(
         in_dist=anomalies(outputs, names),
-        ood={name: anomalies(found, names) for name, found in outside.items()},
+        ood={name: anomalies(values, names) for name, values in ood_outputs.items()},
         calibrations=calibrations,
         error=error,
         logits=logits,
     )
 
 
-def _describe(plan: Source | Synthetic, examples: Examples, outliers: Examples | None, reader: Reader) -> str:
-    if isinstance(plan, Synthetic):
-        path = f"through JPEG quality {plan.jpeg_quality}" if plan.jpeg_quality else "not through JPEG"
-        return f"{len(examples):,} synthetic images ({plan.synthetic}), {path}"
+def _describe(config: Source | Synthetic, examples: Examples, outliers: Examples | None, reader: Reader) -> str:
+    """The report's description of an out-of-distribution set: size, source, and overlap with the outliers."""
+    if isinstance(config, Synthetic):
+        path = f"through JPEG quality {config.jpeg_quality}" if config.jpeg_quality else "not through JPEG"
+        return f"{len(examples):,} synthetic images ({config.synthetic}), {path}"
     repeated = 0 if outliers is None else len(reader.overlap(outliers, examples, f"overlap of {examples.name}").rows)
     seen = f"{repeated:,} of them (nearly) outliers that were trained on" if repeated else "none of them trained on"
-    return f"{len(examples):,} examples of {plan.path}, {seen}"
+    return f"{len(examples):,} examples of {config.path}, {seen}"
 
 
-def _test_of(recipe: Recipe) -> str:
-    plan = recipe.in_distribution
-    return f"{plan.train.path}, held out" if plan.test is None else plan.test.path
+def _describe_test_set(recipe: Recipe) -> str:
+    data = recipe.in_distribution
+    return f"{data.train.path}, held out" if data.test is None else data.test.path
 
 
 def _provenance(run: Run) -> dict[str, str]:
@@ -250,5 +267,6 @@ def _provenance(run: Run) -> dict[str, str]:
 
 
 def _report(run: Run) -> Report | None:
+    """The run's report, or None if the run is not evaluated."""
     path = run.report_path / "report.json"
     return Report.from_json(path.read_text(encoding="utf-8")) if path.exists() else None

@@ -1,4 +1,4 @@
-"""The keys that clients and administrators may present: a file of names and hashes, read again when it changes."""
+"""The key file: the names and hashed keys of clients or administrators, read again when the file changes."""
 
 import hashlib
 import hmac
@@ -10,73 +10,82 @@ from pathlib import Path
 import structlog
 
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
-"""Whose key it is; goes into the log as it is."""
+"""The names of key owners; they are safe to log."""
 _LINE = re.compile(rf"(?P<name>{NAME.pattern})\s+sha256:(?P<digest>[0-9a-f]{{64}})")
-# Between two looks at the file; a look is one system call.
-_LOOK_SECONDS = 1.0
+# The file is checked for changes at most this often; a check is one system call.
+_CHECK_SECONDS = 1.0
 
 log = structlog.stdlib.get_logger(__name__)
 
 
 class KeysError(Exception):
-    """The key file cannot be used; the message names the file, the line and the remedy."""
+    """Raised for a wrong key file; the message names the file, the line and the remedy."""
 
 
 def digest_of(key: str) -> str:
-    """How a key is stored: the SHA-256 of its UTF-8 bytes, in hexadecimal.
+    """The stored form of a key: the SHA-256 of its UTF-8 bytes, in hexadecimal.
 
-    Not bcrypt or the like: those slow down the guessing of passwords that people thought up. A key of `new_key` has 256
-    random bits, which nobody guesses at any speed, and a slow hash would cost every single request.
+    Slow hashes such as bcrypt protect passwords that people choose from being guessed. A key of `new_key` has 256
+    random bits and cannot be guessed at any speed, and a slow hash would slow down every request.
     """
     return hashlib.sha256(key.encode()).hexdigest()
 
 
 class KeyFile:
-    """Names by the hash of their key, one `NAME sha256:HEX` a line, `#` before a comment.
+    """A file of keys, with one `NAME sha256:HEX` per line and comments after `#`.
 
-    A name may have several keys, so that a client can change its key without a pause. The file is looked at again at
-    most once a second, when a key is presented. One that has become unreadable or wrong is an error in the log and the
-    keys stay as they were: an editor's slip must not lock everybody out. An empty one does, as it says.
+    A name may have several keys, so that a client can change its key without an interruption. The file is checked for
+    changes when a key is presented, at most once a second. If it has become unreadable or malformed, an error is logged
+    and the old keys stay valid, because a typing mistake must not lock out all clients. An empty file revokes all keys.
     """
 
     def __init__(
         self, path: Path, clock: Callable[[], float] = time.monotonic, *, setting: str = "OOD_API_KEYS_FILE"
     ) -> None:
-        """Read the file, which `setting` names. Raises `KeysError`."""
+        """Read the file.
+
+        Args:
+            path: The file.
+            clock: Returns the time in seconds.
+            setting: The environment variable that names the file, for messages.
+
+        Raises:
+            KeysError: The file cannot be read, or is malformed.
+        """
         self._path = path
         self._setting = setting
         self._clock = clock
-        self._state = self._look()
-        self._looked = clock()
+        self._version = self._stat()
+        self._checked_at = clock()
         self._names = self._read()
 
     def name_of(self, key: str) -> str | None:
-        """Whose key this is; None for nobody's."""
-        self._follow()
+        """The name of the key's owner, or None for an unknown key."""
+        self._reload_if_changed()
         presented = digest_of(key)
-        found = None
-        # Every hash is compared, each in constant time: how long a wrong key takes tells nothing about the right ones.
+        owner = None
+        # Every hash is compared, each in constant time, so that the response time reveals nothing about the valid keys.
         for digest, name in self._names.items():
             if hmac.compare_digest(digest, presented):
-                found = name
-        return found
+                owner = name
+        return owner
 
-    def _follow(self) -> None:
+    def _reload_if_changed(self) -> None:
         now = self._clock()
-        if now - self._looked < _LOOK_SECONDS:
+        if now - self._checked_at < _CHECK_SECONDS:
             return
-        self._looked = now
+        self._checked_at = now
         try:
-            state = self._look()
-            if state == self._state:
+            version = self._stat()
+            if version == self._version:
                 return
-            self._state = state
+            self._version = version
             self._names = self._read()
         except KeysError as error:
-            log.error("the keys stay as they were", setting=self._setting, reason=str(error))
+            log.error("keys reload failed", setting=self._setting, reason=str(error))
 
-    def _look(self) -> tuple[int, int, int]:
-        """What differs once the file was written, or replaced as mounted secrets are (a link that moves on)."""
+    def _stat(self) -> tuple[int, int, int]:
+        """A value that changes when the file is written or replaced, also by a symlink as in mounted secrets."""
         try:
             status = self._path.stat()
         except OSError as error:
@@ -94,7 +103,7 @@ class KeyFile:
             if not content:
                 continue
             entry = _LINE.fullmatch(content)
-            # The line itself stays out of the message: it may be a key that somebody put where its hash belongs.
+            # The message does not repeat the line: it may hold a key in place of its hash.
             if entry is None:
                 raise KeysError(
                     f"Line {number} of the key file {self._path} is not `NAME sha256:HEX`. "
@@ -103,10 +112,10 @@ class KeyFile:
             if names.setdefault(entry["digest"], entry["name"]) != entry["name"]:
                 raise KeysError(
                     f"Line {number} of the key file {self._path} gives {entry['name']} the key of another name. "
-                    "Give each its own: `python -m service new-key NAME`."
+                    "Make a key for each name: `python -m service new-key NAME`."
                 )
         if not names:
-            log.warning("the key file holds no key: every request that needs one is refused", file=str(self._path))
+            log.warning("key file is empty", setting=self._setting, file=str(self._path))
         log.info("keys read", setting=self._setting, keys=len(names), clients=sorted(set(names.values())))
         return names
 

@@ -1,4 +1,4 @@
-"""Who is asking: a request without a good key is answered 401 before anything of it is read."""
+"""Authentication by API keys: requests without a valid key get 401 before their body is read."""
 
 import re
 from collections.abc import Awaitable, Callable
@@ -14,28 +14,28 @@ from service.errors import InvalidApiKey, MissingApiKey, Unauthorized, problem_r
 from service.http.request_id import REQUEST_ID
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics", "/docs", "/docs/oauth2-redirect", "/openapi.json"})
-"""What needs no key; everything else does, so that a new route is closed until it is put here.
+"""The paths that need no key. All other paths need one, so that a new route is protected by default.
 
-Orchestrators and Prometheus bring no keys, and what they read holds nothing of what clients sent; who may reach it is
-the network's to say (the gateway passes none of /metrics on). The documentation is where a person enters a key. The
-console at `/` lists the models like `/v1/models`, and needs one like it.
+Orchestrators and Prometheus send no keys, and the pages that they read hold no data of clients; the network limits who
+can reach them (the gateway does not forward `/metrics`). The documentation is open because users enter their key there.
+The console at `/` needs a key because it lists the models, as `/v1/models` does.
 """
 
 _ADMIN_PATHS = re.compile(r"/v2/repository/(index|models/[^/]+/(load|unload))|/v1/models/[^/]+/drift/reset")
-"""What needs an admin key and no API key. These routes look at keys themselves, by `admin_dependency`."""
+"""The paths that need an admin key instead of an API key. Their routes check it with `admin_dependency`."""
 
 SECURITY_SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "`Authorization: Bearer KEY`"},
     "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
 }
-"""The two ways to present a key, for the OpenAPI document."""
+"""The two ways to send a key, for the OpenAPI document."""
 
 SECURITY: list[dict[str, list[str]]] = [{scheme: []} for scheme in SECURITY_SCHEMES]
-"""What an operation that needs a key says in the OpenAPI document."""
+"""The `security` of an operation that needs a key, for the OpenAPI document."""
 
 
 class Authentication:
-    """Pure ASGI, inside `RequestContext`: refusals have a request id, are counted and logged like every answer."""
+    """ASGI middleware that checks API keys, inside `RequestContext`, which counts and logs its 401 responses."""
 
     def __init__(self, app: ASGIApp, *, keys: KeyFile, admin_calls: bool) -> None:
         self._app = app
@@ -43,7 +43,7 @@ class Authentication:
         self._admin_calls = admin_calls
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, or refuse it."""
+        """Serve a request, or reject it."""
         if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
             await self._app(scope, receive, send)
             return
@@ -53,18 +53,17 @@ class Authentication:
             if self._admin_calls and _ADMIN_PATHS.fullmatch(scope["path"]):
                 await self._app(scope, receive, send)
                 return
-            # Refused before it was routed; the metrics name the route all the same.
+            # The request is rejected before routing, but metrics need its route.
             scope["route"] = _route(scope)
             await problem_response(problem, scope[REQUEST_ID], scope["path"])(scope, receive, send)
             return
-        # Not taken back: the access line, which names the client, is written after this returns, and each request runs
-        # in a context of its own.
+        # Not unbound: the access log names the client after this method returns. Each request has its own context.
         structlog.contextvars.bind_contextvars(client=name)
         await self._app(scope, receive, send)
 
 
 def admin_dependency(keys: KeyFile) -> Callable[[Request], Awaitable[None]]:
-    """For `Depends`: raises `Unauthorized` (401) unless the request presents one of `keys`."""
+    """A FastAPI dependency that raises `Unauthorized` (401) unless the request has one of `keys`."""
 
     async def require_admin(request: Request) -> None:
         structlog.contextvars.bind_contextvars(client=_name(request.headers, keys, "admin key"))
@@ -78,7 +77,7 @@ def _name(headers: Headers, keys: KeyFile, kind: str) -> str:
         raise MissingApiKey(f"This needs an {kind}. Send it as `Authorization: Bearer KEY` or as `X-API-Key: KEY`.")
     name = keys.name_of(key)
     if name is None:
-        raise InvalidApiKey(f"This {kind} is not known here. Ask the operator of the service for one that is.")
+        raise InvalidApiKey(f"This {kind} is not valid. Ask the operator of the service for a valid one.")
     return name
 
 

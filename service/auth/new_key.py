@@ -1,4 +1,4 @@
-"""`python -m service new-key NAME`: a key for a client, and the line of the key file that lets it in."""
+"""The command `new-key NAME`: generates an API key and its line of the key file."""
 
 import argparse
 import secrets
@@ -7,19 +7,19 @@ from collections.abc import Sequence
 
 from service.auth.api_keys import NAME, digest_of
 
-# Scanners for secrets find a leaked key by its prefix.
+# Secret scanners detect leaked keys by this prefix.
 _PREFIX = "ood_"
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print the line on stdout, so that `>> keys` appends it, and the key, once, on stderr."""
+    """Print the line of the key file to stdout, so that `>> keys` appends it, and the key to stderr."""
     parser = argparse.ArgumentParser(
         prog="ood-serve new-key",
-        description="Make an API key. Its line for OOD_API_KEYS_FILE goes to stdout, the key itself to stderr; only "
-        "its hash is stored, so it is shown this once.",
+        description="Make an API key. Its line for OOD_API_KEYS_FILE goes to stdout, the key to stderr. The key is "
+        "shown only once, because only its hash is stored.",
         epilog="example: ood-serve new-key alice >> keys",
     )
-    parser.add_argument("name", type=_name, metavar="NAME", help="Whose key it is; the log shows it for each request.")
+    parser.add_argument("name", type=_name, metavar="NAME", help="Owner of the key; the log shows it for each request.")
     name = parser.parse_args(argv).name
     key = _PREFIX + secrets.token_urlsafe(32)
     print(f"{name} sha256:{digest_of(key)}", flush=True)

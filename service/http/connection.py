@@ -1,4 +1,4 @@
-"""A client's connection, bounded: neither silence nor a request without end can hold it for long."""
+"""A client's connection, with a time limit on every wait for the client."""
 
 import asyncio
 import contextlib
@@ -10,6 +10,7 @@ from typing import Any, cast
 import structlog
 from starlette.responses import Response
 from starlette.types import Scope
+from typing_extensions import override
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -17,163 +18,183 @@ from service.errors import HeadersTooLarge, MalformedRequest, Problem, RequestTi
 from service.http.coalescing_transport import CoalescingTransport
 from service.http.deadline import DISCONNECTED
 from service.http.load_shedding import LoadShedder
+from service.http.uvicorn_hooks import require_hooks
 
 KEEP_ALIVE_SECONDS = 75
 """How long a connection may be idle.
 
-Longer than common load balancers and client pools keep one: who closes first must be they, or a request now and then
-meets a closing connection.
+It is longer than the keep-alive time of common load balancers and client pools. The client must be the first to close:
+otherwise a request now and then meets a connection that is just closing.
 """
 
-MAX_HEAD_BYTES = 65_536
-"""The request line and headers of one request, where they do not come in one piece (of at most 256 KiB)."""
+MAX_HEADERS_BYTES = 65_536
+"""The size of the longest request line and headers that arrive in several parts. One part has at most 256 KiB."""
 
 log = structlog.stdlib.get_logger(__name__)
 
 
 class Connection(HttpToolsProtocol):
-    """uvicorn's own connection where it waits without an end or answers without a problem.
+    """uvicorn's HTTP connection with time limits, problem responses and load shedding.
 
-    It closes a connection on which nothing was ever sent, whose request's head is not complete after `patience_seconds`
-    (408) or longer than `MAX_HEAD_BYTES` (431), whose body goes on for `patience_seconds` behind its answer, or that
-    takes none of its answer for as long. The body itself is bounded where it is read (`service.http.body`).
+    uvicorn waits without a limit in several places. This class closes a connection
+
+    - on which no request arrives for `KEEP_ALIVE_SECONDS`, not even a first one;
+    - whose request headers are not complete after `timeout_seconds` (408), or exceed `MAX_HEADERS_BYTES` (431);
+    - whose request body continues for `timeout_seconds` after its response;
+    - whose client reads none of its response for `timeout_seconds`.
+
+    `service.http.body` limits the time of a body that is read. Methods marked with `@override` are uvicorn's hooks.
     """
 
-    def __init__(self, *uvicorns: Any, patience_seconds: float, load_shedder: LoadShedder, **own: Any) -> None:
-        super().__init__(*uvicorns, **own)
+    def __init__(self, *args: Any, timeout_seconds: float, load_shedder: LoadShedder, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self._load_shedder = load_shedder
-        self._patience_seconds = patience_seconds
-        self._watch: asyncio.TimerHandle | None = None
+        self._timeout_seconds = timeout_seconds
+        self._receive_timer: asyncio.TimerHandle | None = None
         self._disconnected: asyncio.Future[None]
-        self._in_head = self._in_message = False
-        self._head_bytes = 0
+        self._in_headers = self._in_message = False
+        self._headers_bytes = 0
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn's
-        """Begin to wait for a first request, no longer than for a further one."""
-        super().connection_made(CoalescingTransport(transport, self.loop))  # type: ignore[arg-type]  # a transport in all it is used for
+    @override
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn declares it
+        """Start the idle timer: a first request must arrive as soon as a further one."""
+        super().connection_made(CoalescingTransport(transport, self.loop))  # type: ignore[arg-type]  # it acts as a transport
         self._disconnected = self.loop.create_future()
-        self._settle()
-        # Linux closes it then, whoever holds answers back; elsewhere the client's own patience is the bound.
+        self._update_timers()
+        # Linux then closes the connection of a client that reads nothing. Other systems have no such option.
         with contextlib.suppress(AttributeError, OSError):
-            milliseconds = int(self._patience_seconds * 1000)
+            milliseconds = int(self._timeout_seconds * 1000)
             transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
 
+    @override
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timers with the connection, and whoever works for it hears of it."""
+        """Cancel the timers and the work for the client."""
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
-        self._unset_watch()
+        self._cancel_receive_timer()
         self._disconnected.set_result(None)
 
+    @override
     def data_received(self, data: bytes) -> None:
-        """Take what came, and see what is still missing."""
-        begun = self.scope if self._in_head else None
+        """Parse `data` and limit the size of the headers."""
+        scope_before = self.scope if self._in_headers else None
         super().data_received(data)
-        # Not of the head that is begun in this piece: whole requests may lie before it.
-        if self._in_head and self.scope is begun:
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES:
-                self._refuse(
-                    HeadersTooLarge(f"The request's headers are larger than {MAX_HEAD_BYTES} bytes. Send fewer.")
+        # Headers that begin in this part do not count: complete requests may precede them.
+        if self._in_headers and self.scope is scope_before:
+            self._headers_bytes += len(data)
+            if self._headers_bytes > MAX_HEADERS_BYTES:
+                self._reply_and_close(
+                    HeadersTooLarge(f"The request's headers are larger than {MAX_HEADERS_BYTES} bytes. Send fewer.")
                 )
-        self._settle()
+        self._update_timers()
 
+    @override
     def on_message_begin(self) -> None:
-        """The parser's: a request's first byte."""
+        """Note the first byte of a request (a callback of the parser)."""
         super().on_message_begin()
         cast(Scope, self.scope)[DISCONNECTED] = self._disconnected
-        self._in_head = self._in_message = True
-        self._head_bytes = 0
+        self._in_headers = self._in_message = True
+        self._headers_bytes = 0
 
+    @override
     def on_headers_complete(self) -> None:
-        """The parser's: the head is there."""
-        self._in_head = False
+        """Start to serve the request (a callback of the parser)."""
+        self._in_headers = False
         super().on_headers_complete()
         if self.parser.should_upgrade():
-            # There is nothing to upgrade to; the request is answered as it is, and the parser takes no other one.
+            # No upgrade is supported: the request gets a normal response, and the parser accepts no further request.
             self.cycle.keep_alive = False
 
+    @override
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        """uvicorn's: a request's turn has come."""
-        # One that waited for those before it has its body, most likely; only the newest can be at its head.
-        at_head = cycle.more_body and not cycle.body
-        early_rejection = self._load_shedder.early_rejection(cast(Scope, cycle.scope)) if at_head else None
-        if early_rejection is None:
+        """Reject the request while its model is overloaded; otherwise start its task."""
+        # A pipelined request usually has its body when its turn comes; then it is served as usual.
+        without_body = cycle.more_body and not cycle.body
+        rejection = self._load_shedder.early_rejection(cast(Scope, cycle.scope)) if without_body else None
+        if rejection is None:
             super()._start_asgi_task(cycle, app)
             return
         cycle.response_started = cycle.response_complete = True
-        last = not cycle.keep_alive or self.parser.should_upgrade()
-        self._answer(early_rejection, HTTPStatus(early_rejection.status_code).phrase, last=last)
+        close = not cycle.keep_alive or self.parser.should_upgrade()
+        self._write_response(rejection, HTTPStatus(rejection.status_code).phrase, close=close)
         self.on_response_complete()
 
+    @override
     def on_message_complete(self) -> None:
-        """The parser's: the body is there."""
+        """Note the end of a request's body (a callback of the parser)."""
         self._in_message = False
         super().on_message_complete()
 
+    @override
     def on_response_complete(self) -> None:
-        """uvicorn's: an answer is out."""
+        """Continue with the next request."""
         super().on_response_complete()
-        self._settle()
+        self._update_timers()
 
+    @override
     def send_400_response(self, msg: str) -> None:
-        """uvicorn's answer to what is not HTTP."""
-        self._refuse(MalformedRequest(f"This is not a valid HTTP/1.1 request. {msg}"))
+        """Reply to bytes that are not HTTP."""
+        self._reply_and_close(MalformedRequest(f"This is not a valid HTTP/1.1 request. {msg}"))
 
+    @override
     def timeout_keep_alive_handler(self) -> None:
-        """uvicorn's, with an end: a client that does not take its answer could put off a close for ever."""
+        """Abort the idle connection: a client that reads nothing could delay a graceful close forever."""
         self.transport.abort()
 
+    @override
     def _unsupported_upgrade_warning(self) -> None:
-        """Not for the operator to know, and a client could say it a thousand times a second."""
+        """Not logged: operators cannot act on it, and a client could flood the log."""
 
-    def _settle(self) -> None:
-        """Have the timer that fits: for an unfinished request, for the next one, or none while one is served."""
+    def _update_timers(self) -> None:
+        """Run the timer of an unfinished request, or that of an idle connection, or none while a request is served."""
         if self.transport.is_closing():
             return
         serving = self.cycle is not None and not self.cycle.response_complete
-        # Who is not read from, because answers come first, cannot be late.
-        if (self._in_head or (self._in_message and not serving)) and not self.flow.read_paused:
-            if self._watch is None:
-                self._watch = self.loop.call_later(self._patience_seconds, self._overdue)
+        # The client cannot time out while reading is paused because its responses are pending.
+        if (self._in_headers or (self._in_message and not serving)) and not self.flow.read_paused:
+            if self._receive_timer is None:
+                self._receive_timer = self.loop.call_later(self._timeout_seconds, self._on_receive_timeout)
             return
-        self._unset_watch()
+        self._cancel_receive_timer()
         if not serving and self.timeout_keep_alive_task is None:
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
 
-    def _unset_watch(self) -> None:
-        if self._watch is not None:
-            self._watch.cancel()
-            self._watch = None
+    def _cancel_receive_timer(self) -> None:
+        if self._receive_timer is not None:
+            self._receive_timer.cancel()
+            self._receive_timer = None
 
-    def _overdue(self) -> None:
-        self._watch = None
+    def _on_receive_timeout(self) -> None:
+        self._receive_timer = None
         if self.transport.is_closing():
             return
-        if self._in_head and (self.cycle is None or self.cycle.response_complete):
-            self._refuse(
+        if self._in_headers and (self.cycle is None or self.cycle.response_complete):
+            self._reply_and_close(
                 RequestTimeout(
-                    f"The request's headers were not complete after {self._patience_seconds:g} s. Send it again."
+                    f"The request's headers were not complete after {self._timeout_seconds:g} s. Send it again."
                 )
             )
         else:
             self.transport.abort()
 
-    def _refuse(self, problem: Problem) -> None:
-        """Answer in the name of nobody: there is no request yet that could have an id or be counted."""
+    def _reply_and_close(self, problem: Problem) -> None:
+        """Reply before a request exists: it has no route to count and no id yet, so an id is generated."""
         request_id = uuid.uuid4().hex
-        log.info("refused", type=problem.type, status=problem.status, request_id=request_id)
-        answer = problem_response(problem, request_id, "")
-        answer.headers["x-request-id"] = request_id
-        self._answer(answer, problem.title, last=True)
+        log.info("request refused", type=problem.type, status=problem.status, request_id=request_id)
+        response = problem_response(problem, request_id, "")
+        response.headers["x-request-id"] = request_id
+        self._write_response(response, problem.title, close=True)
 
-    def _answer(self, answer: Response, reason: str, *, last: bool) -> None:
-        headers = [*self.server_state.default_headers, *answer.raw_headers]
-        if last:
+    def _write_response(self, response: Response, reason: str, *, close: bool) -> None:
+        headers = [*self.server_state.default_headers, *response.raw_headers]
+        if close:
             headers.append((b"connection", b"close"))
-        lines = [f"HTTP/1.1 {answer.status_code} {reason}".encode(), *(name + b": " + text for name, text in headers)]
-        self.transport.write(b"\r\n".join([*lines, b"", bytes(answer.body)]))
-        if last:
+        lines = [f"HTTP/1.1 {response.status_code} {reason}".encode(), *(name + b": " + text for name, text in headers)]
+        self.transport.write(b"\r\n".join([*lines, b"", bytes(response.body)]))
+        if close:
             self.transport.close()
+
+
+require_hooks(Connection, HttpToolsProtocol)

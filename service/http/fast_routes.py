@@ -1,4 +1,4 @@
-"""Routes without a framework between the request and its handler."""
+"""Routes that are served without FastAPI between the request and its handler."""
 
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
@@ -10,22 +10,23 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import Problem
-from service.http.problem_json import problem_answer
+from service.http.problem_json import problem_response_to
 
 
 class FastRoute(APIRoute):
-    """A route whose endpoint takes the request as it is: nothing to resolve, nothing to validate."""
+    """A route whose endpoint takes the plain request: FastAPI resolves and validates no parameters."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """FastAPI's hook for custom routes."""
+        """The endpoint itself (FastAPI's hook for custom routes)."""
         return self.endpoint
 
 
 class FastRoutes:
-    """Pure ASGI, innermost: answers what the direct ones of `routes` match, passes everything else on.
+    """ASGI middleware, the innermost one, that serves each `FastRoute` itself and passes other requests on.
 
-    The framework's own way to an endpoint leads through a dozen layers (exceptions twice, exit stacks three times, the
-    router), which cost an eighth of a request to a small model, and more than half of one that is turned away.
+    FastAPI's own dispatch passes a dozen layers (exceptions twice, exit stacks three times, the router), which take a
+    large share of a request to a small model: see docs/performance.md. FastAPI has the routes as well, for the OpenAPI
+    document and for requests with a wrong method.
     """
 
     def __init__(self, app: ASGIApp, *, routes: Sequence[BaseRoute]) -> None:
@@ -33,17 +34,17 @@ class FastRoutes:
         self._routes = [route for route in routes if isinstance(route, FastRoute)]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, or pass it on."""
+        """Serve a request, or pass it on."""
         if scope["type"] == "http":
             for route in self._routes:
-                match, found = route.matches(scope)
+                match, child_scope = route.matches(scope)
                 if match is Match.FULL:
-                    scope.update(found, route=route)
+                    scope.update(child_scope, route=route)
                     request = Request(scope, receive, send)
                     try:
                         response = await route.endpoint(request)
                     except Problem as problem:
-                        response = problem_answer(request, problem)
+                        response = problem_response_to(request, problem)
                     await response(scope, receive, send)
                     return
         await self._app(scope, receive, send)

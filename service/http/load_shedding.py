@@ -1,4 +1,4 @@
-"""Overload, from the second request on: who would be turned away all the same is, at the first sight of its head."""
+"""Early load shedding: while a model is overloaded, repeats of a rejected request get their 503 after their headers."""
 
 import asyncio
 import time
@@ -11,87 +11,135 @@ from starlette.types import Scope
 
 from service.errors import Overloaded, problem_response
 from service.http.request_id import request_id_of
-from service.inference.batcher import QueueFull
+from service.inference.outcomes import QueueFull
+from service.inference.reservation import Reservation
 from service.lifecycle import Lifecycle, Phase
 from service.telemetry.access_log import AccessLog
 
 if TYPE_CHECKING:
     from service.repository.model import Model
 
-# For so long a head that was turned away is known. Then one more like it goes all the way: keys, models and traffic
-# rules may have changed.
-_TTL_SECONDS = 1.0
-_MOST_HEADS = 1024
-_KEYS = (b"authorization", b"x-api-key")
+_MAX_REJECTIONS = 1024
+# The share of a deadline that a request may wait in the queue: the predicted wait is inexact, and computing and
+# answering take time as well.
+_MAX_WAIT_SHARE = 0.7
+_KEY_HEADERS = (b"authorization", b"x-api-key")
 
 
 @dataclass(frozen=True, slots=True)
-class _Rejection:
-    """What a head asked for, and how long it would have waited; its route and client are for the ledger."""
+class _Rejected:
+    """The model that a rejected request asked for, its longest wait in seconds, and the fields of its log entry."""
 
     model: "Model"
-    patience: float
+    max_wait: float
     route: object
     client: str | None
 
 
 class LoadShedder:
-    """Remembers which heads there was no room for, and refuses others like them as long as there is none.
+    """Remembers requests rejected for overload, and rejects repeats until the model's queue has room.
 
-    A refusal on the usual way costs a task, a dozen layers and an exception: at ten times the peak more than the engine
-    has left. WRN-40-2 on two cores, load generator included: 0.77 of the peak is answered with a turnstile, 0.57
-    without.
-
-    Two requests are alike whose method, path, query and key are the same. Those that are turned away here are answered,
-    counted and logged as elsewhere, but not traced. Use it on the event loop's thread.
+    A rejection by the pipeline costs a task, a dozen layers and an exception: at ten times the peak load more than the
+    engine leaves (see docs/performance.md). Two requests are repeats if method, path, query and API key are equal.
+    Early rejections have the same response, metrics and log entry as others, but no trace. Not thread-safe: use it on
+    the event loop's thread.
     """
 
-    def __init__(self, access_log: AccessLog, lifecycle: Lifecycle) -> None:
+    def __init__(self, access_log: AccessLog, lifecycle: Lifecycle, *, ttl_seconds: float = 1.0) -> None:
+        """Remember nothing yet.
+
+        Args:
+            access_log: Where early rejections are counted and logged.
+            lifecycle: The phase of the service; only a ready one sheds load.
+            ttl_seconds: How long rejections are remembered. After that one request is processed normally, because keys,
+                models or traffic rules may have changed.
+        """
         self._access_log = access_log
         self._lifecycle = lifecycle
-        self._rejected: dict[int, _Rejection] = {}
+        self._ttl_seconds = ttl_seconds
+        self._rejected: dict[int, _Rejected] = {}
 
-    def record_rejection(self, scope: Scope, model: "Model", patience: float) -> None:
-        """The request of `scope` was turned away, because `model` could not take it within `patience` seconds."""
+    def check(self, scope: Scope, model: "Model", timeout_ms: int) -> None:
+        """Raise `Overloaded`, and remember the request, unless `model` can take one more input in time.
+
+        To be called before the body is read: its inputs would be received in vain.
+
+        Args:
+            scope: The scope of the request.
+            model: The model that the request asks for.
+            timeout_ms: The request's deadline, as far as its headers and query determine it.
+        """
+        max_wait = _max_wait(timeout_ms)
+        problem = _rejection(model, max_wait)
+        if problem is None:
+            return
         if not self._rejected:
-            asyncio.get_running_loop().call_later(_TTL_SECONDS, self._rejected.clear)
-        if len(self._rejected) < _MOST_HEADS:
+            asyncio.get_running_loop().call_later(self._ttl_seconds, self._rejected.clear)
+        if len(self._rejected) < _MAX_REJECTIONS:
             client = structlog.contextvars.get_contextvars().get("client")
-            self._rejected[_fingerprint(scope)] = _Rejection(model, patience, scope["route"], client)
+            self._rejected[_fingerprint(scope)] = _Rejected(model, max_wait, scope["route"], client)
+        raise problem
 
     def early_rejection(self, scope: Scope) -> Response | None:
-        """The answer to the request of `scope`, if it is to be turned away; it is in the ledger then."""
+        """The response to the request of `scope` if it repeats a rejected one and there is still no room, else None.
+
+        A rejection is counted and logged.
+        """
         if not self._rejected or self._lifecycle.phase is not Phase.READY:
             return None
-        known = self._rejected.get(_fingerprint(scope))
-        if known is None:
+        rejected = self._rejected.get(_fingerprint(scope))
+        if rejected is None:
             return None
         started = time.perf_counter()
-        try:
-            known.model.batcher.check_capacity(patience=known.patience)
-        except QueueFull as busy:
-            problem = overloaded(known.model, busy)
-        else:
+        model = rejected.model
+        problem = _rejection(model, rejected.max_wait)
+        if problem is None:
             return None
         request_id = request_id_of(scope)
-        answer = problem_response(problem, request_id, scope["path"])
-        answer.raw_headers.append((b"x-request-id", request_id.encode()))
-        known.model.metrics.rejected(problem.type)
-        scope["route"] = known.route
-        named = {} if known.client is None else {"client": known.client}
-        self._access_log.record(scope, problem.status, time.perf_counter() - started, request_id=request_id, **named)
-        return answer
+        response = problem_response(problem, request_id, scope["path"])
+        response.raw_headers.append((b"x-request-id", request_id.encode()))
+        model.metrics.rejected(problem.type)
+        scope["route"] = rejected.route
+        fields = {} if rejected.client is None else {"client": rejected.client}
+        self._access_log.record(scope, problem.status, time.perf_counter() - started, request_id=request_id, **fields)
+        return response
 
 
-def overloaded(model: "Model", busy: QueueFull) -> Overloaded:
-    """The problem of who cannot be taken by `model`."""
+def reserve(model: "Model", count: int, timeout_ms: int) -> Reservation:
+    """Reserve room for `count` inputs in the queue of `model`.
+
+    A request that is rejected here is not remembered: the headers of a repeat do not tell how many inputs follow.
+
+    Raises:
+        Overloaded: The queue is full, or too long for a deadline of `timeout_ms`.
+    """
+    try:
+        return model.batcher.reserve(count, _max_wait(timeout_ms))
+    except QueueFull as error:
+        raise _overloaded(model, error) from None
+
+
+def _rejection(model: "Model", max_wait: float) -> Overloaded | None:
+    """The problem to answer with unless `model` can take one more input within `max_wait` seconds."""
+    try:
+        model.batcher.check_capacity(max_wait=max_wait)
+    except QueueFull as error:
+        return _overloaded(model, error)
+    return None
+
+
+def _overloaded(model: "Model", error: QueueFull) -> Overloaded:
     return Overloaded(
-        f"Model {model.name} is overloaded: {busy.reason}. Try again in {busy.retry_after} s.",
-        retry_after=busy.retry_after,
+        f"Model {model.name} is overloaded: {error.reason}. Try again in {error.retry_after} s.",
+        retry_after=error.retry_after,
     )
 
 
+def _max_wait(timeout_ms: int) -> float:
+    return _MAX_WAIT_SHARE * timeout_ms / 1000
+
+
 def _fingerprint(scope: Scope) -> int:
-    # Neither long queries nor keys are kept: only a hash, which nobody outside this process can foresee.
-    keys = [value for name, value in scope["headers"] if name in _KEYS]
+    # Only a hash is kept, because queries may be long and keys are secret. Its seed is unknown outside this process.
+    keys = [value for name, value in scope["headers"] if name in _KEY_HEADERS]
     return hash((scope["method"], scope["path"], scope["query_string"], *keys))

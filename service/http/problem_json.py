@@ -1,4 +1,4 @@
-"""Whatever a handler or the framework raises, as problem+json."""
+"""Converts the exceptions of handlers and of the framework to problem responses."""
 
 from typing import Any
 
@@ -23,22 +23,22 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 def exception_handlers() -> dict[Any, Any]:
-    """For `FastAPI(exception_handlers=...)`."""
-    return {Problem: _problem, HTTPException: _http_exception, RequestValidationError: _validation_error}
+    """The handlers for `FastAPI(exception_handlers=...)`."""
+    return {Problem: _handle_problem, HTTPException: _handle_http_exception, RequestValidationError: _handle_validation}
 
 
-def problem_answer(request: Request, error: Problem) -> Response:
-    """The answer to a request that cannot be served as it is."""
-    # Not its detail, which may repeat what the client sent.
-    log.debug("problem", type=error.error.type if isinstance(error, InvalidInput) else error.type)
-    return _response(error, request)
+def problem_response_to(request: Request, problem: Problem) -> Response:
+    """The response to a request that raised `problem`."""
+    # The detail is not logged, because it may repeat what the client sent.
+    log.debug("problem", type=problem.error.type if isinstance(problem, InvalidInput) else problem.type)
+    return _response(problem, request)
 
 
-async def _problem(request: Request, error: Problem) -> Response:
-    return problem_answer(request, error)
+async def _handle_problem(request: Request, error: Problem) -> Response:
+    return problem_response_to(request, error)
 
 
-async def _http_exception(request: Request, error: HTTPException) -> Response:
+async def _handle_http_exception(request: Request, error: HTTPException) -> Response:
     path = request.url.path
     if error.status_code == 404:
         problem: Problem = NotFound(f"There is no {path!r}; GET /docs shows every route.")
@@ -52,7 +52,7 @@ async def _http_exception(request: Request, error: HTTPException) -> Response:
     return response
 
 
-async def _validation_error(request: Request, error: RequestValidationError) -> Response:
+async def _handle_validation(request: Request, error: RequestValidationError) -> Response:
     first = error.errors()[0]
     problem = InvalidParameter(".".join(str(part) for part in first["loc"]), first["msg"])
     return _response(problem, request)

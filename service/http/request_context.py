@@ -1,4 +1,4 @@
-"""What every request gets: an id, an entry in the ledger, and an answer even where our own code fails."""
+"""Gives every request an id, an entry in the access log, and a response even if its handler fails."""
 
 import time
 from typing import TYPE_CHECKING
@@ -19,7 +19,10 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class RequestContext:
-    """Pure ASGI: a wrapper of `send` costs microseconds where a middleware with its own request object costs tens."""
+    """The outermost ASGI middleware: it sets the request id, counts requests in flight, and writes the access log.
+
+    It wraps `send`, which costs microseconds; a middleware with its own request object costs tens of them.
+    """
 
     def __init__(
         self, app: ASGIApp, *, access_log: AccessLog, lifecycle: Lifecycle, tracing: "Tracing | None" = None
@@ -30,7 +33,7 @@ class RequestContext:
         self._lifecycle = lifecycle
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
+        """Serve a request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -51,11 +54,11 @@ class RequestContext:
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = request_id
                 if self._lifecycle.phase is Phase.DRAINING:
-                    # Clients with a kept-alive connection learn that their next request needs another replica.
+                    # Clients with a kept-alive connection send their next request to another replica.
                     headers["connection"] = "close"
             await send(message)
 
-        # What comes after the door closed is refused in no time; counting it could keep the process from ending.
+        # Requests that arrive after the drain are rejected at once. Counting them as in flight could delay shutdown.
         accepted = not self._lifecycle.closed
         self._lifecycle.in_flight += accepted
         try:
@@ -67,6 +70,6 @@ class RequestContext:
                 await problem_response(problem, request_id, scope["path"])(scope, receive, send_with_id)
         finally:
             self._lifecycle.in_flight -= accepted
-            # Without a status nobody was answered: the client hung up, or the grace period ended.
+            # Without a status no response was sent: the client disconnected, or the grace period ended.
             self._access_log.record(scope, status or 499, time.perf_counter() - started, trace_id)
             structlog.contextvars.reset_contextvars(**tokens)

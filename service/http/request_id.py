@@ -1,4 +1,4 @@
-"""A request's id: its client's, or one of our own."""
+"""The id of a request: from its client, or generated."""
 
 import random
 import re
@@ -7,14 +7,14 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 REQUEST_ID = "request_id"
-"""Where a request's scope has it."""
+"""The key of the id in a request's scope."""
 
 ACCEPTED_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
-"""What is taken as it is."""
+"""The ids that are accepted from clients."""
 
 
 def request_id_of(scope: Scope) -> str:
-    """The id that the header `X-Request-ID` gives the request, where it is an `ACCEPTED_ID`, or a new one."""
-    given = Headers(scope=scope).get("x-request-id", "")
-    # Unique, not secret: no system call for it.
-    return given if ACCEPTED_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
+    """The value of the header `X-Request-ID` if it matches `ACCEPTED_ID`, else a new id."""
+    client_id = Headers(scope=scope).get("x-request-id", "")
+    # Ids are unique, not secret, so they need no system call.
+    return client_id if ACCEPTED_ID.fullmatch(client_id) else f"{random.getrandbits(128):032x}"

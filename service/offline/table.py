@@ -1,4 +1,4 @@
-"""The output's columns, in the vocabulary of the HTTP API."""
+"""The columns of the output files, named as in the HTTP API."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from service.errors import InputError
-from service.offline.scoring import Result
+from service.scoring.scored_input import Result
 
 KEY, FLAGGED, P_VALUE, LABEL, PROBABILITY, ERROR, ERROR_DETAIL = (
     "key",
@@ -21,20 +21,27 @@ KEY, FLAGGED, P_VALUE, LABEL, PROBABILITY, ERROR, ERROR_DETAIL = (
 
 
 def flagged_column(score: str) -> str:
-    """Where `score`'s own flags are."""
+    """The name of the column with the flags of `score`."""
     return f"{score}_flagged"
 
 
 def part_file(keys: Sequence[object], results: Sequence[Result], scores: Sequence[str], key: pa.DataType) -> bytes:
-    """A parquet file with a row for each input, in order; where one could not be scored, only key and error are set."""
-    rows = [_row(each, result) for each, result in zip(keys, results, strict=True)]
+    """Encode a parquet file with one row per input; a row of an input that was not scored has only key and error.
+
+    Args:
+        keys: The keys of the inputs.
+        results: The results of the inputs, in the same order.
+        scores: The names of the scores.
+        key: The type of the keys.
+    """
+    rows = [_row(input_key, result) for input_key, result in zip(keys, results, strict=True)]
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(rows, schema=schema(scores, key)), sink)
     return bytes(sink.getvalue())
 
 
 def schema(scores: Sequence[str], key: pa.DataType) -> pa.Schema:
-    """`flagged` and `p_value` are those of the first score, as in the API's answers; then each score's own columns."""
+    """The schema of a part: `flagged` and `p_value` of the first score, as in the API; then each score's columns."""
     fields: dict[str, pa.DataType] = {
         KEY: key,
         FLAGGED: pa.bool_(),
@@ -55,17 +62,17 @@ def schema(scores: Sequence[str], key: pa.DataType) -> pa.Schema:
 def _row(key: object, result: Result) -> dict[str, Any]:
     if isinstance(result, InputError):
         return {KEY: key, ERROR: result.type, ERROR_DETAIL: result.detail}
-    prediction = result["prediction"] or {}
+    prediction = result.prediction
     row = {
         KEY: key,
-        FLAGGED: result["flagged"],
-        P_VALUE: result["p_value"],
-        LABEL: prediction.get("label"),
-        PROBABILITY: prediction.get("probability"),
+        FLAGGED: result.flagged,
+        P_VALUE: result.p_value,
+        LABEL: None if prediction is None else prediction.label,
+        PROBABILITY: None if prediction is None else prediction.probability,
     }
-    for name, score in result["scores"].items():
-        row[name] = score["value"]
-        row[f"{name}_anomaly"] = score["anomaly"]
-        row[f"{name}_p_value"] = score["p_value"]
-        row[flagged_column(name)] = score["flagged"]
+    for name, score in result.scores.items():
+        row[name] = score.value
+        row[f"{name}_anomaly"] = score.anomaly
+        row[f"{name}_p_value"] = score.p_value
+        row[flagged_column(name)] = score.flagged
     return row

@@ -1,1 +1,1 @@
-"""Which bundles are served: scan, load, reload, traffic rules, shadows. Imports telemetry and the layers below it."""
+"""The served bundles: loading, reloading, traffic rules, shadows. May import telemetry and the layers below it."""

@@ -1,4 +1,4 @@
-"""One served model version: everything that a request to it passes through."""
+"""A loaded model version: the components that a request to it passes through, and how a bundle is made one."""
 
 import asyncio
 import hashlib
@@ -6,38 +6,82 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from types import TracebackType
 
 import structlog
 
 from bundle import Bundle, ManifestInvalid, load_bundle
+from service.inference.batch_tuning import tune
 from service.inference.batcher import Batcher
 from service.inference.cpu_count import available_cores
 from service.inference.engine import Engine
+from service.inference.execution_plan import ExecutionPlan
 from service.inference.providers import Provider
 from service.inputs.modality import Modality
-from service.repository.reference_count import ReferenceCount
 from service.scoring.drift import DriftEvidence
 from service.scoring.options import OptionLimits, Options
 from service.scoring.scorer import Scorer
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from service.telemetry.model_metrics import ModelMetrics
-from service.worker_group import WorkerGroup
+from service.worker_group import SINGLE_WORKER, WorkerGroup
 
 log = structlog.stdlib.get_logger(__name__)
 
 
+class ReferenceCount:
+    """Counts the users of a model, so that a replaced model is closed after its last request.
+
+    A user holds `with model.references:` while it needs the engine. For the event loop's thread only.
+    """
+
+    __slots__ = ("_count", "_unused")
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._unused: asyncio.Event | None = None
+
+    def __enter__(self) -> None:
+        self._count += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._count -= 1
+        if not self._count and self._unused is not None:
+            self._unused.set()
+
+    async def wait_unused(self) -> None:
+        """Wait until the count is zero. Call it only after the model is no longer handed out."""
+        if self._count:
+            self._unused = asyncio.Event()
+            await self._unused.wait()
+
+
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A loaded, warm model version. `close` ends its engine's thread, once nobody has it `references`."""
+    """A loaded, warm model version; call `close` once `references` are unused.
+
+    Attributes:
+        bundle: The verified bundle.
+        modality: Turns inputs into arrays.
+        provider: The ONNX Runtime provider that the model runs on.
+        preferred_provider: The provider that it would run on if it were available.
+        batcher: The queue in front of the engine.
+        scorer: Turns the engine's outputs into scores.
+        option_limits: What a request may choose.
+        metrics: The version's metrics.
+        drift: The version's drift evidence.
+        references: Counts the requests that use the model.
+    """
 
     bundle: Bundle
     modality: Modality
     provider: str
-    wanted_provider: str
+    preferred_provider: str
     batcher: Batcher
     scorer: Scorer
-    choices: OptionLimits
+    option_limits: OptionLimits
     metrics: ModelMetrics
     drift: DriftEvidence
     references: ReferenceCount = field(default_factory=ReferenceCount)
@@ -49,25 +93,25 @@ class Model:
 
     @property
     def version(self) -> str:
-        """The version, a whole number as text."""
+        """The version, a decimal number as text."""
         return self.bundle.manifest.version
 
     @property
     def default_options(self) -> Options:
         """The options of a request that chooses nothing."""
-        return Options((self.choices.default_score,), None, {}, self.choices.timeout_ms)
+        return Options((self.option_limits.default_score,), None, {}, self.option_limits.timeout_ms)
 
     def publish(self) -> None:
-        """Tell the metrics that it is served from now on."""
-        self.metrics.publish(self.provider, self.wanted_provider, self.scorer, self.batcher)
+        """Set the metrics of a served version."""
+        self.metrics.publish(self.provider, self.preferred_provider, self.scorer, self.batcher)
 
-    def forget_drift(self) -> None:
-        """Start the drift evidence anew from the calibration set."""
-        log.info("drift evidence forgotten", model=self.name, version=self.version, was=self.drift.log10)
+    def reset_drift(self) -> None:
+        """Restart the drift evidence from the calibration set."""
+        log.info("drift evidence reset", model=self.name, version=self.version, log10=self.drift.log10)
         self.drift.reset()
 
     def close(self) -> None:
-        """Finish what is queued, end the engine's thread, and take the metrics' series away. Blocks."""
+        """Run the queued inputs, stop the engine's threads and remove the metrics' series. Blocks."""
         self.batcher.close()
         self.metrics.retire()
 
@@ -77,51 +121,66 @@ def model_loader(
     provider: Provider,
     registry: Metrics,
     loop: asyncio.AbstractEventLoop,
-    worker_group: WorkerGroup | None = None,
+    worker_group: WorkerGroup = SINGLE_WORKER,
 ) -> Callable[[Bundle], Model]:
-    """A function from a verified bundle to the model, warm. It raises `EngineError` or `ProviderUnavailable`.
+    """Create the function that makes a verified bundle a warm model.
 
-    A worker of a `worker_group` takes its share of the cores, and what another one learned of the same bundle's pace.
+    Args:
+        settings: The service's settings.
+        provider: The ONNX Runtime provider.
+        registry: The application's metrics.
+        loop: The event loop that requests run on.
+        worker_group: The workers that share the cores; one of them measures a bundle's execution plan for all.
+
+    Returns:
+        The function; it raises `EngineError` or `ProviderUnavailable`.
     """
-    workers = 1 if worker_group is None else worker_group.count
 
     def load(bundle: Bundle) -> Model:
-        engine = Engine(bundle, provider, threads=settings.threads or available_cores(), workers=workers)
-        limits = (settings.max_batch, settings.batch_ms / 1000)
-        if worker_group is None:
-            pace = engine.warm_up(*limits)
-        else:
-            digest = hashlib.sha256(bundle.manifest.model_dump_json().encode()).hexdigest()
-            pace = engine.warm_up(*limits, partial(worker_group.compute_once, f"pace-{digest}"))
+        engine = Engine(bundle, provider, cores=settings.threads or available_cores())
+        engine.warm_up(settings.max_batch)
+        memo = partial(_measure_once, worker_group, bundle)
+        plan = tune(engine, settings.max_batch, settings.batch_ms / 1000, memo).for_worker(worker_group.count)
         manifest = bundle.manifest
         name, version = manifest.name, manifest.version
         scores = tuple(score.name for score in manifest.scores)
         drift = DriftEvidence(bundle.calibrations[manifest.default_score])
         metrics = ModelMetrics(registry, name, version, scores, manifest.default_score, drift)
-        scorer = Scorer.of(bundle, settings.alpha)
+        scorer = Scorer.of(bundle, settings.alpha, engine.modality)
         batcher = Batcher(
             f"{name}-{version}",
-            engine.modality.bucketed(engine.run),
-            pace,
+            engine.run,
+            plan,
             capacity=settings.queue_size,
             loop=loop,
-            streams=engine.streams,
             size_of=engine.modality.size_of,
             observer=metrics,
         )
-        choices = OptionLimits(
+        option_limits = OptionLimits(
             scores, manifest.default_score, settings.timeout_ms, explains=manifest.likelihood is not None
         )
-        return Model(bundle, engine.modality, engine.provider, provider.first, batcher, scorer, choices, metrics, drift)
+        return Model(
+            bundle, engine.modality, engine.provider, provider.first, batcher, scorer, option_limits, metrics, drift
+        )
 
     return load
 
 
-def verified_bundle(path: Path) -> Bundle:
-    """The bundle in `path`, every file of it as its manifest says. Raises `BundleError`.
+def _measure_once(worker_group: WorkerGroup, bundle: Bundle, measure: Callable[[], ExecutionPlan]) -> ExecutionPlan:
+    """The plan that `measure` returns to the first worker that loads `bundle`."""
+    digest = hashlib.sha256(bundle.manifest.model_dump_json().encode()).hexdigest()
+    fields = worker_group.compute_once(f"execution-plan-{digest}", lambda: measure().to_json())
+    return ExecutionPlan.from_json(fields)
 
-    A model is asked for by its folder's name, so that the manifest must not say another. By the name in the repository,
-    wherever a link leads: a link of another name would be the same version once more.
+
+def verified_bundle(path: Path) -> Bundle:
+    """Load the bundle in `path` and verify each file against its manifest.
+
+    Requests name a model by its folder, so the folder `<name>/<version>` must agree with the manifest. A symbolic link
+    counts by its own name, not its target's: otherwise one version could be served under two names.
+
+    Raises:
+        BundleError: A file is missing or damaged, or the names disagree.
     """
     bundle = load_bundle(path)
     name, version = bundle.manifest.name, bundle.manifest.version

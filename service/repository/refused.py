@@ -1,4 +1,4 @@
-"""What lies in the repository and is not served, each with its reason: for the log, the metrics and who asks."""
+"""The entries of the repository that are refused, and why: for the log, the metrics and the API."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -7,9 +7,9 @@ from pathlib import Path
 import structlog
 
 from bundle import BundleError
-from service.inference.engine import EngineError
+from service.inference.onnx_session import EngineError
 from service.inference.providers import ProviderUnavailable
-from service.repository.snapshot import TRAFFIC_NAME, RepositoryError
+from service.repository.snapshot import TRAFFIC_NAME, RepositoryError, model_of
 from service.repository.traffic_rules import Rules, TrafficError
 from service.telemetry.metrics import Metrics
 
@@ -17,7 +17,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class FilesChanging(Exception):
-    """A bundle was written to while it was loaded."""
+    """A bundle's files changed while the bundle was loaded."""
 
     def __init__(self) -> None:
         super().__init__("its files changed while it was loaded; write it elsewhere and move it there")
@@ -25,56 +25,70 @@ class FilesChanging(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """What lies in the repository and is not served, by its place there, and why."""
+    """An entry of the repository that is not served.
+
+    Attributes:
+        path: The entry, a path relative to the repository.
+        reason: Why it is refused, and the remedy.
+    """
 
     path: str
     reason: str
 
 
 class Refusals:
-    """The refused places of the repository in `root`."""
+    """The refused entries of the repository in `root`."""
 
     def __init__(self, root: Path, metrics: Metrics) -> None:
         self._root = root
         self._metrics = metrics
         self._reasons: dict[str, str] = {}
-        self._unmet: list[str] = []
+        self._ineffective_rules: list[str] = []
 
-    def __contains__(self, place: str) -> bool:
-        return place in self._reasons
+    def __contains__(self, entry: str) -> bool:
+        return entry in self._reasons
 
     @property
-    def places(self) -> Collection[str]:
-        """What is refused."""
+    def entries(self) -> Collection[str]:
+        """The refused entries."""
         return self._reasons.keys()
 
-    def add(self, place: str, error: Exception) -> None:
-        """Refuse `place`, whatever was served from there before, because of `error`."""
-        self._reasons[place] = self._reason(place, error)
-        self._metrics.reloads.labels(place.partition("/")[0], "refused").inc()
-        what = "traffic rules stay as they were" if place == TRAFFIC_NAME else "bundle refused"
-        log.error(what, bundle=place, reason=self._reasons[place])
+    def add(self, entry: str, error: Exception) -> None:
+        """Refuse `entry` because of `error`; count and log it. An earlier model of the entry may still be served."""
+        self._reasons[entry] = self._reason(entry, error)
+        self._metrics.reloads.labels(model_of(entry), "refused").inc()
+        event = "traffic rules refused" if entry == TRAFFIC_NAME else "bundle refused"
+        log.error(event, bundle=entry, reason=self._reasons[entry])
 
-    def drop(self, place: str) -> None:
-        """Forget that `place` was refused, if it was."""
-        self._reasons.pop(place, None)
+    def drop(self, entry: str) -> None:
+        """Remove the refusal of `entry`, if there is one."""
+        self._reasons.pop(entry, None)
 
-    def of(self, places: Collection[str]) -> list[Refused]:
-        """The refused ones of `places`."""
-        return [Refused(place, reason) for place, reason in sorted(self._reasons.items()) if place in places]
+    def of(self, entries: Collection[str]) -> list[Refused]:
+        """The refused ones among `entries`, in order of their paths."""
+        return [Refused(entry, reason) for entry, reason in sorted(self._reasons.items()) if entry in entries]
 
     def all(self, rules: Rules, versions: Mapping[str, Collection[str]]) -> list[Refused]:
-        """Every refused place, and each of `rules` that has no effect among the served `versions` of each model."""
-        unmet = [f"{name}.{each}" for name, rule in rules.items() for each in rule.unserved(versions.get(name, ()))]
-        for each in unmet:
-            if each not in self._unmet:
-                log.warning("a traffic rule has no effect", rule=each)
-        self._unmet = unmet
-        return [*self.of(self.places), *(Refused(TRAFFIC_NAME, each) for each in unmet)]
+        """Every refused entry, and every traffic rule about a version that is not served.
+
+        Logs a rule when it becomes ineffective.
+
+        Args:
+            rules: The traffic rules in force.
+            versions: The served versions by model.
+        """
+        ineffective = [
+            f"{name}.{sentence}" for name, rule in rules.items() for sentence in rule.unserved(versions.get(name, ()))
+        ]
+        for sentence in ineffective:
+            if sentence not in self._ineffective_rules:
+                log.warning("traffic rule has no effect", rule=sentence)
+        self._ineffective_rules = ineffective
+        return [*self.of(self.entries), *(Refused(TRAFFIC_NAME, sentence) for sentence in ineffective)]
 
     def nothing_to_serve(self) -> RepositoryError:
-        """The error of a repository without a single good bundle."""
-        reasons = "".join(f"\n  {each.path}: {each.reason}" for each in self.of(self.places))
+        """The error of a repository without a single valid bundle."""
+        reasons = "".join(f"\n  {refused.path}: {refused.reason}" for refused in self.of(self.entries))
         if reasons:
             return RepositoryError(f"No bundle in the model repository {str(self._root)!r} can be served:{reasons}")
         return RepositoryError(
@@ -82,13 +96,13 @@ class Refusals:
             "OOD_MODELS (or --models) to another folder."
         )
 
-    def _reason(self, place: str, error: Exception) -> str:
+    def _reason(self, entry: str, error: Exception) -> str:
         if isinstance(error, BundleError):
             reason = f"{error.where}: {error.reason}. {error.remedy}."
         elif isinstance(error, EngineError | ProviderUnavailable | RepositoryError | TrafficError | FilesChanging):
             reason = str(error)
         else:
-            log.error("a bundle could not be loaded", bundle=place, exc_info=error)
+            log.error("bundle load failed", bundle=entry, exc_info=error)
             reason = f"{type(error).__name__}: {error}"
-        # Clients see this: where the repository lies on this machine is not theirs to know.
+        # Clients see the reason, and must not learn where the repository lies on this machine.
         return reason.replace(f"{self._root.resolve()}/", "")

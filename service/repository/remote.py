@@ -1,10 +1,10 @@
-"""A model repository elsewhere, by URI (`s3://`, `gs://`, `hf://`, ...), and its copy in a local folder."""
+"""A remote model repository, given by a URI (`s3://`, `gs://`, `hf://`, ...), and its copy in a local folder."""
 
 import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,105 +19,110 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class _Incomplete(Exception):
-    """A bundle elsewhere is not what its manifest says: it is broken, or still being uploaded."""
+    """A remote bundle does not match its manifest: it is damaged, or still being uploaded."""
 
 
 class Mirror:
-    """Keeps `folder` what lies at `uri`, which others may do, too: workers of this service, replicas with its cache.
+    """Mirrors the repository at a URI into a local folder. Several processes may share the folder.
 
-    A bundle's files are known by the digests in its manifest: what is here already is not fetched again, and nothing
-    else ever arrives in its place in the folder.
+    Files are compared by the digests in the manifests, and only missing or changed files are downloaded. A bundle
+    appears in the folder in one step, when all its files are verified.
     """
 
     def __init__(self, uri: str, folder: Path) -> None:
         self.folder = folder
         self._uri = uri
-        self._complaints: dict[str, str] = {}
+        self._incomplete: dict[str, str] = {}
 
     def refresh(self) -> None:
-        """Fetch what is new or changed, remove what is gone; one process at a time, which the others wait for.
+        """Download new and changed bundles, and remove those that are gone from the URI.
 
-        What is not complete at the URI yet is logged, and fetched once it is. Raises `RepositoryError` where the URI
-        cannot be read or holds no bundle.
+        Incomplete bundles are logged, and downloaded once they are complete. Other processes with the same folder wait
+        until the refresh is finished.
+
+        Raises:
+            RepositoryError: The URI cannot be read or holds no bundle.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            # Two that fetch the same bundle would do so into the same place.
-            with _alone_in(self.folder):
+            # Two processes that download the same bundle would write the same files.
+            with _locked(self.folder):
                 self._refresh()
         except RepositoryError:
             raise
         except Exception as error:
-            # Every kind of storage has errors of its own; an ImportError names the package that speaks to it.
+            # Each kind of storage has its own errors; an ImportError names the package that is missing.
             raise RepositoryError(f"The model repository {self._uri} cannot be read: {error}") from error
 
-    def _refresh(self) -> None:
-        # Files elsewhere change behind the library's back: its cached listings must not be believed.
-        files, root = fsspec.url_to_fs(self._uri, use_listings_cache=False, skip_instance_cache=True)
-        found = {str(PurePosixPath(path).relative_to(root)) for path in files.find(root)}
-        places = sorted(_places(found))
-        if not places:
-            raise RepositoryError(f"The model repository {self._uri} holds no <name>/<version>/{MANIFEST_NAME}.")
-        for place in places:
-            self._fetch(files, root, place)
-        self._fetch_traffic(files, root, present=TRAFFIC_NAME in found)
-        for place in self._local() - set(places):
-            shutil.rmtree(self.folder / place)
-
     def is_empty(self) -> bool:
-        """Whether there is no copy of any bundle."""
-        return not self._local()
+        """Whether the folder holds no bundle."""
+        return not self._local_bundles()
 
-    def _fetch(self, files: Any, root: str, place: str) -> None:
-        data = files.cat_file(f"{root}/{place}/{MANIFEST_NAME}")
-        target = self.folder / place
+    def _refresh(self) -> None:
+        # Without caches: other programs change the remote files.
+        files, root = fsspec.url_to_fs(self._uri, use_listings_cache=False, skip_instance_cache=True)
+        paths = {str(PurePosixPath(path).relative_to(root)) for path in files.find(root)}
+        bundle_ids = sorted(_bundle_ids(paths))
+        if not bundle_ids:
+            raise RepositoryError(f"The model repository {self._uri} holds no <name>/<version>/{MANIFEST_NAME}.")
+        for bundle_id in bundle_ids:
+            self._refresh_bundle(files, root, bundle_id)
+        self._refresh_traffic(files, root, present=TRAFFIC_NAME in paths)
+        for bundle_id in self._local_bundles() - set(bundle_ids):
+            shutil.rmtree(self.folder / bundle_id)
+
+    def _refresh_bundle(self, files: Any, root: str, bundle_id: str) -> None:
+        """Download the bundle `bundle_id`, `<name>/<version>`, unless the copy has the same manifest."""
+        data = files.cat_file(f"{root}/{bundle_id}/{MANIFEST_NAME}")
+        target = self.folder / bundle_id
         manifest_file = target / MANIFEST_NAME
         if manifest_file.is_file() and manifest_file.read_bytes() == data:
-            self._complaints.pop(place, None)
+            self._incomplete.pop(bundle_id, None)
             return
-        arriving = target.with_name(f".{target.name}.arriving")
-        shutil.rmtree(arriving, ignore_errors=True)
-        arriving.mkdir(parents=True)
+        partial = target.with_name(f".{target.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
         try:
-            for name, digest in _digests(arriving, data).items():
-                _bring(files, f"{root}/{place}/{name}", arriving / name, digest, there=target / name)
+            for name, digest in _digests(partial, data).items():
+                _download(files, f"{root}/{bundle_id}/{name}", partial / name, digest, copy=target / name)
         except (_Incomplete, FileNotFoundError) as error:
-            shutil.rmtree(arriving)
-            if self._complaints.get(place) != str(error):
-                log.warning("a bundle is not complete at the model repository", bundle=place, reason=str(error))
-            self._complaints[place] = str(error)
+            shutil.rmtree(partial)
+            if self._incomplete.get(bundle_id) != str(error):
+                log.warning("remote bundle incomplete", bundle=bundle_id, reason=str(error))
+            self._incomplete[bundle_id] = str(error)
             return
-        (arriving / MANIFEST_NAME).write_bytes(data)
+        (partial / MANIFEST_NAME).write_bytes(data)
         if target.exists():
             shutil.rmtree(target)
-        arriving.rename(target)
-        self._complaints.pop(place, None)
-        log.info("bundle fetched", bundle=place, uri=self._uri)
+        partial.rename(target)
+        self._incomplete.pop(bundle_id, None)
+        log.info("bundle downloaded", bundle=bundle_id, uri=self._uri)
 
-    def _fetch_traffic(self, files: Any, root: str, *, present: bool) -> None:
+    def _refresh_traffic(self, files: Any, root: str, *, present: bool) -> None:
+        """Copy `traffic.yaml`, or remove the copy if it is not `present` at the URI."""
         local = self.folder / TRAFFIC_NAME
         if not present:
             local.unlink(missing_ok=True)
             return
         data = files.cat_file(f"{root}/{TRAFFIC_NAME}")
         if not local.is_file() or local.read_bytes() != data:
-            part = local.with_name(f".{local.name}.arriving")
-            part.write_bytes(data)
-            part.replace(local)
+            partial = local.with_name(f".{local.name}.partial")
+            partial.write_bytes(data)
+            partial.replace(local)
 
-    def _local(self) -> set[str]:
+    def _local_bundles(self) -> set[str]:
         return {str(file.parent.relative_to(self.folder)) for file in self.folder.glob(f"[!.]*/[!.]*/{MANIFEST_NAME}")}
 
 
 def default_folder(uri: str) -> Path:
-    """Where the copy of the repository at `uri` is kept unless a setting says otherwise."""
+    """The folder for the copy of the repository at `uri`, unless a setting names another one."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return cache / "ood-scoring-service" / hashlib.sha256(uri.encode()).hexdigest()[:16]
 
 
 @contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Wait until no other process is in here that has the same `folder`."""
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold an exclusive lock on `folder`, which other processes and threads wait for."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -126,26 +131,31 @@ def _alone_in(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _places(found: set[str]) -> Iterator[str]:
-    for path in found:
+def _bundle_ids(paths: Iterable[str]) -> Iterator[str]:
+    """The `<name>/<version>` of each manifest among `paths`."""
+    for path in paths:
         match PurePosixPath(path).parts:
             case (name, version, file) if file == MANIFEST_NAME and not name.startswith(".") and version[:1] != ".":
                 yield f"{name}/{version}"
 
 
 def _digests(folder: Path, manifest: bytes) -> dict[str, str]:
-    """The files of a bundle; none of one whose manifest is wrong: loading it says what is, and refuses it."""
+    """The SHA-256 digests of a bundle's files by name; empty for an invalid manifest, which is refused when loaded."""
     try:
         return dict(parse_manifest(folder, manifest).files)
     except BundleError:
         return {}
 
 
-def _bring(files: Any, source: str, target: Path, digest: str, *, there: Path) -> None:
-    """The file at `source`, or the copy of it that is `there` already, to `target`."""
+def _download(files: Any, source: str, target: Path, digest: str, *, copy: Path) -> None:
+    """Write the file at `source` to `target`, from the local `copy` if that has the right digest.
+
+    Raises:
+        _Incomplete: The remote file has another digest.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
-    if there.is_file() and sha256_file(there) == digest:
-        shutil.copyfile(there, target)
+    if copy.is_file() and sha256_file(copy) == digest:
+        shutil.copyfile(copy, target)
         return
     files.get_file(source, str(target))
     if sha256_file(target) != digest:

@@ -1,4 +1,4 @@
-"""The model repository as it is served now: which model a request gets, replaced in one step."""
+"""The served models: finds the model for a request, and is replaced in one step when the repository changes."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,9 +21,14 @@ class _Served:
 
 
 class Repository:
-    """The models that are served, by name and version, and what was `refused`.
+    """The served models by name and version, and the refused entries of the repository.
 
-    Whoever gets a model to run something on it enters `model.references` before the next `await`: it may be replaced.
+    A caller that runs inputs on a model enters `model.references` before the next `await`, after which the model may be
+    replaced.
+
+    Attributes:
+        root: The repository's folder.
+        refused: The entries that are not served.
     """
 
     def __init__(self, root: Path) -> None:
@@ -37,27 +42,42 @@ class Repository:
         return sorted(self._served.versions)
 
     def versions(self, name: str) -> list[str]:
-        """The served versions of `name`, oldest first. Raises `UnknownModel`."""
+        """The served versions of `name`, oldest first.
+
+        Raises:
+            UnknownModel: The model is not served.
+        """
         return list(self._of(self._served.versions, name))
 
     def traffic(self, name: str) -> Traffic:
-        """Which versions of `name` get the requests that name none. Raises `UnknownModel`."""
+        """The versions of `name` that get the requests without a version.
+
+        Raises:
+            UnknownModel: The model is not served.
+        """
         return self._of(self._served.traffic, name)
 
     def shadows(self, name: str) -> Sequence[Model]:
-        """The versions of `name` that score beside whatever answers; none of a model that is not served any more."""
+        """The shadow versions of `name`; none if the model is not served any more."""
         traffic = self._served.traffic.get(name)
         return () if traffic is None else traffic.shadows
 
     def shares(self, name: str) -> dict[tuple[str, str], float]:
-        """By version and role, the share of the requests for `name` that name no version; none if it is not served."""
+        """The share of the requests for `name` without a version, by version and role; empty if it is not served."""
         traffic = self._served.traffic.get(name)
         return {} if traffic is None else traffic.shares()
 
     def get(self, name: str, version: str | None = None, request_id: str | None = None) -> Model:
-        """The model `name` in `version`, or in the one that answers, the canary for its share of `request_id`s.
+        """Return a version of the model `name`.
 
-        Raises `UnknownModel` or `UnknownVersion`.
+        Args:
+            name: The model's name.
+            version: The version; None for the version that answers by the traffic rules.
+            request_id: Decides whether the canary answers; without an id it does not.
+
+        Raises:
+            UnknownModel: The model is not served.
+            UnknownVersion: The model is not served in this version.
         """
         if version is None:
             return self.traffic(name).choose(request_id)
@@ -73,14 +93,14 @@ class Repository:
             yield from versions.values()
 
     def serve(self, models: Iterable[Model], rules: Rules) -> None:
-        """From here on serve `models`, by `rules`; in one step, whatever thread reads."""
+        """Serve `models` by `rules` and nothing else; readers on any thread see the old or the new state."""
         versions: dict[str, dict[str, Model]] = {}
         for model in sorted(models, key=lambda model: int(model.version)):
             versions.setdefault(model.name, {})[model.version] = model
-        before = self._served.traffic
+        previous = self._served.traffic
         traffic = {
             name: traffic_of(
-                rules.get(name, TrafficRule()), served, before[name].serve.version if name in before else ""
+                rules.get(name, TrafficRule()), served, previous[name].serve.version if name in previous else ""
             )
             for name, served in versions.items()
         }

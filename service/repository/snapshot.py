@@ -1,4 +1,4 @@
-"""What lies in the repository's folder, and whether it changed since the last look: no file is opened."""
+"""Snapshots of the repository's folder, which show changes without opening any file."""
 
 import os
 from collections.abc import Iterator
@@ -16,58 +16,81 @@ class RepositoryError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Of every file below a place, what differs once it was written or replaced. Equal states: nothing changed."""
+    """The state of all files of an entry: relative path, modification time (ns), size and inode of each.
+
+    Two snapshots are equal unless a file was written, replaced, added or removed in between.
+    """
 
     files: tuple[tuple[str, int, int, int], ...]
 
     @property
     def has_manifest(self) -> bool:
-        """Whether there is a manifest, which an export writes last: without one it is no bundle yet."""
+        """Whether there is a manifest. An export writes the manifest last, so a folder without one is incomplete."""
         return any(name == MANIFEST_NAME for name, *_ in self.files)
 
 
 def scan(root: Path) -> dict[str, Snapshot]:
-    """The state of each `<name>/<version>` below `root`, of `<name>` where a bundle is misplaced, of `traffic.yaml`.
+    """Take a snapshot of each entry of the repository.
 
-    In the order of names. Raises `RepositoryError` where `root` is no folder.
+    Entries are `traffic.yaml`, then in the order of their names the bundles, `<name>/<version>`, and the misplaced
+    bundles, `<name>`, whose manifest lies one level too high.
+
+    Args:
+        root: The repository's folder.
+
+    Returns:
+        The snapshots by entry.
+
+    Raises:
+        RepositoryError: `root` is not a folder.
     """
     if not root.is_dir():
         raise RepositoryError(
             f"The model repository {str(root)!r} is not a folder. Set OOD_MODELS (or --models) to a folder of "
             "<name>/<version>/ bundles."
         )
-    found: dict[str, Snapshot] = {}
+    entries: dict[str, Snapshot] = {}
     if (root / TRAFFIC_NAME).is_file():
-        found[TRAFFIC_NAME] = Snapshot((_entry(root / TRAFFIC_NAME, TRAFFIC_NAME),))
+        entries[TRAFFIC_NAME] = Snapshot((_file_state(root / TRAFFIC_NAME, TRAFFIC_NAME),))
     for model in _folders(root):
         if (model / MANIFEST_NAME).exists():
-            found[model.name] = Snapshot((_entry(model / MANIFEST_NAME, MANIFEST_NAME),))
+            entries[model.name] = Snapshot((_file_state(model / MANIFEST_NAME, MANIFEST_NAME),))
         for version in _folders(model):
-            found[f"{model.name}/{version.name}"] = snapshot_of(version)
-    return found
+            entries[f"{model.name}/{version.name}"] = snapshot_of(version)
+    return entries
 
 
 def snapshot_of(folder: Path) -> Snapshot:
-    """The state of all files below `folder`."""
+    """Take a snapshot of all files below `folder`."""
     files = [
-        _entry(Path(place) / name, os.path.relpath(Path(place) / name, folder))
-        for place, _, names in os.walk(folder)
+        _file_state(Path(parent) / name, os.path.relpath(Path(parent) / name, folder))
+        for parent, _, names in os.walk(folder)
         for name in names
     ]
     return Snapshot(tuple(sorted(files)))
 
 
-def _entry(file: Path, name: str) -> tuple[str, int, int, int]:
+def model_of(entry: str) -> str:
+    """The name of the model that `entry` belongs to."""
+    return entry.partition("/")[0]
+
+
+def is_bundle(entry: str) -> bool:
+    """Whether `entry` is a bundle at its proper level, `<name>/<version>`."""
+    return "/" in entry
+
+
+def _file_state(file: Path, name: str) -> tuple[str, int, int, int]:
     try:
         status = file.stat()
     except OSError:
-        # Gone between two system calls, or a link to nothing: a state of its own.
+        # The file vanished between two system calls, or is a dangling link.
         return name, 0, 0, 0
     return name, status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def _folders(path: Path) -> Iterator[Path]:
-    # report/ and the like lie inside versions; hidden folders belong to version control and mounted volumes.
+    """The folders in `path` by name, without hidden ones, which belong to version control or mounted volumes."""
     try:
         children = sorted(path.iterdir())
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""`traffic.yaml`: per model, which version answers, which gets a share, which only scores beside."""
+"""The rules in `traffic.yaml`: for each model the version that answers, its canary and its shadows."""
 
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ LATEST: Final = "latest"
 
 
 def _text(value: Any) -> Any:
-    """YAML reads an unquoted version as a number."""
+    """Turn an integer into text: YAML reads an unquoted version as a number."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
@@ -19,7 +19,7 @@ Version = Annotated[str, BeforeValidator(_text), Field(pattern=r"^[1-9][0-9]*$")
 
 
 class TrafficError(Exception):
-    """The file cannot be used; the message names each wrong key and the reason."""
+    """`traffic.yaml` is invalid; the message names each wrong key and the reason."""
 
 
 class _Strict(BaseModel):
@@ -27,29 +27,29 @@ class _Strict(BaseModel):
 
 
 class CanaryRule(_Strict):
-    """A share of the requests that name no version."""
+    """A version that gets `percent` of the requests without a version."""
 
     version: Version
     percent: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 
 
 class TrafficRule(_Strict):
-    """What becomes of one model's requests that name no version."""
+    """How one model's requests without a version are distributed."""
 
     serve: Annotated[str, BeforeValidator(_text), Field(pattern=r"^(latest|[1-9][0-9]*)$")] = LATEST
     canary: CanaryRule | None = None
     shadow: tuple[Version, ...] = ()
 
     @model_validator(mode="after")
-    def _each_version_has_one_part(self) -> Self:
-        parts = [self.serve, *([self.canary.version] if self.canary else []), *self.shadow]
-        for version in parts:
-            if parts.count(version) > 1:
+    def _each_version_has_one_role(self) -> Self:
+        versions = [self.serve, *([self.canary.version] if self.canary else []), *self.shadow]
+        for version in versions:
+            if versions.count(version) > 1:
                 raise ValueError(f"version {version} is named twice; give it one of serve, canary and shadow")
         return self
 
     def unserved(self, versions: Collection[str]) -> Iterator[str]:
-        """A sentence for each version that the rule names and that is not among `versions`."""
+        """Yield a sentence for each version that the rule names and that is not among the served `versions`."""
         if self.serve not in (LATEST, *versions):
             yield f"serve: version {self.serve} is not served; what answered before goes on"
         if self.canary and self.canary.version not in versions:
@@ -64,7 +64,11 @@ _RULES: TypeAdapter[dict[str, TrafficRule]] = TypeAdapter(dict[str, TrafficRule]
 
 
 def read_rules(file: Path) -> Rules:
-    """The rules in `file`, by model; none where there is no file. Raises `TrafficError`."""
+    """Read the rules in `file`, by model; none if the file is missing.
+
+    Raises:
+        TrafficError: The file is invalid.
+    """
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
         return _RULES.validate_python({} if content is None else content)
@@ -73,7 +77,7 @@ def read_rules(file: Path) -> Rules:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise TrafficError(f"it cannot be read: {error}") from error
     except ValidationError as error:
-        raise TrafficError("; ".join(_explain(each) for each in error.errors())) from error
+        raise TrafficError("; ".join(_explain(details) for details in error.errors())) from error
 
 
 def _explain(error: Any) -> str:

@@ -1,60 +1,109 @@
-"""Outputs and calibration to answers: value, anomaly, p-value, threshold, flag. Pure."""
+"""Turns a model's outputs into results: score, anomaly, p-value, threshold, flag and prediction."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 from bundle import SCORES, Bundle, Calibration
-from service.errors import InputError
-from service.inference.batcher import Row
+from service.errors import DeadlineExceeded, InferenceFailed, InputError
 from service.inference.engine import PREDICTION, PROBABILITY
+from service.inference.outcomes import Expired, Outcome, Row
+from service.inputs.explanation import PARTS
+from service.inputs.modality import Array, Modality, Prepared
 from service.scoring.options import Options
+from service.scoring.scored_input import Prediction, Result, ScoredInput, ScoreEntry
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """How one model's outputs are read: its calibrations, its labels, and the alpha where a request names none."""
+    """Scores the outputs of one model.
+
+    `alpha` is the false-flag rate of requests that name none. `explain` turns a prepared input and the bits of its
+    parts into an explanation; None for models that explain nothing.
+    """
 
     calibrations: Mapping[str, Calibration]
     labels: Sequence[str]
     alpha: float
+    explain: Callable[[Array, Array], Mapping[str, Any]] | None = None
 
     @classmethod
-    def of(cls, bundle: Bundle, alpha: float | None) -> "Scorer":
-        """The scorer of `bundle`; `alpha` replaces the manifest's default unless it is None."""
+    def of(cls, bundle: Bundle, alpha: float | None, modality: Modality | None = None) -> "Scorer":
+        """The scorer of `bundle`.
+
+        Args:
+            bundle: The model, with its calibrations.
+            alpha: The default false-flag rate; None takes the manifest's.
+            modality: Makes the explanations; without it the scorer explains nothing.
+        """
         manifest = bundle.manifest
-        return cls(bundle.calibrations, manifest.labels, manifest.calibration.alpha if alpha is None else alpha)
+        explain = None
+        if modality is not None and manifest.likelihood is not None:
+            explain = partial(modality.explain, spec=manifest.likelihood)
+        alpha = manifest.calibration.alpha if alpha is None else alpha
+        return cls(bundle.calibrations, manifest.labels, alpha, explain)
 
     @cached_property
     def thresholds(self) -> dict[str, float | None]:
-        """Each score's threshold at the default alpha; None where nothing can be flagged."""
+        """The threshold of each score at the default alpha; None where nothing can be flagged."""
         return {name: self._threshold(name, self.alpha) for name in self.calibrations}
 
     @cached_property
     def _threshold(self) -> Callable[[str, float], float | None]:
-        # One cache for each model, not one for all: that would keep the calibrations of models that are gone.
+        # One cache per model: a shared one would keep the calibrations of unloaded models in memory.
         calibrations = self.calibrations
 
-        # Clients tend to send one alpha over and over; the bound keeps those who do not from costing memory.
+        # Clients tend to repeat one alpha; the size limit bounds the memory for those that do not.
         @lru_cache(maxsize=1024)
         def threshold(score: str, alpha: float) -> float | None:
-            found = calibrations[score].threshold(alpha)
-            return found if math.isfinite(found) else None
+            value = calibrations[score].threshold(alpha)
+            return value if math.isfinite(value) else None
 
         return threshold
 
-    def score(self, rows: Sequence[Row], options: Options) -> list[dict[str, Any] | InputError]:
-        """One result per row, `native.schemas.Result` without `index` and `id`, or what is wrong with the row.
+    def score(self, rows: Sequence[Row], options: Options) -> list[Result]:
+        """One result per row.
 
-        A result is an error where a score or the prediction is not a number: NaN never reaches a client.
+        A result is an `InputError` where a score or the prediction is not a finite number: NaN never reaches a client.
         """
         thresholds = {name: self._threshold_of(name, options) for name in options.scores}
         return [self._result(row, thresholds) for row in rows]
 
+    def results(self, prepared: Sequence[Prepared], outcomes: Sequence[Outcome], options: Options) -> list[Result]:
+        """One result per input of a request.
+
+        Args:
+            prepared: The inputs, in the order of the request, each an array or the error of its preparation.
+            outcomes: What the engine made of the arrays, in their order.
+            options: The request's options.
+
+        Returns:
+            The results in the order of `prepared`; an `InputError` for each input that has no scores.
+        """
+        rows = [outcome for outcome in outcomes if isinstance(outcome, Row)]
+        scored = iter(self.score(rows, options) if rows else ())
+        remaining = iter(outcomes)
+        results: list[Result] = []
+        for item in prepared:
+            if isinstance(item, InputError):
+                results.append(item)
+                continue
+            outcome = next(remaining)
+            if isinstance(outcome, Row):
+                result = next(scored)
+                if options.explain and self.explain is not None and isinstance(result, ScoredInput):
+                    result = replace(result, explanation=self.explain(item, outcome.outputs[PARTS][outcome.index]))
+                results.append(result)
+            elif isinstance(outcome, Expired):
+                results.append(InputError(DeadlineExceeded.type, "The deadline passed before the input was computed."))
+            else:
+                results.append(InputError(InferenceFailed.type, "The engine failed on this input's batch. Try again."))
+        return results
+
     def warnings(self, options: Options) -> list[str]:
-        """What a client should know about its options: an alpha too small for the calibration to flag anything."""
+        """One message for each score that cannot flag anything, because alpha is too small for its calibration set."""
         alpha = self.alpha if options.alpha is None else options.alpha
         return [
             f"{name}: nothing can be flagged at alpha {alpha}: with {self.calibrations[name].n} calibration scores the "
@@ -69,33 +118,29 @@ class Scorer:
             return threshold
         return self.thresholds[name] if options.alpha is None else self._threshold(name, options.alpha)
 
-    def _result(self, row: Row, thresholds: Mapping[str, float | None]) -> dict[str, Any] | InputError:
-        # Number by number: most requests have one input, for which NumPy's calls cost ten times what they compute.
-        scores: dict[str, Any] = {}
+    def _result(self, row: Row, thresholds: Mapping[str, float | None]) -> Result:
+        # Plain floats: most requests have one input, for which NumPy's calls cost ten times what they compute.
+        scores: dict[str, ScoreEntry] = {}
         for name, threshold in thresholds.items():
             value = float(row.outputs[name][row.index])
             anomaly = SCORES[name].anomaly_of(value)
             if not math.isfinite(anomaly):
                 return InputError("non-finite-score", f"The model's score {name} is not a number for this input.")
-            scores[name] = {
-                "value": value,
-                "anomaly": anomaly,
-                "threshold": threshold,
-                "p_value": self.calibrations[name].p_value_of(anomaly),
-                "flagged": threshold is not None and anomaly > threshold,
-            }
+            p_value = self.calibrations[name].p_value_of(anomaly)
+            flagged = threshold is not None and anomaly > threshold
+            scores[name] = ScoreEntry(value, anomaly, threshold, p_value, flagged)
         first = next(iter(scores.values()))
         try:
             prediction = self._prediction(row)
         except (ValueError, IndexError) as error:
             return InputError("invalid-prediction", f"The model's prediction cannot be read: {error}")
-        return {"flagged": first["flagged"], "p_value": first["p_value"], "prediction": prediction, "scores": scores}
+        return ScoredInput(first.flagged, first.p_value, prediction, scores)
 
-    def _prediction(self, row: Row) -> dict[str, Any] | None:
+    def _prediction(self, row: Row) -> Prediction | None:
         if not self.labels:
             return None
         index = int(row.outputs[PREDICTION][row.index])
         probability = float(row.outputs[PROBABILITY][row.index])
         if not 0 <= index < len(self.labels) or not math.isfinite(probability):
             raise ValueError(f"class {index} of {len(self.labels)} with probability {probability}")
-        return {"label": self.labels[index], "index": index, "probability": probability}
+        return Prediction(self.labels[index], index, probability)

@@ -1,12 +1,24 @@
-"""What the server says once it is ready: where it listens, what it serves, and one command that works as shown."""
+"""The text that the server prints once it is ready: its address, its models, and a command to try."""
+
+import contextlib
+from typing import TYPE_CHECKING
 
 from service.protocols.native.curl import curl_line
-from service.repository.model import Model
-from service.repository.served import Repository
+
+if TYPE_CHECKING:
+    # The supervisor prints the banner, too: at run time these imports would double its memory.
+    from service.repository.model import Model
+    from service.repository.served import Repository
+
+
+def print_safely(text: str) -> None:
+    """Print `text` to the terminal. A closed pipe or a terminal that cannot show the text is no error."""
+    with contextlib.suppress(OSError, UnicodeError):
+        print(text, flush=True)
 
 
 def banner(
-    repository: Repository,
+    repository: "Repository",
     address: str,
     version: str,
     *,
@@ -14,7 +26,16 @@ def banner(
     workers: int = 1,
     grpc_address: str | None = None,
 ) -> str:
-    """Lines for a person at a terminal. `address` is one that a client on this machine can use."""
+    """The banner of a ready service.
+
+    Args:
+        repository: The models that are served, and the bundles that were refused.
+        address: The URL by which a client on this machine reaches the service.
+        version: The version of the service.
+        keys_needed: Whether requests need an API key.
+        workers: The number of processes that serve.
+        grpc_address: The address of the gRPC port, if there is one.
+    """
     models = list(repository)
     lines = [
         f"OOD Scoring Service {version}",
@@ -24,16 +45,16 @@ def banner(
     if grpc_address is not None:
         lines.append(f"  gRPC      {grpc_address}")
     if workers > 1:
-        lines.append(f"  workers   {workers}, of which this is the first that is ready")
+        lines.append(f"  workers   {workers}, of which the first is ready")
     lines += [f"  model     {_describe(model)}" for model in models]
     lines += [f"  refused   {refused.path}: {refused.reason}" for refused in repository.refused]
     return "\n".join([*lines, "  try       " + curl_line(models[0], address, keys_needed=keys_needed)])
 
 
-def _describe(model: Model) -> str:
+def _describe(model: "Model") -> str:
     manifest = model.bundle.manifest
     return (
         f"{model.name} version {model.version}: {manifest.task} of {model.modality.description}, "
-        f"score {model.choices.default_score} (of {', '.join(model.choices.scores)}), "
+        f"score {model.option_limits.default_score} (of {', '.join(model.option_limits.scores)}), "
         f"alpha {model.scorer.alpha:g}"
     )

@@ -1,4 +1,4 @@
-"""The process: uvicorn around the application, with a drain that answers everything it accepted."""
+"""The server of one process: uvicorn around the application, with a drain that answers every accepted request."""
 
 import asyncio
 import gc
@@ -17,64 +17,71 @@ from typing import TYPE_CHECKING
 import structlog
 import uvicorn
 from fastapi import FastAPI
+from typing_extensions import override
 
 from service.http.connection import KEEP_ALIVE_SECONDS, Connection
+from service.http.uvicorn_hooks import require_hooks
 from service.lifecycle import Lifecycle, Phase
 from service.repository.served import Repository
 from service.server.accept import LeastConnectionsListener, SharedConnectionCounts
-from service.server.banner import banner
-from service.server.terminal import print_safely
+from service.server.banner import banner, print_safely
 from service.settings import Settings
-from service.worker_group import WorkerGroup
+from service.worker_group import SINGLE_WORKER, WorkerGroup
 
 if TYPE_CHECKING:
     from service.protocols.open_inference.grpc_server import GrpcServer
 
-# Long enough for a client on a kept-alive connection to get an answer that closes it, instead of a reset.
+# Long enough for a client on a kept-alive connection to get a response that closes it, instead of a reset.
 _LINGER_SECONDS = 0.5
 
-# In the end every call is answered, but the last answers may not be out yet.
-_SENDING_SECONDS = 1
+# After the drain every gRPC call is answered, but the last responses may not be sent yet.
+_SEND_SECONDS = 1
 
-# How long the event loop may keep the interpreter's lock from an engine that has its outputs, or wants its next batch:
-# with Python's own 5 ms, engines of a few milliseconds a batch idle for a fifth of the time (a GRU on two cores: 350 to
-# 415 texts a second).
-_SWITCH_SECONDS = 0.0005
+# How long the event loop may keep the GIL while an engine thread waits for it. Python's default of 5 ms leaves engines
+# with short batches idle: see docs/performance.md.
+_GIL_SWITCH_SECONDS = 0.0005
 
 log = structlog.stdlib.get_logger(__name__)
 
 
 class Server(uvicorn.Server):
-    """Ends with exit code 0 after a signal, with `failed` set where the models could not be loaded.
+    """Serves the application until a signal, and exits with code 0. `failure` is set if the models cannot be loaded.
 
-    SIGTERM or SIGINT: for a moment `/readyz` answers 503 and work is still done, each answer closing its connection, so
-    that load balancers and clients leave without an error. Then the socket closes: who connects is refused, and goes to
-    another replica. Once all that was accepted is answered, or after `grace_seconds`, the process ends. A second signal
-    ends it at once.
+    SIGTERM or SIGINT starts the drain. For a moment `/readyz` answers 503 while work continues and each response closes
+    its connection, so that load balancers and clients leave without an error. Then the listening sockets close, and new
+    clients are refused and go to another replica. The process ends once every accepted request is answered, or after
+    `grace_seconds`. A second signal ends a single process at once.
 
-    SIGUSR1: the drift evidence of every model is forgotten, as an operator asks for who has looked into it.
+    SIGUSR1 resets the drift evidence of every model.
 
-    On sockets that others listen on as well, nothing is accepted before the models are warm, and a signal until then
-    ends the process at once.
+    Workers that share listening sockets accept nothing before the models are warm; a signal before that ends the
+    process at once.
     """
 
     def __init__(
         self,
         app: FastAPI,
         settings: Settings,
-        worker_group: WorkerGroup | None = None,
+        worker_group: WorkerGroup = SINGLE_WORKER,
         on_ready: Callable[[str], object] = print_safely,
     ) -> None:
-        """`on_ready` gets the banner once it is ready. Workers of a `worker_group` share the sockets."""
+        """Prepare the server.
+
+        Args:
+            app: The application of `create_app`.
+            settings: The settings that the application was made with.
+            worker_group: The workers that share the listening sockets.
+            on_ready: Called with the banner once the service is ready.
+        """
         super().__init__(
             uvicorn.Config(
                 app,
                 host=settings.host,
                 port=settings.port,
-                # Its type says class, its code calls it.
+                # uvicorn declares a class here, and calls it like any factory.
                 http=partial(  # type: ignore[arg-type]
                     Connection,
-                    patience_seconds=settings.receive_timeout_seconds,
+                    timeout_seconds=settings.receive_timeout_seconds,
                     load_shedder=app.state.load_shedder,
                 ),
                 ws="none",
@@ -82,7 +89,7 @@ class Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
-                # What is still in flight when the grace period is over is cancelled, not waited for.
+                # Requests still in flight after the grace period are cancelled.
                 timeout_graceful_shutdown=1,
             )
         )
@@ -92,126 +99,136 @@ class Server(uvicorn.Server):
         self._keys_needed = settings.api_keys_file is not None
         self._lifecycle: Lifecycle = app.state.lifecycle
         self._repository: Repository = app.state.repository
-        self._grpc_port: GrpcServer | None = app.state.grpc_port
+        self._grpc_server: GrpcServer | None = app.state.grpc_port
         self._worker_group = worker_group
         self._on_ready = on_ready
         self._announced = False
-        self._is_closed_yet = worker_group is not None
+        self._not_listening = worker_group.count > 1
         self._drain_until = self._linger_until = math.inf
         self._signal: signal.Signals | None = None
-        self._forget = False
+        self._reset_requested = False
 
     @property
     def failure(self) -> Exception | None:
-        """Why the service could not start, if so."""
+        """The reason why the service could not start, if it could not."""
         return self._lifecycle.failure
 
+    @override
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Open the doors, behind which the models load; those that are shared only once they are warm."""
+        """Open the listeners. Models load in the background, except before listeners that workers share."""
         await self._listen(sockets)
-        if self._grpc_port is not None and self.failure is None:
+        if self._grpc_server is not None and self.failure is None:
             try:
-                await self._grpc_port.open(self._app)
+                await self._grpc_server.open(self._app)
             except OSError as error:
                 self._lifecycle.fail(error)
 
+    @override
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Let out what is answered, or cut off, and end the application."""
-        if self._grpc_port is not None:
-            await self._grpc_port.close(_SENDING_SECONDS)
+        """Send the last responses, cancel what is unanswered, and end the application."""
+        if self._grpc_server is not None:
+            await self._grpc_server.close(_SEND_SECONDS)
         await super().shutdown(sockets)
 
     async def _listen(self, sockets: list[socket.socket] | None) -> None:
-        if self._worker_group is None or sockets is None:
-            await super().startup(sockets)
+        if sockets is None:
+            await super().startup()
             return
-        # The lifespan alone: through uvicorn's own doors they would come in where loading fails.
+        # Start the lifespan only: uvicorn's own listeners would accept connections even if the models cannot be loaded.
         await super().startup([])
-        if self.failure is None:
-            connection_counts = SharedConnectionCounts(
-                self._worker_group.folder / "connections", self._worker_group.index, self._worker_group.count
-            )
-            try:
-                doors = [
-                    LeastConnectionsListener(
-                        each, self._connect, self._connections, connection_counts, self.config.backlog
-                    )
-                    for each in sockets
-                ]
-            except OSError as error:
-                # Another program began to listen on this port while the models were loaded.
-                self._lifecycle.fail(error)
-                return
-            self._is_closed_yet = False
-            self.servers = doors  # type: ignore[assignment]  # as much of a server as uvicorn uses
+        if self.failure is not None:
+            return
+        connection_counts = SharedConnectionCounts(self._worker_group)
+        try:
+            listeners = [
+                LeastConnectionsListener(
+                    sock, self._make_protocol, self._open_connections, connection_counts, self.config.backlog
+                )
+                for sock in sockets
+            ]
+        except OSError as error:
+            # Another program began to listen on this port while the models were loaded.
+            self._lifecycle.fail(error)
+            return
+        self._not_listening = False
+        self.servers = listeners  # type: ignore[assignment]  # it has the part of a server that uvicorn uses
 
-    def _connections(self) -> int:
+    def _open_connections(self) -> int:
         return len(self.server_state.connections)
 
-    def _connect(self) -> asyncio.Protocol:
-        make: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
-        return make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+    def _make_protocol(self) -> asyncio.Protocol:
+        factory: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
+        return factory(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler's signature
-        """Begin the drain; at the second signal end it. uvicorn's own would raise the signal again at its end."""
-        if self._is_closed_yet:
-            # Nobody was let in, so that nobody waits for an answer.
+    @override
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Start the drain; at the second signal end it. uvicorn's own handler would raise the signal again at exit."""
+        if self._not_listening:
+            # No connection was accepted, so no client waits for a response.
             os._exit(0)
         if self._lifecycle.phase is Phase.DRAINING:
-            # Not of a worker: it may get the same one twice, from its supervisor and from who sends it to every process
-            # (systemd does). The supervisor does not ask a second time.
-            self.should_exit = self.force_exit = self._worker_group is None
+            # Workers ignore the second signal: a worker may get the same signal from its supervisor and from a program
+            # that signals every process, as systemd does. At its own second signal the supervisor kills the workers.
+            self.should_exit = self.force_exit = self._worker_group.count == 1
             return
         self._lifecycle.drain()
         self._drain_until = time.monotonic() + self._grace_seconds
         self._linger_until = time.monotonic() + _LINGER_SECONDS
-        # Logged at the next tick: a signal may arrive in the middle of a write to the very same stream.
+        # Logged at the next tick: the signal may have interrupted a write to the log's stream.
         self._signal = signal.Signals(sig)
 
     def handle_reset(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler's signature
-        """Forget drift evidence at the next tick: a signal may arrive in the middle of an input's count."""
-        self._forget = True
+        """Reset drift evidence at the next tick: the signal may have interrupted the count of an input."""
+        self._reset_requested = True
 
+    @override
     async def on_tick(self, counter: int) -> bool:
-        """Ten times a second: announce readiness once, notice a failed start, forget drift evidence, end the drain."""
-        if self._forget:
-            self._forget = False
+        """React to signals and to changes of the lifecycle's phase; uvicorn calls it ten times a second."""
+        if self._reset_requested:
+            self._reset_requested = False
             for model in self._repository:
-                model.forget_drift()
-        if self._lifecycle.phase is Phase.FAILED:
+                model.reset_drift()
+        phase = self._lifecycle.phase
+        if phase is Phase.FAILED:
             self.should_exit = True
-        elif self._lifecycle.phase is Phase.READY and not self._announced:
+        elif phase is Phase.READY and not self._announced:
             self._announced = True
-            # What was made while starting stays: the collector need not look through it again every few requests.
-            gc.freeze()
-            self._on_ready(
-                banner(
-                    self._repository,
-                    self._address(),
-                    self._app.version,
-                    keys_needed=self._keys_needed,
-                    workers=1 if self._worker_group is None else self._worker_group.count,
-                    grpc_address=None if self._grpc_port is None else self._grpc_port.address,
-                )
-            )
-        elif self._lifecycle.phase is Phase.DRAINING:
-            if self._signal is not None:
-                log.info("draining", signal=self._signal.name, in_flight=self._lifecycle.in_flight)
-                self._signal = None
-            now = time.monotonic()
-            if now >= self._linger_until and not self._lifecycle.closed:
-                self._stop_listening()
-            self.should_exit |= self._drained(now)
+            self._announce()
+        elif phase is Phase.DRAINING:
+            self._continue_drain()
         return await super().on_tick(counter)
+
+    def _announce(self) -> None:
+        # The objects made at startup stay alive: the garbage collector need not scan them again every few requests.
+        gc.freeze()
+        self._on_ready(
+            banner(
+                self._repository,
+                self._address(),
+                self._app.version,
+                keys_needed=self._keys_needed,
+                workers=self._worker_group.count,
+                grpc_address=None if self._grpc_server is None else self._grpc_server.address,
+            )
+        )
+
+    def _continue_drain(self) -> None:
+        if self._signal is not None:
+            log.info("draining", signal=self._signal.name, in_flight=self._lifecycle.in_flight)
+            self._signal = None
+        now = time.monotonic()
+        if now >= self._linger_until and not self._lifecycle.closed:
+            self._stop_listening()
+        self.should_exit |= self._drained(now)
 
     def _stop_listening(self) -> None:
         self._lifecycle.close()
-        if self._grpc_port is not None:
-            # A port that closes cancels calls which it has not looked at yet: those who call learn first of the drain.
+        if self._grpc_server is not None:
+            # A gRPC port that closes cancels calls that it has not read yet, so clients get time to notice the drain.
             self._linger_until = time.monotonic() + _LINGER_SECONDS
         for server in self.servers:
             server.close()
-        # Idle ones close at once, busy ones after their answer.
+        # Idle connections close at once, busy ones after their response.
         for connection in list(self.server_state.connections):
             connection.shutdown()
 
@@ -225,23 +242,34 @@ class Server(uvicorn.Server):
 
     def _address(self) -> str:
         port = self.servers[0].sockets[0].getsockname()[1]
-        # A wildcard is where one listens, not where one connects.
+        # Clients cannot connect to a wildcard address.
         host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self._host, self._host)  # noqa: S104
         return f"http://{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{port}"
+
+
+require_hooks(Server, uvicorn.Server)
 
 
 def serve(
     app: FastAPI,
     settings: Settings,
-    worker_group: WorkerGroup | None = None,
+    worker_group: WorkerGroup = SINGLE_WORKER,
     sockets: list[socket.socket] | None = None,
     on_ready: Callable[[str], object] = print_safely,
 ) -> int:
-    """Serve until a signal; the exit code. The workers of a `worker_group` accept from the same `sockets`."""
-    # Each connection is an open file, and the usual soft limit of 1024 is there for programs that call select().
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    sys.setswitchinterval(_SWITCH_SECONDS)
+    """Serve until a signal and return the exit code.
+
+    Args:
+        app: The application of `create_app`.
+        settings: The settings that the application was made with.
+        worker_group: The workers that accept from the same `sockets`.
+        sockets: Bound sockets to accept from. None: the server opens its own.
+        on_ready: Called with the banner once the service is ready.
+    """
+    # Each connection is an open file; the usual soft limit of 1024 exists for programs that call select().
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
+    sys.setswitchinterval(_GIL_SWITCH_SECONDS)
     server = Server(app, settings, worker_group, on_ready)
     signal.signal(signal.SIGUSR1, server.handle_reset)
     server.run(sockets)

@@ -1,4 +1,8 @@
-"""Several workers on one port: started, watched, started again where one dies, and ended together."""
+"""Runs several worker processes on one port: starts them, restarts those that die, and drains them together.
+
+Beyond `uvicorn.supervisors.Multiprocess`: the first worker starts alone, the banner is printed once, pauses between
+restarts grow, and workers drain when the supervisor itself is killed.
+"""
 
 import asyncio
 import contextlib
@@ -14,26 +18,26 @@ from pathlib import Path
 
 import structlog
 
-from service.server.terminal import print_safely
+from service.server.banner import print_safely
 from service.settings import Settings, env_name
 
-# A worker that dies soon after its start would soon die again: each pause is twice the one before.
+# A worker that died soon after its start is likely to die again: each pause before a restart is twice the last one.
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 30.0
-_SOON_SECONDS = 60.0
-# What a worker may take to end beyond the grace period.
-_ENDING_SECONDS = 5.0
+_STABLE_AFTER_SECONDS = 60.0
+# Workers are killed this long after the grace period.
+_EXIT_SECONDS = 5.0
 
 log = structlog.stdlib.get_logger(__name__)
 
 
 def supervise(settings: Settings) -> int:
-    """Have `settings.workers` processes serve until a signal; the exit code.
+    """Run `settings.workers` processes until a signal and return the exit code.
 
-    The socket is opened here and shared: of the workers, the one with the fewest connections accepts a new one. Each
-    listens once its models are warm, so that until the first one is ready connections are refused. That one starts
-    alone: it is ready as soon as a single process would be, measures the models' pace undisturbed, and says what is
-    wrong with the settings once.
+    The supervisor binds the socket, and the workers share it: the worker with the fewest connections accepts the next
+    one. Each worker listens once its models are warm, so connections are refused until the first worker is ready. The
+    first worker starts alone: it is ready as early as a single process would be, it measures the models' speed
+    undisturbed, and wrong settings are reported once.
     """
     try:
         sockets = _bind(settings.host, settings.port)
@@ -41,148 +45,148 @@ def supervise(settings: Settings) -> int:
         log.error("cannot start", reason=f"{settings.host}:{settings.port}: {error.strerror or error}")
         return 1
     try:
-        # Only its owner can enter a folder made so.
-        place = tempfile.TemporaryDirectory(prefix="ood-serve-", ignore_cleanup_errors=True)
+        # Only the user of this process can enter it.
+        temporary_folder = tempfile.TemporaryDirectory(prefix="ood-serve-", ignore_cleanup_errors=True)
     except OSError as error:
         reason = f"{env_name('workers')} = {settings.workers} needs a folder for temporary files: {error}. Set TMPDIR."
         log.error("cannot start", reason=reason)
         return 1
-    with place as folder:
+    with temporary_folder as folder:
         return asyncio.run(Supervisor(settings, sockets, Path(folder)).run())
 
 
 def _bind(host: str, port: int) -> list[socket.socket]:
-    """A socket for each address of `host`, bound, not listening yet: who comes too early is refused at once."""
+    """A bound socket for each address of `host`. None listens yet, so early connections are refused at once."""
     sockets: list[socket.socket] = []
     for family, kind, protocol, _, address in socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     ):
-        each = socket.socket(family, kind, protocol)
-        sockets.append(each)
-        each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock = socket.socket(family, kind, protocol)
+        sockets.append(sock)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            each.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        each.bind(address)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
     return sockets
 
 
 class _Worker:
-    """A worker's process, and the line to it. It ends when the line does: closed here, or with this process."""
+    """A worker process and its control socket. The worker drains when the socket closes, also if this process dies."""
 
     def __init__(
         self, process: asyncio.subprocess.Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         self._process = process
         self._reader = reader
-        self._line = writer
+        self._control = writer
         self.ready = False
 
     @classmethod
     async def start(cls, settings: Settings, index: int, folder: Path, sockets: Sequence[socket.socket]) -> "_Worker":
-        """Start worker `index`."""
-        ours, its = socket.socketpair()
-        with its:
-            descriptors = [each.fileno() for each in sockets]
+        """Start worker `index`, which accepts from `sockets` and shares files with the others in `folder`."""
+        control, worker_end = socket.socketpair()
+        with worker_end:
+            descriptors = [sock.fileno() for sock in sockets]
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "service.server.worker", str(its.fileno())),
+                *(sys.executable, "-m", "service.server.worker", str(worker_end.fileno())),
                 stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=[its.fileno(), *descriptors],
-                # Ctrl-C goes to a whole group, and a worker that is just starting would answer with a traceback.
+                pass_fds=[worker_end.fileno(), *descriptors],
+                # Ctrl-C signals the whole process group, and a worker that is just starting would print a traceback.
                 process_group=0,
             )
-        reader, writer = await asyncio.open_connection(sock=ours)
+        reader, writer = await asyncio.open_connection(sock=control)
         task = {"settings": settings.model_dump(mode="json"), "index": index, "folder": str(folder)}
         writer.write(json.dumps(task | {"sockets": descriptors}).encode() + b"\n")
         return cls(process, reader, writer)
 
     async def banner(self) -> str:
-        """What it says once it is ready; nothing where it ends before."""
+        """Wait until the worker is ready and return its banner, or an empty string if it ends before."""
         text = b""
-        # What it never read of its task, the system counts as a broken line.
+        # A worker that dies before it reads its task resets the socket.
         with contextlib.suppress(OSError):
             text = await self._reader.read()
         self.ready = bool(text)
         return text.decode()
 
-    async def ended(self) -> int:
-        """Its exit code, negative for the signal that ended it."""
+    async def wait(self) -> int:
+        """Wait until the process ends and return its exit code, which is negative for a signal."""
         code = await self._process.wait()
-        self._line.close()
+        self._control.close()
         return code
 
     def send(self, sig: signal.Signals) -> None:
-        """Send it a signal, if it lives."""
+        """Send the process a signal, unless it has ended."""
         if self._process.returncode is None:
             os.kill(self._process.pid, sig)
 
 
 class Supervisor:
-    """Keeps workers running on `sockets` until a signal, or until one cannot be started the first time.
+    """Keeps workers running on `sockets` until a signal, or until one of them cannot be started the first time.
 
-    At SIGTERM or SIGINT all workers drain; the second one ends them at once. SIGUSR1 goes on to all of them.
+    At SIGTERM or SIGINT all workers drain; the second signal kills them. SIGUSR1 is passed on to all workers.
     """
 
     def __init__(self, settings: Settings, sockets: Sequence[socket.socket], folder: Path) -> None:
-        """`folder` is where workers meet, for their eyes only."""
-        # A worker that is not ready must not take what another could answer.
+        """Prepare the workers' settings. `folder` is where the workers share files."""
+        # A worker that is not ready must not accept a connection that another worker could serve.
         self._settings = settings.model_copy(update={"listen_when_ready": True})
         self._sockets = list(sockets)
         self._folder = folder
         self._workers: dict[int, _Worker] = {}
-        self._have_served: set[int] = set()
+        self._ever_ready: set[int] = set()
         self._first_is_ready = asyncio.Event()
         self._ending = asyncio.Event()
-        self._hurried = False
-        self._code = 0
+        self._killed = False
+        self._exit_code = 0
 
     async def run(self) -> int:
-        """The exit code: 0 after a signal, else that of a worker that could not be started."""
+        """Run the workers and return the exit code: 0 after a signal, else that of the worker that could not start."""
         loop = asyncio.get_running_loop()
         for sig in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(sig, self._signalled, sig)
-        loop.add_signal_handler(signal.SIGUSR1, self._forget_drift)
+            loop.add_signal_handler(sig, self._on_signal, sig)
+        loop.add_signal_handler(signal.SIGUSR1, self._reset_drift)
         async with asyncio.TaskGroup() as slots:
-            slots.create_task(self._keep(0))
+            slots.create_task(self._run_slot(0))
             await self._first_is_ready.wait()
             for index in range(1, self._settings.workers):
-                slots.create_task(self._keep(index))
-        return self._code
+                slots.create_task(self._run_slot(index))
+        return self._exit_code
 
-    async def _keep(self, index: int) -> None:
-        """Have a worker number `index`, and another one where it dies, until the end."""
+    async def _run_slot(self, index: int) -> None:
+        """Keep worker number `index` running: start it, and start it again whenever it dies, until the end."""
         pause = 0.0
         while not self._ending.is_set():
             began = time.monotonic()
             try:
                 worker = await _Worker.start(self._settings, index, self._folder, self._sockets)
             except OSError as error:
-                log.error("no process can be started", worker=index, reason=str(error))
+                log.error("worker start failed", worker=index, reason=str(error))
                 code, reason = 1, "never started"
             else:
-                code = await self._see_to(index, worker)
+                code = await self._watch(index, worker)
                 reason = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
                 if self._ending.is_set():
-                    self._drained(index, worker, code, reason)
+                    self._on_drained(index, worker, code, reason)
                     return
-            if index not in self._have_served:
-                self._cannot_start(index, code, reason)
+            if index not in self._ever_ready:
+                self._fail(index, code, reason)
                 return
-            lived = time.monotonic() - began
-            pause = 0.0 if lived > _SOON_SECONDS else min(2 * pause, _LONGEST_PAUSE_SECONDS)
+            uptime = time.monotonic() - began
+            pause = 0.0 if uptime > _STABLE_AFTER_SECONDS else min(2 * pause, _LONGEST_PAUSE_SECONDS)
             pause = max(pause, _FIRST_PAUSE_SECONDS)
-            log.error("a worker died", worker=index, reason=reason, starts_again_in_seconds=pause)
+            log.error("worker died", worker=index, reason=reason, restart_seconds=pause)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._ending.wait(), pause)
 
-    async def _see_to(self, index: int, worker: _Worker) -> int:
-        """Its exit code, once it has ended."""
+    async def _watch(self, index: int, worker: _Worker) -> int:
+        """Wait until `worker` ends and return its exit code; announce the service when it becomes ready."""
         self._workers[index] = worker
         if self._ending.is_set():
             worker.send(signal.SIGTERM)
         if banner := await worker.banner():
-            self._have_served.add(index)
+            self._ever_ready.add(index)
             self._on_ready(banner)
-        code = await worker.ended()
+        code = await worker.wait()
         del self._workers[index]
         return code
 
@@ -191,21 +195,21 @@ class Supervisor:
             self._first_is_ready.set()
             print_safely(banner)
 
-    def _cannot_start(self, index: int, code: int, reason: str) -> None:
+    def _fail(self, index: int, code: int, reason: str) -> None:
         if code < 0:
-            # It could not say it itself.
+            # A worker that ended by a signal could not log the reason itself.
             log.error("cannot start", reason=f"before worker {index} was ready, it {reason}")
-        self._code = max(code, 1)
+        self._exit_code = max(code, 1)
         self._end()
 
-    def _drained(self, index: int, worker: _Worker, code: int, reason: str) -> None:
-        if worker.ready and code and not self._hurried:
-            log.error("a worker did not drain", worker=index, reason=reason)
-            self._code = self._code or 1
+    def _on_drained(self, index: int, worker: _Worker, code: int, reason: str) -> None:
+        if worker.ready and code and not self._killed:
+            log.error("worker drain failed", worker=index, reason=reason)
+            self._exit_code = self._exit_code or 1
 
-    def _signalled(self, sig: signal.Signals) -> None:
+    def _on_signal(self, sig: signal.Signals) -> None:
         if self._ending.is_set():
-            self._hurried = True
+            self._killed = True
             self._send(signal.SIGKILL)
         else:
             log.info("draining", signal=sig.name, workers=len(self._workers))
@@ -214,16 +218,16 @@ class Supervisor:
     def _end(self) -> None:
         self._ending.set()
         self._first_is_ready.set()
-        # Connections are refused once the last process has closed the socket, this one included.
-        for each in self._sockets:
-            each.close()
+        # Connections are refused once every process, this one included, has closed the sockets.
+        for sock in self._sockets:
+            sock.close()
         self._send(signal.SIGTERM)
-        patience = self._settings.grace_seconds + _ENDING_SECONDS
-        asyncio.get_running_loop().call_later(patience, self._send, signal.SIGKILL)
+        seconds = self._settings.grace_seconds + _EXIT_SECONDS
+        asyncio.get_running_loop().call_later(seconds, self._send, signal.SIGKILL)
 
-    def _forget_drift(self) -> None:
+    def _reset_drift(self) -> None:
         for worker in self._workers.values():
-            # Another one has no evidence yet, and may not even know the signal, which would end it.
+            # A worker that is not ready has no evidence, and the signal would end it before it installs its handler.
             if worker.ready:
                 worker.send(signal.SIGUSR1)
 

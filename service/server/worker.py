@@ -1,4 +1,4 @@
-"""A process that serves: the only one, or one of several that `server.supervisor` starts by this module's name."""
+"""A process that serves: the only one, or one of several that `service.server.supervisor` starts."""
 
 import json
 import os
@@ -15,25 +15,33 @@ import prometheus_client
 
 from service.app import create_app
 from service.auth.api_keys import KeysError
+from service.server.banner import print_safely
 from service.server.server import serve
-from service.server.terminal import print_safely
 from service.settings import Settings, SettingsError
 from service.telemetry.logs import LogHandler, configure_logs
-from service.worker_group import WorkerGroup
+from service.worker_group import SINGLE_WORKER, WorkerGroup
 
-# Beyond the grace period, what a process may take to end once nobody waits for its answers.
-_ENDING_SECONDS = 5
+# A worker without a supervisor is killed this long after the grace period, in case its drain hangs.
+_EXIT_SECONDS = 5
 
 
 def work(
     settings: Settings,
     handler: LogHandler,
-    worker_group: WorkerGroup | None = None,
+    worker_group: WorkerGroup = SINGLE_WORKER,
     sockets: list[socket.socket] | None = None,
     on_ready: Callable[[str], object] = print_safely,
 ) -> int:
-    """Serve in this process, which logs with `handler`; the exit code."""
-    # A second series per counter, with its creation time, doubles the page and says nothing here.
+    """Serve in this process and return the exit code.
+
+    Args:
+        settings: The settings of the service.
+        handler: The log handler of this process; its lost lines are counted in the metrics.
+        worker_group: The workers of the service.
+        sockets: Bound sockets to accept from. None: the server opens its own.
+        on_ready: Called with the banner once the service is ready.
+    """
+    # The creation time of each counter would be a second series that no dashboard shows.
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # the library's gap
     try:
         app = create_app(settings, worker_group)
@@ -45,33 +53,39 @@ def work(
 
 
 def main(argv: Sequence[str]) -> int:
-    """One of several. `argv` is the file descriptor of the line to the supervisor, which has all the rest.
+    """Serve as one of several workers.
 
-    The supervisor sends a line of JSON: `settings`, `index`, `folder` (of the crew) and `sockets`, the descriptors of
-    those to accept from. It gets the banner, and then the end of what is sent, once this worker is ready.
+    The supervisor sends one line of JSON over the control socket: `settings`, `index` and `folder` (of the worker
+    group) and `sockets`, the file descriptors to accept from. Once it is ready, the worker sends the banner and shuts
+    down its side of the socket.
+
+    Args:
+        argv: The file descriptor of the control socket.
     """
-    line = socket.socket(fileno=int(argv[0]))
-    task = json.loads(line.makefile().readline())
+    control = socket.socket(fileno=int(argv[0]))
+    task = json.loads(control.makefile().readline())
     settings = Settings(**task["settings"])
-    worker_group = WorkerGroup(task["index"], settings.workers, Path(task["folder"]))
+    folder = Path(task["folder"])
+    worker_group = WorkerGroup(task["index"], settings.workers, folder)
     handler = configure_logs(settings, worker=worker_group.index)
     threading.Thread(
-        target=_end_with_supervisor, args=(line, worker_group, settings), name="supervisor", daemon=True
+        target=_drain_without_supervisor, args=(control, folder, settings.grace_seconds), name="supervisor", daemon=True
     ).start()
 
     def on_ready(banner: str) -> None:
-        line.sendall(banner.encode())
-        line.shutdown(socket.SHUT_WR)
+        control.sendall(banner.encode())
+        control.shutdown(socket.SHUT_WR)
 
-    return work(settings, handler, worker_group, [socket.socket(fileno=each) for each in task["sockets"]], on_ready)
+    sockets = [socket.socket(fileno=descriptor) for descriptor in task["sockets"]]
+    return work(settings, handler, worker_group, sockets, on_ready)
 
 
-def _end_with_supervisor(line: socket.socket, worker_group: WorkerGroup, settings: Settings) -> None:
-    """Wait until the supervisor is gone, however it went; then drain, for nobody would start this worker again."""
-    line.recv(1)
-    shutil.rmtree(worker_group.folder, ignore_errors=True)
+def _drain_without_supervisor(control: socket.socket, folder: Path, grace_seconds: float) -> None:
+    """Block until the supervisor has ended for any reason, then drain: nothing would restart this worker."""
+    control.recv(1)
+    shutil.rmtree(folder, ignore_errors=True)
     os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(settings.grace_seconds + _ENDING_SECONDS)
+    time.sleep(grace_seconds + _EXIT_SECONDS)
     os._exit(1)
 
 

@@ -1,10 +1,10 @@
 """The metrics of one model version, for as long as the version is loaded."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from service.inference.batcher import Batcher
 from service.scoring.drift import DriftEvidence
+from service.scoring.scored_input import ScoreEntry
 from service.scoring.scorer import Scorer
 from service.telemetry.metrics import REJECTIONS, Metrics
 
@@ -85,16 +85,16 @@ class ModelMetrics:
         """Record whether the flag of one input that this version scored as a shadow differs from the answer's."""
         self._metrics.shadow_disagreements.labels(self._model, self._version, score).inc(differs)
 
-    def scored(self, scores: Mapping[str, Mapping[str, Any]]) -> None:
+    def scored(self, scores: Mapping[str, ScoreEntry]) -> None:
         """Count one scored input and update the drift evidence, from the `scores` of its result."""
         self._inputs.inc()
         for name, entry in scores.items():
-            self._anomaly[name].observe(entry["anomaly"])
-            self._p_value[name].observe(entry["p_value"])
-            if entry["flagged"]:
+            self._anomaly[name].observe(entry.anomaly)
+            self._p_value[name].observe(entry.p_value)
+            if entry.flagged:
                 self._flagged[name].inc()
         if self._default_score in scores:
-            self._drift.update(scores[self._default_score]["anomaly"])
+            self._drift.update(scores[self._default_score].anomaly)
 
     def input_error(self, reason: str) -> None:
         """Count one input that was answered with an error; `reason` is the error's type."""

@@ -114,7 +114,7 @@ class WorkerMetrics:
             return []
 
     def _socket(self, index: int) -> Path:
-        return self._worker_group.folder / f"{index}.sock"
+        return self._worker_group.shared_file(f"{index}.sock")
 
     def _file(self, index: int) -> Path:
-        return self._worker_group.folder / f"metrics-{index}.json"
+        return self._worker_group.shared_file(f"metrics-{index}.json")

@@ -142,4 +142,4 @@ def an_operator_resets_the_drift_evidence(service: Service, watch: Watch) -> Non
     service.process.send_signal(signal.SIGUSR1)
     assert eventually(lambda: watch.value("ood_drift_evidence"), lambda evidence: evidence == 0) == 0
     assert "OodDriftEvidence" not in eventually(watch.firing, lambda names: "OodDriftEvidence" not in names)
-    assert any("drift evidence forgotten" in line for line in service.log)
+    assert any("drift evidence reset" in line for line in service.log)

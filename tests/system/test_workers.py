@@ -158,7 +158,7 @@ def test_a_killed_worker_costs_what_it_held_comes_back_and_no_counter_falls(two:
     def both_are_there() -> bool:
         told = fresh(two, samples)
         counted.append(told["ood_inputs_total", frozenset(TINY.items())])
-        return told[READY, frozenset()] == 2 and bool(lines(two, "a worker died"))
+        return told[READY, frozenset()] == 2 and bool(lines(two, "worker died"))
 
     until(both_are_there, 120)
     counted.append(fresh(two, lambda client: value(client, "ood_inputs_total", **TINY)))
@@ -169,7 +169,7 @@ def test_a_killed_worker_costs_what_it_held_comes_back_and_no_counter_falls(two:
     assert len(load.failures) <= clients
     assert counted == sorted(counted)
     assert other.is_running()
-    (died,) = lines(two, "a worker died")
+    (died,) = lines(two, "worker died")
     assert died["reason"] == "ended by SIGKILL"
     assert two.end() == 0
 
@@ -206,13 +206,13 @@ def test_signals_that_come_to_every_process_drain_all_the_same(two: Service) -> 
     load.join()
     assert two.wait() == 0
     assert load.failures == []
-    assert not lines(two, "a worker died")
+    assert not lines(two, "worker died")
 
 
 def test_sigusr1_forgets_the_drift_evidence_of_every_worker(two: Service) -> None:
     two.process.send_signal(signal.SIGUSR1)
-    until(lambda: len(lines(two, "drift evidence forgotten")) == 2)
-    assert {line["worker"] for line in lines(two, "drift evidence forgotten")} == {0, 1}
+    until(lambda: len(lines(two, "drift evidence reset")) == 2)
+    assert {line["worker"] for line in lines(two, "drift evidence reset")} == {0, 1}
     assert fresh(two, score).status_code == 200
     assert two.end() == 0
 
@@ -242,7 +242,7 @@ def test_a_new_version_is_served_by_every_worker(models: Path, start: Start) -> 
     [
         (("--api-keys-file", "no-such-keys"), 2, "The key file no-such-keys cannot be read"),
         (("--models", "no-such-folder"), 1, "The model repository 'no-such-folder' is not a folder"),
-        (("--reload", "admin"), 2, "OOD_WORKERS (2) leaves no room for OOD_ADMIN_KEYS_FILE"),
+        (("--reload", "admin"), 2, "OOD_WORKERS (2) cannot be combined with OOD_ADMIN_KEYS_FILE"),
     ],
 )
 def test_a_start_that_cannot_succeed_ends_with_its_reason_said_once(

@@ -21,12 +21,12 @@ SCHEDULE = {"epochs": 4, "batch_size": 16, "learning_rate": 0.01, "optimizer": "
 
 
 def whole_line(recipe: dict[str, Any], root: Path, path: Path) -> Run:
-    places = DataLocations(root=root, cache=root / "cache")
+    locations = DataLocations(data_dir=root, cache_dir=root / "cache")
     run = Run.create(path / "run", parse_recipe(recipe, "test"), overwrite=False)
-    steps.fit(run, places, resume=False)
-    steps.calibrate(run, places)
-    steps.evaluate(run, places)
-    steps.export(run, places, path / "models", overwrite=False)
+    steps.fit_run(run, locations, resume=False)
+    steps.calibrate_run(run, locations)
+    steps.evaluate_run(run, locations)
+    steps.export_run(run, locations, path / "models", overwrite=False)
     return run
 
 
@@ -111,11 +111,11 @@ def test_a_density_has_no_other_score_than_its_bits(tmp_path: Path) -> None:
         stages={"baseline": {"objective": {"name": "maximum_likelihood"}, **SCHEDULE, "epochs": 1}},
         export={"stage": "baseline", "scores": ["bpp", "msp"], "default_score": "bpp"},
     )
-    places = DataLocations(root=root, cache=root / "cache")
+    locations = DataLocations(data_dir=root, cache_dir=root / "cache")
     run = Run.create(tmp_path / "run", parse_recipe(recipe, "test"), overwrite=False)
-    steps.fit(run, places, resume=False)
+    steps.fit_run(run, locations, resume=False)
     with pytest.raises(RecipeError, match=r"export.scores.*bpp alone"):
-        steps.calibrate(run, places)
+        steps.calibrate_run(run, locations)
 
 
 @pytest.mark.parametrize(

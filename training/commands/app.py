@@ -1,14 +1,13 @@
 """The command line: `python -m training` and `ood-train`."""
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
 import typer
 from rich.markup import escape
 
-from training.commands import wrap as wrap_command
+from training.commands.wrap import wrap
 from training.console import console, output
 from training.run import Run
 
@@ -22,7 +21,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )
-app.command("wrap")(wrap_command.wrap)
+app.command()(wrap)
 
 RecipeArgument = Annotated[Path, typer.Argument(help="Recipe file (YAML); see training/recipes.", show_default=False)]
 Overrides = Annotated[
@@ -50,7 +49,7 @@ def fit(
     recipe: RecipeArgument,
     overrides: Overrides = None,
     run: RunOption = None,
-    data: DataOption = None,
+    data_dir: DataOption = None,
     devices: DevicesOption = None,
     resume: ResumeOption = False,
     overwrite: OverwriteOption = False,
@@ -60,29 +59,29 @@ def fit(
     from training.recipe import load_recipe
 
     started = steps.start_run(load_recipe(recipe, _with_devices(overrides, devices)), run, overwrite=overwrite)
-    steps.fit(started, steps.locations(data), resume=resume)
+    steps.fit_run(started, steps.data_locations(data_dir), resume=resume)
 
 
 @app.command()
-def calibrate(run: RunArgument, data: DataOption = None) -> None:
+def calibrate(run: RunArgument, data_dir: DataOption = None) -> None:
     """Score the held-out in-distribution split with every stage of RUN."""
     from training import steps
 
-    steps.calibrate(Run.open(run), steps.locations(data))
+    steps.calibrate_run(Run.open(run), steps.data_locations(data_dir))
 
 
 @app.command()
-def evaluate(run: RunArgument, data: DataOption = None) -> None:
+def evaluate(run: RunArgument, data_dir: DataOption = None) -> None:
     """Measure every stage of RUN on every out-of-distribution set: report.json, report.md and plots."""
     from training import steps
 
-    steps.evaluate(Run.open(run), steps.locations(data))
+    steps.evaluate_run(Run.open(run), steps.data_locations(data_dir))
 
 
 @app.command()
 def export(
     run: RunArgument,
-    data: DataOption = None,
+    data_dir: DataOption = None,
     models: ModelsOption = Path("models"),
     version: VersionOption = None,
     precision: Annotated[
@@ -98,9 +97,8 @@ def export(
     """
     from training import steps
 
-    path = steps.export(
-        Run.open(run), steps.locations(data), models, version=version, precision=precision, overwrite=overwrite
-    )
+    locations = steps.data_locations(data_dir)
+    path = steps.export_run(Run.open(run), locations, models, version=version, precision=precision, overwrite=overwrite)
     console.print(f"bundle: {path}")
 
 
@@ -122,7 +120,7 @@ def run_all(
         str | None, typer.Option("--size", help="Image size without a recipe, HxW (else the files', 32x32 at most).")
     ] = None,
     run: RunOption = None,
-    data: DataOption = None,
+    data_dir: DataOption = None,
     models: ModelsOption = Path("models"),
     version: VersionOption = None,
     devices: DevicesOption = None,
@@ -141,27 +139,22 @@ def run_all(
     python -m training run --in-distribution DIR --outliers DIR
     """
     from training import steps
-    from training.commands import run as run_command
-    from training.commands.next_steps import next_steps
+    from training.commands.run import QuickStartOptions, print_next_steps, print_recipe_path, resolve_run
     from training.export.bundle_export import recipe_bundle_path
 
-    planned = run_command.resolve_run(
-        recipe,
-        _with_devices(overrides, devices),
-        data,
-        run_command.QuickOptions(in_distribution, outliers, name, size),
-    )
-    started = steps.start_run(planned.recipe, run, overwrite=overwrite)
-    if planned.made_of_data:
-        run_command.show_recipe(started.recipe_path, planned.root)
-    places = steps.locations(planned.root)
-    # Asked now: hours later would be a bad time to learn that the bundle's place is taken.
+    quick_start = QuickStartOptions(in_distribution, outliers, name, size)
+    resolved = resolve_run(recipe, _with_devices(overrides, devices), data_dir, quick_start)
+    started = steps.start_run(resolved.recipe, run, overwrite=overwrite)
+    if resolved.is_quick_start:
+        print_recipe_path(started.recipe_path, resolved.data_dir)
+    locations = steps.data_locations(resolved.data_dir)
+    # Checked before training, which can take hours: the bundle must not exist.
     recipe_bundle_path(started.recipe, models, version=version, overwrite=overwrite)
-    steps.fit(started, places, resume=resume)
-    steps.calibrate(started, places)
-    steps.evaluate(started, places)
-    path = steps.export(started, places, models, version=version, overwrite=overwrite)
-    next_steps(path, models)
+    steps.fit_run(started, locations, resume=resume)
+    steps.calibrate_run(started, locations)
+    steps.evaluate_run(started, locations)
+    path = steps.export_run(started, locations, models, version=version, overwrite=overwrite)
+    print_next_steps(path, models)
 
 
 @app.command()
@@ -194,8 +187,9 @@ def paper(
 
 
 def _with_devices(overrides: list[str] | None, devices: int | None) -> list[str]:
-    given = overrides or []
-    return given if devices is None else [*given, f"trainer.devices={devices}", "trainer.strategy=ddp"]
+    """The overrides, with those that `--devices` stands for."""
+    overrides = overrides or []
+    return overrides if devices is None else [*overrides, f"trainer.devices={devices}", "trainer.strategy=ddp"]
 
 
 def main() -> None:
@@ -203,15 +197,15 @@ def main() -> None:
     from bundle import BundleError
     from training.errors import TrainingError
 
-    guarded: Callable[[], None] = app
     try:
-        guarded()
+        app()
     except (TrainingError, BundleError) as error:
-        _complain(str(error))
+        _exit_with(str(error))
     except OSError as error:
-        _complain(f"{error}. A run keeps its checkpoints; continue one with --resume")
+        _exit_with(f"{error}. A run keeps its checkpoints; continue one with --resume")
 
 
-def _complain(message: str) -> NoReturn:
+def _exit_with(message: str) -> NoReturn:
+    """Print the message of an error and exit with code 1."""
     console.print(f"[bold red]error[/] {escape(message)}", highlight=False)
     sys.exit(1)

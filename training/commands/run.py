@@ -1,11 +1,11 @@
-"""The two uses of `run`: with a recipe, or with data that a recipe is made of."""
+"""The command `run`: finds or makes its recipe, and prints the commands to continue with."""
 
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.commands.wrap import parse_size
+from training.commands.options import parse_size
 from training.console import console
 from training.errors import RecipeError
 from training.quick_start.recipe import quick_start
@@ -13,10 +13,12 @@ from training.recipe import Recipe, load_recipe
 
 _USES = "Give RECIPE, or both --in-distribution DIR and --outliers DIR"
 
+_SAMPLE_TYPES = {"sample.png": "image/png", "sample.txt": "text/plain"}
+
 
 @dataclass(frozen=True)
-class QuickOptions:
-    """What stands in for a recipe."""
+class QuickStartOptions:
+    """The options that replace a recipe."""
 
     in_distribution: Path | None
     outliers: Path | None
@@ -26,43 +28,68 @@ class QuickOptions:
 
 @dataclass(frozen=True)
 class ResolvedRun:
-    """A recipe, `made_of_data` or read from a file, and where its paths start: `root`, or the default where None."""
+    """The recipe of a run, and the data folder that its paths start from, None for the default.
+
+    `is_quick_start` says whether the recipe was made from data or read from a file.
+    """
 
     recipe: Recipe
-    root: Path | None
-    made_of_data: bool
+    data_dir: Path | None
+    is_quick_start: bool
 
 
-def resolve_run(given: str | None, overrides: Sequence[str], data: Path | None, quick: QuickOptions) -> ResolvedRun:
-    """The run of the recipe file `given`, or of the data in `quick`; RecipeError unless exactly one is there."""
-    if quick.in_distribution is None and quick.outliers is None:
-        if given is None:
+def resolve_run(
+    recipe: str | None, overrides: Sequence[str], data_dir: Path | None, options: QuickStartOptions
+) -> ResolvedRun:
+    """Load the recipe file `recipe`, or make a recipe for the data in `options`.
+
+    Raises:
+        RecipeError: Neither or both are given, or an option does not apply.
+    """
+    if options.in_distribution is None and options.outliers is None:
+        if recipe is None:
             raise RecipeError("run", "has nothing to train on", _USES)
-        if quick.name is not None or quick.size is not None:
+        if options.name is not None or options.size is not None:
             remedy = "Override the recipe's keys instead: name=NAME input.height=32 input.width=32"
             raise RecipeError("run", "takes --name and --size only without a recipe", remedy)
-        return ResolvedRun(load_recipe(Path(given), overrides), data, made_of_data=False)
-    if given is not None and "=" in given:
-        # Without a recipe, the first word is an override already.
-        overrides = [given, *overrides]
-        given = None
-    if given is not None:
-        raise RecipeError("run", f"got the recipe {given} and --in-distribution or --outliers", "Give one or the other")
-    if quick.in_distribution is None:
+        return ResolvedRun(load_recipe(Path(recipe), overrides), data_dir, is_quick_start=False)
+    if recipe is not None and "=" in recipe:
+        # Without a recipe, the first argument is an override.
+        overrides = [recipe, *overrides]
+        recipe = None
+    if recipe is not None:
+        reason = f"got the recipe {recipe} and --in-distribution or --outliers"
+        raise RecipeError("run", reason, "Give one or the other")
+    if options.in_distribution is None:
         raise RecipeError("--in-distribution", "is missing", _USES)
-    if quick.outliers is None:
+    if options.outliers is None:
         remedy = "Give any inputs of none of your classes: a public data set, pictures of other things"
         raise RecipeError("--outliers", "is missing", remedy)
-    size = None if quick.size is None else parse_size(quick.size)
-    made = quick_start(quick.in_distribution, quick.outliers, name=quick.name, size=size, overrides=overrides)
-    for note in made.notes:
+    size = None if options.size is None else parse_size(options.size)
+    start = quick_start(options.in_distribution, options.outliers, name=options.name, size=size, overrides=overrides)
+    for note in start.notes:
         console.print(note, highlight=False)
-    return ResolvedRun(made.recipe, made.root, made_of_data=True)
+    return ResolvedRun(start.recipe, start.data_dir, is_quick_start=True)
 
 
-def show_recipe(path: Path, root: Path | None) -> None:
-    """Print where the recipe that was made is kept, and how to go on from it."""
-    again = f"python -m training run {shlex.quote(str(path))} --data {shlex.quote(str(root))}"
-    console.print(
-        f"recipe: {path}\nchange it and go on with: {again} --overwrite", soft_wrap=True, highlight=False, markup=False
-    )
+def print_recipe_path(path: Path, data_dir: Path | None) -> None:
+    """Print the path of a recipe that was made from data, and the command that trains it again after changes."""
+    command = f"python -m training run {shlex.quote(str(path))} --data {shlex.quote(str(data_dir))}"
+    _print_commands(f"recipe: {path}", f"change it and go on with: {command} --overwrite")
+
+
+def print_next_steps(bundle: Path, models: Path) -> None:
+    """Print the path of a new bundle, the command that serves the repository `models`, and a first request."""
+    lines = [f"bundle: {bundle}", f"serve it with: python -m service --models {shlex.quote(str(models))}"]
+    for name, content_type in _SAMPLE_TYPES.items():
+        if (sample := bundle / name).exists():
+            lines.append(
+                f"then: curl --data-binary @{shlex.quote(str(sample))} -H 'Content-Type: {content_type}' "
+                f"'http://127.0.0.1:8000/v1/models/{bundle.parent.name}/score'"
+            )
+    _print_commands(*lines)
+
+
+def _print_commands(*lines: str) -> None:
+    # Without wrapping at the terminal's width, so that the commands can be copied.
+    console.print("\n".join(lines), soft_wrap=True, highlight=False, markup=False)

@@ -1,10 +1,11 @@
 """The command `wrap`: its options, read from the command line."""
 
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal
 
 import typer
 
+from training.commands.options import parse_labels, parse_named_path, parse_numbers, parse_size
 from training.console import console, progress_bars
 from training.errors import DataError
 
@@ -94,7 +95,8 @@ def wrap(
     The bundle takes token ids and lengths; attention_mask and token_type_ids are made of them inside the graph.
     Padding must not change a text's logits.
     """
-    from training.commands.next_steps import next_steps
+    # Imported here, so that `--help` does not import torch.
+    from training.commands.run import print_next_steps
     from training.data import guess_source
     from training.export.bundle_folder import bundle_name
     from training.recipe import Source
@@ -102,14 +104,14 @@ def wrap(
     from training.wrapping.wrap import wrap as wrap_classifier
 
     images_only = {"--mean": mean, "--std": std, "--layout": layout, "--size": size}
-    if tokenizer is not None and (wrong := [option for option, given in images_only.items() if given is not None]):
+    if tokenizer is not None and (wrong := [option for option, value in images_only.items() if value is not None]):
         raise DataError(wrong[0], "is for images, --tokenizer for texts", "Leave one out")
     if tokenizer is None and max_tokens is not None:
         raise DataError("--max-tokens", "is for texts", "Give their --tokenizer too")
-    root = Path("/")
+    data_dir = Path("/")
 
     def source(path: Path, label: str | None = label_column) -> Source:
-        return guess_source(path, root, image=image_column, text=text_column, label=label)
+        return guess_source(path, data_dir, image=image_column, text=text_column, label=label)
 
     def unlabelled(path: Path) -> Source:
         return source(path, None).model_copy(update={"label": None})
@@ -119,55 +121,25 @@ def wrap(
         logits=logits,
         calibration=source(calibration),
         name=bundle_name(name or model.stem),
-        root=root,
+        data_dir=data_dir,
         models=models,
         version=version,
         description=description,
         layout=layout,
         size=None if size is None else parse_size(size),
-        mean=_numbers("--mean", mean),
-        std=_numbers("--std", std),
+        mean=parse_numbers("--mean", mean),
+        std=parse_numbers("--std", std),
         scale=scale,
         resize=resize,
         tokenizer=tokenizer,
         max_tokens=max_tokens,
-        labels=None if labels is None else _labels(labels),
+        labels=None if labels is None else parse_labels(labels),
         test=None if test is None else source(test),
-        ood={name: unlabelled(Path(path)) for name, path in map(_named, ood or [])},
+        ood={set_name: unlabelled(path) for set_name, path in (parse_named_path("--ood", text) for text in ood or [])},
         alpha=alpha,
         default_score=default_score,
         overwrite=overwrite,
     )
     with progress_bars() as bars:
         path = wrap_classifier(options, console.print, bars.report)
-    next_steps(path, models)
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """(height, width) of `HxW`, or of one number for both."""
-    parts = text.lower().split("x")
-    if not 1 <= len(parts) <= 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise DataError("--size", f"'{text}' is no size", "Give HxW, for example 32x32")
-    return cast(tuple[int, int], tuple(int(part) for part in (parts * 2)[:2]))
-
-
-def _numbers(option: str, given: list[str] | None) -> list[float]:
-    try:
-        return [float(number) for text in given or [] for number in text.split(",")]
-    except ValueError as error:
-        raise DataError(
-            option, f"holds no numbers ({error})", "Give numbers separated by commas: 0.5,0.5,0.5"
-        ) from error
-
-
-def _labels(given: str) -> list[str]:
-    if (path := Path(given)).is_file():
-        given = path.read_text(encoding="utf-8").strip().replace("\n", ",")
-    return [label.strip() for label in given.split(",")]
-
-
-def _named(given: str) -> tuple[str, str]:
-    name, separator, path = given.partition("=")
-    if not separator or not name or not path:
-        raise DataError("--ood", f"'{given}' is not NAME=PATH", "For example --ood signs=data/signs")
-    return name, path
+    print_next_steps(path, models)

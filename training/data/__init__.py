@@ -1,10 +1,13 @@
-"""Data: sources become arrays of images or token ids; arrays become paired in-distribution and outlier batches."""
+"""Data: loads sources as arrays of images or token ids, and pairs in-distribution and outlier batches.
+
+May import `training.run`, `training.recipe` and the errors.
+"""
 
 from training.data.assembly import InDistributionData, Sample, load_in_distribution, load_set, without_overlap
 from training.data.augmentation import Augmentation
-from training.data.examples import NO_TOKEN, Examples, InputArray, StoredArray
+from training.data.examples import Examples, InputArray, StoredArray
 from training.data.image_loading import load_images
-from training.data.overlap import Overlap, find_overlap
+from training.data.overlap import Overlap, find_overlap, find_text_overlap
 from training.data.pairing import Batch, paired_batches
 from training.data.reader import ImageReader, Reader, TextReader, open_reader
 from training.data.source_guess import class_folders, columns_of, guess_source
@@ -12,7 +15,7 @@ from training.data.sources import DataLocations, Progress
 from training.data.splits import InDistributionRows, split_in_distribution
 from training.data.synthetic import SYNTHETIC, generate
 from training.data.text_loading import load_texts
-from training.data.text_overlap import find_text_overlap
+from training.data.token_ids import NO_TOKEN
 
 __all__ = [
     "NO_TOKEN",

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from bundle import ImageInput
-from training.data.text_batch import TEXT_INPUTS, text_batch, text_shapes
+from training.data.token_ids import TEXT_INPUTS, text_batch, text_shapes
 from training.models.model import BATCH, Model
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from training.architectures import LANGUAGE_ARCHITECTURES, LanguageNetwork
-from training.data.text_batch import TEXT_INPUTS, text_batch, text_shapes
+from training.data.token_ids import TEXT_INPUTS, text_batch, text_shapes
 from training.models.model import BATCH, Model
 from training.recipe import Component, build_component
 
@@ -38,10 +38,10 @@ class TokenPrediction(NamedTuple):
 
 
 class TextBits(NamedTuple):
-    """Bits per symbol of each text `[N]`, and the bits of each symbol `[N, L+1]`, 0 after the text's end."""
+    """Bits of each symbol `[N, L+1]`, 0 after the text's end, and the number of counted symbols `[N]` of each text."""
 
-    mean: Tensor
     of_symbols: Tensor
+    num_symbols: Tensor
 
 
 class LanguageModel(Model):
@@ -91,12 +91,11 @@ class LanguageModel(Model):
         return nats.where(_positions(targets) <= lengths[:, None], 0.0)
 
     def bits(self, tokens: Tensor, lengths: Tensor) -> TextBits:
-        """The bits per symbol of each text and the bits of every symbol, without END's unless `count_end`."""
+        """The bits of every symbol and the number of symbols of each text; END is included if `count_end`."""
         bits = self.nats(tokens, lengths) / math.log(2)
         if self.count_end:
-            return TextBits(bits.sum(dim=1) / (lengths + 1), bits)
-        bits = bits.where(_positions(bits) < lengths[:, None], 0.0)
-        return TextBits(bits.sum(dim=1) / lengths, bits)
+            return TextBits(bits, lengths + 1)
+        return TextBits(bits.where(_positions(bits) < lengths[:, None], 0.0), lengths)
 
     def _symbols(self, tokens: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """The network's inputs and its targets, both int64 `[N, L+1]`."""

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from training.data import InputArray
-from training.data.examples import text_lengths
+from training.data.token_ids import text_lengths
 from training.models.score_heads import ScoredModel
 
 Outputs = dict[str, NDArray[np.generic]]

@@ -3,14 +3,17 @@
 import json
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from service.repository.model import Model
+if TYPE_CHECKING:
+    from service.repository.model import Model
+
 
 # The client's own shell fills it in: the service has only hashes.
 _KEY_HEADER = '-H "Authorization: Bearer $OOD_KEY" '
 
 
-def curl_line(model: Model, address: str, *, keys_needed: bool = False) -> str:
+def curl_line(model: "Model", address: str, *, keys_needed: bool = False) -> str:
     """A command that scores the bundle's own sample file, or a generated example where it brings none."""
     url = shlex.quote(f"{address}/v1/models/{model.name}/score")
     for name in sorted(model.bundle.manifest.files):
@@ -22,7 +25,7 @@ def curl_line(model: Model, address: str, *, keys_needed: bool = False) -> str:
     return curl_json(model, address, keys_needed=keys_needed)
 
 
-def curl_json(model: Model, address: str, *, keys_needed: bool = False) -> str:
+def curl_json(model: "Model", address: str, *, keys_needed: bool = False) -> str:
     """A command that scores the model's example; it needs no file."""
     url = shlex.quote(f"{address}/v1/models/{model.name}/score")
     body = json.dumps({"inputs": [model.modality.example()]})

@@ -53,7 +53,7 @@ def choose_parser(content_type: str | None, encoding: str, modality: Modality, *
 
 def parse_json(body: bytes, *, max_inputs: int) -> ParsedBody:
     """A JSON body, `{"inputs": [...], "alpha": ...}`. Raises `MalformedBody`, `InvalidParameter` or `TooManyInputs`."""
-    if has_too_many_values(body, most=16 * max_inputs + 1024):
+    if has_too_many_values(body, limit=16 * max_inputs + 1024):
         raise TooManyInputs(f"Far more than {max_inputs} inputs in one request. Split them into several requests.")
     try:
         # NaN is no JSON, but common encoders write it: taken here, it is refused under its parameter's name.

@@ -1,7 +1,6 @@
 """`POST /v1/models/{model}/score`: the service's own protocol."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import orjson
 from fastapi.routing import APIRoute
@@ -9,33 +8,42 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.errors import InputError
+from service.http.body import read_body
+from service.http.deadline import DISCONNECTED
 from service.http.fast_routes import FastRoute
+from service.http.request_id import REQUEST_ID
 from service.inputs.payloads import Input
-from service.pipeline import Pipeline, Result
+from service.protocols.dependencies import Dependencies
 from service.protocols.native.openapi import score_operation
 from service.protocols.native.parsing import choose_parser
 from service.repository.model import Model
 from service.scoring.options import Options, parse_options, query_options
-from service.settings import Settings
+from service.scoring.scored_input import Result
 
 
-def routes(pipeline: Pipeline, settings: Settings) -> list[APIRoute]:
-    """Scoring with the latest version of a model, and with a named one."""
+def routes(dependencies: Dependencies) -> list[APIRoute]:
+    """The routes that score with the latest version of a model, and with a named one."""
+    pipeline, load_shedder, settings = dependencies.pipeline, dependencies.load_shedder, dependencies.settings
 
     async def score(request: Request) -> Response:
         """Score images or texts. Several inputs of one request may share batches with those of others."""
-        with pipeline.model(request) as model:
-            # What can be refused is, in the order of what it costs: headers, query, queue, body.
+        path, scope = request.path_params, request.scope
+        version = path.get("version")
+        with pipeline.model(path["model"], version, scope[REQUEST_ID]) as model:
+            # Checks come in the order of their costs: headers, query, queue, body.
             encoding = request.headers.get("content-encoding", "identity")
             content_type = request.headers.get("content-type")
             parse = choose_parser(content_type, encoding, model.modality, max_inputs=settings.max_inputs)
-            query = query_options(request.query_params.multi_items()) if request.scope["query_string"] else {}
-            options = parse_options(query, model.choices) if query else model.default_options
-            submission = parse(await pipeline.body(request, model, options))
-            if submission.options:
-                options = parse_options(query | submission.options, model.choices)
-            results = await pipeline.score(request, model, submission.inputs, options)
-        return _answer(model, submission.inputs, results, options)
+            query = query_options(request.query_params.multi_items()) if scope["query_string"] else {}
+            options = parse_options(query, model.option_limits) if query else model.default_options
+            load_shedder.check(scope, model, options.timeout_ms)
+            body = parse(await read_body(request, settings.max_body_bytes, settings.receive_timeout_seconds))
+            if body.options:
+                options = parse_options(query | body.options, model.option_limits)
+            results = await pipeline.score(
+                model, body.inputs, options, disconnected=scope.get(DISCONNECTED), shadowed=version is None
+            )
+        return _response(model, body.inputs, results, options)
 
     return [
         FastRoute("/v1/models/{model}/score", score, methods=["POST"], **score_operation("latest version")),
@@ -48,16 +56,43 @@ def routes(pipeline: Pipeline, settings: Settings) -> list[APIRoute]:
     ]
 
 
-def _answer(model: Model, inputs: Sequence[Input], results: Sequence[Result], options: Options) -> Response:
-    answers: list[dict[str, Any]] = []
-    errors = 0
-    for index, (item, result) in enumerate(zip(inputs, results, strict=True)):
-        if isinstance(result, InputError):
-            errors += 1
-            answers.append({"index": index, "id": item.id, "error": {"type": result.type, "detail": result.detail}})
-        else:
-            answers.append({"index": index, "id": item.id, **result})
-    content = {"model": model.name, "version": model.version, "results": answers, "errors": errors}
+def _response(model: Model, inputs: Sequence[Input], results: Sequence[Result], options: Options) -> Response:
+    content: dict[str, object] = {
+        "model": model.name,
+        "version": model.version,
+        "results": [
+            {"index": index, "id": item.id, **_body(result)}
+            for index, (item, result) in enumerate(zip(inputs, results, strict=True))
+        ],
+        "errors": sum(isinstance(result, InputError) for result in results),
+    }
     if warnings := model.scorer.warnings(options):
         content["warnings"] = warnings
     return Response(orjson.dumps(content), media_type="application/json")
+
+
+def _body(result: Result) -> dict[str, object]:
+    # By hand: orjson takes twice as long for a slotted dataclass, and the keys of the protocol are visible here.
+    if isinstance(result, InputError):
+        return {"error": {"type": result.type, "detail": result.detail}}
+    prediction = result.prediction
+    body: dict[str, object] = {
+        "flagged": result.flagged,
+        "p_value": result.p_value,
+        "prediction": None
+        if prediction is None
+        else {"label": prediction.label, "index": prediction.index, "probability": prediction.probability},
+        "scores": {
+            name: {
+                "value": score.value,
+                "anomaly": score.anomaly,
+                "threshold": score.threshold,
+                "p_value": score.p_value,
+                "flagged": score.flagged,
+            }
+            for name, score in result.scores.items()
+        },
+    }
+    if result.explanation is not None:
+        body["explanation"] = result.explanation
+    return body

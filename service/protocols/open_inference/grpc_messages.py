@@ -13,6 +13,7 @@ from service.protocols.open_inference.schemas import InferenceRequest, ModelMeta
 from service.protocols.open_inference.tensors import binary, bytes_to_binary
 from service.repository.model import Model
 from service.scoring.options import OptionLimits
+from service.scoring.scored_input import ScoredInput
 
 _CONTENTS = {"BYTES": "bytes_contents", "UINT8": "uint_contents"}
 # How a value lies in a message: protobuf's wire types.
@@ -59,7 +60,7 @@ def parse_message(
     return inference_of(request, memoryview(data), modality, choices, classifies=classifies, max_inputs=max_inputs)
 
 
-def inference_message(model: Model, inference: Inference, results: Sequence[Mapping[str, Any]]) -> Any:
+def inference_message(model: Model, inference: Inference, results: Sequence[ScoredInput]) -> Any:
     """The answer, a `ModelInferResponse`: every output in binary, whatever form was asked for."""
     answer = service_pb2.ModelInferResponse(model_name=model.name, model_version=model.version, id=inference.id or "")
     for output, _ in inference.outputs:

@@ -15,8 +15,9 @@ from tritonclient.grpc import service_pb2
 
 from service.http.body import read_body
 from service.http.fast_routes import FastRoute
-from service.lifecycle import Lifecycle, Phase
-from service.pipeline import Pipeline
+from service.http.request_id import REQUEST_ID
+from service.lifecycle import Phase
+from service.protocols.dependencies import Dependencies
 from service.protocols.open_inference.grpc_messages import (
     inference_message,
     metadata_message,
@@ -24,11 +25,9 @@ from service.protocols.open_inference.grpc_messages import (
     read_message,
 )
 from service.protocols.open_inference.grpc_server import DEADLINE
+from service.protocols.open_inference.request import score
 from service.protocols.open_inference.response import model_metadata
-from service.protocols.open_inference.scoring import score
-from service.repository.served import Repository
 from service.scoring.options import OptionLimits
-from service.settings import Settings
 
 _SERVICE = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 
@@ -41,10 +40,9 @@ class _Rpc(FastRoute):
         return super().matches(scope) if DEADLINE in scope else (Match.NONE, {})
 
 
-def routes(
-    repository: Repository, lifecycle: Lifecycle, pipeline: Pipeline, settings: Settings, version: str
-) -> list[APIRoute]:
-    """Metadata, health and inference; `version` is the service's own."""
+def routes(dependencies: Dependencies) -> list[APIRoute]:
+    """The routes of metadata, health and inference."""
+    repository, lifecycle, settings = dependencies.repository, dependencies.lifecycle, dependencies.settings
 
     async def live(_: Request, __: Any) -> Any:
         return service_pb2.ServerLiveResponse(live=True)
@@ -58,7 +56,7 @@ def routes(
         return service_pb2.ModelReadyResponse(ready=lifecycle.phase is Phase.READY)
 
     async def server(_: Request, __: Any) -> Any:
-        return service_pb2.ServerMetadataResponse(name="ood-scoring-service", version=version)
+        return service_pb2.ServerMetadataResponse(name="ood-scoring-service", version=dependencies.version)
 
     async def metadata(_: Request, asked: Any) -> Any:
         lifecycle.require_loaded()
@@ -66,18 +64,17 @@ def routes(
         return metadata_message(model_metadata(model, repository.versions(asked.name)))
 
     async def infer(request: Request, asked: Any) -> Any:
-        # What a path says in HTTP.
-        version = {"version": asked.model_version} if asked.model_version else {}
-        request.scope["path_params"] = {"model": asked.model_name, **version}
-        with pipeline.model(request) as model:
+        version = asked.model_version or None
+        with dependencies.pipeline.model(asked.model_name, version, request.scope[REQUEST_ID]) as model:
             inference = parse_message(
                 asked,
                 model.modality,
-                _until(model.choices, request.scope[DEADLINE]),
+                _until(model.option_limits, request.scope[DEADLINE]),
                 classifies=bool(model.scorer.labels),
                 max_inputs=settings.max_inputs,
             )
-            results = await score(pipeline, request, model, inference)
+            # gRPC cancels the call when its client disconnects.
+            results = await score(dependencies.pipeline, model, inference, disconnected=None, shadowed=version is None)
         return inference_message(model, inference, results)
 
     def rpc(name: str, answer: Callable[[Request, Any], Awaitable[Any]]) -> APIRoute:
@@ -86,7 +83,7 @@ def routes(
 
         async def endpoint(request: Request) -> Response:
             body = await read_body(request, settings.max_body_bytes, settings.receive_timeout_seconds)
-            pixels = max((math.prod(model.modality.pixels or (0,)) for model in repository), default=0)
+            pixels = max((math.prod(model.modality.pixel_shape or (0,)) for model in repository), default=0)
             message = read_message(kind, body, max_inputs=settings.max_inputs, pixels=pixels)
             return Response((await answer(request, message)).SerializeToString())
 

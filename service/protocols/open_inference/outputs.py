@@ -4,11 +4,13 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 
 from service.errors import InvalidParameter
 from service.protocols.open_inference.schemas import Datatype
 from service.scoring.options import Options
+from service.scoring.scored_input import ScoredInput
 
 _FIELDS: Mapping[str, Datatype] = {"flagged": "BOOL", "p_value": "FP64", "anomaly": "FP64", "threshold": "FP64"}
 
@@ -22,7 +24,7 @@ class Output:
 
     name: str
     datatype: Datatype
-    read: Callable[[Mapping[str, Any]], Any]
+    read: Callable[[ScoredInput], Any]
     score: str | None = None
 
 
@@ -33,9 +35,9 @@ def outputs_of(scores: tuple[str, ...], classifies: bool) -> Mapping[str, Output
     outputs = [Output(field, datatype, _of_first(field)) for field, datatype in _FIELDS.items()]
     if classifies:
         outputs += [
-            Output("label", "BYTES", lambda result: result["prediction"]["label"]),
-            Output("prediction", "INT64", lambda result: result["prediction"]["index"]),
-            Output("probability", "FP32", lambda result: result["prediction"]["probability"]),
+            Output("label", "BYTES", attrgetter("prediction.label")),
+            Output("prediction", "INT64", attrgetter("prediction.index")),
+            Output("probability", "FP32", attrgetter("prediction.probability")),
         ]
     for score in scores:
         outputs.append(Output(score, "FP32", _of_score(score, "value"), score))
@@ -79,12 +81,14 @@ def choose_outputs(names: Sequence[str] | None, offered: Mapping[str, Output], o
     return [offered[name] for name in names]
 
 
-def _of_first(field: str) -> Callable[[Mapping[str, Any]], Any]:
-    return lambda result: _number(next(iter(result["scores"].values()))[field])
+def _of_first(field: str) -> Callable[[ScoredInput], Any]:
+    read = attrgetter(field)
+    return lambda result: _number(read(next(iter(result.scores.values()))))
 
 
-def _of_score(score: str, field: str) -> Callable[[Mapping[str, Any]], Any]:
-    return lambda result: _number(result["scores"][score][field])
+def _of_score(score: str, field: str) -> Callable[[ScoredInput], Any]:
+    read = attrgetter(field)
+    return lambda result: _number(read(result.scores[score]))
 
 
 def _number(value: Any) -> Any:

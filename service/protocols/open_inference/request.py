@@ -1,16 +1,18 @@
 """A request's body to inputs, options and the outputs that are wanted."""
 
+import asyncio
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
 
-from service.errors import InvalidParameter, MalformedBody, TooManyInputs
+from service.errors import InvalidInput, InvalidParameter, MalformedBody, TooManyInputs
 from service.http.body import has_too_many_values
 from service.inputs.modality import Modality
 from service.inputs.payloads import Input, Pixels
+from service.pipeline import Pipeline
 from service.protocols.open_inference.outputs import Output, choose_outputs, outputs_of, scores_of
 from service.protocols.open_inference.schemas import UNKNOWN_KEY, InferenceRequest, InputTensor, RequestedOutput
 from service.protocols.open_inference.tensors import (
@@ -19,7 +21,9 @@ from service.protocols.open_inference.tensors import (
     uint8_from_binary,
     uint8_from_json,
 )
+from service.repository.model import Model
 from service.scoring.options import OPTION_NAMES, OptionLimits, Options, parse_options
+from service.scoring.scored_input import ScoredInput
 
 HEADER_LENGTH = "inference-header-content-length"
 """The HTTP header with the JSON's length, where tensors follow it in binary."""
@@ -98,10 +102,35 @@ def inference_of(
     return Inference(inputs, options, _in_form(outputs, request.outputs or [], in_binary), tensor.name, request.id)
 
 
+async def score(
+    pipeline: Pipeline,
+    model: Model,
+    inference: Inference,
+    *,
+    disconnected: asyncio.Future[None] | None,
+    shadowed: bool,
+) -> Sequence[ScoredInput]:
+    """Score the inputs of `inference` by `Pipeline.score`, all or none; `InvalidInput` names the tensor's element."""
+    try:
+        results = await pipeline.score(
+            model,
+            inference.inputs,
+            inference.options,
+            disconnected=disconnected,
+            shadowed=shadowed,
+            all_or_nothing=True,
+        )
+    except InvalidInput as invalid:
+        element = f"input {inference.tensor!r}, element {invalid.index}"
+        error = replace(invalid.error, detail=f"{element}: {invalid.detail}")
+        raise InvalidInput(error, invalid.index, None) from None
+    return [result for result in results if isinstance(result, ScoredInput)]
+
+
 def _read(text: bytes, modality: Modality, max_inputs: int) -> InferenceRequest:
-    pixels = 0 if modality.pixels is None else max(_JSON_PIXELS, math.prod(modality.pixels))
+    pixels = 0 if modality.pixel_shape is None else max(_JSON_PIXELS, math.prod(modality.pixel_shape))
     # A pixel of a single channel, nested, has two marks.
-    if has_too_many_values(text, most=16 * max_inputs + 1024 + 2 * pixels):
+    if has_too_many_values(text, limit=16 * max_inputs + 1024 + 2 * pixels):
         remedy = "Send pixels as binary tensor data, or files as BYTES; or split" if pixels else "Split"
         raise TooManyInputs(f"The JSON has far more values than {max_inputs} inputs need. {remedy} the request.")
     return validated(InferenceRequest.model_validate_json, text, modality)
@@ -119,13 +148,13 @@ def validated(validate: Callable[[Any], InferenceRequest], given: Any, modality:
         elif not where:
             raise MalformedBody(f"The body is not an inference request in JSON: {reason}") from None
         elif where == ("inputs",):
-            reason = f"give a list of one tensor, {modality.tensor!r}, that holds every input"
+            reason = f"give a list of one tensor, {modality.tensor_name!r}, that holds every input"
         raise InvalidParameter(".".join(map(str, where))[:128], reason) from None
 
 
 def _inputs(tensor: InputTensor, binary_tail: memoryview | None, modality: Modality, max_inputs: int) -> list[Input]:
-    if tensor.name != modality.tensor:
-        raise InvalidParameter(f"input {tensor.name[:64]!r}", f"this model's input is {modality.tensor!r}")
+    if tensor.name != modality.tensor_name:
+        raise InvalidParameter(f"input {tensor.name[:64]!r}", f"this model's input is {modality.tensor_name!r}")
     here = f"input {tensor.name!r}"
     data = _binary_data(here, tensor, binary_tail)
     count = _count(here, tensor, modality)
@@ -173,10 +202,10 @@ def _count(here: str, tensor: InputTensor, modality: Modality) -> int:
     shape = tensor.shape
     taken = {"BYTES": ["[N]", "[N, 1]"]}
     fits = len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)
-    if modality.pixels is not None:
-        taken["UINT8"] = [f"[N, {', '.join(map(str, modality.pixels))}]"]
+    if modality.pixel_shape is not None:
+        taken["UINT8"] = [f"[N, {', '.join(map(str, modality.pixel_shape))}]"]
         if tensor.datatype == "UINT8":
-            fits = tuple(shape[1:]) == modality.pixels
+            fits = tuple(shape[1:]) == modality.pixel_shape
     if tensor.datatype not in taken:
         forms = "; ".join(f"{datatype} of shape {' or '.join(shapes)}" for datatype, shapes in taken.items())
         raise InvalidParameter(here, f"datatype {tensor.datatype[:64]!r} is not taken; send {forms}")

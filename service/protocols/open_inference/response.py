@@ -1,6 +1,6 @@
 """Results to the protocol's answers, and a model to its metadata."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -11,12 +11,13 @@ from service.protocols.open_inference.request import HEADER_LENGTH, Inference
 from service.protocols.open_inference.schemas import ModelMetadata, TensorMetadata
 from service.protocols.open_inference.tensors import binary
 from service.repository.model import Model
+from service.scoring.scored_input import ScoredInput
 
 PLATFORM = "onnxruntime_onnx"
 """What the protocol calls a graph in ONNX that ONNX Runtime runs."""
 
 
-def inference_response(model: Model, inference: Inference, results: Sequence[Mapping[str, Any]]) -> Response:
+def inference_response(model: Model, inference: Inference, results: Sequence[ScoredInput]) -> Response:
     """The answer: JSON, and behind it whatever is wanted in binary."""
     outputs: list[dict[str, Any]] = []
     binary_tail: list[bytes] = []
@@ -45,11 +46,13 @@ def inference_response(model: Model, inference: Inference, results: Sequence[Map
 def model_metadata(model: Model, versions: list[str]) -> ModelMetadata:
     """A model by its tensors. Of its input's two forms, where there are two, the one of a fixed shape comes first."""
     modality = model.modality
-    if modality.pixels is None:
-        taken = TensorMetadata(name=modality.tensor, datatype="BYTES", shape=[-1], parameters=None)
+    if modality.pixel_shape is None:
+        taken = TensorMetadata(name=modality.tensor_name, datatype="BYTES", shape=[-1], parameters=None)
     else:
         files = {"alternative": "BYTES [-1]: encoded image files of any size"}
-        taken = TensorMetadata(name=modality.tensor, datatype="UINT8", shape=[-1, *modality.pixels], parameters=files)
+        taken = TensorMetadata(
+            name=modality.tensor_name, datatype="UINT8", shape=[-1, *modality.pixel_shape], parameters=files
+        )
     return ModelMetadata(
         name=model.name,
         versions=versions,
@@ -57,6 +60,6 @@ def model_metadata(model: Model, versions: list[str]) -> ModelMetadata:
         inputs=[taken],
         outputs=[
             TensorMetadata(name=output.name, datatype=output.datatype, shape=[-1], parameters=None)
-            for output in outputs_of(model.choices.scores, bool(model.scorer.labels)).values()
+            for output in outputs_of(model.option_limits.scores, bool(model.scorer.labels)).values()
         ],
     )

@@ -8,12 +8,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from service.errors import InvalidParameter
-from service.http.body import require_identity
+from service.http.body import read_body, require_identity
+from service.http.deadline import DISCONNECTED
 from service.http.fast_routes import FastRoute
+from service.http.request_id import REQUEST_ID
 from service.lifecycle import Lifecycle, Phase
-from service.pipeline import Pipeline
+from service.protocols.dependencies import Dependencies
 from service.protocols.open_inference.openapi import error_responses, infer_operation
-from service.protocols.open_inference.request import HEADER_LENGTH, parse_header_length, parse_inference
+from service.protocols.open_inference.request import HEADER_LENGTH, parse_header_length, parse_inference, score
 from service.protocols.open_inference.response import inference_response, model_metadata
 from service.protocols.open_inference.schemas import (
     InferenceError,
@@ -23,19 +25,20 @@ from service.protocols.open_inference.schemas import (
     ServerMetadata,
     ServerReady,
 )
-from service.protocols.open_inference.scoring import score
 from service.repository.served import Repository
-from service.settings import Settings
 
 _TAG = "open inference protocol"
 
 
-def routes(
-    repository: Repository, lifecycle: Lifecycle, pipeline: Pipeline, settings: Settings, version: str
-) -> list[APIRoute]:
-    """Metadata, health and inference; `version` is the service's own."""
-    extensions = ["binary_tensor_data", *([] if settings.admin_keys_file is None else ["model_repository"])]
-    return [*_server(lifecycle, version, extensions), *_models(repository, lifecycle), *_inference(pipeline, settings)]
+def routes(dependencies: Dependencies) -> list[APIRoute]:
+    """The routes of metadata, health and inference."""
+    lifecycle, admin = dependencies.lifecycle, dependencies.settings.admin_keys_file is not None
+    extensions = ["binary_tensor_data", *(["model_repository"] if admin else [])]
+    return [
+        *_server(lifecycle, dependencies.version, extensions),
+        *_models(dependencies.repository, lifecycle),
+        *_inference(dependencies),
+    ]
 
 
 def _server(lifecycle: Lifecycle, version: str, extensions: list[str]) -> list[APIRoute]:
@@ -95,23 +98,30 @@ def _models(repository: Repository, lifecycle: Lifecycle) -> list[APIRoute]:
     ]
 
 
-def _inference(pipeline: Pipeline, settings: Settings) -> list[APIRoute]:
+def _inference(dependencies: Dependencies) -> list[APIRoute]:
+    pipeline, load_shedder, settings = dependencies.pipeline, dependencies.load_shedder, dependencies.settings
+
     async def infer(request: Request) -> Response:
         """Score the inputs of one tensor. One that cannot be scored costs the others their answer: send it apart."""
-        with pipeline.model(request) as model:
+        path, scope = request.path_params, request.scope
+        version = path.get("version")
+        with pipeline.model(path["model"], version, scope[REQUEST_ID]) as model:
             require_identity(request.headers.get("content-encoding", "identity"))
             header_length = parse_header_length(request.headers.get(HEADER_LENGTH))
-            for name in request.query_params if request.scope["query_string"] else ():
+            for name in request.query_params if scope["query_string"] else ():
                 raise InvalidParameter(name[:64], "options go into the body's `parameters`, not into the query")
+            load_shedder.check(scope, model, model.default_options.timeout_ms)
             inference = parse_inference(
-                await pipeline.body(request, model, model.default_options),
+                await read_body(request, settings.max_body_bytes, settings.receive_timeout_seconds),
                 header_length,
                 model.modality,
-                model.choices,
+                model.option_limits,
                 classifies=bool(model.scorer.labels),
                 max_inputs=settings.max_inputs,
             )
-            results = await score(pipeline, request, model, inference)
+            results = await score(
+                pipeline, model, inference, disconnected=scope.get(DISCONNECTED), shadowed=version is None
+            )
         return inference_response(model, inference, results)
 
     return [

@@ -1,109 +1,152 @@
-"""Patience: what ends work for a client, and what it leaves alone."""
+"""`Deadline`: what cancels a request's work, and what does not."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any
 
 import pytest
 
 from service.errors import ClientDisconnected, DeadlineExceeded
-from service.http.deadline import DISCONNECTED, Deadline
+from service.http.deadline import Deadline
+from tests.service.support.virtual_clock import VirtualClockLoop, run_with_virtual_clock
 
-LATE = "too late"
-
-
-def run(scenario: Callable[[dict[str, Any]], Awaitable[None]]) -> None:
-    """With the scope of a request on a connection that is there."""
-
-    async def begin() -> None:
-        await scenario({DISCONNECTED: asyncio.get_running_loop().create_future()})
-
-    asyncio.run(begin())
+MESSAGE = "too late"
+FOREVER = 3600
 
 
-def late() -> DeadlineExceeded:
-    return DeadlineExceeded(LATE)
+def too_late() -> DeadlineExceeded:
+    return DeadlineExceeded(MESSAGE)
 
 
-def test_what_takes_too_long_ends_with_the_problem() -> None:
-    async def scenario(scope: dict[str, Any]) -> None:
-        with pytest.raises(DeadlineExceeded, match=LATE), Deadline(0.01, late, scope):
-            await asyncio.sleep(10)
+async def work(seconds: float, disconnected: asyncio.Future[None] | None = None) -> None:
+    """Work without end under a deadline."""
+    try:
+        with Deadline(seconds, too_late, disconnected):
+            await asyncio.Event().wait()
+    finally:
         assert asyncio.current_task().cancelling() == 0
 
-    run(scenario)
+
+def test_work_past_the_deadline_raises_its_problem() -> None:
+    async def scenario(loop: VirtualClockLoop) -> None:
+        task = asyncio.create_task(work(2, loop.create_future()))
+        await asyncio.sleep(0)
+        await loop.advance(1.99)
+        assert not task.done()
+        await loop.advance(0.01)
+        with pytest.raises(DeadlineExceeded, match=MESSAGE):
+            await task
+
+    run_with_virtual_clock(scenario)
 
 
-@pytest.mark.parametrize("before", [True, False])
-def test_what_nobody_waits_for_any_more_ends(before: bool) -> None:
-    async def scenario(scope: dict[str, Any]) -> None:
+def test_work_without_a_connection_has_a_deadline_only() -> None:
+    async def scenario(loop: VirtualClockLoop) -> None:
+        task = asyncio.create_task(work(2))
+        await asyncio.sleep(0)
+        await loop.advance(2)
+        with pytest.raises(DeadlineExceeded):
+            await task
+
+    run_with_virtual_clock(scenario)
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before the work", "during the work"])
+def test_a_disconnect_ends_the_work(before: bool) -> None:
+    async def scenario(loop: VirtualClockLoop) -> None:
+        disconnected = loop.create_future()
         if before:
-            scope[DISCONNECTED].set_result(None)
-        else:
-            asyncio.get_running_loop().call_later(0.01, scope[DISCONNECTED].set_result, None)
-        with pytest.raises(ClientDisconnected), Deadline(10, late, scope):
-            await asyncio.sleep(10)
+            disconnected.set_result(None)
+        task = asyncio.create_task(work(FOREVER, disconnected))
+        await asyncio.sleep(0)
+        if not before:
+            disconnected.set_result(None)
+        with pytest.raises(ClientDisconnected):
+            await task
 
-    run(scenario)
+    run_with_virtual_clock(scenario)
 
 
-def test_what_is_done_in_time_is_not_disturbed_later() -> None:
-    async def scenario(scope: dict[str, Any]) -> None:
-        with Deadline(0.2, late, scope):
+def test_work_that_ends_in_time_is_not_cancelled_later() -> None:
+    async def scenario(loop: VirtualClockLoop) -> None:
+        disconnected = loop.create_future()
+        with Deadline(1, too_late, disconnected):
             await asyncio.sleep(0)
-        scope[DISCONNECTED].set_result(None)
-        # Left before the callback of a connection that is lost already.
-        with Deadline(0.2, late, scope):
+        await loop.advance(2)
+        disconnected.set_result(None)
+        await loop.advance(0)
+
+    run_with_virtual_clock(scenario)
+
+
+def test_work_that_ends_before_the_callback_of_a_disconnect_is_not_cancelled() -> None:
+    async def scenario(loop: VirtualClockLoop) -> None:
+        disconnected = loop.create_future()
+        disconnected.set_result(None)
+        with Deadline(1, too_late, disconnected):
             pass
-        await asyncio.sleep(0.3)
+        await loop.advance(0)
 
-    run(scenario)
-
-
-def test_without_a_connection_there_is_only_the_time() -> None:
-    async def scenario(_: dict[str, Any]) -> None:
-        with pytest.raises(DeadlineExceeded), Deadline(0.01, late):
-            await asyncio.sleep(10)
-
-    run(scenario)
+    run_with_virtual_clock(scenario)
 
 
-def test_its_time_can_begin_anew() -> None:
-    async def scenario(scope: dict[str, Any]) -> None:
-        with Deadline(0.5, late, scope) as patience:
-            for _ in range(3):
-                await asyncio.sleep(0.2)
-                patience.reschedule(0.5)
+def test_a_disconnect_after_the_deadline_does_not_interrupt_the_cleanup_of_the_work() -> None:
+    async def scenario(loop: VirtualClockLoop) -> None:
+        disconnected, cleaned = loop.create_future(), asyncio.Event()
 
-    run(scenario)
+        async def work_with_cleanup() -> None:
+            with Deadline(1, too_late, disconnected):
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    await cleaned.wait()
+
+        task = asyncio.create_task(work_with_cleanup())
+        await asyncio.sleep(0)
+        await loop.advance(1)
+        disconnected.set_result(None)
+        await loop.advance(0)
+        assert not task.done()
+        cleaned.set()
+        with pytest.raises(DeadlineExceeded):
+            await task
+
+    run_with_virtual_clock(scenario)
 
 
-def test_who_else_cancels_the_task_has_precedence() -> None:
-    async def scenario(scope: dict[str, Any]) -> None:
-        async def work() -> None:
-            with Deadline(10, late, scope):
-                await asyncio.sleep(10)
+def test_a_cancellation_from_elsewhere_takes_precedence() -> None:
+    async def scenario(loop: VirtualClockLoop) -> None:
+        disconnected = loop.create_future()
 
-        task = asyncio.create_task(work())
+        async def cancelled_work() -> None:
+            with Deadline(FOREVER, too_late, disconnected):
+                await asyncio.Event().wait()
+
+        task = asyncio.create_task(cancelled_work())
         await asyncio.sleep(0)
         task.cancel()
-        scope[DISCONNECTED].set_result(None)
+        disconnected.set_result(None)
         with pytest.raises(asyncio.CancelledError):
             await task
 
-    run(scenario)
+    run_with_virtual_clock(scenario)
 
 
-def test_an_error_of_the_work_stays_what_it_is() -> None:
-    async def scenario(scope: dict[str, Any]) -> None:
+def test_an_error_that_the_work_raises_when_cancelled_is_kept() -> None:
+    async def scenario(loop: VirtualClockLoop) -> None:
         async def fail_when_cancelled() -> None:
-            try:
-                await asyncio.sleep(10)
-            except asyncio.CancelledError:
-                raise KeyError("its own") from None
+            with Deadline(1, too_late):
+                try:
+                    await asyncio.Event().wait()
+                except asyncio.CancelledError:
+                    raise KeyError("its own") from None
 
-        with pytest.raises(KeyError), Deadline(0.01, late, scope):
-            await fail_when_cancelled()
-        assert asyncio.current_task().cancelling() == 0
+        async def cancelling_after_failure() -> int:
+            with pytest.raises(KeyError):
+                await fail_when_cancelled()
+            return asyncio.current_task().cancelling()
 
-    run(scenario)
+        task = asyncio.create_task(cancelling_after_failure())
+        await asyncio.sleep(0)
+        await loop.advance(1)
+        assert await task == 0
+
+    run_with_virtual_clock(scenario)

@@ -1,97 +1,112 @@
-"""A listening socket of several workers: who accepts, and who does not."""
+"""A listening socket that several workers share: which of them accepts a connection."""
 
 import asyncio
 import contextlib
 import socket
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import pytest
+
 from service.server.accept import LeastConnectionsListener, SharedConnectionCounts
+from service.worker_group import WorkerGroup
 
 
-class Guest(asyncio.Protocol):
-    """A connection that is counted where it came in."""
+class CountedProtocol(asyncio.Protocol):
+    """Adds itself to the `connections` of its worker while it is connected."""
 
-    def __init__(self, room: set["Guest"]) -> None:
-        self._room = room
+    def __init__(self, connections: set["CountedProtocol"]) -> None:
+        self._connections = connections
 
     def connection_made(self, _: asyncio.BaseTransport) -> None:
-        self._room.add(self)
+        self._connections.add(self)
 
     def connection_lost(self, _: Exception | None) -> None:
-        self._room.discard(self)
+        self._connections.discard(self)
 
 
-class House:
-    """A socket, and a door to it for each worker, all in one event loop."""
+class Workers:
+    """Listeners of several workers on one socket, all in one event loop."""
 
-    def __init__(self, folder: Path, workers: int) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = self._listener.getsockname()
-        self.rooms: list[set[Guest]] = [set() for _ in range(workers)]
-        self.doors = [self._door(folder, index) for index in range(workers)]
-        self._listener.close()
+    def __init__(self, folder: Path, count: int) -> None:
+        sock = socket.create_server(("127.0.0.1", 0))
+        self.address = sock.getsockname()
+        self.connections: list[set[CountedProtocol]] = [set() for _ in range(count)]
+        self.listeners = [self._listener(sock.dup(), WorkerGroup(index, count, folder)) for index in range(count)]
+        sock.close()
 
-    def _door(self, folder: Path, index: int) -> LeastConnectionsListener:
-        room = self.rooms[index]
-        connection_counts = SharedConnectionCounts(folder / "connections", index, len(self.rooms))
+    def _listener(self, sock: socket.socket, worker_group: WorkerGroup) -> LeastConnectionsListener:
+        connections = self.connections[worker_group.index]
         return LeastConnectionsListener(
-            self._listener.dup(), lambda: Guest(room), lambda: len(room), connection_counts, 100
+            sock,
+            lambda: CountedProtocol(connections),
+            lambda: len(connections),
+            SharedConnectionCounts(worker_group),
+            100,
         )
 
+    def sizes(self) -> list[int]:
+        return [len(connections) for connections in self.connections]
+
     def close(self) -> None:
-        for door in self.doors:
-            door.close()
+        for listener in self.listeners:
+            listener.close()
 
 
-async def come(house: House, count: int) -> list[asyncio.StreamWriter]:
-    """All at once."""
-    there = sum(map(len, house.rooms))
-    pairs = await asyncio.gather(*(asyncio.open_connection(*house.address) for _ in range(count)))
-    async with asyncio.timeout(10):
-        while sum(map(len, house.rooms)) < there + count:
-            await asyncio.sleep(0.001)
+async def connect(workers: Workers, count: int) -> list[asyncio.StreamWriter]:
+    """Open `count` connections at once and wait until all are accepted."""
+    before = sum(workers.sizes())
+    pairs = await asyncio.gather(*(asyncio.open_connection(*workers.address) for _ in range(count)))
+    while sum(workers.sizes()) < before + count:
+        await asyncio.sleep(0.001)
     return [writer for _, writer in pairs]
 
 
-async def leave(guests: list[asyncio.StreamWriter]) -> None:
-    for guest in guests:
-        guest.close()
+async def disconnect(writers: list[asyncio.StreamWriter]) -> None:
+    for writer in writers:
+        writer.close()
         with contextlib.suppress(OSError):
-            await guest.wait_closed()
+            await writer.wait_closed()
 
 
-def test_connections_that_come_at_once_are_shared_out(tmp_path: Path) -> None:
+def run(scenario: Callable[[], Awaitable[None]]) -> None:
+    async def limited() -> None:
+        async with asyncio.timeout(20):
+            await scenario()
+
+    asyncio.run(limited())
+
+
+def test_connections_that_arrive_together_are_spread_evenly(tmp_path: Path) -> None:
     async def scenario() -> None:
-        house = House(tmp_path, 3)
-        guests = await come(house, 30)
-        sizes = [len(room) for room in house.rooms]
-        assert max(sizes) - min(sizes) <= 2
-        house.close()
-        await leave(guests)
+        workers = Workers(tmp_path, 3)
+        writers = await connect(workers, 30)
+        assert max(workers.sizes()) - min(workers.sizes()) <= 2
+        workers.close()
+        await disconnect(writers)
 
-    asyncio.run(scenario())
+    run(scenario)
 
 
-def test_a_worker_that_does_not_come_to_the_door_keeps_nobody_out(tmp_path: Path) -> None:
+def test_a_worker_that_does_not_accept_keeps_no_connection_waiting(tmp_path: Path) -> None:
     async def scenario() -> None:
-        house = House(tmp_path, 2)
-        # As a worker that was killed: it is the one with the fewest for ever.
-        house.doors[1].close()
-        guests = await come(house, 20)
-        assert [len(room) for room in house.rooms] == [20, 0]
-        house.close()
-        await leave(guests)
+        workers = Workers(tmp_path, 2)
+        # A killed worker: its published count stays the lowest.
+        workers.listeners[1].close()
+        writers = await connect(workers, 20)
+        assert workers.sizes() == [20, 0]
+        workers.close()
+        await disconnect(writers)
 
-    asyncio.run(scenario())
+    run(scenario)
 
 
-def test_behind_the_last_door_that_closes_connections_are_refused(tmp_path: Path) -> None:
+def test_connections_are_refused_once_the_last_listener_is_closed(tmp_path: Path) -> None:
     async def scenario() -> None:
-        house = House(tmp_path, 2)
-        house.close()
-        house.close()
-        with contextlib.suppress(ConnectionRefusedError):
-            await asyncio.open_connection(*house.address)
-            raise AssertionError("it was accepted")
+        workers = Workers(tmp_path, 2)
+        workers.close()
+        workers.close()
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection(*workers.address)
 
-    asyncio.run(scenario())
+    run(scenario)

@@ -27,28 +27,28 @@ def images() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> DataLocations:
-    return DataLocations(root=tmp_path, cache=tmp_path / "cache")
+def locations(tmp_path: Path) -> DataLocations:
+    return DataLocations(data_dir=tmp_path, cache_dir=tmp_path / "cache")
 
 
 def test_parquet_images_keep_their_pixels_and_labels(
-    places: DataLocations, images: tuple[NDArray[np.uint8], NDArray[np.int64]]
+    locations: DataLocations, images: tuple[NDArray[np.uint8], NDArray[np.int64]]
 ) -> None:
-    write_parquet(places.root / "a.parquet", *images)
-    loaded = load_images(Source(path="a.parquet", label="label"), SPEC, places, name="a")
+    write_parquet(locations.data_dir / "a.parquet", *images)
+    loaded = load_images(Source(path="a.parquet", label="label"), SPEC, locations, name="a")
     np.testing.assert_array_equal(loaded.x[ALL], images[0])
     np.testing.assert_array_equal(loaded.y, images[1])
     assert loaded.labels == LABELS
 
 
 def test_an_image_folder_is_labelled_by_its_folders(
-    places: DataLocations, images: tuple[NDArray[np.uint8], NDArray[np.int64]]
+    locations: DataLocations, images: tuple[NDArray[np.uint8], NDArray[np.int64]]
 ) -> None:
     for i, (image, label) in enumerate(zip(*images, strict=True)):
-        folder = places.root / "pictures" / LABELS[label]
+        folder = locations.data_dir / "pictures" / LABELS[label]
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(folder / f"{i:02}.png")
-    loaded = load_images(Source(path="pictures", format="imagefolder", label="label"), SPEC, places, name="p")
+    loaded = load_images(Source(path="pictures", format="imagefolder", label="label"), SPEC, locations, name="p")
     assert loaded.labels == tuple(sorted(LABELS))
     brightness = np.asarray(loaded.x[ALL]).mean(axis=(1, 2, 3))
     assert loaded.y is not None
@@ -56,54 +56,54 @@ def test_an_image_folder_is_labelled_by_its_folders(
 
 
 def test_a_csv_names_image_files_and_labels(
-    places: DataLocations, images: tuple[NDArray[np.uint8], NDArray[np.int64]]
+    locations: DataLocations, images: tuple[NDArray[np.uint8], NDArray[np.int64]]
 ) -> None:
-    with (places.root / "list.csv").open("w", newline="") as file:
+    with (locations.data_dir / "list.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["file", "kind"])
         for i, (image, label) in enumerate(zip(*images, strict=True)):
-            Image.fromarray(image).save(places.root / f"{i}.png")
+            Image.fromarray(image).save(locations.data_dir / f"{i}.png")
             # One by its absolute path, the others from where the list lies.
-            rows.writerow([str(places.root / "0.png") if i == 0 else f"{i}.png", LABELS[label]])
+            rows.writerow([str(locations.data_dir / "0.png") if i == 0 else f"{i}.png", LABELS[label]])
     source = Source(path="list.csv", format="csv", image="file", label="kind")
-    loaded = load_images(source, SPEC, places, name="c")
+    loaded = load_images(source, SPEC, locations, name="c")
     np.testing.assert_array_equal(loaded.x[ALL], images[0])
     assert loaded.labels == tuple(sorted(LABELS))
 
 
 def test_file_and_folder_names_that_sound_like_splits_lose_no_image(
-    places: DataLocations, images: tuple[NDArray[np.uint8], NDArray[np.int64]]
+    locations: DataLocations, images: tuple[NDArray[np.uint8], NDArray[np.int64]]
 ) -> None:
     for i, image in enumerate(images[0]):
-        folder = places.root / "test" / ("train" if i % 2 else "validation")
+        folder = locations.data_dir / "test" / ("train" if i % 2 else "validation")
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(folder / f"{('train', 'test')[i // 10]}-{i:02}.png")
-    loaded = load_images(Source(path="test", format="imagefolder", label="label"), SPEC, places, name="p")
+    loaded = load_images(Source(path="test", format="imagefolder", label="label"), SPEC, locations, name="p")
     assert loaded.labels == ("train", "validation")
     assert len(loaded) == 20
-    assert len(load_images(Source(path="test", format="imagefolder"), SPEC, places, name="p")) == 20
+    assert len(load_images(Source(path="test", format="imagefolder"), SPEC, locations, name="p")) == 20
 
 
 def test_a_limit_takes_rows_from_the_whole_set(
-    places: DataLocations, images: tuple[NDArray[np.uint8], NDArray[np.int64]]
+    locations: DataLocations, images: tuple[NDArray[np.uint8], NDArray[np.int64]]
 ) -> None:
-    write_parquet(places.root / "a.parquet", *images)
-    loaded = load_images(Source(path="a.parquet", limit=3), SPEC, places, name="a")
+    write_parquet(locations.data_dir / "a.parquet", *images)
+    loaded = load_images(Source(path="a.parquet", limit=3), SPEC, locations, name="a")
     np.testing.assert_array_equal(loaded.x[np.arange(3)], images[0][[0, 9, 19]])
 
 
-def test_a_row_without_label_is_refused(places: DataLocations) -> None:
+def test_a_row_without_label_is_refused(locations: DataLocations) -> None:
     x, _ = stripes(3, seed=1)
-    write_parquet(places.root / "a.parquet", x, np.array([0, -1, 1]))
+    write_parquet(locations.data_dir / "a.parquet", x, np.array([0, -1, 1]))
     with pytest.raises(DataError, match="row 1"):
-        load_images(Source(path="a.parquet", label="label"), SPEC, places, name="a")
+        load_images(Source(path="a.parquet", label="label"), SPEC, locations, name="a")
 
 
-def test_a_row_without_image_is_refused(places: DataLocations) -> None:
+def test_a_row_without_image_is_refused(locations: DataLocations) -> None:
     table = datasets.Dataset.from_dict({"image": [None]}, features=datasets.Features({"image": datasets.Image()}))
-    table.to_parquet(places.root / "a.parquet")
+    table.to_parquet(locations.data_dir / "a.parquet")
     with pytest.raises(DataError, match="row 0"):
-        load_images(Source(path="a.parquet"), SPEC, places, name="a")
+        load_images(Source(path="a.parquet"), SPEC, locations, name="a")
 
 
 def test_an_error_in_a_data_worker_arrives_as_it_is() -> None:
@@ -112,34 +112,34 @@ def test_an_error_in_a_data_worker_arrives_as_it_is() -> None:
 
 
 def test_a_set_too_large_for_the_cache_is_decoded_on_demand_to_the_same_pixels(
-    places: DataLocations, images: tuple[NDArray[np.uint8], NDArray[np.int64]]
+    locations: DataLocations, images: tuple[NDArray[np.uint8], NDArray[np.int64]]
 ) -> None:
-    write_parquet(places.root / "a.parquet", *images)
-    small = DataLocations(root=places.root, cache=places.cache, cache_bytes=100)
+    write_parquet(locations.data_dir / "a.parquet", *images)
+    small = DataLocations(data_dir=locations.data_dir, cache_dir=locations.cache_dir, cache_bytes=100)
     loaded = load_images(Source(path="a.parquet"), SPEC, small, name="a")
     assert not loaded.x.in_memory
-    assert not list(places.cache.glob("*.npy"))
+    assert not list(locations.cache_dir.glob("*.npy"))
     np.testing.assert_array_equal(loaded.x[ALL[::-3]], images[0][::-3])
 
 
 def test_a_changed_file_is_decoded_anew(
-    places: DataLocations, images: tuple[NDArray[np.uint8], NDArray[np.int64]]
+    locations: DataLocations, images: tuple[NDArray[np.uint8], NDArray[np.int64]]
 ) -> None:
-    path = places.root / "a.parquet"
+    path = locations.data_dir / "a.parquet"
     write_parquet(path, images[0])
-    before = load_images(Source(path="a.parquet"), SPEC, places, name="a")
+    before = load_images(Source(path="a.parquet"), SPEC, locations, name="a")
     write_parquet(path, 255 - images[0])
-    after = load_images(Source(path="a.parquet"), SPEC, places, name="a")
+    after = load_images(Source(path="a.parquet"), SPEC, locations, name="a")
     np.testing.assert_array_equal(after.x[ALL], 255 - images[0])
     assert after.sha256 != before.sha256
 
 
 def test_excluded_labels_leave_no_gap_in_the_class_numbers(
-    places: DataLocations, images: tuple[NDArray[np.uint8], NDArray[np.int64]]
+    locations: DataLocations, images: tuple[NDArray[np.uint8], NDArray[np.int64]]
 ) -> None:
-    write_parquet(places.root / "a.parquet", *images)
+    write_parquet(locations.data_dir / "a.parquet", *images)
     source = Source(path="a.parquet", label="label", exclude_labels=("dark",))
-    loaded = load_images(source, SPEC, places, name="a")
+    loaded = load_images(source, SPEC, locations, name="a")
     assert loaded.labels == ("bright",)
     np.testing.assert_array_equal(loaded.y, np.zeros(10))
     with pytest.raises(DataError, match="at least two"):
@@ -159,35 +159,35 @@ def test_excluded_labels_leave_no_gap_in_the_class_numbers(
     ],
 )
 def test_a_source_that_does_not_fit_is_refused_with_what_is_wrong(
-    places: DataLocations, images: tuple[NDArray[np.uint8], NDArray[np.int64]], source: Source, named: str
+    locations: DataLocations, images: tuple[NDArray[np.uint8], NDArray[np.int64]], source: Source, named: str
 ) -> None:
-    write_parquet(places.root / "a.parquet", *images)
+    write_parquet(locations.data_dir / "a.parquet", *images)
     with pytest.raises(DataError, match=named):
-        load_images(source, SPEC, places, name="a")
+        load_images(source, SPEC, locations, name="a")
 
 
-def test_an_unreadable_image_is_named_by_its_row(places: DataLocations) -> None:
-    folder = places.root / "pictures"
+def test_an_unreadable_image_is_named_by_its_row(locations: DataLocations) -> None:
+    folder = locations.data_dir / "pictures"
     folder.mkdir()
     Image.fromarray(stripes(1, seed=1)[0][0]).save(folder / "a.png")
     (folder / "b.png").write_bytes(b"not a picture")
     with pytest.raises(DataError, match=r"row 1.*b\.png"):
-        load_images(Source(path="pictures", format="imagefolder"), SPEC, places, name="p")
-    assert not list(places.cache.glob("*"))
+        load_images(Source(path="pictures", format="imagefolder"), SPEC, locations, name="p")
+    assert not list(locations.cache_dir.glob("*"))
 
 
-def test_an_empty_class_is_refused_by_name(places: DataLocations) -> None:
+def test_an_empty_class_is_refused_by_name(locations: DataLocations) -> None:
     x, _ = stripes(6, seed=1)
-    write_parquet(places.root / "a.parquet", x, np.zeros(6, dtype=np.int64))
+    write_parquet(locations.data_dir / "a.parquet", x, np.zeros(6, dtype=np.int64))
     with pytest.raises(DataError, match="bright"):
-        load_images(Source(path="a.parquet", label="label"), SPEC, places, name="a").require_classes()
+        load_images(Source(path="a.parquet", label="label"), SPEC, locations, name="a").require_classes()
 
 
 def test_the_calibration_split_is_disjoint_and_the_same_for_the_same_seed(
-    places: DataLocations, images: tuple[NDArray[np.uint8], NDArray[np.int64]]
+    locations: DataLocations, images: tuple[NDArray[np.uint8], NDArray[np.int64]]
 ) -> None:
-    write_parquet(places.root / "a.parquet", *images)
-    loaded = load_images(Source(path="a.parquet", label="label"), SPEC, places, name="a")
+    write_parquet(locations.data_dir / "a.parquet", *images)
+    loaded = load_images(Source(path="a.parquet", label="label"), SPEC, locations, name="a")
     kept, held = (loaded.rows(rows) for rows in split_rows(len(loaded), 6, 1, loaded.source))
     again = loaded.rows(split_rows(len(loaded), 6, 1, loaded.source)[0])
     assert (len(kept), len(held)) == (14, 6)
@@ -209,11 +209,11 @@ def test_a_test_set_is_held_out_too_where_there_is_none() -> None:
 
 
 def test_parts_of_a_source_have_no_row_in_common(
-    places: DataLocations, images: tuple[NDArray[np.uint8], NDArray[np.int64]]
+    locations: DataLocations, images: tuple[NDArray[np.uint8], NDArray[np.int64]]
 ) -> None:
-    write_parquet(places.root / "a.parquet", *images)
+    write_parquet(locations.data_dir / "a.parquet", *images)
     parts = [
-        load_images(Source(path="a.parquet", part=part), SPEC, places, name="a") for part in ((0.0, 0.7), (0.7, 1.0))
+        load_images(Source(path="a.parquet", part=part), SPEC, locations, name="a") for part in ((0.0, 0.7), (0.7, 1.0))
     ]
     assert [len(part) for part in parts] == [14, 6]
     pixels = np.concatenate([part.x[np.arange(len(part))] for part in parts])

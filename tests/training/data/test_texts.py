@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForSequenceClassification
 from typer.testing import CliRunner
 
-from bundle import TextEncoder, TextInput, load_bundle, pad_tokens
+from bundle import LOGIT_SCORES, TextEncoder, TextInput, load_bundle, pad_tokens
 from tests.training.support.datasets_on_disk import InterruptedInputs
 from tests.training.support.texts_on_disk import TOPICS, sentences, tiny_text_recipe, write_texts, write_tiny_texts
 from training.architectures import GRUClassifier, TransformerClassifier
@@ -25,7 +25,7 @@ from training.export.onnx_graph import check_parity, run_graph, write_graph
 from training.fitting.stages import fit_stages
 from training.fitting.weights import load_model
 from training.models.classifier import TextClassifier
-from training.models.score_heads import LOGIT_SCORES, ScoredClassifier
+from training.models.score_heads import ScoredClassifier
 from training.recipe import Source, parse_recipe
 from training.run import Run
 from training.scoring.batch_scoring import score_inputs
@@ -94,7 +94,7 @@ def test_an_interrupted_run_on_texts_grouped_by_length_resumes_to_the_same_weigh
     for stage in plan["stages"].values():
         stage["group_by_length"] = True
     recipe = parse_recipe(plan, "test")
-    reader = open_reader(recipe, DataLocations(root=root), root / "tokenizer.json")
+    reader = open_reader(recipe, DataLocations(data_dir=root), root / "tokenizer.json")
     train = load_in_distribution(recipe, reader).train
     runs = {name: Run.create(tmp_path / name, recipe, overwrite=False) for name in ("whole", "broken")}
     for run in runs.values():
@@ -126,8 +126,8 @@ def test_the_vocabulary_holds_no_word_that_only_the_calibration_split_has(tmp_pa
         ),
         "test",
     )
-    places = DataLocations(root=tmp_path, cache=tmp_path / "cache")
-    reader = open_reader(recipe, places, tmp_path / "tokenizer.json")
+    locations = DataLocations(data_dir=tmp_path, cache_dir=tmp_path / "cache")
+    reader = open_reader(recipe, locations, tmp_path / "tokenizer.json")
     inside = load_in_distribution(recipe, reader)
     unknown = Tokenizer.from_file(str(tmp_path / "tokenizer.json")).token_to_id("[UNK]")
     assert (inside.calibration.x[np.arange(30)][:, 1] == unknown).all()
@@ -137,7 +137,7 @@ def test_the_vocabulary_holds_no_word_that_only_the_calibration_split_has(tmp_pa
 def test_the_graph_scores_as_torch_does_at_every_batch_size_and_length(tmp_path: Path) -> None:
     torch.manual_seed(1)
     network = GRUClassifier(5, vocabulary_size=40, embedding=8, hidden=12)
-    model = ScoredClassifier(TextClassifier(network).eval(), tuple(LOGIT_SCORES))
+    model = ScoredClassifier(TextClassifier(network).eval(), LOGIT_SCORES)
     write_graph(model, random_tokens(8, 10, 0).array, tmp_path / "model.onnx")
     for longest in (1, 2, 10, 70):
         texts = random_tokens(33, longest, longest)
@@ -193,12 +193,12 @@ def test_padding_changes_no_logit(length: int, padding: int, seed: int) -> None:
 
 
 def test_texts_are_left_out_where_blank_and_refused_where_missing(tmp_path: Path) -> None:
-    places = DataLocations(root=tmp_path, cache=tmp_path / "cache")
+    locations = DataLocations(data_dir=tmp_path, cache_dir=tmp_path / "cache")
     write_texts(tmp_path / "a.parquet", ["one two", "  ", "", "three"], [0, 1, 0, 1])
     write_texts(tmp_path / "blank.parquet", [" ", ""])
     recipe = parse_recipe(tiny_text_recipe(), "test")
     write_tiny_texts(tmp_path)
-    reader = open_reader(recipe, places, tmp_path / "tokenizer.json")
+    reader = open_reader(recipe, locations, tmp_path / "tokenizer.json")
     assert isinstance(reader, TextReader)
     loaded = reader.load(Source(path="a.parquet", label="label"), name="a")
     assert len(loaded) == 2
@@ -211,9 +211,9 @@ def test_texts_are_left_out_where_blank_and_refused_where_missing(tmp_path: Path
 
 def test_outliers_that_are_in_distribution_texts_are_found_whatever_their_case_and_spacing(tmp_path: Path) -> None:
     write_tiny_texts(tmp_path)
-    places = DataLocations(root=tmp_path, cache=tmp_path / "cache")
+    locations = DataLocations(data_dir=tmp_path, cache_dir=tmp_path / "cache")
     recipe = parse_recipe(tiny_text_recipe(), "test")
-    reader = open_reader(recipe, places, tmp_path / "tokenizer.json")
+    reader = open_reader(recipe, locations, tmp_path / "tokenizer.json")
     inside = load_in_distribution(recipe, reader).test
     copied = sentences("kitchen", 40, 2)
     write_texts(tmp_path / "copies.parquet", ["an unlike sentence", f"  {copied[3].upper()}", copied[5]])
@@ -238,4 +238,4 @@ def test_a_tokenizer_that_does_not_exist_is_refused_by_name(tmp_path: Path) -> N
     write_tiny_texts(tmp_path)
     recipe = parse_recipe(tiny_text_recipe(input={"kind": "text", "tokenizer": str(tmp_path)}), "test")
     with pytest.raises(RecipeError, match=r"input\.tokenizer"):
-        open_reader(recipe, DataLocations(root=tmp_path, cache=tmp_path), tmp_path / "tokenizer.json")
+        open_reader(recipe, DataLocations(data_dir=tmp_path, cache_dir=tmp_path), tmp_path / "tokenizer.json")

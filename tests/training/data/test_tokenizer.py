@@ -130,7 +130,7 @@ def test_a_recipe_has_its_tokenizer_made_and_kept_with_its_normaliser(tmp_path: 
     write_tiny_texts(tmp_path)
     plan = {"kind": "text", "unit": "character", "normalize": "penn-treebank", "max_tokens": 99}
     recipe = parse_recipe(tiny_text_recipe(input=plan), "test")
-    open_reader(recipe, DataLocations(root=tmp_path, cache=tmp_path / "cache"), tmp_path / "tokenizer.json")
+    open_reader(recipe, DataLocations(data_dir=tmp_path, cache_dir=tmp_path / "cache"), tmp_path / "tokenizer.json")
     served = TextEncoder.load(tmp_path / "tokenizer.json", 99)
     assert served.encode("The OVEN, the bread!").tolist() == served.encode("the oven the bread").tolist()
     assert len(served.encode("the oven")) == 8

@@ -33,8 +33,8 @@ class Data(NamedTuple):
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
     root = write_tiny_data(tmp_path_factory.mktemp("data"))
-    recipe, places = parse_recipe(tiny_recipe(), "test"), DataLocations(root=root, cache=root / "cache")
-    reader = open_reader(recipe, places, root / "tokenizer.json")
+    recipe, locations = parse_recipe(tiny_recipe(), "test"), DataLocations(data_dir=root, cache_dir=root / "cache")
+    reader = open_reader(recipe, locations, root / "tokenizer.json")
     assert recipe.outliers is not None
     inside = load_in_distribution(recipe, reader)
     outliers = load_set(recipe.outliers.train, reader, inside.train, name="outliers", seed=1)

@@ -47,9 +47,9 @@ def write_csvs(root: Path) -> Path:
 
 def run(root: Path, *arguments: str) -> str:
     """What the command prints; its errors are raised."""
-    places = ["--run", str(root / "run"), "--models", str(root / "models")]
+    locations = ["--run", str(root / "run"), "--models", str(root / "models")]
     environment = {"OOD_CACHE": str(root / "cache"), "COLUMNS": "200"}
-    done = CliRunner().invoke(app, ["run", *arguments, *places], env=environment)
+    done = CliRunner().invoke(app, ["run", *arguments, *locations], env=environment)
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
     assert done.exit_code == 0, done.output
@@ -89,8 +89,8 @@ def test_the_recipe_that_was_made_can_be_gone_on_from(tmp_path: Path) -> None:
     assert made.recipe.stages["baseline"].epochs == 3
     started = Run.create(tmp_path / "run", made.recipe, overwrite=False)
     assert Run.open(tmp_path / "run").recipe == started.recipe
-    places = DataLocations(root=made.root, cache=tmp_path / "cache")
-    inside = load_in_distribution(made.recipe, open_reader(made.recipe, places, tmp_path / "tokenizer.json"))
+    locations = DataLocations(data_dir=made.data_dir, cache_dir=tmp_path / "cache")
+    inside = load_in_distribution(made.recipe, open_reader(made.recipe, locations, tmp_path / "tokenizer.json"))
     assert inside.sample.source.path == "photos"
 
 
@@ -112,8 +112,8 @@ def test_the_vocabulary_holds_no_word_that_only_the_held_out_splits_have(tmp_pat
     write_texts(tmp_path / "mails.parquet", texts, [i % 2 for i in range(100)])
     write_texts(tmp_path / "others.parquet", sentences("outliers", 20, 1))
     made = quick_start(tmp_path / "mails.parquet", tmp_path / "others.parquet")
-    places = DataLocations(root=made.root, cache=tmp_path / "cache")
-    reader = open_reader(made.recipe, places, tmp_path / "tokenizer.json")
+    locations = DataLocations(data_dir=made.data_dir, cache_dir=tmp_path / "cache")
+    reader = open_reader(made.recipe, locations, tmp_path / "tokenizer.json")
     inside = load_in_distribution(made.recipe, reader)
     unknown = Tokenizer.from_file(str(tmp_path / "tokenizer.json")).token_to_id("[UNK]")
     for held_out in (inside.calibration, inside.test):

@@ -92,8 +92,8 @@ def test_every_image_recipe_trains_on_files_of_the_layout_that_it_names(path: Pa
     assert isinstance(recipe.input, ImageInput)
     for seed, source in enumerate(sources(recipe)):
         write(source, tmp_path / "data", recipe.input.height, seed)
-    places = DataLocations(root=tmp_path / "data", cache=tmp_path / "cache")
-    reader = open_reader(recipe, places, tmp_path / "tokenizer.json")
+    locations = DataLocations(data_dir=tmp_path / "data", cache_dir=tmp_path / "cache")
+    reader = open_reader(recipe, locations, tmp_path / "tokenizer.json")
     inside = load_in_distribution(recipe, reader)
     for name, plan in (recipe.evaluation.ood | recipe.evaluation.validation).items():
         assert len(load_set(plan, reader, inside.test, name=name, seed=1)) in {12, _ROWS}
@@ -111,7 +111,7 @@ def test_every_image_recipe_trains_on_files_of_the_layout_that_it_names(path: Pa
 
 
 def write_texts(source: Source, root: Path, seed: int, excluded: set[str]) -> None:
-    """Random sentences in the places and columns of `source`, half of them of the classes `excluded` by somebody."""
+    """Random sentences in the locations and columns of `source`, half of them of the classes `excluded` by somebody."""
     generator = np.random.default_rng(seed)
     for place in (source.path, *source.also):
         texts = [" ".join(generator.choice(WORDS, generator.integers(2, 12))) for _ in range(_ROWS)]
@@ -133,7 +133,7 @@ def test_every_text_recipe_trains_on_files_of_the_layout_that_it_names(path: Pat
     for seed, source in enumerate(sources(recipe)):
         excluded = {label for each in sources(recipe) if each.path == source.path for label in each.exclude_labels}
         write_texts(source, tmp_path / "data", seed, excluded)
-    reader = open_reader(recipe, DataLocations(root=tmp_path / "data"), tmp_path / "tokenizer.json")
+    reader = open_reader(recipe, DataLocations(data_dir=tmp_path / "data"), tmp_path / "tokenizer.json")
     inside = load_in_distribution(recipe, reader)
     for name, plan in (recipe.evaluation.ood | recipe.evaluation.validation).items():
         assert 0 < len(load_set(plan, reader, inside.test, name=name, seed=1)) <= _ROWS

@@ -17,7 +17,7 @@ from tests.training.support.foreign_text_classifiers import MAX_TOKENS, TextNetw
 from tests.training.support.texts_on_disk import TOPICS, sentences
 from training.commands.app import app
 from training.data import DataLocations, TextReader
-from training.data.text_batch import text_batch
+from training.data.token_ids import text_batch
 from training.errors import TrainingError
 from training.export.onnx_graph import run_graph
 from training.recipe import Source
@@ -59,10 +59,10 @@ def wrap(tmp_path: Path, data: Path) -> Wrap:
     """`wrap(model, "--tokenizer", path)` -> the bundle; errors are raised."""
 
     def run(model: Path, *arguments: str, tokenizer: Path | None = data / "tokenizer.json") -> Bundle:
-        places = ["--calibration", str(data / "calibration.csv"), "--models", str(tmp_path / "models")]
+        locations = ["--calibration", str(data / "calibration.csv"), "--models", str(tmp_path / "models")]
         given = [] if tokenizer is None else ["--tokenizer", str(tokenizer)]
         options = ["--logits", "scores", "--name", "foreign", "--text-column", "body"]
-        done = CliRunner().invoke(app, ["wrap", str(model), *places, *options, *given, *arguments])
+        done = CliRunner().invoke(app, ["wrap", str(model), *locations, *options, *given, *arguments])
         if done.exception is not None and not isinstance(done.exception, SystemExit):
             raise done.exception
         assert done.exit_code == 0, done.output
@@ -81,7 +81,7 @@ def logits_of(network: TextNetwork, texts: list[str]) -> np.ndarray:
 def assert_scores(bundle: Bundle, network: TextNetwork, data: Path) -> None:
     """In any batch, the graph scores texts as SciPy does their logits alone."""
     assert bundle.text_encoder is not None
-    reader = TextReader(bundle.text_encoder, DataLocations(root=data))
+    reader = TextReader(bundle.text_encoder, DataLocations(data_dir=data))
     rows = reader.load(Source(path="test.csv", format="csv", text="body"), name="test").x
     with (data / "test.csv").open() as file:
         logits = logits_of(network, [row["body"] for row in csv.DictReader(file)])
@@ -179,7 +179,7 @@ def save(tokenizer: Tokenizer, path: Path) -> Path:
     [
         (["--mean", "0.5"], "--mean: is for images, --tokenizer for texts"),
         (["--max-tokens", "40"], r"does not take input_ids int64 \[1, 40\].*Check --tokenizer and --max-tokens"),
-        (["--test", "{data}/test.csv"], "--test: has nothing to be told from.*--ood"),
+        (["--test", "{data}/test.csv"], "--test: has no out-of-distribution set to be compared with.*--ood"),
     ],
 )
 def test_options_that_do_not_fit_texts_are_refused(arguments: list[str], said: str, data: Path, wrap: Wrap) -> None:

@@ -1,0 +1,48 @@
+"""One scored input: its scores, its prediction and its flag."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from service.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreEntry:
+    """One score of one input.
+
+    `anomaly` is `value` oriented so that larger is more anomalous. `threshold` is None where nothing can be flagged.
+    """
+
+    value: float
+    anomaly: float
+    threshold: float | None
+    p_value: float
+    flagged: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The class that a classifier predicts for an input, and its probability."""
+
+    label: str
+    index: int
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredInput:
+    """The scores of one input, by name, in the order of the request; `flagged` and `p_value` are those of the first.
+
+    `prediction` is None for models without labels, `explanation` unless the request asked for it.
+    """
+
+    flagged: bool
+    p_value: float
+    prediction: Prediction | None
+    scores: Mapping[str, ScoreEntry]
+    explanation: Mapping[str, Any] | None = None
+
+
+Result = ScoredInput | InputError
+"""What becomes of one input: its scores, or the reason why it has none."""
