@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from training.fitting.fit import processor_name
+from training.fitting.hardware import processor_name
 
 FOLDER = Path(__file__).parent / "results"
 CONSOLE = Console()

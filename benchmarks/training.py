@@ -21,8 +21,8 @@ from benchmarks.models import SPEC
 from benchmarks.results import report
 from training.architectures import WideResNet
 from training.data import Augmentation, Examples, StoredArray, paired_batches
+from training.fitting.hardware import fastest_precision
 from training.fitting.lightning_module import TrainingTask
-from training.fitting.precision import fastest_precision
 from training.models.classifier import ImageClassifier
 from training.objectives import CrossEntropy
 from training.recipe import Component, Precision, Stage

@@ -41,11 +41,11 @@ class Images:
         ".webp": "image/webp",
     }
 
-    tensor: ClassVar[str] = "images"
+    tensor_name: ClassVar[str] = "images"
 
     def __init__(self, spec: ImageInput) -> None:
         self._spec = spec
-        self.pixels = self._shape = (spec.height, spec.width, spec.channels)
+        self.pixel_shape = self._shape = (spec.height, spec.width, spec.channels)
         self.description = f"{spec.width}x{spec.height} images"
         self.signature = (
             f"one uint8 tensor {_GRAPH_INPUT!r} of [N, {', '.join(str(length) for length in self._shape)}], N dynamic"

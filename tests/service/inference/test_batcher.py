@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -472,22 +473,33 @@ def test_the_observer_gets_the_figures_of_each_batch() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own on Linux only")
-def test_engine_threads_have_a_lower_priority_than_the_event_loop() -> None:
-    niceness: list[int] = []
+@pytest.mark.parametrize("niceness", [0, 15])
+def test_engine_threads_have_a_lower_priority_than_the_event_loop(niceness: int) -> None:
+    def thread_niceness() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    engine_niceness: list[int] = []
 
     class Engine(FakeEngine):
         def run(self, items: Sequence[Array], *, exclusive: bool) -> Mapping[str, Array]:
-            niceness.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+            engine_niceness.append(thread_niceness())
             return super().run(items, exclusive=exclusive)
 
     async def scenario() -> None:
         async with batcher_of(Engine()) as batcher:
             await submit(batcher, 1)
 
-    before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-    run(scenario)
-    assert niceness == [max(before, 10)]
-    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
+    def run_event_loop() -> int:
+        # Threads start with the niceness of the thread that starts them. The tests' own may be above 0.
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), max(niceness, thread_niceness()))
+        before = thread_niceness()
+        run(scenario)
+        assert thread_niceness() == before
+        return before
+
+    with ThreadPoolExecutor(1) as pool:
+        before = pool.submit(run_event_loop).result()
+    assert engine_niceness == [max(before, 10)]
 
 
 @pytest.mark.parametrize(("closed", "raised"), [(True, []), (False, [RuntimeError])])

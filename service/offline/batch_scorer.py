@@ -1,4 +1,4 @@
-"""From items to results, on whatever thread calls."""
+"""Scores items in batches, on the calling thread."""
 
 import threading
 import time
@@ -14,8 +14,8 @@ from service.inference.outcomes import Row
 from service.inference.providers import choose_provider
 from service.inputs.modality import Array
 from service.offline.errors import EngineBroken
-from service.offline.items import Item, payload_of
 from service.offline.job import Job
+from service.offline.source import Item, payload_of
 from service.scoring.scored_input import Result
 from service.scoring.scorer import Scorer
 
@@ -23,14 +23,20 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class BatchScorer:
-    """Scores items as the service does: the same decoding, engine and calibration. Threads may call it at a time.
+    """Scores items with the decoding, the engine and the calibration of the service. Thread-safe.
 
-    Each call of the engine computes with one thread. On a CPU as many threads as there are cores should call, which
-    loses nothing to waiting between layers and makes a row the same on any number of cores.
+    Each engine call computes on one thread. On a CPU as many threads as cores should call `score`: no time is lost to
+    synchronisation between layers, and a row is identical on any number of cores.
     """
 
     def __init__(self, job: Job) -> None:
-        """Loads and checks the model. Raises `BundleError`, `EngineError` or `ProviderUnavailable`."""
+        """Load and check the model of `job`.
+
+        Raises:
+            BundleError: The bundle is damaged.
+            EngineError: The graph cannot be run.
+            ProviderUnavailable: The required provider is missing.
+        """
         bundle = load_bundle(job.bundle)
         engine = Engine(bundle, choose_provider(job.provider)[0], cores=1)
         engine.warm_up(job.batch)
@@ -39,45 +45,49 @@ class BatchScorer:
         self._modality = engine.modality
         self._run = engine.run
         self._scorer = Scorer.of(bundle, job.alpha)
-        # What is not a CPU computes one batch at a time, while other threads decode.
-        self._turn: AbstractContextManager[object] = nullcontext() if engine.on_cpu else threading.Lock()
+        # Other devices than a CPU compute one batch at a time, while other threads decode.
+        self._device_lock: AbstractContextManager[object] = nullcontext() if engine.on_cpu else threading.Lock()
 
     def score(self, items: Sequence[Item]) -> list[Result]:
-        """One result for each item. Raises `EngineBroken`."""
+        """Return one result per item.
+
+        Raises:
+            EngineBroken: The engine fails on every input of a batch.
+        """
         prepared = [self._modality.prepare(payload_of(item), self._job.limits) for item in items]
-        results: list[Result | None] = [each if isinstance(each, InputError) else None for each in prepared]
-        arrays = [(index, each) for index, each in enumerate(prepared) if not isinstance(each, InputError)]
+        results: list[Result | None] = [item if isinstance(item, InputError) else None for item in prepared]
+        arrays = [(index, item) for index, item in enumerate(prepared) if not isinstance(item, InputError)]
         size_of = self._modality.size_of
         if size_of is not None:
-            arrays.sort(key=lambda each: size_of(each[1]))
+            arrays.sort(key=lambda indexed: size_of(indexed[1]))
         for start in range(0, len(arrays), self._job.batch):
             batch = arrays[start : start + self._job.batch]
-            for (index, _), result in zip(batch, self._score([array for _, array in batch]), strict=True):
+            for (index, _), result in zip(batch, self._score_batch([array for _, array in batch]), strict=True):
                 results[index] = result
         return [result for result in results if result is not None]
 
-    def _score(self, arrays: list[Array]) -> Sequence[Result]:
+    def _score_batch(self, arrays: list[Array]) -> Sequence[Result]:
         try:
-            return self._run_one(arrays)
+            return self._run_batch(arrays)
         except Exception as error:
-            # One input may be at fault: the others are scored without it.
-            exclusive = [self._score_alone(array) for array in arrays]
-            if len(arrays) > 1 and all(isinstance(result, InputError) for result in exclusive):
+            # A single input may be the cause: score each one separately.
+            results = [self._score_alone(array) for array in arrays]
+            if len(arrays) > 1 and all(isinstance(result, InputError) for result in results):
                 raise EngineBroken(
                     f"The engine fails on every input of a batch: {error}. Run the same command again to go on, with a "
                     "smaller --max-batch and --overwrite if it was memory that ran out."
                 ) from error
-            return exclusive
+            return results
 
     def _score_alone(self, array: Array) -> Result:
         try:
-            return self._run_one([array])[0]
+            return self._run_batch([array])[0]
         except Exception as error:
-            log.exception("the engine failed on an input")
+            log.exception("engine failed on an input")
             return InputError(InferenceFailed.type, f"The engine failed on this input: {error}")
 
-    def _run_one(self, arrays: list[Array]) -> Sequence[Result]:
-        with self._turn:
+    def _run_batch(self, arrays: list[Array]) -> Sequence[Result]:
+        with self._device_lock:
             taken = time.monotonic()
             outputs = self._run(arrays, exclusive=False)
         rows = [Row(outputs, index, taken, time.monotonic()) for index in range(len(arrays))]
