@@ -52,8 +52,8 @@ def make_tiny_text_bundle(
 ) -> Path:
     """Write the bundle `directory`/`name`/`version` and return its folder.
 
-    A classifier predicts one of `TOPICS` by the mean vote of a text's words, and has the scores of the tiny image bundle.
-    For the task "language-model" the bundle has no labels and one score, `bpw`: the mean bits of the words.
+    A classifier predicts one of `TOPICS` by the mean vote of a text's words and has the scores of the tiny image
+    bundle. For the task "language-model" there are no labels and one score, `bpw`: the mean bits of the words.
     """
     folder = directory / name / version
     folder.mkdir(parents=True)
