@@ -9,8 +9,9 @@ import structlog
 from starlette.responses import Response
 from starlette.types import Scope
 
-from service.errors import Overloaded, problem_response
+from service.errors import Overloaded
 from service.http.request_id import request_id_of
+from service.http.route import Route
 from service.inference.batcher import QueueFull, Reservation
 from service.lifecycle import Lifecycle, Phase
 from service.telemetry.access_log import AccessLog
@@ -34,7 +35,7 @@ class _Rejected:
 
     model: "Model"
     max_wait: float
-    route: object
+    route: Route
     client: str | None
 
 
@@ -89,7 +90,7 @@ class LoadShedder:
         if problem is None:
             return None
         request_id = request_id_of(scope)
-        response = problem_response(problem, request_id, scope["path"])
+        response = rejected.route.error_format.render(problem, request_id)
         response.raw_headers.append((b"x-request-id", request_id.encode()))
         model.metrics.rejected(problem.type)
         scope["route"] = rejected.route

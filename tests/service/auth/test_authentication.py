@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from service.auth.api_keys import digest_of
-from service.auth.middleware import OPEN_PATHS
 from tests.service.conftest import Live, Serve
 from tests.service.support.answers import problem
 from tests.service.support.exposition import value
@@ -59,7 +58,7 @@ def test_the_open_inference_protocol_needs_a_key_and_says_so_in_its_own_form(clo
     assert closed.client.get(path, headers={"X-API-Key": KEY}).status_code in (200, 404)
 
 
-@pytest.mark.parametrize("path", sorted(OPEN_PATHS))
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/docs", "/docs/oauth2-redirect", "/openapi.json"])
 def test_probes_metrics_and_documentation_stay_open(closed: Live, path: str) -> None:
     assert closed.client.get(path).status_code == 200
 
