@@ -1,11 +1,17 @@
-"""Every way a training run can go wrong: typed, naming the input, the reason and the remedy."""
+"""The errors of the training package. Each names its subject, the reason and the remedy."""
 
 
 class TrainingError(Exception):
-    """Base of all training errors; its text is written for the person who started the run."""
+    """Base class of all training errors, with a message for the user.
+
+    Args:
+        subject: The file, key or option that is wrong.
+        reason: What is wrong with it, without a full stop.
+        remedy: What to do about it.
+    """
 
     def __init__(self, subject: str, reason: str, remedy: str) -> None:
-        # All three to the base class: what a data worker raises is pickled on its way to the training process.
+        # The base class gets all three, because pickling passes its arguments: errors of data workers are pickled.
         super().__init__(subject, reason, remedy)
         self.subject = subject
         self.reason = reason
@@ -16,32 +22,32 @@ class TrainingError(Exception):
 
 
 class RecipeError(TrainingError):
-    """A recipe key is missing, unknown or has a value that makes no sense."""
+    """A recipe key is missing or unknown, or its value is invalid."""
 
 
 class DataError(TrainingError):
-    """A data set cannot be read, or what it holds cannot be trained on."""
+    """A data set cannot be read or is unsuitable for training."""
 
 
 class OverlapError(DataError):
-    """Outliers contain images that are also in the in-distribution data."""
+    """Outliers duplicate in-distribution examples."""
 
 
 class RunError(TrainingError):
-    """A run directory is not in the state that the command needs."""
+    """A run directory is in a state that the command does not support."""
 
 
 class DivergedError(TrainingError):
-    """The loss stopped being a finite number."""
+    """The loss is no longer finite."""
 
 
 class ParityError(TrainingError):
-    """The exported ONNX graph does not score real inputs as the model it was made of."""
+    """The exported ONNX graph and the model give different scores."""
 
 
 class PrecisionError(TrainingError):
-    """A graph in lower precision does not detect what the full one does."""
+    """A graph in lower precision detects less than the float32 graph."""
 
 
 class GraphError(TrainingError):
-    """An ONNX graph cannot be wrapped as it is."""
+    """An ONNX graph cannot be wrapped or converted."""

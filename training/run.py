@@ -1,4 +1,4 @@
-"""The run directory: a recipe's stages, scores and report, kept so that any step can be taken up again."""
+"""The run directory: holds a recipe's stages, calibrations and report, so that every step can be resumed."""
 
 import shutil
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from training.recipe import Recipe, load_recipe
 
 
 class StageRecord(BaseModel):
-    """What is known of a finished stage."""
+    """The record of a finished stage: its schedule, duration, hardware and final loss."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -27,32 +27,34 @@ class StageRecord(BaseModel):
 
 @dataclass(frozen=True)
 class Run:
-    """A run directory and the recipe it follows (`recipe.yaml` inside it, overrides applied)."""
+    """A run directory and its recipe (the file `recipe.yaml` in it, with overrides applied)."""
 
     path: Path
     recipe: Recipe
 
     @classmethod
     def create(cls, path: Path, recipe: Recipe, *, overwrite: bool) -> Self:
-        """Start the run at `path`, or take it up.
+        """Create or resume the run at `path`.
 
-        With `overwrite` nothing of an earlier run remains. Without it, stages that were trained are kept if `recipe`
-        trains them alike (it may add others); calibration and report are kept if it is the same recipe. RunError when
-        it trains something else.
+        Trained stages are kept if `recipe` trains them in the same way; it may add stages. Calibrations and the report
+        are kept if the recipe is unchanged. With `overwrite`, everything of a previous run is deleted.
+
+        Raises:
+            RunError: The directory holds trained stages that `recipe` trains differently.
         """
         run = cls(path, recipe)
-        earlier = cls.open(path).recipe if run.recipe_path.exists() and not overwrite else None
-        if earlier is not None:
-            trained = [name for name in earlier.stages if run.checkpoint_path(name).exists()]
-            if changed := earlier.changed_for(recipe, trained):
+        previous = cls.open(path).recipe if run.recipe_path.exists() and not overwrite else None
+        if previous is not None:
+            trained = [name for name in previous.stages if run.checkpoint_path(name).exists()]
+            if changed := previous.changed_for(recipe, trained):
                 reason = f"holds a run of a different recipe ({', '.join(changed)} changed)"
                 raise RunError(str(path), reason, "Choose another --run directory, or give --overwrite to start anew")
         path.mkdir(parents=True, exist_ok=True)
-        if earlier != recipe:
+        if previous != recipe:
             outdated = [run.calibration_path, run.report_path]
-            for folder in [*outdated, run.stages_path] if earlier is None else outdated:
+            for folder in [*outdated, run.stages_path] if previous is None else outdated:
                 shutil.rmtree(folder, ignore_errors=True)
-            if earlier is None:
+            if previous is None:
                 run.tokenizer_path.unlink(missing_ok=True)
             text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
             run.recipe_path.write_text(text, encoding="utf-8")
@@ -60,33 +62,33 @@ class Run:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """The existing run at `path`."""
+        """Open the existing run at `path`; RunError if there is none."""
         if not (path / "recipe.yaml").exists():
             raise RunError(str(path), "is no run directory (recipe.yaml is missing)", "Start one with `fit RECIPE`")
         return cls(path, load_recipe(path / "recipe.yaml"))
 
     @property
     def recipe_path(self) -> Path:
-        """The resolved recipe."""
+        """The recipe with overrides applied."""
         return self.path / "recipe.yaml"
 
     @property
     def report_path(self) -> Path:
-        """The evaluation report's directory."""
+        """The directory of the evaluation report."""
         return self.path / "report"
 
     @property
     def calibration_path(self) -> Path:
-        """Sorted calibration scores of every stage."""
+        """The directory of every stage's calibration scores and temperature."""
         return self.path / "calibration"
 
     def temperature_path(self, stage: str) -> Path:
-        """The temperature of a stage's probabilities."""
+        """The file with the temperature of a stage's probabilities."""
         return self.calibration_path / f"{stage}.temperature"
 
     @property
     def data_path(self) -> Path:
-        """Fingerprints of the data that was trained on."""
+        """The file with the fingerprints of the data sets."""
         return self.path / "data.json"
 
     @property
@@ -96,7 +98,7 @@ class Run:
 
     @property
     def stages_path(self) -> Path:
-        """What was trained: a directory for each stage."""
+        """The directory of the trained stages, one sub-directory each."""
         return self.path / "stages"
 
     def stage_path(self, stage: str) -> Path:
@@ -104,15 +106,15 @@ class Run:
         return self.stages_path / stage
 
     def checkpoint_path(self, stage: str) -> Path:
-        """The newest checkpoint of a stage."""
+        """The latest checkpoint of a stage."""
         return self.stage_path(stage) / "last.ckpt"
 
     def record_path(self, stage: str) -> Path:
-        """The record that exists once a stage is finished."""
+        """The record of a stage; the file exists once the stage is finished."""
         return self.stage_path(stage) / "record.json"
 
     def record(self, stage: str) -> StageRecord:
-        """The record of a finished stage; RunError when it is not finished."""
+        """The record of a finished stage; RunError if it is not finished."""
         path = self.record_path(stage)
         if not path.exists():
             raise RunError(str(self.path), f"stage '{stage}' is not finished", "Run `fit RECIPE --resume` first")

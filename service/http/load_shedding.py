@@ -12,16 +12,14 @@ from starlette.types import Scope
 from service.errors import Overloaded
 from service.http.request_id import request_id_of
 from service.http.route import Route
-from service.inference.batcher import QueueFull, Reservation
+from service.inference.outcomes import QueueFull
+from service.inference.reservation import Reservation
 from service.lifecycle import Lifecycle, Phase
 from service.telemetry.access_log import AccessLog
 
 if TYPE_CHECKING:
     from service.repository.model import Model
 
-# How long rejections are remembered. After that one request is processed normally, because keys, models or traffic
-# rules may have changed.
-_TTL_SECONDS = 1.0
 _MAX_REJECTIONS = 1024
 # The share of a deadline that a request may wait in the queue: the predicted wait is inexact, and computing and
 # answering take time as well.
@@ -48,9 +46,18 @@ class LoadShedder:
     the event loop's thread.
     """
 
-    def __init__(self, access_log: AccessLog, lifecycle: Lifecycle) -> None:
+    def __init__(self, access_log: AccessLog, lifecycle: Lifecycle, *, ttl_seconds: float = 1.0) -> None:
+        """Remember nothing yet.
+
+        Args:
+            access_log: Where early rejections are counted and logged.
+            lifecycle: The phase of the service; only a ready one sheds load.
+            ttl_seconds: How long rejections are remembered. After that one request is processed normally, because keys,
+                models or traffic rules may have changed.
+        """
         self._access_log = access_log
         self._lifecycle = lifecycle
+        self._ttl_seconds = ttl_seconds
         self._rejected: dict[int, _Rejected] = {}
 
     def check(self, scope: Scope, model: "Model", timeout_ms: int) -> None:
@@ -68,7 +75,7 @@ class LoadShedder:
         if problem is None:
             return
         if not self._rejected:
-            asyncio.get_running_loop().call_later(_TTL_SECONDS, self._rejected.clear)
+            asyncio.get_running_loop().call_later(self._ttl_seconds, self._rejected.clear)
         if len(self._rejected) < _MAX_REJECTIONS:
             client = structlog.contextvars.get_contextvars().get("client")
             self._rejected[_fingerprint(scope)] = _Rejected(model, max_wait, scope["route"], client)
@@ -116,7 +123,7 @@ def reserve(model: "Model", count: int, timeout_ms: int) -> Reservation:
 def _rejection(model: "Model", max_wait: float) -> Overloaded | None:
     """The problem to answer with unless `model` can take one more input within `max_wait` seconds."""
     try:
-        model.batcher.check_capacity(patience=max_wait)
+        model.batcher.check_capacity(max_wait=max_wait)
     except QueueFull as error:
         return _overloaded(model, error)
     return None

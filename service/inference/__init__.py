@@ -1,1 +1,1 @@
-"""Arrays become model outputs: queue, batches, ONNX Runtime. Imports inputs and errors."""
+"""Arrays become model outputs: queue, batches, ONNX Runtime. Imports inputs and the layers below it."""

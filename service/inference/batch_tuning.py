@@ -1,105 +1,224 @@
-"""What a model's engine manages on this machine, learned while it warms up."""
+"""Tunes how a model's engine is called on this machine, by measuring it while the model is loaded."""
 
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import replace
+from functools import cache, partial
+from typing import Protocol
 
-# Batches beyond this share of the best throughput only make inputs wait longer for each other.
-_ENOUGH = 0.98
-# What a batch costs besides: an engine's thread, the event loop and the clients are woken up for it, and caches change
-# hands. WRN-40-2 at concurrency 32, two cores, medians of three rounds in turns: 536 images/s in batches of 2, which
-# are within 5% of the best for the engine alone, 587 of 4, 636 of 8, 633 of 16; that is some 1.2 ms of a core a batch.
+from service.inference.execution_plan import ExecutionMode, ExecutionPlan
+from service.inputs.modality import Array, Modality
+
+Clock = Callable[[], float]
+Memo = Callable[[Callable[[], ExecutionPlan]], ExecutionPlan]
+"""Returns the plan that the function measures, or the one that it measured earlier for the same bundle."""
+
+INLINE_MAX_SECONDS = 1e-4
+"""Image models that need at most this CPU time per input run inline on the event loop.
+
+A call on another thread, and its outputs on their way back, would wait for the interpreter lock for longer.
+"""
+
+# Longest batch that runs inline: the event loop serves nothing else meanwhile.
+_INLINE_BATCH_SECONDS = 1e-3
+
+# Larger batches than the first that comes this close to the best throughput only make inputs wait for each other.
+_NEAR_BEST = 0.98
+
+# Cost of a batch outside of the engine: threads are woken up and caches change hands. See docs/performance.md.
 _HAND_OVER_SECONDS = 0.001
-# Throughput that still grows by less with a doubled batch will not grow much with the next one.
+
+# A doubled batch that raises the throughput by less than this factor does not raise it.
 _GROWTH = 1.02
-# Whatever else the machine does makes a trial slower, never faster: of several the quickest tells the most.
+
+# All other load on the machine makes a trial slower, never faster, so that the quickest of several counts.
 _TRIALS = 6
 _TRIALS_SECONDS = 0.04
-_COUNTED_SECONDS = 0.05
+_THROUGHPUT_TRIALS = 2
+_THROUGHPUT_SECONDS = 0.05
+
+# Calls on all cores must be faster than concurrent calls on one core each by this factor in a trial, in which the
+# event loop needs no core. Under load it does, and the other cores of a shared batch wait. See docs/performance.md.
+_EXCLUSIVE_ADVANTAGE = 1.15
 
 
-@dataclass(frozen=True, slots=True)
-class BatchPlan:
-    """Inputs that one call of the engine should get at most, and the seconds that each of them takes in it.
+class TunableEngine(Protocol):
+    """The part of an engine that tuning uses (`service.inference.engine.Engine`)."""
 
-    `positions` bounds them where they have sizes: their number times the size of the largest.
+    @property
+    def modality(self) -> Modality:
+        """Makes sample inputs."""
+
+    @property
+    def cores(self) -> int:
+        """Cores of a call that uses all of them."""
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether the engine computes on the CPU, where calls can share the cores."""
+
+    def set_mode(self, mode: ExecutionMode) -> None:
+        """Prepare for calls in `mode`."""
+
+    def try_batch(self, items: Sequence[Array], *, exclusive: bool) -> Mapping[str, Array]:
+        """Compute a batch. Raises `EngineError`."""
+
+
+def tune(
+    engine: TunableEngine,
+    max_batch: int,
+    max_seconds: float,
+    memo: Memo = lambda measure: measure(),
+    clock: Clock = time.perf_counter,
+) -> ExecutionPlan:
+    """Find the execution plan of a warm engine by measurement, and put the engine into the plan's mode.
+
+    Args:
+        engine: The engine; nothing else should compute meanwhile.
+        max_batch: Most inputs of a batch.
+        max_seconds: Longest time of a batch of more than one input.
+        memo: Decides whether to measure.
+        clock: The time in seconds.
+
+    Raises:
+        EngineError: The graph fails on a batch.
     """
+    plan = memo(lambda: _measure(engine, max_batch, max_seconds, clock))
+    engine.set_mode(plan.mode)
+    return plan
 
-    batch: int
-    seconds_per_input: float
-    positions: float = math.inf
+
+def _measure(engine: TunableEngine, max_batch: int, max_seconds: float, clock: Clock) -> ExecutionPlan:
+    exclusive = _tune_mode(engine, ExecutionMode.EXCLUSIVE, max_batch, max_seconds, clock)
+    if not engine.on_cpu:
+        return exclusive
+    shared = replace(exclusive, mode=ExecutionMode.SHARED)
+    if engine.cores > 1:
+        shared = _tune_mode(engine, ExecutionMode.SHARED, max_batch, max_seconds, clock)
+    if engine.modality.size_of is None and shared.seconds_per_input <= INLINE_MAX_SECONDS:
+        batch = min(shared.max_batch, int(_INLINE_BATCH_SECONDS / shared.seconds_per_input))
+        return replace(shared, mode=ExecutionMode.INLINE, threads=1, max_batch=batch)
+    if engine.cores == 1:
+        return exclusive
+    # Alternating trials, of which the best counts: other load on the machine should not decide.
+    best_exclusive = best_shared = 0.0
+    for _ in range(_THROUGHPUT_TRIALS):
+        best_exclusive = max(best_exclusive, _inputs_per_second(engine, exclusive, clock))
+        best_shared = max(best_shared, _inputs_per_second(engine, shared, clock))
+    return exclusive if best_exclusive > _EXCLUSIVE_ADVANTAGE * best_shared else shared
+
+
+def _tune_mode(
+    engine: TunableEngine, mode: ExecutionMode, max_batch: int, max_seconds: float, clock: Clock
+) -> ExecutionPlan:
+    """The plan of `mode`, for typical inputs; a batch of the largest inputs takes at most `max_seconds`, too."""
+    engine.set_mode(mode)
+    exclusive = mode is ExecutionMode.EXCLUSIVE
+    threads = 1 if exclusive else engine.cores
+    # Cached: making a batch is not part of the measurement.
+    sample_batch = cache(engine.modality.sample_batch)
+    plan = tune_batch_size(
+        lambda size: engine.try_batch(sample_batch(size), exclusive=exclusive), max_batch, max_seconds, threads, clock
+    )
+    plan = replace(plan, mode=mode)
+    if engine.modality.size_of is None:
+        return plan
+    _, large = engine.modality.probe_pair()
+    seconds = quickest(lambda: engine.try_batch([large], exclusive=exclusive), threads, clock)
+    return replace(plan, max_positions=max_seconds / seconds * engine.modality.size_of(large))
+
+
+def _inputs_per_second(engine: TunableEngine, plan: ExecutionPlan, clock: Clock) -> float:
+    batch = engine.modality.sample_batch(plan.max_batch)
+    exclusive = plan.mode is ExecutionMode.EXCLUSIVE
+    return plan.max_batch * throughput(lambda: engine.try_batch(batch, exclusive=exclusive), plan.threads, clock)
 
 
 def batch_sizes(max_batch: int) -> list[int]:
-    """1, 2, 4 ... and `max_batch`."""
+    """The powers of two up to `max_batch`, and `max_batch`."""
     return sorted({*(2**power for power in range(max_batch.bit_length()) if 2**power <= max_batch), max_batch})
 
 
 def tune_batch_size(
-    run: Callable[[int], object], max_batch: int, longest_seconds: float, streams: int = 1
-) -> BatchPlan:
-    """The smallest batch within 2% of the best throughput, of those that take at most `longest_seconds`.
+    run: Callable[[int], object],
+    max_batch: int,
+    max_seconds: float,
+    threads: int = 1,
+    clock: Clock = time.perf_counter,
+) -> ExecutionPlan:
+    """The plan with the smallest batch within 2% of the best throughput, among those of at most `max_seconds`.
 
-    `run` computes a batch of the size it is given; `streams` threads do at a time, for each of which the pace is. Each
-    size's quickest run counts, of six or those begun within 40 ms, after one that plans memory. Sizes are not tried any
-    further once they take too long, or twice did not raise the throughput.
+    Each size is run once to allocate memory, then several times, of which the quickest counts. Larger sizes are not
+    tried once a size takes too long, or twice in a row does not raise the throughput.
+
+    Args:
+        run: Computes a batch of a given size.
+        max_batch: Largest size to try.
+        max_seconds: Longest time of a batch of more than one input.
+        threads: How many threads run batches concurrently.
+        clock: The time in seconds.
     """
-    taken: dict[int, float] = {}
+    seconds_of: dict[int, float] = {}
     rates: dict[int, float] = {}
-    stale = 0
+    sizes_without_growth = 0
     for size in batch_sizes(max_batch):
         run(size)
-        seconds = best_of(partial(run, size), streams)
-        if rates and seconds > longest_seconds:
+        seconds = quickest(partial(run, size), threads, clock)
+        if rates and seconds > max_seconds:
             break
         best = max(rates.values(), default=0.0)
-        taken[size] = seconds
+        seconds_of[size] = seconds
         rates[size] = size / (seconds + _HAND_OVER_SECONDS)
-        stale = 0 if rates[size] > _GROWTH * best else stale + 1
-        if stale == 2:
+        sizes_without_growth = 0 if rates[size] > _GROWTH * best else sizes_without_growth + 1
+        if sizes_without_growth == 2:
             break
-    enough = _ENOUGH * max(rates.values())
+    enough = _NEAR_BEST * max(rates.values())
     batch = next(size for size, rate in rates.items() if rate >= enough)
-    return BatchPlan(batch, taken[batch] / batch)
+    return ExecutionPlan(batch, seconds_of[batch] / batch, threads=threads)
 
 
-def best_of(run: Callable[[], object], streams: int = 1) -> float:
-    """The seconds of the quickest of several runs, which as many threads as there are `streams` make at once."""
-    until = time.perf_counter() + _TRIALS_SECONDS
-    best_of = math.inf
-    with ThreadPoolExecutor(streams) as pool:
+def quickest(run: Callable[[], object], threads: int = 1, clock: Clock = time.perf_counter) -> float:
+    """The seconds of the quickest of several trials; in each, all `threads` call `run` once, concurrently."""
+    end = clock() + _TRIALS_SECONDS
+    best = math.inf
+    with ThreadPoolExecutor(threads) as pool:
         for _ in range(_TRIALS):
-            started = time.perf_counter()
-            for each in [pool.submit(run) for _ in range(streams)]:
-                each.result()
-            ended = time.perf_counter()
-            best_of = min(best_of, ended - started)
-            if ended > until:
+            started = clock()
+            for call in [pool.submit(run) for _ in range(threads)]:
+                call.result()
+            ended = clock()
+            best = min(best, ended - started)
+            if ended > end:
                 break
-    return best_of
+    return best
 
 
-def throughput(run: Callable[[], object], threads: int) -> float:
-    """Calls of `run` that as many `threads` at once get done in a second; takes a twentieth of one or one call each."""
-    done = [0] * threads
-    start = threading.Barrier(threads + 1)
+def throughput(run: Callable[[], object], threads: int, clock: Clock = time.perf_counter) -> float:
+    """Calls of `run` per second by `threads` concurrent callers, measured for 50 ms or one call per thread."""
+    started = math.nan
+    calls = [0] * threads
 
-    def work(index: int) -> None:
+    def start_clock() -> None:
+        nonlocal started
+        started = clock()
+
+    start = threading.Barrier(threads, start_clock)
+
+    def call_repeatedly(index: int) -> None:
         start.wait()
-        until = time.perf_counter() + _COUNTED_SECONDS
-        while not done[index] or time.perf_counter() < until:
+        end = started + _THROUGHPUT_SECONDS
+        while not calls[index] or clock() < end:
             run()
-            done[index] += 1
+            calls[index] += 1
 
-    workers = [threading.Thread(target=work, args=(index,), name=f"trial-{index}") for index in range(threads)]
-    for worker in workers:
-        worker.start()
-    start.wait()
-    started = time.perf_counter()
-    for worker in workers:
-        worker.join()
-    return sum(done) / (time.perf_counter() - started)
+    callers = [
+        threading.Thread(target=call_repeatedly, args=(index,), name=f"trial-{index}") for index in range(threads)
+    ]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    return sum(calls) / (clock() - started)

@@ -1,4 +1,7 @@
-"""Greedy batching: an idle engine takes what is queued at once, a busy one lets the next batch grow. No timers."""
+"""Greedy batching: an idle engine computes the queued inputs at once; while it computes, the next batch grows.
+
+No timer delays an input in the hope of a larger batch.
+"""
 
 import asyncio
 import math
@@ -6,313 +9,253 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 import structlog
 
-from service.inference.batch_tuning import BatchPlan
+from service.inference.execution_plan import ExecutionMode, ExecutionPlan
 from service.inference.fair_queue import FairQueue
+from service.inference.outcomes import Expired, Failure, Outcome, QueueFull, Row
+from service.inference.reservation import Reservation
 from service.inputs.modality import Array, Run
 
 log = structlog.stdlib.get_logger(__name__)
 
-# Engines stand back where the event loop wants their core. WRN-40-2 on two cores at ten times its peak: the 503s came
-# after 2 ms (p99 21 and 75 in two runs), without it after 139 ms (p99 12 s), and 0.63 and 0.66 of the peak was answered
-# instead of 0.40.
+# Engine threads have a lower priority than the event loop, so that the loop gets a core when it needs one. See
+# docs/performance.md.
 _ENGINE_NICENESS = 10
 
-
-class QueueFull(Exception):
-    """Inputs cannot be admitted, for `reason`; `retry_after` is when to try again, in whole seconds."""
-
-    def __init__(self, reason: str, retry_after: int) -> None:
-        super().__init__(f"{reason}; room is expected in about {retry_after} s")
-        self.reason = reason
-        self.retry_after = retry_after
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One input's row in the outputs of the batch that it was part of, which was in the engine from `taken` to `done`.
-
-    Both in `time.monotonic()` seconds.
-    """
-
-    outputs: Mapping[str, Array]
-    index: int
-    taken: float
-    done: float
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """The engine raised `reason` for the batch that the input was part of."""
-
-    reason: str
-
-
-class Expired:
-    """The input's deadline passed before the engine could take it; it was never computed."""
-
-
-Outcome = Row | Failure | Expired
+# Weight of the latest batch in the moving average of seconds per input: neither admission nor Retry-After should jump
+# with one unusual batch.
+_SMOOTHING = 0.1
 
 
 class BatchObserver(Protocol):
-    """Who wants to know about batches; called on the engine's thread."""
+    """Receives the figures of each computed batch, on the thread that computed it."""
 
     def batch(self, size: int, waited: Sequence[float], seconds: float) -> None:
-        """A batch of `size` took `seconds` in the engine, each input having `waited` seconds before."""
+        """Record one batch.
+
+        Args:
+            size: Number of inputs.
+            waited: Seconds that each input was queued.
+            seconds: Time that the engine computed.
+        """
 
 
 @dataclass(slots=True)
-class _Entry:
-    places: "Reservation"
+class _QueuedInput:
+    reservation: Reservation
     index: int
     item: Array
-    since: float
+    queued_at: float
     deadline: float
 
 
 class Batcher:
-    """The queue in front of one engine, and the threads that run the engine, `streams` of them.
+    """The queue in front of one engine, and the threads that run the engine.
 
-    Where `streams` is 0 there are none: the event loop itself runs the engine, on all that came in one turn of it. That
-    is for engines that take no longer than to hand over to another thread and back.
+    In the mode `INLINE` there are no threads: the event loop runs the engine, on the inputs that were queued in one
+    iteration of the loop.
 
-    `pace` is what the engine is known to manage: it bounds a batch, and predicts how long an input will wait.
-    `capacity` bounds the inputs that are admitted and not yet in the engine. Requests take turns: one of many inputs
-    does not hold up one of a single input. Inputs of a positive `size_of` share batches with those of similar size.
-    Use it on the thread of `loop`.
+    Requests take turns: a request of many inputs does not delay a request of one. Use a batcher on the thread of its
+    event loop.
     """
 
     def __init__(
         self,
         name: str,
         run: Run,
-        pace: BatchPlan,
+        plan: ExecutionPlan,
         *,
         capacity: int,
         loop: asyncio.AbstractEventLoop,
-        streams: int = 1,
         size_of: Callable[[Array], int] | None = None,
         observer: BatchObserver | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._run = run
+        """Start the engine threads.
+
+        Args:
+            name: Names the threads.
+            run: Computes a batch.
+            plan: Bounds the batches, gives the number of threads and predicts how long an input will wait.
+            capacity: Most inputs that are admitted and not yet being computed.
+            loop: The event loop that gets the outcomes.
+            size_of: The size of an input, positive. Batches are then made of inputs of similar size.
+            observer: Receives the figures of each batch.
+            clock: The time in seconds; deadlines are compared with it.
+        """
+        self.plan = plan
         self.capacity = capacity
-        self.max_batch = pace.batch
-        self._room = pace.positions
-        self._observer = observer
-        self._queue: FairQueue[Reservation, _Entry] = FairQueue(
-            None if size_of is None else lambda entry: size_of(entry.item)
-        )
-        self._depth = 0
-        self._seconds_per_input = pace.seconds_per_input / max(1, streams)
-        self._wake = threading.Condition()
-        self._closing = False
-        self._idle = max(1, streams)
-        self.streams = streams
+        self._run = run
         self._loop = loop
-        self._turn: asyncio.Handle | None = None
+        self._observer = observer
+        self._clock = clock
+        self._inline = plan.mode is ExecutionMode.INLINE
+        self._queue: FairQueue[Reservation, _QueuedInput] = FairQueue(
+            None if size_of is None else lambda queued: size_of(queued.item)
+        )
+        self._reserved = 0
+        self._seconds_per_input = plan.seconds_per_input / plan.threads
+        self._condition = threading.Condition()
+        self._closing = False
+        self._idle_threads = plan.threads
+        self._scheduled: asyncio.Handle | None = None
         self._threads = [
-            threading.Thread(target=self._serve, name=f"engine-{name}-{stream}", daemon=True)
-            for stream in range(streams)
+            threading.Thread(target=self._run_on_thread, name=f"engine-{name}-{index}", daemon=True)
+            for index in range(0 if self._inline else plan.threads)
         ]
         for thread in self._threads:
             thread.start()
 
     @property
     def depth(self) -> int:
-        """Inputs admitted and not yet taken by the engine, those still being decoded included."""
-        return self._depth
+        """Number of inputs admitted and not yet being computed, those still being decoded included."""
+        return self._reserved + len(self._queue)
 
     @property
     def expected_wait(self) -> float:
-        """Seconds until the engine would take an input that is admitted now."""
-        return self._depth * self._seconds_per_input
+        """Seconds until the engine would begin to compute an input that is admitted now."""
+        return self.depth * self._seconds_per_input
 
-    def check_capacity(self, count: int = 1, patience: float = math.inf) -> None:
-        """Raise `QueueFull` unless `count` inputs could be admitted now and taken within `patience` seconds."""
+    def check_capacity(self, count: int = 1, max_wait: float = math.inf) -> None:
+        """Raise `QueueFull` unless `count` inputs could be admitted now and would wait at most `max_wait` seconds."""
         wait = self.expected_wait
-        if self._depth + count > self.capacity:
+        if self.depth + count > self.capacity:
             raise QueueFull("the queue is full", max(1, math.ceil(wait)))
-        if wait > patience:
-            raise QueueFull(f"the queue is {wait:.1f} s long", max(1, math.ceil(wait - patience)))
+        if wait > max_wait:
+            raise QueueFull(f"the queue is {wait:.1f} s long", max(1, math.ceil(wait - max_wait)))
 
-    def reserve(self, count: int, patience: float = math.inf) -> "Reservation":
-        """Reserve places for `count` inputs, before they cost anything. Raises `QueueFull`."""
-        with self._wake:
-            self.check_capacity(count, patience)
-            self._depth += count
+    def reserve(self, count: int, max_wait: float = math.inf) -> Reservation:
+        """Reserve slots for `count` inputs, before they are decoded.
+
+        Raises:
+            QueueFull: There are too few free slots, or the inputs would wait longer than `max_wait` seconds.
+        """
+        with self._condition:
+            self.check_capacity(count, max_wait)
+            self._reserved += count
         return Reservation(self, count)
 
     def close(self) -> None:
-        """Let the engine finish what is queued, then end its threads. Blocks until it has."""
-        with self._wake:
+        """Compute the queued inputs, then end the engine threads. Blocks until they have ended."""
+        with self._condition:
             self._closing = True
-            self._wake.notify_all()
+            self._condition.notify_all()
         for thread in self._threads:
             thread.join()
 
-    def _enqueue(self, places: "Reservation", items: Sequence[Array], deadline: float) -> None:
-        now = time.monotonic()
-        entries = [_Entry(places, index, item, now, deadline) for index, item in enumerate(items)]
-        with self._wake:
-            self._depth -= places.slots - len(entries)
-            places.slots = len(entries)
-            self._queue.extend(places, entries)
-            if self.streams:
-                self._wake.notify(len(entries))
-        if not self.streams and self._turn is None:
-            self._turn = self._loop.call_soon(self._run_on_loop)
+    def enqueue(self, reservation: Reservation, items: Sequence[Array], deadline: float, slots: int) -> None:
+        """Queue `items` in exchange for the reservation's `slots`; only `Reservation` calls this."""
+        now = self._clock()
+        queued = [_QueuedInput(reservation, index, item, now, deadline) for index, item in enumerate(items)]
+        with self._condition:
+            self._reserved -= slots
+            self._queue.extend(reservation, queued)
+            if not self._inline:
+                self._condition.notify(len(queued))
+        if self._inline and self._scheduled is None:
+            self._scheduled = self._loop.call_soon(self._run_on_loop)
 
-    def _release(self, places: "Reservation") -> None:
-        with self._wake:
-            if not places.slots:
-                return
-            self._depth -= places.slots
-            places.slots = 0
-            # At once, not when the engine comes by: what nobody waits for must not hold memory or a place.
-            self._queue.discard(places)
+    def release(self, reservation: Reservation, slots: int) -> None:
+        """Free the reservation's unused `slots` and drop its queued inputs; only `Reservation` calls this."""
+        with self._condition:
+            self._reserved -= slots
+            # At once, not when an engine thread comes across them: dropped inputs must not hold memory or capacity.
+            self._queue.discard(reservation)
 
     def _run_on_loop(self) -> None:
-        """On the event loop: one batch of what is queued; the rest after what has come meanwhile."""
-        batch, expired = self._take(1)
-        _deliver(expired, [Expired()] * len(expired))
+        """Compute one batch on the event loop, and schedule the next one after the events that came in meanwhile."""
+        batch, expired = self._take_batch(1)
+        _set_outcomes(expired, [Expired()] * len(expired))
         if batch:
-            _deliver(batch, self._compute(batch, exclusive=True))
-        self._turn = self._loop.call_soon(self._run_on_loop) if self._queue else None
+            _set_outcomes(batch, self._compute(batch, exclusive=True))
+        self._scheduled = self._loop.call_soon(self._run_on_loop) if self._queue else None
 
-    def _serve(self) -> None:
-        _yield_to_event_loop()
+    def _run_on_thread(self) -> None:
+        _lower_thread_priority()
         try:
             while True:
-                batch, exclusive = self._pull()
+                batch, exclusive = self._wait_for_batch()
                 if not batch:
                     return
                 try:
-                    self._post(batch, self._compute(batch, exclusive))
+                    self._send_outcomes(batch, self._compute(batch, exclusive))
                 finally:
-                    with self._wake:
-                        self._idle += 1
+                    with self._condition:
+                        self._idle_threads += 1
         except RuntimeError as error:
-            # Only when the event loop was closed first (a killed test, a crashed server): nobody is left to answer.
+            # Expected only if the event loop was closed first (a killed test, a crashed server).
             if not self._loop.is_closed():
                 raise
-            log.debug("engine thread ends with its event loop", reason=str(error))
+            log.debug("engine thread ended with its event loop", reason=str(error))
 
-    def _pull(self) -> tuple[list[_Entry], bool]:
-        """The next batch, at least one input unless closing, and whether nothing else is computed beside it."""
-        # A stream that goes on takes its share of the queue, not all of it: the others will be done, and would idle
-        # while the clients that are answered now are on their way back. ptb-char-qrnn on two cores, 8 and 32 clients:
-        # 2,030 and 2,132 texts/s instead of 1,899 and 2,012.
-        streams = self.streams
+    def _wait_for_batch(self) -> tuple[list[_QueuedInput], bool]:
+        """The next batch, empty only on closing, and whether the engine computes nothing else at the same time."""
+        # A thread that continues takes one thread's share of the queue, not all of it: the other threads finish soon
+        # and would otherwise idle until the clients answered now send their next requests. See docs/performance.md.
+        sharing_threads = self.plan.threads
         while True:
-            with self._wake:
+            with self._condition:
                 while not self._queue:
                     if self._closing:
                         return [], False
-                    self._wake.wait()
-                    streams = self._idle
-                batch, expired = self._take(streams)
-                exclusive = self._idle == self.streams and len(batch) == 1 and not self._queue
-                self._idle -= bool(batch)
+                    self._condition.wait()
+                    sharing_threads = self._idle_threads
+                batch, expired = self._take_batch(sharing_threads)
+                exclusive = self._idle_threads == self.plan.threads and len(batch) == 1 and not self._queue
+                self._idle_threads -= bool(batch)
             if expired:
-                self._post(expired, [Expired()] * len(expired))
+                self._send_outcomes(expired, [Expired()] * len(expired))
             if batch:
                 return batch, exclusive
 
-    def _take(self, streams: int) -> tuple[list[_Entry], list[_Entry]]:
-        """The share of the queue that one of so many `streams` has, and what nobody waits for any more."""
-        now = time.monotonic()
-        batch: list[_Entry] = []
-        expired: list[_Entry] = []
-        size = min(self.max_batch, -(-len(self._queue) // streams))
+    def _take_batch(self, sharing_threads: int) -> tuple[list[_QueuedInput], list[_QueuedInput]]:
+        """One of `sharing_threads` equal shares of the queue, at most a full batch; and the expired inputs met."""
+        now = self._clock()
+        batch: list[_QueuedInput] = []
+        expired: list[_QueuedInput] = []
+        size = min(self.plan.max_batch, -(-len(self._queue) // sharing_threads))
         while self._queue and not batch:
-            for entry in self._queue.take(size, self._room):
-                entry.places.slots -= 1
-                (batch if entry.deadline > now else expired).append(entry)
-        self._depth -= len(batch) + len(expired)
+            for queued in self._queue.take(size, self.plan.max_positions):
+                (batch if queued.deadline > now else expired).append(queued)
         return batch, expired
 
-    def _compute(self, batch: list[_Entry], exclusive: bool) -> Sequence[Outcome]:
+    def _compute(self, batch: list[_QueuedInput], exclusive: bool) -> Sequence[Outcome]:
         size = len(batch)
-        started = time.monotonic()
+        started = self._clock()
         try:
-            outputs = self._run([entry.item for entry in batch], exclusive=exclusive)
+            outputs = self._run([queued.item for queued in batch], exclusive=exclusive)
         except Exception as error:
-            log.exception("the engine failed on a batch", size=size)
+            log.exception("inference failed", size=size)
             return [Failure(f"{type(error).__name__}: {error}")] * size
-        done = time.monotonic()
-        seconds = done - started
+        finished = self._clock()
+        seconds = finished - started
         if self._observer is not None:
-            self._observer.batch(size, [started - entry.since for entry in batch], seconds)
-        with self._wake:
-            # A slow average: neither Retry-After nor admission should jump with one odd batch.
-            share = seconds / size / max(1, self.streams - self._idle)
-            self._seconds_per_input += (share - self._seconds_per_input) * 0.1
-        return [Row(outputs, index, started, done) for index in range(size)]
+            self._observer.batch(size, [started - queued.queued_at for queued in batch], seconds)
+        with self._condition:
+            busy_threads = max(1, self.plan.threads - self._idle_threads)
+            latest = seconds / size / busy_threads
+            self._seconds_per_input += (latest - self._seconds_per_input) * _SMOOTHING
+        return [Row(outputs, index, started, finished) for index in range(size)]
 
-    def _post(self, entries: list[_Entry], outcomes: Sequence[Outcome]) -> None:
-        # One wake-up of the event loop per batch, however many requests are in it.
-        self._loop.call_soon_threadsafe(_deliver, entries, outcomes)
+    def _send_outcomes(self, inputs: list[_QueuedInput], outcomes: Sequence[Outcome]) -> None:
+        # The event loop wakes up once per batch, however many requests are in it.
+        self._loop.call_soon_threadsafe(_set_outcomes, inputs, outcomes)
 
 
-def _yield_to_event_loop() -> None:
-    """Have the calling thread, an engine's, stand back where the event loop wants its core."""
+def _lower_thread_priority() -> None:
+    """Lower the priority of the calling thread, an engine thread, unless its process has a lower one already."""
     if sys.platform == "linux":
-        # Elsewhere it would be the whole process that stands back.
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _ENGINE_NICENESS)
+        # On other systems the calls would concern the whole process.
+        thread = threading.get_native_id()
+        niceness = max(_ENGINE_NICENESS, os.getpriority(os.PRIO_PROCESS, thread))
+        os.setpriority(os.PRIO_PROCESS, thread, niceness)
 
 
-def _deliver(entries: list[_Entry], outcomes: Sequence[Outcome]) -> None:
-    for entry, outcome in zip(entries, outcomes, strict=True):
-        entry.places.set_outcome(entry.index, outcome)
-
-
-class Reservation:
-    """Room for one request's inputs in a queue; leaving the `with` block frees whatever is still held."""
-
-    __slots__ = ("_batcher", "_future", "_missing", "_outcomes", "slots")
-
-    def __init__(self, batcher: Batcher, slots: int) -> None:
-        self._batcher = batcher
-        self.slots = slots
-        self._outcomes: list[Outcome] = []
-        self._missing = 0
-        self._future: asyncio.Future[None] | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._batcher._release(self)
-
-    async def run(self, items: Sequence[Array], *, deadline: float = math.inf) -> list[Outcome]:
-        """The outcome of each of `items`, in their order. At most as many as were admitted; once.
-
-        `deadline` is in `time.monotonic()` seconds: an input that the engine has not taken by then is `Expired`.
-        Cancelling the call drops what the engine has not taken yet.
-        """
-        if not items:
-            return []
-        if self._future is not None or len(items) > self.slots:
-            raise ValueError(f"{len(items)} items for {self.slots} places: run once, with no more than were admitted")
-        self._future = asyncio.get_running_loop().create_future()
-        self._missing = len(items)
-        self._outcomes = [Expired()] * len(items)
-        self._batcher._enqueue(self, items, deadline)
-        await self._future
-        return self._outcomes
-
-    def set_outcome(self, index: int, outcome: Outcome) -> None:
-        """Take one input's outcome; called by the batcher on the event loop, once for each input."""
-        self._outcomes[index] = outcome
-        self._missing -= 1
-        if not self._missing and self._future is not None and not self._future.done():
-            self._future.set_result(None)
+def _set_outcomes(inputs: list[_QueuedInput], outcomes: Sequence[Outcome]) -> None:
+    for queued, outcome in zip(inputs, outcomes, strict=True):
+        queued.reservation.set_outcome(queued.index, outcome)

@@ -1,4 +1,4 @@
-"""How many CPU cores this process may really use."""
+"""The number of CPU cores that this process may use."""
 
 import os
 from pathlib import Path
@@ -7,9 +7,9 @@ _CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def available_cores(quota_file: Path = _CGROUP_QUOTA) -> int:
-    """Cores by affinity and by the container's CPU quota (cgroup v2), whichever is less; at least 1.
+    """The lesser of the cores in the process's affinity mask and the container's CPU quota (cgroup v2); at least 1.
 
-    A container limited to 2 CPUs on a 64-core node still *sees* 64: as many threads would only throttle each other.
+    A container limited to 2 CPUs still sees all 64 cores of its node. Threads for all of them would be throttled.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:

@@ -1,6 +1,6 @@
-"""The files outside an ONNX graph that hold its weights, read from the protobuf without the `onnx` package.
+"""Lists the external files that hold an ONNX graph's weights, without the `onnx` package.
 
-ONNX Runtime opens whatever path a graph names; a bundle may only name files that its manifest lists.
+ONNX Runtime opens any path that a graph names, but a bundle's graph may only name files that the manifest lists.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,11 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 def external_files(model: bytes) -> set[str]:
-    """The `location` of every tensor stored outside of the serialized ONNX `model`. Raises `ValueError`."""
+    """The `location` of every tensor stored outside of a serialised ONNX `model`.
+
+    Raises:
+        ValueError: `model` is not an ONNX graph.
+    """
     try:
         return set(_locations(memoryview(model), "model"))
     except (IndexError, RecursionError) as error:
@@ -39,23 +43,23 @@ def _locations(data: memoryview, message: str) -> Iterator[str]:
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """The length-delimited fields of one protobuf message; the others are stepped over."""
+    """The number and content of each length-delimited field of a protobuf message; other fields are skipped."""
     position = 0
     while position < len(data):
         tag, position = _varint(data, position)
-        kind = tag & 7
-        if kind == _VARINT:
+        wire_type = tag & 7
+        if wire_type == _VARINT:
             _, position = _varint(data, position)
-        elif kind == _BYTES:
+        elif wire_type == _BYTES:
             length, position = _varint(data, position)
             if position + length > len(data):
                 raise ValueError("it is not an ONNX graph: the protobuf is truncated")
             yield tag >> 3, data[position : position + length]
             position += length
-        elif kind in (_FIXED64, _FIXED32):
-            position += 8 if kind == _FIXED64 else 4
+        elif wire_type in (_FIXED64, _FIXED32):
+            position += 8 if wire_type == _FIXED64 else 4
         else:
-            raise ValueError(f"it is not an ONNX graph: protobuf wire type {kind}")
+            raise ValueError(f"it is not an ONNX graph: protobuf wire type {wire_type}")
 
 
 def _varint(data: memoryview, position: int) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""A queue that is fair to requests: each has a lane, and the lanes are served in turns."""
+"""A queue that is fair to requests: each request has a lane, and the lanes take turns."""
 
 import math
 from collections import OrderedDict, deque
@@ -8,70 +8,80 @@ from typing import Generic, TypeVar
 Lane = TypeVar("Lane", bound=Hashable)
 Item = TypeVar("Item")
 
-# How many times as many items as are taken are looked at for similar ones.
-_CHOICE = 4
+# Candidates per item taken, among which the items of similar size are chosen.
+_CANDIDATES_PER_ITEM = 4
 
 
 class FairQueue(Generic[Lane, Item]):
-    """Items in lanes; within a lane first in, first out. A long lane delays a short one by one item a turn, not by all.
+    """Items in lanes: first in, first out within a lane, round-robin between lanes.
 
-    `size_of` a positive size: items that are taken together are then of similar size. Not thread-safe.
+    A long lane delays a short one by one item per round. Not thread-safe.
     """
 
     def __init__(self, size_of: Callable[[Item], int] | None = None) -> None:
+        """An empty queue.
+
+        Args:
+            size_of: The size of an item, positive. Items taken together are then of similar size.
+        """
         self._size_of = size_of
         self._lanes: OrderedDict[Lane, deque[Item]] = OrderedDict()
-        self._next: list[tuple[Lane, Item]] = []
+        self._candidates: list[tuple[Lane, Item]] = []
         self._length = 0
 
     def __len__(self) -> int:
         return self._length
 
     def extend(self, lane: Lane, items: Iterable[Item]) -> None:
-        """Put `items`, at least one, at the end of `lane`; a new lane is served after those that are there."""
-        waiting = self._lanes.setdefault(lane, deque())
-        self._length -= len(waiting)
-        waiting.extend(items)
-        self._length += len(waiting)
+        """Append `items`, at least one, to `lane`. A new lane's turn comes after those of the existing lanes."""
+        queued = self._lanes.setdefault(lane, deque())
+        before = len(queued)
+        queued.extend(items)
+        self._length += len(queued) - before
 
     def discard(self, lane: Lane) -> None:
-        """Drop what waits in `lane`, if anything does."""
-        kept = [each for each in self._next if each[0] is not lane]
-        self._length -= len(self._next) - len(kept) + len(self._lanes.pop(lane, ()))
-        self._next = kept
+        """Remove the items of `lane`, if it has any."""
+        kept = [candidate for candidate in self._candidates if candidate[0] is not lane]
+        self._length -= len(self._candidates) - len(kept) + len(self._lanes.pop(lane, ()))
+        self._candidates = kept
 
-    def take(self, count: int, room: float = math.inf) -> list[Item]:
-        """The next `count` items, at least 1, or all there are: one of each lane, and round again.
+    def take(self, count: int, max_positions: float = math.inf) -> list[Item]:
+        """Remove and return the next items: one of each lane per round.
 
-        With sizes, the first of them and those that are most like it of the next few, as many as have `room` when each
-        takes what the largest does: whoever waits comes first in the end, so nobody starves.
+        With sizes: the oldest item and the most similar of the next few. The oldest is always taken, so that no item
+        waits forever.
+
+        Args:
+            count: Most items to take, at least 1.
+            max_positions: With sizes, most padded positions: the number of items times the largest size. A single item
+                may exceed it.
         """
-        self._draw(count if self._size_of is None else _CHOICE * count)
-        drawn, self._next = self._next, []
+        self._draw_candidates(count if self._size_of is None else _CANDIDATES_PER_ITEM * count)
+        taken, self._candidates = self._candidates, []
         if self._size_of is not None:
-            chosen = _alike([self._size_of(item) for _, item in drawn], count, room)
-            self._next = [each for index, each in enumerate(drawn) if index not in chosen]
-            drawn = [each for index, each in enumerate(drawn) if index in chosen]
-        self._length -= len(drawn)
-        return [item for _, item in drawn]
+            chosen = _most_similar([self._size_of(item) for _, item in taken], count, max_positions)
+            self._candidates = [candidate for index, candidate in enumerate(taken) if index not in chosen]
+            taken = [candidate for index, candidate in enumerate(taken) if index in chosen]
+        self._length -= len(taken)
+        return [item for _, item in taken]
 
-    def _draw(self, count: int) -> None:
-        while self._lanes and len(self._next) < count:
-            lane, waiting = self._lanes.popitem(last=False)
-            self._next.append((lane, waiting.popleft()))
-            if waiting:
-                self._lanes[lane] = waiting
+    def _draw_candidates(self, count: int) -> None:
+        while self._lanes and len(self._candidates) < count:
+            lane, queued = self._lanes.popitem(last=False)
+            self._candidates.append((lane, queued.popleft()))
+            if queued:
+                self._lanes[lane] = queued
 
 
-def _alike(sizes: Sequence[int], count: int, room: float) -> set[int]:
-    """The first of `sizes` and those most like it, by position: at most `count`, and as many as there is `room` for."""
-    # Stable: the first one stays first, and among equals the order of arrival counts.
+def _most_similar(sizes: Sequence[int], count: int, max_positions: float) -> set[int]:
+    """The indices of the first of `sizes` and of those most similar to it, within the bounds of `FairQueue.take`."""
+    # The sort is stable: the first item stays first, and equally similar ones keep their order of arrival.
     order = sorted(range(len(sizes)), key=lambda index: max(sizes[index], sizes[0]) / min(sizes[index], sizes[0]))
     chosen: set[int] = set()
     largest = 0
     for index in order[:count]:
         largest = max(largest, sizes[index])
-        if chosen and (len(chosen) + 1) * largest > room:
+        if chosen and (len(chosen) + 1) * largest > max_positions:
             break
         chosen.add(index)
     return chosen

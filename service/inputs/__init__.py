@@ -1,1 +1,1 @@
-"""Payloads (encoded images, texts) become arrays that a model takes. Imports errors only."""
+"""Payloads (encoded images, texts) become arrays that a model takes. Imports errors and the layers beside it."""

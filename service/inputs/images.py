@@ -1,4 +1,4 @@
-"""Images: encoded files in, `images` uint8 `[N, H, W, C]` to the graph."""
+"""The image modality: converts encoded image files to the graph's input `images`, uint8 `[N, H, W, C]`."""
 
 import base64
 import binascii
@@ -15,8 +15,8 @@ from service.inputs.explanation import explain_pixels
 from service.inputs.modality import Array, Limits, Prepared, Run
 from service.inputs.payloads import Base64, Payload, Pixels, Text
 
-# Below these, decoding costs less than handing over to another thread and back (measured about 0.1 ms for 32x32).
-# The pixel limit is what protects the event loop: a few kilobytes can declare a huge image.
+# Images up to these limits are decoded faster than they can be handed to another thread and back (see
+# docs/performance.md). The limit on pixels protects the event loop: a file of a few kilobytes can declare a huge image.
 _INLINE_BYTES = 16_384
 _INLINE_PIXELS = 96 * 96
 
@@ -24,7 +24,7 @@ _GRAPH_INPUT = "images"
 
 
 class Images:
-    """What an image model takes (`service.modalities.Modality`)."""
+    """The inputs of an image model (`service.inputs.modality.Modality`)."""
 
     media_types: ClassVar[Sequence[str]] = (
         "image/png",
@@ -41,11 +41,11 @@ class Images:
         ".webp": "image/webp",
     }
 
-    tensor: ClassVar[str] = "images"
+    tensor_name: ClassVar[str] = "images"
 
     def __init__(self, spec: ImageInput) -> None:
         self._spec = spec
-        self.pixels = self._shape = (spec.height, spec.width, spec.channels)
+        self.pixel_shape = self._shape = (spec.height, spec.width, spec.channels)
         self.description = f"{spec.width}x{spec.height} images"
         self.signature = (
             f"one uint8 tensor {_GRAPH_INPUT!r} of [N, {', '.join(str(length) for length in self._shape)}], N dynamic"
@@ -53,25 +53,25 @@ class Images:
 
     @classmethod
     def of(cls, bundle: Bundle) -> Self:
-        """What `bundle`, an image model, takes."""
+        """The modality of `bundle`, an image model."""
         spec = bundle.manifest.input
         assert isinstance(spec, ImageInput), "the manifest's validation ties modality to input"
         return cls(spec)
 
     def example(self) -> dict[str, str]:
-        """A tiny generated picture."""
+        """A tiny generated image."""
         return {"image": base64.b64encode(sample_png(8, 8, self._spec.channels)).decode("ascii")}
 
     def body_reader(self, parameters: Mapping[bytes, bytes]) -> Callable[[bytes], Payload]:  # noqa: ARG002
-        """The body is the image; its first bytes tell the format, whatever the headers say."""
+        """The body is the encoded image. Its first bytes determine the format, not the headers."""
         return bytes
 
     def string_payload(self, text: str) -> Payload:
-        """An encoded image, in base64."""
+        """The string is an encoded image in base64."""
         return Base64(text)
 
     def prepare(self, payload: Payload, limits: Limits) -> NDArray[np.uint8] | InputError:
-        """One payload as `[H, W, C]` uint8, or what is wrong with it."""
+        """The image as uint8 `[H, W, C]`, or the reason why it cannot be scored."""
         return self._prepare(payload, limits.max_pixels)
 
     def _prepare(self, payload: Payload, max_pixels: int) -> NDArray[np.uint8] | InputError:
@@ -89,7 +89,7 @@ class Images:
             return InputError(error.type, error.detail)
 
     def prepare_inline(self, payload: Payload, limits: Limits) -> Prepared | None:
-        """Like `prepare` for small images, else None."""
+        """Convert a small image; return None for a large one."""
         if isinstance(payload, Base64) and len(payload.text) * 3 // 4 <= _INLINE_BYTES:
             payload = _decode_base64(payload)
         if isinstance(payload, Base64) or (isinstance(payload, bytes) and len(payload) > _INLINE_BYTES):
@@ -100,39 +100,39 @@ class Images:
         return prepared
 
     def matches(self, inputs: Mapping[str, tuple[str, Sequence[int | str | None]]]) -> bool:
-        """Whether the graph takes batches of any number of images of this size, and nothing else."""
-        kind, shape = inputs.get(_GRAPH_INPUT, ("", ()))
+        """Whether the graph takes batches of any number of images of this size, and no other input."""
+        dtype, shape = inputs.get(_GRAPH_INPUT, ("", ()))
         dynamic = len(shape) == 4 and not isinstance(shape[0], int)
-        return len(inputs) == 1 and kind == "tensor(uint8)" and dynamic and tuple(shape[1:]) == self._shape
+        return len(inputs) == 1 and dtype == "tensor(uint8)" and dynamic and tuple(shape[1:]) == self._shape
 
     def feed(self, items: Sequence[Array]) -> dict[str, Array]:
         """`images` uint8 `[N, H, W, C]`."""
         return {_GRAPH_INPUT: items[0][None] if len(items) == 1 else np.stack(items)}
 
     def explain(self, item: Array, bits: Array, spec: LikelihoodSpec) -> dict[str, Any]:  # noqa: ARG002
-        """A heat map of the bits of each pixel `[H, W]`."""
+        """A heat map of `bits`, those of each pixel `[H, W]`."""
         return explain_pixels(bits, spec)
 
     @property
     def size_of(self) -> None:
-        """Images of one model are of one size."""
+        """None: all images of one model have the same size."""
         return None
 
-    def bucketed(self, run: Run) -> Run:
-        """As they come: images of one model are of one size."""
-        return run
+    def run_in_buckets(self, run: Run, items: Sequence[Array], *, exclusive: bool) -> Mapping[str, Array]:
+        """Compute the batch by one call: all images of one model have the same size."""
+        return run(items, exclusive=exclusive)
 
-    def examples(self, size: int) -> Iterator[list[Array]]:
-        """One batch: images of one model are of one size."""
+    def warm_up_batches(self, size: int) -> Iterator[list[Array]]:
+        """One batch: all images of one model have the same size."""
         yield self.sample_batch(size)
 
     def sample_batch(self, size: int) -> list[Array]:
-        """Darkness and noise in turns."""
+        """Black and noise images, alternating."""
         probe_pair = self.probe_pair()
         return [probe_pair[index % 2] for index in range(size)]
 
     def probe_pair(self) -> tuple[Array, Array]:
-        """Darkness and noise."""
+        """A black image and a noise image."""
         noise = np.random.default_rng(0).integers(0, 256, self._shape, dtype=np.uint8)
         return np.zeros(self._shape, np.uint8), noise
 

@@ -1,4 +1,4 @@
-"""Batches of sequences in groups of similar length, so that little of what is computed is padding."""
+"""Length buckets: a batch of sequences is computed in groups of similar length, so that little of it is padding."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,49 +6,53 @@ import numpy as np
 
 from service.inputs.modality import Array, Run
 
-# Two cores, batches of 64 texts, log-normal lengths around 33 up to 400: a GRU of 128 takes 77 ms in groups and 154 ms
-# as one batch, a position-wise network of 256 takes 278 ms and 735 ms; 63 short texts and one of 400 take 31 ms and
-# 190 ms, 97 ms and 896 ms. Where all are short one call is better: below this length there is only one group.
-_SHORT = 32
-_MOST_PADDING = 0.15
+# Shorter sequences count as this long: among short ones, one large call is faster than several small ones. See
+# docs/performance.md for what buckets gain.
+_MIN_LENGTH = 32
+_MAX_PADDING = 0.15
 
 
-def in_length_groups(run: Run) -> Run:
-    """`run`, called once for each group of `length_groups`; the rows come back in the order of the batch."""
+def run_in_length_buckets(run: Run, items: Sequence[Array], *, exclusive: bool) -> Mapping[str, Array]:
+    """Call `run` once for each length bucket of a batch.
 
-    def grouped(items: Sequence[Array], *, exclusive: bool) -> Mapping[str, Array]:
-        groups = length_groups([padded_length(item) for item in items])
-        if len(groups) == 1:
-            return run(items, exclusive=exclusive)
-        outputs: dict[str, Array] = {}
-        for group in groups:
-            for name, rows in run([items[index] for index in group], exclusive=exclusive).items():
-                # Rows of several values are as long as their group's longest: an array of arrays holds them.
-                whole = outputs.setdefault(name, np.empty(len(items), rows.dtype if rows.ndim == 1 else object))
-                if rows.ndim == 1:
-                    whole[group] = rows
-                else:
-                    for index, row in zip(group, rows, strict=True):
-                        whole[index] = row
-        return outputs
+    Args:
+        run: Computes a batch.
+        items: N sequences.
+        exclusive: Handed on to `run`.
 
-    return grouped
+    Returns:
+        The outputs in the order of `items`, `[N]`. Where `run` returns rows of several values, whose lengths differ
+        between buckets, an object array of N arrays.
+    """
+    buckets = length_buckets([padded_length(item) for item in items])
+    if len(buckets) == 1:
+        return run(items, exclusive=exclusive)
+    outputs: dict[str, Array] = {}
+    for bucket in buckets:
+        for name, rows in run([items[index] for index in bucket], exclusive=exclusive).items():
+            output = outputs.setdefault(name, np.empty(len(items), rows.dtype if rows.ndim == 1 else object))
+            if rows.ndim == 1:
+                output[bucket] = rows
+            else:
+                for index, row in zip(bucket, rows, strict=True):
+                    output[index] = row
+    return outputs
 
 
 def padded_length(item: Array) -> int:
-    """What `item` costs, in positions: what is shorter than `_SHORT` counts as that long."""
-    return max(len(item), _SHORT)
+    """The length of `item` by which it is bucketed."""
+    return max(len(item), _MIN_LENGTH)
 
 
-def length_groups(lengths: Sequence[int]) -> list[list[int]]:
-    """The positions of `lengths` in groups, each of which is at most 15% padding when padded to its longest."""
-    groups: list[list[int]] = []
+def length_buckets(lengths: Sequence[int]) -> list[list[int]]:
+    """The indices of `lengths` in buckets, in each of which at most 15% of the positions are padding."""
+    buckets: list[list[int]] = []
     longest = total = 0
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
         length = lengths[index]
-        if not groups or total + length < (1 - _MOST_PADDING) * longest * (len(groups[-1]) + 1):
-            groups.append([])
+        if not buckets or total + length < (1 - _MAX_PADDING) * longest * (len(buckets[-1]) + 1):
+            buckets.append([])
             longest, total = length, 0
-        groups[-1].append(index)
+        buckets[-1].append(index)
         total += length
-    return groups
+    return buckets

@@ -9,7 +9,7 @@ from service.inputs.modality import Modality
 from service.inputs.texts import Texts
 
 MODALITIES: Mapping[str, type[Images] | type[Texts]] = MappingProxyType({"image": Images, "text": Texts})
-"""Every modality by its name in the manifest."""
+"""The class of each modality, by its name in the manifest."""
 
 
 def modality_of(bundle: Bundle) -> Modality:

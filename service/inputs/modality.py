@@ -1,4 +1,4 @@
-"""The interface between the service and a kind of input: everything that differs between images and texts."""
+"""The interface of a modality: everything that differs between images and texts."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,26 +12,31 @@ from service.inputs.payloads import Payload
 
 Array = NDArray[Any]
 Prepared = Array | InputError
-"""One input as the model takes it, or what is wrong with it."""
+"""One input as an array that the model takes, or the reason why it cannot be scored."""
 
 
 class Run(Protocol):
-    """From a batch of prepared inputs to named outputs with a row for each."""
+    """Computes a batch of prepared inputs."""
 
     def __call__(self, items: Sequence[Array], *, exclusive: bool) -> Mapping[str, Array]:
-        """`exclusive`: no other call runs beside this one, it may take the whole machine."""
+        """The outputs by name, each with a row per input.
+
+        Args:
+            items: The prepared inputs.
+            exclusive: Whether no other call runs at the same time, so that this one may use all cores.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How large one input may be."""
+    """Limits on the size of one input."""
 
     max_pixels: int
     max_text_chars: int
 
 
 class Modality(Protocol):
-    """What one model takes, from the body of a request to the inputs of its graph."""
+    """Converts the inputs of one model, from the body of a request to the input tensors of its graph."""
 
     @property
     def description(self) -> str:
@@ -39,60 +44,67 @@ class Modality(Protocol):
 
     @property
     def media_types(self) -> Sequence[str]:
-        """Content types of a body that is a single input, the one to recommend first."""
+        """Content types of a body that is a single input, the recommended one first."""
 
     @property
     def sample_types(self) -> Mapping[str, str]:
-        """Content types of a bundle's own sample file, by the file's suffix."""
+        """Content types of a bundle's sample file, by the file's suffix."""
 
     def example(self) -> dict[str, str]:
-        """An input of a JSON body that the model scores, short enough for one line of a terminal."""
+        """An input of a JSON body, short enough for one line of a terminal."""
 
     def body_reader(self, parameters: Mapping[bytes, bytes]) -> Callable[[bytes], Payload]:
-        """From a body of one of `media_types` to its payload. Raises `UnsupportedMediaType` for some `parameters`."""
+        """A function from a body of one of `media_types` to its payload.
+
+        Args:
+            parameters: The parameters of the Content-Type, such as `charset`.
+
+        Raises:
+            UnsupportedMediaType: The modality does not support the parameters.
+        """
 
     @property
-    def tensor(self) -> str:
-        """The tensor of the Open Inference Protocol that holds the inputs, as in "images"."""
+    def tensor_name(self) -> str:
+        """The name of the tensor that holds the inputs in the Open Inference Protocol, as in "images"."""
 
     @property
-    def pixels(self) -> tuple[int, ...] | None:
-        """The shape of `service.inputs.payloads.Pixels` that the model takes; None where it takes none."""
+    def pixel_shape(self) -> tuple[int, ...] | None:
+        """The shape of the `service.inputs.payloads.Pixels` that the model takes; None if it takes none."""
 
     def string_payload(self, text: str) -> Payload:
-        """The payload of an input that JSON carries as a string."""
+        """The payload of an input that is a string in JSON."""
 
     def prepare(self, payload: Payload, limits: Limits) -> Prepared:
-        """One payload as the model takes it. Thread-safe; may take long."""
+        """Convert one payload. Thread-safe; may take long."""
 
     def prepare_inline(self, payload: Payload, limits: Limits) -> Prepared | None:
-        """Like `prepare` where that is quicker than to hand over to another thread, else None."""
+        """Convert one payload if that is faster than handing it to another thread, else return None."""
 
     @property
     def signature(self) -> str:
-        """The graph's inputs in words, for whoever exported another graph."""
+        """The expected input tensors in words, for error messages about a graph."""
 
     def matches(self, inputs: Mapping[str, tuple[str, Sequence[int | str | None]]]) -> bool:
-        """Whether a graph with `inputs`, ONNX Runtime's types and shapes by name, can be fed."""
+        """Whether a graph takes the tensors of `feed`; `inputs` are its ONNX Runtime types and shapes by name."""
 
     def feed(self, items: Sequence[Array]) -> dict[str, Array]:
-        """The graph's inputs for a batch of prepared inputs."""
+        """The graph's input tensors for a batch of prepared inputs, padded to the largest of them."""
 
     def explain(self, item: Array, bits: Array, spec: LikelihoodSpec) -> dict[str, Any]:
-        """What a prepared input's likelihood is made of, for an answer, from the bits of its parts."""
+        """The `explanation` of a result: the bits of each part of a prepared input, as a JSON object."""
 
     @property
     def size_of(self) -> Callable[[Array], int] | None:
-        """The size of a prepared input, where those of a batch are padded to the largest of them."""
+        """The size of a prepared input, positive; None if all inputs of the model have the same size."""
 
-    def bucketed(self, run: Run) -> Run:
-        """`run` for batches as they come: the same rows, from whatever order and calls cost least."""
+    def run_in_buckets(self, run: Run, items: Sequence[Array], *, exclusive: bool) -> Mapping[str, Array]:
+        """Compute a batch by as many calls of `run` as cost least; the rows keep the order of `items`."""
 
-    def examples(self, size: int) -> Iterator[list[Array]]:
-        """Batches of `size` prepared inputs that differ in whatever a graph could depend on."""
+    def warm_up_batches(self, size: int) -> Iterator[list[Array]]:
+        """Batches of `size` prepared inputs that cover all input sizes a graph could fail on."""
 
     def sample_batch(self, size: int) -> list[Array]:
-        """A batch of `size` prepared inputs that cost what most do."""
+        """A batch of `size` prepared inputs of typical cost."""
 
     def probe_pair(self) -> tuple[Array, Array]:
-        """Two prepared inputs that could hardly differ more, the larger one last."""
+        """Two prepared inputs that differ as much as possible, the larger one last."""

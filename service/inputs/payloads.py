@@ -1,4 +1,4 @@
-"""What clients send as inputs: images, texts, or something that is neither."""
+"""Payloads: the inputs as clients send them, before they are decoded."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from service.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class Base64:
-    """An encoded image in base64, not decoded yet: that is work for a worker thread."""
+    """An encoded image in base64. Decoding it is left to a worker thread."""
 
     text: str
 
@@ -24,25 +24,25 @@ class Text:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pixels:
-    """An image as the model takes it, uint8 `[H, W, C]`: nothing to decode, nothing to resize."""
+    """An image as the model takes it, uint8 `[H, W, C]`: it is neither decoded nor resized."""
 
     array: NDArray[np.uint8]
 
 
 Payload = bytes | Base64 | Pixels | Text | InputError
-"""One input as it was sent: an image, encoded or not, a text, or what is wrong with something that is neither."""
+"""One input as it was sent: an image (`bytes`, `Base64`, `Pixels`), a text, or the error of a malformed input."""
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One input of a request, and the client's own name for it."""
+    """One input of a request, and the id that the client gave it."""
 
     payload: Payload
     id: str | None = None
 
 
 def text_of(data: bytes) -> Text | InputError:
-    """The text in `data`, UTF-8; a byte order mark in front of it is the mark of an editor, not part of the text."""
+    """The text in UTF-8 `data`, without a leading byte order mark, which editors add."""
     try:
         return Text(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:

@@ -1,4 +1,4 @@
-"""Payloads to model-ready arrays: small inputs at once, the others on worker threads."""
+"""Preprocessing: payloads become arrays, small inputs on the event loop and all others on worker threads."""
 
 import asyncio
 import threading
@@ -9,63 +9,69 @@ from concurrent.futures import ThreadPoolExecutor
 from service.inputs.modality import Limits, Modality, Prepared
 from service.inputs.payloads import Input
 
-# Jobs per thread that a request's inputs are dealt out to: one for each input would cost more than a short text does
-# (256 of them: 26 ms instead of 10), one for each thread would leave threads idle behind the one with the large images.
+# Jobs per thread that the inputs of a request are divided into: more than one, so that no thread idles while another
+# one decodes the large images, but not one job per input, which costs more than a short text. See docs/performance.md.
 _JOBS_PER_THREAD = 4
 
 
 class Preprocessor:
-    """Prepares inputs; owns the worker threads."""
+    """Converts inputs to arrays; owns the worker threads."""
 
     def __init__(self, limits: Limits, threads: int) -> None:
+        """Start the pool of `threads` worker threads."""
         self._limits = limits
-        self._most_jobs = _JOBS_PER_THREAD * threads
+        self._max_jobs = _JOBS_PER_THREAD * threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="prepare")
 
     def close(self) -> None:
-        """End the threads; what waits for them is dropped."""
+        """End the threads and drop the queued jobs."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def prepare(
         self, inputs: Sequence[Input], modality: Modality, observe: Callable[[float], None]
     ) -> list[Prepared]:
-        """Each input as the model of `modality` takes it, or what is wrong with it, in order.
+        """Convert the inputs of one request, in order.
 
-        `observe` gets the seconds that each one took. Cancelling drops what no thread has begun.
+        Cancelling the call drops the inputs that no thread has begun to convert.
+
+        Args:
+            inputs: The inputs.
+            modality: The modality of the model.
+            observe: Is called with the seconds that each input took.
         """
         if len(inputs) == 1:
             started = time.perf_counter()
-            at_once = modality.prepare_inline(inputs[0].payload, self._limits)
-            if at_once is not None:
+            prepared_inline = modality.prepare_inline(inputs[0].payload, self._limits)
+            if prepared_inline is not None:
                 observe(time.perf_counter() - started)
-                return [at_once]
+                return [prepared_inline]
         loop = asyncio.get_running_loop()
-        abandoned = threading.Event()
-        size = -(-len(inputs) // self._most_jobs)
+        cancelled = threading.Event()
+        size = -(-len(inputs) // self._max_jobs)
         jobs = [
-            loop.run_in_executor(self._pool, self._job, inputs[start : start + size], modality, abandoned)
+            loop.run_in_executor(self._pool, self._run_job, inputs[start : start + size], modality, cancelled)
             for start in range(0, len(inputs), size)
         ]
         try:
-            done = await asyncio.gather(*jobs)
+            results = await asyncio.gather(*jobs)
         finally:
-            abandoned.set()
+            cancelled.set()
         prepared: list[Prepared] = []
-        for job in done:
-            for each, seconds in job:
+        for result in results:
+            for array, seconds in result:
                 observe(seconds)
-                prepared.append(each)
+                prepared.append(array)
         return prepared
 
-    def _job(
-        self, inputs: Sequence[Input], modality: Modality, abandoned: threading.Event
+    def _run_job(
+        self, inputs: Sequence[Input], modality: Modality, cancelled: threading.Event
     ) -> list[tuple[Prepared, float]]:
-        done: list[tuple[Prepared, float]] = []
+        """Convert `inputs` until `cancelled` is set; each result with the seconds that it took."""
+        results: list[tuple[Prepared, float]] = []
         for item in inputs:
-            # Nobody waits for the rest: the request was cancelled while a thread was at work on this part of it.
-            if abandoned.is_set():
+            if cancelled.is_set():
                 break
             started = time.perf_counter()
             prepared = modality.prepare(item.payload, self._limits)
-            done.append((prepared, time.perf_counter() - started))
-        return done
+            results.append((prepared, time.perf_counter() - started))
+        return results

@@ -1,4 +1,4 @@
-"""Texts: UTF-8 in, `tokens` int64 `[N, L]` and `lengths` int64 `[N]` to the graph."""
+"""The text modality: converts UTF-8 texts to the graph's inputs `tokens` int64 `[N, L]` and `lengths` int64 `[N]`."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -11,36 +11,43 @@ from bundle import Bundle, EmptyText, LikelihoodSpec, TextEncoder, TextInput, pa
 from service.errors import InputError, UnsupportedMediaType
 from service.inputs.examples import SAMPLE_SENTENCE
 from service.inputs.explanation import explain_tokens
-from service.inputs.length_buckets import in_length_groups, padded_length
+from service.inputs.length_buckets import padded_length, run_in_length_buckets
 from service.inputs.modality import Array, Limits, Prepared, Run
 from service.inputs.payloads import Payload, Text, text_of
 
-# Encoding takes about 0.1 microseconds a character that is read, handing over to another thread and back more than 130:
-# newsgroups-gru on two cores, posts of which 1,500 characters are read, 1,717 a second at concurrency 32 instead of
-# 1,498.
+# Texts of which the tokenizer reads up to this many characters are encoded on the event loop: a thread hand-over takes
+# about as long as encoding them. See docs/performance.md.
 _INLINE_CHARS = 2048
 _CHARSETS = frozenset({"utf-8", "utf8", "us-ascii"})
-_SAMPLE = "sample.txt"
+_SAMPLE_FILE = "sample.txt"
 _EXAMPLE_CHARS = 200
 
-_MOST_TOKENS = 8_192
+# Most tokens of a warm-up batch: loading a model must not take minutes.
+_MAX_WARM_UP_TOKENS = 8_192
 
 _TOKENS, _LENGTHS = "tokens", "lengths"
 
 
 class Texts:
-    """What a text model takes (`service.modalities.Modality`). `sample` is a text as it gets them."""
+    """The inputs of a text model (`service.inputs.modality.Modality`)."""
 
     media_types: ClassVar[Sequence[str]] = ("text/plain",)
     body_schema: ClassVar[Mapping[str, Any]] = {"type": "string"}
     sample_types: ClassVar[Mapping[str, str]] = {".txt": "text/plain; charset=utf-8"}
-    tensor: ClassVar[str] = "texts"
-    pixels: ClassVar[tuple[int, ...] | None] = None
+    tensor_name: ClassVar[str] = "texts"
+    pixel_shape: ClassVar[tuple[int, ...] | None] = None
     signature = (
         f"two int64 tensors, {_TOKENS!r} of [N, L] and {_LENGTHS!r} of [N], N and L dynamic, L up to input.max_tokens"
     )
 
     def __init__(self, encoder: TextEncoder, max_tokens: int, sample: str = SAMPLE_SENTENCE) -> None:
+        """A modality.
+
+        Args:
+            encoder: The model's tokenizer.
+            max_tokens: Most tokens of a text that the model takes; `encoder` drops the others.
+            sample: A typical text, for measurements and examples.
+        """
         self._encoder = encoder
         self._max_tokens = max_tokens
         self._sample = sample
@@ -48,39 +55,39 @@ class Texts:
 
     @classmethod
     def of(cls, bundle: Bundle) -> Self:
-        """What `bundle`, a text model, takes."""
+        """The modality of `bundle`, a text model."""
         spec = bundle.manifest.input
         assert isinstance(spec, TextInput), "the manifest's validation ties modality to input"
         assert bundle.text_encoder is not None, "a text bundle loads with its tokenizer"
-        if _SAMPLE not in bundle.manifest.files:
+        if _SAMPLE_FILE not in bundle.manifest.files:
             return cls(bundle.text_encoder, spec.max_tokens)
-        sample = (bundle.path / _SAMPLE).read_text(encoding="utf-8-sig", errors="replace").strip()
+        sample = (bundle.path / _SAMPLE_FILE).read_text(encoding="utf-8-sig", errors="replace").strip()
         return cls(bundle.text_encoder, spec.max_tokens, sample or SAMPLE_SENTENCE)
 
     def example(self) -> dict[str, str]:
-        """The beginning of the bundle's own sample, or a sentence where it brings none."""
+        """The beginning of the bundle's sample, or a sentence if it has none."""
         return {"text": " ".join(self._sample.split())[:_EXAMPLE_CHARS]}
 
     def body_reader(self, parameters: Mapping[bytes, bytes]) -> Callable[[bytes], Payload]:
-        """The body is the text, in UTF-8. Raises `UnsupportedMediaType` for any other charset."""
+        """The body is the text in UTF-8. Raises `UnsupportedMediaType` for other charsets."""
         charset = parameters.get(b"charset", b"utf-8").decode("latin-1").lower()
         if charset not in _CHARSETS:
             raise UnsupportedMediaType(f"The charset {charset[:64]!r} is not supported; send text as UTF-8.")
         return text_of
 
     def string_payload(self, text: str) -> Payload:
-        """The text itself."""
+        """The string is the text."""
         return Text(text)
 
     def prepare(self, payload: Payload, limits: Limits) -> NDArray[np.int64] | InputError:
-        """One payload as token ids `[L]`, or what is wrong with it."""
+        """The text as token ids, int64 `[L]`, or the reason why it cannot be scored."""
         prepared = self._prepare(payload, limits, self._encoder.encode)
-        assert prepared is not None, "whatever it takes"
+        assert prepared is not None, "`encode` reads all of a text"
         return prepared
 
     def prepare_inline(self, payload: Payload, limits: Limits) -> Prepared | None:
-        """Like `prepare` for texts of which little must be read, else None."""
-        return self._prepare(payload, limits, partial(self._encoder.encode_within, chars=_INLINE_CHARS))
+        """Convert a text of which the tokenizer reads few characters; return None for other texts."""
+        return self._prepare(payload, limits, partial(self._encoder.encode_within, max_chars=_INLINE_CHARS))
 
     def _prepare(
         self, payload: Payload, limits: Limits, encode: Callable[[str], NDArray[np.int64] | None]
@@ -101,50 +108,47 @@ class Texts:
             return InputError(error.type, error.detail)
 
     def matches(self, inputs: Mapping[str, tuple[str, Sequence[int | str | None]]]) -> bool:
-        """Whether the graph takes batches of any number of texts of any length, and nothing else."""
+        """Whether the graph takes batches of any number of texts of any length, and no other input."""
         if inputs.keys() != {_TOKENS, _LENGTHS}:
             return False
         return all(
-            kind == "tensor(int64)" and len(shape) == axes and not any(isinstance(length, int) for length in shape)
-            for (kind, shape), axes in ((inputs[_TOKENS], 2), (inputs[_LENGTHS], 1))
+            dtype == "tensor(int64)" and len(shape) == axes and not any(isinstance(length, int) for length in shape)
+            for (dtype, shape), axes in ((inputs[_TOKENS], 2), (inputs[_LENGTHS], 1))
         )
 
     def feed(self, items: Sequence[Array]) -> dict[str, Array]:
-        """`tokens` int64 `[N, L]`, L the longest of the batch, and `lengths` int64 `[N]`."""
+        """`tokens`, int64 `[N, L]` with L the longest text of the batch, and `lengths`, int64 `[N]`."""
         tokens, lengths = pad_tokens(items)
         return {_TOKENS: tokens, _LENGTHS: lengths}
 
     def explain(self, item: Array, bits: Array, spec: LikelihoodSpec) -> dict[str, Any]:
-        """Each token of the text, as the tokenizer's vocabulary has it, with its bits."""
+        """Each token of the text, as in the tokenizer's vocabulary, with its bits."""
         return explain_tokens(self._encoder.tokens(item), bits, spec)
 
     @property
     def size_of(self) -> Callable[[Array], int]:
-        """Their length, where it counts."""
+        """A text's length in tokens; all short texts count alike."""
         return padded_length
 
-    def bucketed(self, run: Run) -> Run:
-        """In groups of similar length."""
-        return in_length_groups(run)
+    def run_in_buckets(self, run: Run, items: Sequence[Array], *, exclusive: bool) -> Mapping[str, Array]:
+        """Compute the batch by one call for each group of similar length."""
+        return run_in_length_buckets(run, items, exclusive=exclusive)
 
-    def examples(self, size: int) -> Iterator[list[Array]]:
-        """A batch of single tokens, one of half the length that the model takes, one of all of it.
-
-        Where that would be more than `_MOST_TOKENS` in all, shorter: a start must not take minutes.
-        """
-        longest = max(1, min(self._max_tokens, _MOST_TOKENS // size))
+    def warm_up_batches(self, size: int) -> Iterator[list[Array]]:
+        """A batch of texts of one token, of half the model's length, and of all of it; shorter in large batches."""
+        longest = max(1, min(self._max_tokens, _MAX_WARM_UP_TOKENS // size))
         for length in sorted({1, -(-longest // 2), longest}):
             yield [self._ids(length)] * size
 
     def sample_batch(self, size: int) -> list[Array]:
-        """The sample, which is a real text where the bundle brings one."""
+        """The bundle's sample, repeated."""
         (ids,) = self._encoder.encode_batch((self._sample,))
         return [ids if ids.size else self._ids(1)] * size
 
     def probe_pair(self) -> tuple[Array, Array]:
-        """A single token, and as many as the model takes."""
+        """A text of one token, and one of as many as the model takes."""
         return self._ids(1), self._ids(self._max_tokens)
 
     def _ids(self, length: int) -> NDArray[np.int64]:
-        # From the largest id downwards: a graph whose table of embeddings is smaller than the vocabulary shows it.
+        # From the largest id downwards, so that a graph with fewer embeddings than token ids fails.
         return (self._encoder.vocabulary_size - 1 - np.arange(length)) % self._encoder.vocabulary_size

@@ -11,9 +11,11 @@ from types import TracebackType
 import structlog
 
 from bundle import Bundle, ManifestInvalid, load_bundle
+from service.inference.batch_tuning import tune
 from service.inference.batcher import Batcher
 from service.inference.cpu_count import available_cores
 from service.inference.engine import Engine
+from service.inference.execution_plan import ExecutionPlan
 from service.inference.providers import Provider
 from service.inputs.modality import Modality
 from service.scoring.drift import DriftEvidence
@@ -128,17 +130,17 @@ def model_loader(
         provider: The ONNX Runtime provider.
         registry: The application's metrics.
         loop: The event loop that requests run on.
-        worker_group: The workers that share the cores; one of them tunes a bundle's batches for all.
+        worker_group: The workers that share the cores; one of them measures a bundle's execution plan for all.
 
     Returns:
         The function; it raises `EngineError` or `ProviderUnavailable`.
     """
 
     def load(bundle: Bundle) -> Model:
-        engine = Engine(bundle, provider, threads=settings.threads or available_cores(), workers=worker_group.count)
-        digest = hashlib.sha256(bundle.manifest.model_dump_json().encode()).hexdigest()
-        memo = partial(worker_group.compute_once, f"pace-{digest}")
-        pace = engine.warm_up(settings.max_batch, settings.batch_ms / 1000, memo)
+        engine = Engine(bundle, provider, cores=settings.threads or available_cores())
+        engine.warm_up(settings.max_batch)
+        memo = partial(_measure_once, worker_group, bundle)
+        plan = tune(engine, settings.max_batch, settings.batch_ms / 1000, memo).for_worker(worker_group.count)
         manifest = bundle.manifest
         name, version = manifest.name, manifest.version
         scores = tuple(score.name for score in manifest.scores)
@@ -147,11 +149,10 @@ def model_loader(
         scorer = Scorer.of(bundle, settings.alpha, engine.modality)
         batcher = Batcher(
             f"{name}-{version}",
-            engine.modality.bucketed(engine.run),
-            pace,
+            engine.run,
+            plan,
             capacity=settings.queue_size,
             loop=loop,
-            streams=engine.streams,
             size_of=engine.modality.size_of,
             observer=metrics,
         )
@@ -163,6 +164,13 @@ def model_loader(
         )
 
     return load
+
+
+def _measure_once(worker_group: WorkerGroup, bundle: Bundle, measure: Callable[[], ExecutionPlan]) -> ExecutionPlan:
+    """The plan that `measure` returns to the first worker that loads `bundle`."""
+    digest = hashlib.sha256(bundle.manifest.model_dump_json().encode()).hexdigest()
+    fields = worker_group.compute_once(f"execution-plan-{digest}", lambda: measure().to_json())
+    return ExecutionPlan.from_json(fields)
 
 
 def verified_bundle(path: Path) -> Bundle:

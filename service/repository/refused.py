@@ -7,7 +7,7 @@ from pathlib import Path
 import structlog
 
 from bundle import BundleError
-from service.inference.engine import EngineError
+from service.inference.onnx_session import EngineError
 from service.inference.providers import ProviderUnavailable
 from service.repository.snapshot import TRAFFIC_NAME, RepositoryError, model_of
 from service.repository.traffic_rules import Rules, TrafficError

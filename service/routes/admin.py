@@ -132,13 +132,13 @@ def _require_reload(reload: str) -> None:
 def _index(repository: Repository, reloader: Reloader) -> list[IndexEntry]:
     refused = {each.path: each.reason for each in repository.refused}
     ready = {f"{model.name}/{model.version}" for model in repository}
-    entries = {place: IndexEntry.at(place, "READY", refused.get(place, "")) for place in ready}
-    for place, reason in refused.items():
-        if "/" in place and place not in ready:
-            entries[place] = IndexEntry.at(place, "UNAVAILABLE", reason)
-    for place in reloader.unloaded():
-        entries.setdefault(place, IndexEntry.at(place, "UNAVAILABLE", "unloaded"))
-    return [entries[place] for place in sorted(entries)]
+    entries = {bundle_id: IndexEntry.at(bundle_id, "READY", refused.get(bundle_id, "")) for bundle_id in ready}
+    for bundle_id, reason in refused.items():
+        if "/" in bundle_id and bundle_id not in ready:
+            entries[bundle_id] = IndexEntry.at(bundle_id, "UNAVAILABLE", reason)
+    for bundle_id in reloader.unloaded():
+        entries.setdefault(bundle_id, IndexEntry.at(bundle_id, "UNAVAILABLE", "unloaded"))
+    return [entries[bundle_id] for bundle_id in sorted(entries)]
 
 
 async def _parse(request: Request, body: type[Body]) -> Body:

@@ -8,8 +8,8 @@ from typing import Any
 
 from bundle import SCORES, Bundle, Calibration
 from service.errors import DeadlineExceeded, InferenceFailed, InputError
-from service.inference.batcher import Expired, Outcome, Row
 from service.inference.engine import PREDICTION, PROBABILITY
+from service.inference.outcomes import Expired, Outcome, Row
 from service.inputs.explanation import PARTS
 from service.inputs.modality import Array, Modality, Prepared
 from service.scoring.options import Options

@@ -11,7 +11,7 @@ from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-from service.inference.batcher import Row
+from service.inference.outcomes import Row
 
 _EXPORT_SECONDS = 2
 
@@ -61,7 +61,7 @@ class Tracing:
         """
         if not trace.get_current_span().is_recording():
             return
-        batches = sorted({(row.taken, row.done) for row in rows})
+        batches = sorted({(row.started, row.finished) for row in rows})
         times = [("decode", started, prepared)]
         if batches:
             times.append(("queue", prepared, batches[0][0]))

@@ -1,1 +1,1 @@
-"""The command line: one module for each group of commands. Imports any other package; only `__main__` imports it."""
+"""The command line: one module per group of commands. May import every other package of `training`."""

@@ -1,4 +1,7 @@
-"""Data: sources become arrays of images or token ids; arrays become paired in-distribution and outlier batches."""
+"""Data: loads sources as arrays of images or token ids, and pairs in-distribution and outlier batches.
+
+May import `training.run`, `training.recipe` and the errors.
+"""
 
 from training.data.assembly import InDistributionData, Sample, load_in_distribution, load_set, without_overlap
 from training.data.augmentation import Augmentation

@@ -1,4 +1,4 @@
-"""Assembly: the sets that a recipe's run reads, loaded, split and checked for overlap."""
+"""Assembly: loads, splits and checks the data sets of a recipe."""
 
 from dataclasses import dataclass
 
@@ -23,9 +23,9 @@ class Sample:
 
 @dataclass(frozen=True)
 class InDistributionData:
-    """The examples that a model is for, a classifier's labelled: splits to train on, to calibrate with, and to test on.
+    """The training, calibration and test splits; those of a classifier are labelled.
 
-    `sample` is where the test set's first example is found.
+    `sample` locates the first test example in its source.
     """
 
     train: Examples
@@ -35,53 +35,69 @@ class InDistributionData:
 
 
 def load_in_distribution(recipe: Recipe, reader: Reader, progress: Progress | None = None) -> InDistributionData:
-    """Load and split; DataError for unreadable or unlabelled data, or a test set of other classes."""
-    plan = recipe.in_distribution
-    whole = reader.load(plan.train, name="in-distribution", progress=progress)
-    labelled = recipe.task == "classification"
-    if labelled:
-        whole.require_classes()
-    rows = split_in_distribution(len(whole), plan, recipe.seed, whole.source)
-    train = whole.rows(rows.train, f"{whole.name} train")
-    calibration = whole.rows(rows.calibration, f"{whole.name} calibration")
-    if plan.test is None:
-        test = whole.rows(rows.test, f"{whole.name} test")
-        return InDistributionData(train, calibration, test, Sample(plan.train, int(rows.test[0])))
-    test = reader.load(plan.test, name="in-distribution test", progress=progress)
-    if labelled:
+    """Load and split the in-distribution data.
+
+    Raises:
+        DataError: The data cannot be read, a classifier's are unlabelled, or the test set has other classes.
+    """
+    config = recipe.in_distribution
+    full = reader.load(config.train, name="in-distribution", progress=progress)
+    is_classifier = recipe.task == "classification"
+    if is_classifier:
+        full.require_classes()
+    rows = split_in_distribution(len(full), config, recipe.seed, full.source)
+    train = full.rows(rows.train, f"{full.name} train")
+    calibration = full.rows(rows.calibration, f"{full.name} calibration")
+    if config.test is None:
+        test = full.rows(rows.test, f"{full.name} test")
+        return InDistributionData(train, calibration, test, Sample(config.train, int(rows.test[0])))
+    test = reader.load(config.test, name="in-distribution test", progress=progress)
+    if is_classifier:
         test.targets()
-    if labelled and test.labels != whole.labels:
-        difference = ", ".join(sorted(set(whole.labels) ^ set(test.labels))) or "their order"
+    if is_classifier and test.labels != full.labels:
+        difference = ", ".join(sorted(set(full.labels) ^ set(test.labels))) or "their order"
         raise DataError(test.source, f"its labels differ from the training set's ({difference})", "Use matching sets")
-    return InDistributionData(train, calibration, test, Sample(plan.test))
+    return InDistributionData(train, calibration, test, Sample(config.test))
 
 
 def load_set(
-    plan: Source | Synthetic, reader: Reader, like: Examples, *, name: str, seed: int, progress: Progress | None = None
+    config: Source | Synthetic,
+    reader: Reader,
+    in_dist: Examples,
+    *,
+    name: str,
+    seed: int,
+    progress: Progress | None = None,
 ) -> Examples:
-    """A data set as it is, or a synthetic one in the shape of the in-distribution examples `like`."""
-    if isinstance(plan, Synthetic):
-        return synthesise(plan, like, name=name, seed=seed)
-    return reader.load(plan, name=name, progress=progress)
+    """Load a data set, or generate a synthetic one with the shape of the in-distribution examples `in_dist`."""
+    if isinstance(config, Synthetic):
+        return synthesise(config, in_dist, name=name, seed=seed)
+    return reader.load(config, name=name, progress=progress)
 
 
 def without_overlap(
-    outliers: Examples, inside: InDistributionData, reader: Reader, plan: Outliers, progress: Progress | None = None
+    outliers: Examples,
+    in_dist: InDistributionData,
+    reader: Reader,
+    config: Outliers,
+    progress: Progress | None = None,
 ) -> Examples:
-    """The outliers that are not (nearly) in-distribution examples, those of the calibration and test sets included.
+    """The outliers that are not (nearly) duplicates of an example of any in-distribution split.
 
-    Raises OverlapError when there are such and `plan` does not ask for their removal, or when nothing would be left.
+    Raises:
+        OverlapError: There are duplicates and `config` does not ask to remove them, or no outlier remains.
     """
-    found = [
-        reader.overlap(examples, outliers, f"overlap with {examples.name}", progress)
-        for examples in (inside.train, inside.calibration, inside.test)
+    overlaps = [
+        reader.overlap(split, outliers, f"overlap with {split.name}", progress)
+        for split in (in_dist.train, in_dist.calibration, in_dist.test)
     ]
-    overlap = np.unique(np.concatenate([each.rows for each in found]))
-    if not len(overlap):
+    duplicates = np.unique(np.concatenate([overlap.rows for overlap in overlaps]))
+    if not len(duplicates):
         return outliers
-    if len(overlap) == len(outliers):
+    if len(duplicates) == len(outliers):
         raise OverlapError(outliers.source, "every outlier is an in-distribution example", "Name other outliers")
-    if plan.duplicates == "refuse":
-        reason = f"{len(overlap)} outliers are (nearly) in-distribution examples, first rows {overlap[:5].tolist()}"
+    if config.duplicates == "refuse":
+        n, first = len(duplicates), duplicates[:5].tolist()
+        reason = f"{n} outliers are (nearly) in-distribution examples, first rows {first}"
         raise OverlapError(outliers.source, reason, "Remove them, or let the run do it: outliers.duplicates=remove")
-    return outliers.rows(np.setdiff1d(np.arange(len(outliers)), overlap))
+    return outliers.rows(np.setdiff1d(np.arange(len(outliers)), duplicates))

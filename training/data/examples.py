@@ -1,4 +1,4 @@
-"""Examples: a labelled set of inputs of one kind, in memory or decoded on demand."""
+"""Examples: a data set of one kind of input, in memory or decoded on demand."""
 
 import hashlib
 from dataclasses import dataclass, replace
@@ -11,15 +11,15 @@ from training.errors import DataError
 
 
 class InputArray(Protocol):
-    """What training needs of a store of inputs: its shape and rows by index.
+    """Stored inputs with a shape, read by row numbers.
 
-    Images are uint8 `[N, H, W, C]`; texts are token ids int32 `[N, T]`, T the longest that the model takes, filled up
-    with `NO_TOKEN`.
+    Images are uint8 `[N, H, W, C]`. Texts are token ids int32 `[N, T]`, where T is the model's maximum length; shorter
+    texts are filled with `NO_TOKEN`.
     """
 
     @property
     def in_memory(self) -> bool:
-        """Whether rows are plain reads; else each read decodes."""
+        """Whether reading rows is a plain copy; otherwise each read decodes them."""
         ...
 
     @property
@@ -34,10 +34,16 @@ class InputArray(Protocol):
 
 @dataclass(frozen=True)
 class Examples:
-    """A data set: inputs `x`, class indices `y` `[N]` or None, and where it came from.
+    """A data set: inputs, class indices and origin.
 
-    `sha256` is taken over inputs and labels; for a set that is decoded on demand, over its source's identity; for a
-    subset, over its whole's and the rows.
+    Attributes:
+        x: The inputs.
+        y: Class indices int64 `[N]`; None if the set is unlabelled.
+        labels: The class names.
+        name: The set's role, for messages and reports.
+        source: The path or name that the set was read from.
+        sha256: A hash of inputs and labels. For a set that is decoded on demand, a hash of its source's identity. For
+            a subset, a hash of the whole set's hash and the row numbers.
     """
 
     x: InputArray
@@ -51,19 +57,19 @@ class Examples:
         return self.x.shape[0]
 
     def rows(self, rows: NDArray[np.int64], name: str | None = None) -> "Examples":
-        """The subset at `rows` (a view: nothing is copied until it is read)."""
+        """The subset at `rows`: a view that copies no input until it is read."""
         y = None if self.y is None else self.y[rows]
         sha256 = hashlib.sha256(bytes.fromhex(self.sha256) + rows.astype("<i8").tobytes()).hexdigest()
         return replace(self, x=_Rows(self.x, rows), y=y, name=name or self.name, sha256=sha256)
 
     def targets(self) -> NDArray[np.int64]:
-        """The class indices `[N]`; DataError when the set is unlabelled."""
+        """The class indices `[N]`; DataError if the set is unlabelled."""
         if self.y is None:
             raise DataError(self.source, "has no labels", "Name its label column in the recipe (`label: ...`)")
         return self.y
 
     def require_classes(self) -> None:
-        """DataError unless a classifier can learn from the set: labels, two classes or more, none of them empty."""
+        """Raise DataError unless the set has labels and at least two classes, none of them empty."""
         counts = np.bincount(self.targets(), minlength=len(self.labels))
         if len(self.labels) < 2:
             raise DataError(self.source, f"has {len(self.labels)} class", "A classifier needs at least two")
@@ -75,7 +81,7 @@ class Examples:
 
 @dataclass(frozen=True)
 class StoredArray:
-    """Inputs in an array, memory-mapped or not."""
+    """Inputs in a NumPy array, which may be memory-mapped."""
 
     array: NDArray[Any]
     in_memory: bool = True
@@ -91,10 +97,10 @@ class StoredArray:
 
 @dataclass(frozen=True)
 class _Rows:
-    """Some rows of an array, by reference."""
+    """The rows `selected` of another array, by reference."""
 
     base: InputArray
-    chosen: NDArray[np.int64]
+    selected: NDArray[np.int64]
 
     @property
     def in_memory(self) -> bool:
@@ -102,7 +108,7 @@ class _Rows:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return (len(self.chosen), *self.base.shape[1:])
+        return (len(self.selected), *self.base.shape[1:])
 
     def __getitem__(self, rows: NDArray[np.int64], /) -> NDArray[Any]:
-        return self.base[self.chosen[rows]]
+        return self.base[self.selected[rows]]

@@ -1,4 +1,4 @@
-"""Image loading: a source becomes uint8 images, decoded once into a cache, or on demand if that is too large."""
+"""Image loading: decodes the images of a source to uint8, once into a cache or, if too large for it, on demand."""
 
 import hashlib
 import json
@@ -24,23 +24,27 @@ _DECODE_CHUNK = 512
 def load_images(
     source: Source, spec: ImageInput, locations: DataLocations, *, name: str, progress: Progress | None = None
 ) -> Examples:
-    """The images of `source`, decoded and resized as serving does it (`bundle.decode_image`).
+    """Load the images of `source`, decoded and resized to `spec` as in serving (`bundle.decode_image`).
 
-    Raises DataError naming the file and the row when something cannot be read.
+    Raises:
+        DataError: An image cannot be read; names the file and the row.
     """
-    found = read_rows(source, locations.data_dir, source.image)
-    table = found.table.cast_column(source.image, datasets.Image(decode=False))
+    rows = read_rows(source, locations.data_dir, source.image)
+    table = rows.table.cast_column(source.image, datasets.Image(decode=False))
     key = _cache_key(source, spec, table)
-    lazy = _Decoded(table, source.image, spec, found.origin)
-    x: InputArray = lazy
+    on_demand = _DecodedOnDemand(table, source.image, spec, rows.origin)
+    x: InputArray = on_demand
     if len(table) * spec.height * spec.width * spec.channels <= locations.cache_bytes:
-        x = _cached(locations.cache_dir / f"{key}.npy", lazy, name, progress)
-    sha256 = content_hash(x, found.y) if x.in_memory else key
-    return Examples(x=x, y=found.y, labels=found.labels, name=name, source=found.origin, sha256=sha256)
+        x = _cached(locations.cache_dir / f"{key}.npy", on_demand, name, progress)
+    sha256 = content_hash(x, rows.y) if x.in_memory else key
+    return Examples(x=x, y=rows.y, labels=rows.labels, name=name, source=rows.origin, sha256=sha256)
 
 
 def _cache_key(source: Source, spec: ImageInput, table: datasets.Dataset) -> str:
-    """Names the decoded rows: `datasets` puts a hash of the files' state into the names of its own cache files."""
+    """A hash that identifies the decoded rows.
+
+    It covers the contents of the files: `datasets` names its cache files after a hash of the files' state.
+    """
     identity = {
         "source": source.model_dump(mode="json"),
         "input": spec.model_dump(mode="json", include={"height", "width", "channels", "resize"}),
@@ -50,7 +54,7 @@ def _cache_key(source: Source, spec: ImageInput, table: datasets.Dataset) -> str
 
 
 def content_hash(x: InputArray, y: NDArray[np.int64] | None) -> str:
-    """sha256 over all inputs and labels in row order."""
+    """The SHA-256 of all inputs and labels in row order."""
     digest = hashlib.sha256()
     for chunk in _chunks(x.shape[0]):
         digest.update(np.ascontiguousarray(x[chunk]).data)
@@ -64,8 +68,8 @@ def _chunks(n: int) -> list[NDArray[np.int64]]:
 
 
 @dataclass(frozen=True)
-class _Decoded:
-    """Images decoded when they are read: what streams a set that is too large for memory."""
+class _DecodedOnDemand:
+    """Images that are decoded on each read, for sets that do not fit into memory."""
 
     table: datasets.Dataset
     column: str
@@ -86,25 +90,25 @@ class _Decoded:
             raise DataError(f"{self.origin}, row {row}", "has no image", "Remove the row or give it one")
         data, path = image["bytes"], image["path"]
         try:
-            # A path in a csv file is meant from where that file lies.
+            # Paths in a csv file are relative to that file.
             return decode_image((Path(self.origin).parent / path).read_bytes() if data is None else data, self.spec)
         except (ImageError, OSError) as error:
-            where = f"{self.origin}, row {row}" + (f" ({path})" if path else "")
-            raise DataError(where, f"is no readable image: {error}", "Remove or repair it") from error
+            subject = f"{self.origin}, row {row}" + (f" ({path})" if path else "")
+            raise DataError(subject, f"is no readable image: {error}", "Remove or repair it") from error
 
 
-def _cached(path: Path, lazy: _Decoded, name: str, progress: Progress | None) -> InputArray:
-    """The decoded images as a memory-mapped array, made on first use; written whole or not at all."""
+def _cached(path: Path, images: _DecodedOnDemand, name: str, progress: Progress | None) -> InputArray:
+    """The decoded images as a memory-mapped array, written atomically to `path` on first use."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}.partial")
-        n = lazy.shape[0]
+        n = images.shape[0]
         chunks = _chunks(n)
-        array = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=lazy.shape)
+        array = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=images.shape)
         try:
             with ThreadPoolExecutor() as pool:
-                for chunk, images in zip(chunks, pool.map(lazy.__getitem__, chunks), strict=True):
-                    array[chunk] = images
+                for chunk, decoded in zip(chunks, pool.map(images.__getitem__, chunks), strict=True):
+                    array[chunk] = decoded
                     if progress is not None:
                         progress(name, int(chunk[-1]) + 1, n)
             array.flush()

@@ -1,4 +1,4 @@
-"""The paper's outlier pairing: each step takes one in-distribution batch and one batch of outliers."""
+"""Outlier pairing as in the paper: each step reads one in-distribution batch and one batch of outliers."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -14,19 +14,19 @@ from training.data.token_ids import text_lengths
 from training.errors import DataError
 
 Lengths = NDArray[np.int64]
-"""Tokens of each row `[N]`."""
+"""The number of tokens of each row, `[N]`."""
 
 _STRETCH = 50
-"""Batches that rows are sorted within."""
+"""The number of batches that are sorted by length together."""
 
 NO_CLASS = -1
-"""What stands for the class of an unlabelled example."""
+"""The class index of an unlabelled example."""
 
 
 class Batch(NamedTuple):
     """One step's data: stored inputs `x_in` `[N, ...]`, their classes `y_in` int64 `[N]`, outliers `x_out` `[M, ...]`.
 
-    Classes are `NO_CLASS` where the examples have no labels.
+    The classes of unlabelled examples are `NO_CLASS`.
     """
 
     x_in: Tensor
@@ -40,12 +40,12 @@ class _Step(NamedTuple):
 
 
 class _PairedData(Dataset[Batch]):
-    """Reads a whole step at once, so that an array store costs one fancy index per batch."""
+    """Reads the rows of a step at once: one fancy index per batch and array."""
 
-    def __init__(self, inside: Examples, outside: Examples | None) -> None:
-        self._x_in = inside.x
-        self._y_in = np.full(len(inside), NO_CLASS, dtype=np.int64) if inside.y is None else inside.y
-        self._x_out = outside.x if outside is not None else None
+    def __init__(self, in_dist: Examples, outliers: Examples | None) -> None:
+        self._x_in = in_dist.x
+        self._y_in = np.full(len(in_dist), NO_CLASS, dtype=np.int64) if in_dist.y is None else in_dist.y
+        self._x_out = outliers.x if outliers is not None else None
 
     def __getitem__(self, step: _Step) -> Batch:
         x_out = None
@@ -55,11 +55,11 @@ class _PairedData(Dataset[Batch]):
 
 
 class PairedSampler(Sampler[_Step]):
-    """Rows of every step of an epoch, a function of (seed, epoch, rank) alone, so that a resumed run repeats none.
+    """The rows of every step of an epoch.
 
-    In-distribution rows are a fresh permutation each epoch, its last partial batch dropped. The outlier stream runs
-    through a fixed shuffle from a random offset drawn anew each epoch (paper, section 4.2, and its authors' code).
-    With `lengths_in` and `lengths_out` batches are of texts of similar length.
+    They depend on (seed, epoch, rank) alone, so a resumed run repeats no row. In-distribution rows are a new
+    permutation each epoch, without its last partial batch. The outliers are read cyclically in one fixed random order,
+    from a random offset that is drawn each epoch (paper, section 4.2, and its authors' code).
     """
 
     def __init__(
@@ -75,6 +75,19 @@ class PairedSampler(Sampler[_Step]):
         lengths_in: Lengths | None = None,
         lengths_out: Lengths | None = None,
     ) -> None:
+        """Configure the order.
+
+        Args:
+            n_in: The number of in-distribution examples.
+            n_out: The number of outliers; 0 if the stage has none.
+            batch_in: In-distribution examples per step and process.
+            batch_out: Outliers per step and process.
+            seed: The recipe's seed.
+            rank: The number of this process among `world_size`.
+            world_size: The number of processes that share an epoch.
+            lengths_in: Lengths of in-distribution texts, to group batches by length.
+            lengths_out: Lengths of outlier texts, to group batches by length.
+        """
         self._n_in, self._batch_in, self._batch_out = n_in, batch_in, batch_out
         self._seed, self._rank, self._world_size = seed, rank, world_size
         self._lengths_in = lengths_in
@@ -84,7 +97,7 @@ class PairedSampler(Sampler[_Step]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order comes next; Lightning calls it."""
+        """Select the epoch of the next iteration; called by Lightning."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -97,31 +110,41 @@ class PairedSampler(Sampler[_Step]):
             order = group_by_length(order, self._lengths_in, self._batch_in, generator)
         offset = int(generator.integers(len(self._stream))) if len(self._stream) else 0
         for step in range(len(self)):
-            turn = step * self._world_size + self._rank
+            batch = step * self._world_size + self._rank
             rows_out = None
             if len(self._stream):
-                positions = offset + turn * self._batch_out + np.arange(self._batch_out)
+                positions = offset + batch * self._batch_out + np.arange(self._batch_out)
                 rows_out = self._stream[positions % len(self._stream)]
-            yield _Step(order[turn * self._batch_in : (turn + 1) * self._batch_in], rows_out)
+            yield _Step(order[batch * self._batch_in : (batch + 1) * self._batch_in], rows_out)
 
 
 def group_by_length(
     order: NDArray[np.int64], lengths: Lengths, batch: int, generator: np.random.Generator
 ) -> NDArray[np.int64]:
-    """The rows of a shuffled `order` in batches of similar length, the batches shuffled: little of each is padding.
+    """Reorder rows so that each batch holds texts of similar length and needs little padding.
 
-    Rows are sorted within stretches of many batches, so that the company they keep changes from epoch to epoch.
+    Rows are sorted by length within stretches of `_STRETCH` batches, so that the members of a batch change from epoch
+    to epoch. The batches are shuffled.
+
+    Args:
+        order: Shuffled row numbers `[N]`.
+        lengths: The length of each row, by row number.
+        batch: The batch size.
+        generator: The source of the shuffle.
+
+    Returns:
+        The row numbers `[N]`; those that fill no batch come last.
     """
     stretches = np.split(order, range(_STRETCH * batch, len(order), _STRETCH * batch))
     grouped = np.concatenate([rows[np.argsort(lengths[rows], kind="stable")] for rows in stretches])
-    whole = len(grouped) // batch
-    batches = grouped[: whole * batch].reshape(whole, batch)
-    return np.concatenate([generator.permutation(batches).ravel(), grouped[whole * batch :]])
+    n_batches = len(grouped) // batch
+    batches = grouped[: n_batches * batch].reshape(n_batches, batch)
+    return np.concatenate([generator.permutation(batches).ravel(), grouped[n_batches * batch :]])
 
 
 def paired_batches(
-    inside: Examples,
-    outside: Examples | None,
+    in_dist: Examples,
+    outliers: Examples | None,
     *,
     batch_size: int,
     outlier_ratio: float,
@@ -132,30 +155,43 @@ def paired_batches(
     pin_memory: bool = False,
     by_length: bool = False,
 ) -> DataLoader[Batch]:
-    """A loader of `Batch`es with `batch_size` in-distribution examples and `outlier_ratio` times as many outliers.
+    """A loader of the batches of a stage.
 
-    With `by_length`, for texts, those of a batch have similar lengths.
+    Args:
+        in_dist: The in-distribution training examples.
+        outliers: The auxiliary outliers; None if the objective uses none.
+        batch_size: In-distribution examples per step and process.
+        outlier_ratio: Outliers per in-distribution example.
+        seed: The recipe's seed.
+        rank: The number of this process among `world_size`.
+        world_size: The number of processes that share an epoch.
+        workers: Processes that read batches; 0 to read in the training process.
+        pin_memory: Whether batches are put into pinned memory for a GPU.
+        by_length: For texts: whether a batch holds texts of similar length.
+
+    Raises:
+        DataError: The examples do not fill one batch.
     """
-    if len(inside) < batch_size * world_size:
-        raise DataError(inside.source, f"{len(inside)} examples fill no batch of {batch_size}", "Lower batch_size")
+    if len(in_dist) < batch_size * world_size:
+        raise DataError(in_dist.source, f"{len(in_dist)} examples fill no batch of {batch_size}", "Lower batch_size")
     sampler = PairedSampler(
-        len(inside),
-        0 if outside is None else len(outside),
+        len(in_dist),
+        0 if outliers is None else len(outliers),
         batch_size,
         round(batch_size * outlier_ratio),
         seed=seed,
         rank=rank,
         world_size=world_size,
-        lengths_in=text_lengths(inside.x) if by_length else None,
-        lengths_out=text_lengths(outside.x) if by_length and outside is not None else None,
+        lengths_in=text_lengths(in_dist.x) if by_length else None,
+        lengths_out=text_lengths(outliers.x) if by_length and outliers is not None else None,
     )
     return DataLoader(
-        _PairedData(inside, outside),
+        _PairedData(in_dist, outliers),
         sampler=sampler,
         batch_size=None,
         num_workers=workers,
         pin_memory=pin_memory,
-        # Without a generator of its own the loader would draw from the one that augmentation and dropout draw from.
+        # Without its own generator the loader draws from the default one, which augmentation and dropout use.
         generator=torch.Generator(),
     )
 

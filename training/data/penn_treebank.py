@@ -1,36 +1,35 @@
-r"""Ordinary text in the form of Mikolov's Penn Treebank, as a normaliser that is kept in the tokenizer.json.
+r"""A normaliser that converts ordinary text to the form of Mikolov's Penn Treebank; it is saved in the tokenizer.json.
 
-That corpus is in lower case, has N for every number, no punctuation and clitics apart ("it 's", "do n't"). A language
-model trained on it would find any other text improbable for its commas alone. So every text, the corpus's own included,
-goes through the same steps, and what is left to tell texts apart is what they say.
+The corpus is in lower case, writes every number as N, has no punctuation and separates clitics ("it 's", "do n't"). A
+language model trained on it finds other text improbable because of its commas alone. Therefore all texts, including the
+corpus, are normalised in the same way: scores then depend on the content of a text, not on its form.
 
-The parts of the corpus that are at hand do not agree on three things, and ordinary text cannot be told to follow: these
-are made alike everywhere, one step further than Mikolov went.
-- A full stop at a word's end goes, after abbreviations too ("mr", "u.s").
+The available parts of the corpus differ in three details. The normaliser removes these differences, too:
+- A full stop at the end of a word is removed, also after abbreviations ("mr", "u.s").
 - A percent sign is N, as in Mikolov's files ("rose N N" was "rose 5 %").
-- An apostrophe at a word's edge goes, a plural's possessive too.
+- An apostrophe at the edge of a word is removed, also that of a plural's possessive.
 
-`<unk>` becomes U+FFFD, the replacement character: one symbol that no vocabulary here holds. By words it is the unknown
-token, as any rare word is. By characters it is one unknown character: five letters that always follow each other would
-be five symbols at no cost, in those texts alone that were published with `<unk>`.
+`<unk>` becomes U+FFFD, the replacement character, which is in no vocabulary. In a model of words it is the unknown
+token, as any rare word. In a model of characters it is one unknown character: the five characters of `<unk>` always
+occur together and would be five symbols of almost no bits, only in texts that were published with `<unk>`.
 """
 
 from tokenizers import Regex, normalizers
 
 UNREADABLE = "\ufffd"
-"""What stands for a word that cannot be read."""
+"""The replacement of an unreadable word."""
 
 _JOINS = (("<unk>", UNREADABLE), (" @-@ ", "-"), (" @.@ ", "."), (" @,@ ", ","), (r"\/", "/"), ("\u00a3", "#"))
-"""Published corpora's own marks: of an unknown word; WikiText's of split words; Penn Treebank's of a slash, a pound."""
+"""Special marks of published corpora: unknown words, WikiText's split words, Penn Treebank's slash and pound sign."""
 
-# Every pattern is linear in the text, whatever the text: repetition is possessive and starts at one place a run.
+# Every pattern takes linear time for any text: repetition is possessive, and a run matches at one position only.
 _END = r"(?![\p{L}\p{N}])"
 _EDGE = r"[^\p{L}\p{N}\s\ufffd$#&%s]++"
 _LEADING, _TRAILING = _EDGE.replace("%s", ""), _EDGE.replace("%s", "%")
 _STEPS_BEFORE_CASE = (
-    # Nothing but punctuation: a text all the same, of one word that says nothing.
+    # A text of punctuation alone becomes one unreadable word, so that it is not empty.
     (r"\A(?=\s*+\S)[^\p{L}\p{N}\ufffd]++\z", UNREADABLE),
-    # The corpus's own N, before it becomes a letter like any other.
+    # The corpus's N for numbers, before the text becomes lower case.
     (r"(?<!\S)N(?!\S)", "0"),
 )
 _STEPS = (
@@ -55,17 +54,21 @@ _STEPS = (
 
 
 def penn_treebank() -> normalizers.Normalizer:
-    """The normaliser: what it makes of a text has words apart by single spaces; blank only where the text is."""
+    """The normaliser. Its output has words separated by single spaces and is blank only for a blank text."""
     return normalizers.Sequence(
         [
             normalizers.NFKC(),
-            *(normalizers.Replace(found, made) for found, made in _JOINS),
-            *(normalizers.Replace(Regex(pattern), made) for pattern, made in _STEPS_BEFORE_CASE),
+            *(normalizers.Replace(mark, replacement) for mark, replacement in _JOINS),
+            *(_replace(pattern, replacement) for pattern, replacement in _STEPS_BEFORE_CASE),
             normalizers.Lowercase(),
-            # The wire that the corpus came over had no accents.
+            # The corpus was published without accents.
             normalizers.NFD(),
             normalizers.StripAccents(),
-            *(normalizers.Replace(Regex(pattern), made) for pattern, made in _STEPS),
+            *(_replace(pattern, replacement) for pattern, replacement in _STEPS),
             normalizers.Strip(),
         ]
     )
+
+
+def _replace(pattern: str, replacement: str) -> normalizers.Replace:
+    return normalizers.Replace(Regex(pattern), replacement)

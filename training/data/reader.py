@@ -1,4 +1,4 @@
-"""The reader: how a run's sources become examples, one class for each kind of input."""
+"""Readers: turn the sources of a run into examples, one class per kind of input."""
 
 from pathlib import Path
 from typing import Protocol
@@ -14,88 +14,102 @@ from training.data.sources import DataLocations, Progress
 from training.data.splits import split_in_distribution
 from training.data.text_loading import load_texts, read_texts, strings
 from training.data.tokenizer import existing_tokenizer, train_tokenizer
-from training.recipe import InDistribution, Recipe, Source, TextConfig
+from training.recipe import Recipe, Source, TextConfig
 
 
 class Reader(Protocol):
     """Reads sources of one kind of input."""
 
     def load(self, source: Source, *, name: str, progress: Progress | None = None) -> Examples:
-        """The examples of `source`; DataError when something cannot be read."""
+        """Load the examples of `source`; DataError if one cannot be read."""
         ...
 
-    def overlap(self, inside: Examples, outside: Examples, name: str, progress: Progress | None = None) -> Overlap:
-        """Which of `outside` are (nearly) among `inside`."""
+    def overlap(
+        self, reference: Examples, candidates: Examples, name: str, progress: Progress | None = None
+    ) -> Overlap:
+        """Find the rows of `candidates` that (nearly) duplicate an input of `reference`."""
         ...
 
     def write_sample(self, source: Source, folder: Path, row: int = 0) -> None:
-        """Write an input of `source`, as a client would send it, for somebody's first request."""
+        """Write one input of `source` into `folder` as a client sends it, for a first request."""
         ...
 
 
 class ImageReader:
-    """Reads images of the size that `spec` asks for."""
+    """Reads images and resizes them to `spec`."""
 
     def __init__(self, spec: ImageInput, locations: DataLocations) -> None:
         self._spec = spec
         self._locations = locations
 
     def load(self, source: Source, *, name: str, progress: Progress | None = None) -> Examples:
-        """Images uint8 `[N, H, W, C]`."""
+        """Load images uint8 `[N, H, W, C]`."""
         return load_images(source, self._spec, self._locations, name=name, progress=progress)
 
-    def overlap(self, inside: Examples, outside: Examples, name: str, progress: Progress | None = None) -> Overlap:
-        """The same pictures, exactly or nearly."""
-        report = progress
-        return find_overlap(inside, outside, None if report is None else lambda done, n: report(name, done, n))
+    def overlap(
+        self, reference: Examples, candidates: Examples, name: str, progress: Progress | None = None
+    ) -> Overlap:
+        """Find exact copies, re-encoded copies and mirror images."""
+        report = None if progress is None else lambda done, n: progress(name, done, n)
+        return find_overlap(reference, candidates, report)
 
     def write_sample(self, source: Source, folder: Path, row: int = 0) -> None:
-        """`sample.png`."""
-        first = self.load(source, name="sample").x[np.array([row], dtype=np.int64)][0]
-        Image.fromarray(first.squeeze(axis=2) if first.shape[2] == 1 else first).save(folder / "sample.png")
+        """Write `sample.png`."""
+        image = self.load(source, name="sample").x[np.array([row], dtype=np.int64)][0]
+        Image.fromarray(image.squeeze(axis=2) if image.shape[2] == 1 else image).save(folder / "sample.png")
 
 
 class TextReader:
-    """Reads texts with `encoder`."""
+    """Reads texts and encodes them with `encoder`."""
 
     def __init__(self, encoder: TextEncoder, locations: DataLocations) -> None:
         self._encoder = encoder
         self._locations = locations
 
     def load(self, source: Source, *, name: str, progress: Progress | None = None) -> Examples:
-        """Token ids int32 `[N, max_tokens]`, filled up with `NO_TOKEN`."""
+        """Load token ids int32 `[N, max_tokens]`, filled with `NO_TOKEN`."""
         return load_texts(source, self._encoder, self._locations, name=name, progress=progress)
 
-    def overlap(self, inside: Examples, outside: Examples, name: str, progress: Progress | None = None) -> Overlap:
-        """The same texts, token by token."""
-        found = find_text_overlap(inside, outside)
+    def overlap(
+        self, reference: Examples, candidates: Examples, name: str, progress: Progress | None = None
+    ) -> Overlap:
+        """Find texts with the same token ids."""
+        overlap = find_text_overlap(reference, candidates)
         if progress is not None:
-            progress(name, len(outside), len(outside))
-        return found
+            progress(name, len(candidates), len(candidates))
+        return overlap
 
     def write_sample(self, source: Source, folder: Path, row: int = 0) -> None:
-        """`sample.txt`."""
-        first = strings(read_texts(source, self._locations), source)[row]
-        (folder / "sample.txt").write_text(first, encoding="utf-8")
+        """Write `sample.txt`."""
+        text = strings(read_texts(source, self._locations), source)[row]
+        (folder / "sample.txt").write_text(text, encoding="utf-8")
 
 
 def open_reader(recipe: Recipe, locations: DataLocations, tokenizer: Path) -> Reader:
-    """The reader of the recipe's kind of input; a text run's tokenizer is made on first use and kept at `tokenizer`."""
+    """Open the reader for the recipe's kind of input.
+
+    Args:
+        recipe: The recipe of the run.
+        locations: The folders of data and caches.
+        tokenizer: The tokenizer file of a text run; created if it does not exist.
+    """
     if isinstance(recipe.input, ImageInput):
         return ImageReader(recipe.input, locations)
     if not tokenizer.exists():
-        _make_tokenizer(recipe.input, recipe.in_distribution, recipe.seed, locations, tokenizer)
+        _create_tokenizer(recipe, recipe.input, locations, tokenizer)
     return TextReader(TextEncoder.load(tokenizer, recipe.input.max_tokens), locations)
 
 
-def _make_tokenizer(plan: TextConfig, data: InDistribution, seed: int, locations: DataLocations, path: Path) -> None:
-    if plan.tokenizer is not None:
-        tokenizer = existing_tokenizer(plan.tokenizer)
+def _create_tokenizer(recipe: Recipe, config: TextConfig, locations: DataLocations, path: Path) -> None:
+    """Write the tokenizer that `config` asks for to `path`, atomically."""
+    if config.tokenizer is not None:
+        tokenizer = existing_tokenizer(config.tokenizer)
     else:
-        found = read_texts(data.train, locations)
-        # Words that only the held-out splits have must be as unknown to the model as those of later traffic.
-        kept = split_in_distribution(len(found.table), data, seed, found.origin).train
-        tokenizer = train_tokenizer(strings(found.at(kept), data.train), plan)
+        data = recipe.in_distribution
+        rows = read_texts(data.train, locations)
+        # Without the held-out splits: their words must be as unknown to the model as words of later inputs.
+        train = split_in_distribution(len(rows.table), data, recipe.seed, rows.origin).train
+        tokenizer = train_tokenizer(strings(rows.at(train), data.train), config)
     partial = path.with_suffix(".partial")
     tokenizer.save(str(partial))
     partial.rename(path)

@@ -1,4 +1,4 @@
-"""Source guess: what a path on the command line holds, so that nobody writes a source by hand to try something out."""
+"""Source guess: finds the format of a path on the command line, so that no source has to be written by hand."""
 
 import csv
 import os
@@ -19,33 +19,40 @@ _LABEL = "label"
 def guess_source(
     path: Path, data_dir: Path, *, image: str = "image", text: str = "text", label: str | None = None
 ) -> Source:
-    """The source at `path`, named relative to `data_dir`, by what is there.
+    """The source at `path`, by the kind of file or folder.
 
-    `image` and `text` are the columns of the inputs. `label` is that of the classes; where None, sub-folders or a
-    column `label` are them, if there are any. Raises DataError for what does not exist or cannot be told.
+    Args:
+        path: A folder of images, or a .parquet, .csv or .txt file.
+        data_dir: The folder that the source's path is relative to.
+        image: The column of images in a table.
+        text: The column of texts in a table.
+        label: The column of classes. By default the column `label` or, in a folder, the sub-folders, if there are any.
+
+    Raises:
+        DataError: The path does not exist or is of another kind.
     """
     if not path.exists():
         raise DataError(str(path), "does not exist", _READABLE)
-    where = os.path.relpath(path.resolve(), data_dir.resolve())
+    relative = os.path.relpath(path.resolve(), data_dir.resolve())
     if path.is_dir():
-        labelled = _labelled(path)
-        return Source(path=where, format="imagefolder", label=_LABEL if labelled or label is not None else None)
+        has_labels = _has_class_folders(path) or label is not None
+        return Source(path=relative, format="imagefolder", label=_LABEL if has_labels else None)
     columns = columns_of(path)
     if label is None and _LABEL in columns:
         label = _LABEL
-    fields: dict[str, Any] = {"path": where, "image": image, "text": text, "label": label}
+    fields: dict[str, Any] = {"path": relative, "image": image, "text": text, "label": label}
     match path.suffix.lower():
         case ".parquet":
             return Source(format="parquet", **fields)
         case ".csv":
             return Source(format="csv", **fields)
         case _:
-            # The builder calls the one column that lines of text are `text`.
-            return Source(path=where, format="text")
+            # The builder for lines of text names its column `text`.
+            return Source(path=relative, format="text")
 
 
 def columns_of(path: Path) -> list[str]:
-    """The names of the columns of the file `path`; DataError for a file that is not read here."""
+    """The column names of a .parquet, .csv or .txt file; DataError for another kind or an unreadable file."""
     try:
         match path.suffix.lower():
             case ".parquet":
@@ -61,18 +68,17 @@ def columns_of(path: Path) -> list[str]:
 
 
 def class_folders(path: Path) -> dict[str, int]:
-    """The number of images below each sub-folder of `path` that is not hidden, by its name in order."""
-    folders = sorted(each for each in path.iterdir() if each.is_dir() and not each.name.startswith("."))
+    """The number of images in each sub-folder of `path`, by its name in alphabetical order; without hidden folders."""
+    folders = sorted(folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith("."))
     return {folder.name: sum(1 for _ in _images(folder)) for folder in folders}
 
 
-def _labelled(path: Path) -> bool:
-    """Whether the folder's images lie in sub-folders; DataError where there is no image at all."""
-    first = next(_images(path), None)
-    if first is None:
+def _has_class_folders(path: Path) -> bool:
+    """Whether all images of the folder are in sub-folders; DataError if there are none."""
+    if next(_images(path), None) is None:
         raise DataError(str(path), f"holds no image ({', '.join(IMAGE_SUFFIXES)})", _READABLE)
-    return not any(each.suffix.lower() in IMAGE_SUFFIXES for each in path.iterdir())
+    return not any(file.suffix.lower() in IMAGE_SUFFIXES for file in path.iterdir())
 
 
 def _images(path: Path) -> Iterator[Path]:
-    return (each for each in path.rglob("*") if each.suffix.lower() in IMAGE_SUFFIXES and each.is_file())
+    return (file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())

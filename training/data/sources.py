@@ -1,4 +1,4 @@
-"""Sources: the rows of a data set that Hugging Face `datasets` reads, chosen and labelled as a recipe says."""
+"""Sources: opens a recipe's data set with Hugging Face `datasets` and selects and labels its rows."""
 
 import os
 from collections.abc import Callable
@@ -14,10 +14,10 @@ from training.errors import DataError
 from training.recipe import Source
 
 _PART_SEED = 0
-"""Always the same, whatever a recipe's seed: parts of one source in two recipes must be disjoint too."""
+"""Independent of the recipe's seed: parts of one source must be disjoint across recipes, too."""
 
 Progress = Callable[[str, int, int], None]
-"""Called with (what is read, rows done, rows in all)."""
+"""Called with the name of the set that is read, the rows done and the total."""
 
 
 def _half_of_memory() -> int:
@@ -26,7 +26,13 @@ def _half_of_memory() -> int:
 
 @dataclass(frozen=True)
 class DataLocations:
-    """Where data is read from and decoded copies are kept; a set larger than `cache_bytes` is decoded on demand."""
+    """The folders of data and of decoded copies.
+
+    Attributes:
+        data_dir: The folder that relative paths of sources start from.
+        cache_dir: The folder of decoded images.
+        cache_bytes: Sets whose decoded images are larger are decoded on demand and not cached.
+    """
 
     data_dir: Path = field(default_factory=lambda: Path(os.environ.get("OOD_DATA", "data")))
     cache_dir: Path = field(
@@ -37,7 +43,14 @@ class DataLocations:
 
 @dataclass(frozen=True)
 class Rows:
-    """The chosen rows of a source: `table`, class indices `y` `[N]` or None, class names, and the source's place."""
+    """The selected rows of a source.
+
+    Attributes:
+        table: The rows.
+        y: Class indices int64 `[N]`; None if the source is unlabelled.
+        labels: The class names.
+        origin: The path or hub name of the source.
+    """
 
     table: datasets.Dataset
     y: NDArray[np.int64] | None
@@ -51,9 +64,15 @@ class Rows:
 
 
 def read_rows(source: Source, data_dir: Path, column: str) -> Rows:
-    """Open `source` in `data_dir` and apply its label column, `exclude_labels`, `part` and `limit`.
+    """Open `source` and apply its `label`, `exclude_labels`, `part` and `limit`.
 
-    Raises DataError when it cannot be read or lacks `column`, or when nothing is left.
+    Args:
+        source: The data set.
+        data_dir: The folder that relative paths start from.
+        column: The column of inputs.
+
+    Raises:
+        DataError: The source cannot be read, has no such column, or no row is selected.
     """
     table, origin = _open(source, data_dir, column)
     y, labels = _labels(table, source)
@@ -67,37 +86,38 @@ def read_rows(source: Source, data_dir: Path, column: str) -> Rows:
 
 def _open(source: Source, data_dir: Path, column: str) -> tuple[datasets.Dataset, str]:
     origin = source.path if source.format == "hub" else str(data_dir / source.path)
-    files = [origin, *(str(data_dir / more) for more in source.also)]
+    files = [origin, *(str(data_dir / path) for path in source.also)]
     if source.format != "hub" and (missing := [file for file in files if not Path(file).exists()]):
         remedy = "Set the data directory with --data or OOD_DATA, or correct the recipe's path"
         raise DataError(missing[0], "does not exist", remedy)
-    # Its bars count rows of an intermediate file; ours count what is decoded.
+    # Its progress bars count rows of an intermediate file.
     datasets.disable_progress_bars()
     try:
         table = datasets.load_dataset(**_request(source, files))
     except Exception as error:
-        # `datasets` raises whatever its builders raise.
+        # The builders of `datasets` raise exceptions of many types.
         reason = f"cannot be read as {source.format}: {error}"
         raise DataError(origin, reason, "Check format, path and split") from error
-    for wanted in (column, source.label):
-        if wanted is not None and wanted not in table.column_names:
+    for required in (column, source.label):
+        if required is not None and required not in table.column_names:
             remedy = f"Its columns are {', '.join(table.column_names)}"
-            raise DataError(origin, f"has no column '{wanted}'", remedy)
+            raise DataError(origin, f"has no column '{required}'", remedy)
     return table, origin
 
 
 def _request(source: Source, files: list[str]) -> dict[str, Any]:
-    """The arguments of `load_dataset`."""
+    """The arguments of `datasets.load_dataset`."""
     if source.format == "hub":
         return {"path": source.path, "split": source.split}
     if source.format != "imagefolder":
         return {"path": source.format, "data_files": files, "split": "train"}
-    # Files by pattern, all of one split: given a folder, `datasets` takes names such as test_0.png for other splits.
-    found = {"train": [str(Path(folder) / "**") for folder in files]}
-    return {"path": "imagefolder", "data_files": found, "split": "train", "drop_labels": source.label is None}
+    # By pattern, as one split: in a folder, `datasets` assigns files with names such as test_0.png to other splits.
+    patterns = {"train": [str(Path(folder) / "**") for folder in files]}
+    return {"path": "imagefolder", "data_files": patterns, "split": "train", "drop_labels": source.label is None}
 
 
 def _labels(table: datasets.Dataset, source: Source) -> tuple[NDArray[np.int64] | None, tuple[str, ...]]:
+    """The class index of each row and the class names; None and no names if the source is unlabelled."""
     if source.label is None:
         return None, ()
     values = table[source.label][:]
@@ -114,6 +134,7 @@ def _labels(table: datasets.Dataset, source: Source) -> tuple[NDArray[np.int64] 
 
 
 def _selected(y: NDArray[np.int64] | None, labels: tuple[str, ...], source: Source, n: int) -> NDArray[np.int64]:
+    """The rows that `exclude_labels`, `part` and `limit` leave of `n`, in ascending order."""
     rows = np.arange(n, dtype=np.int64)
     if source.exclude_labels:
         unknown = sorted(set(source.exclude_labels) - set(labels))
@@ -126,15 +147,15 @@ def _selected(y: NDArray[np.int64] | None, labels: tuple[str, ...], source: Sour
         rows = np.sort(np.random.default_rng(_PART_SEED).permutation(rows)[start:stop])
     if source.limit is None or source.limit >= len(rows):
         return rows
-    # Spread over the set: files sorted by class would lose whole classes at either end.
+    # Evenly spaced: the first rows of a file sorted by class would miss classes.
     return rows[np.linspace(0, len(rows) - 1, source.limit).astype(np.int64)]
 
 
 def _compact(
     y: NDArray[np.int64], labels: tuple[str, ...], source: Source
 ) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Renumber the classes without the excluded ones."""
+    """The class indices and names without the excluded classes."""
     kept = [i for i, label in enumerate(labels) if label not in source.exclude_labels]
-    renumbered = np.full(len(labels), -1, dtype=np.int64)
-    renumbered[kept] = np.arange(len(kept))
-    return renumbered[y], tuple(labels[i] for i in kept)
+    new_index = np.full(len(labels), -1, dtype=np.int64)
+    new_index[kept] = np.arange(len(kept))
+    return new_index[y], tuple(labels[i] for i in kept)

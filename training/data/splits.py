@@ -1,4 +1,4 @@
-"""Holding out: a calibration split, and where asked for a test split, that no training step and no choice ever sees."""
+"""Splits: holds out in-distribution rows for calibration and testing, which training must not use."""
 
 from dataclasses import dataclass
 
@@ -11,26 +11,43 @@ from training.recipe import InDistribution
 
 @dataclass(frozen=True)
 class InDistributionRows:
-    """Disjoint row numbers, each ascending."""
+    """The row numbers of the splits, disjoint and each in ascending order."""
 
     train: NDArray[np.int64]
     calibration: NDArray[np.int64]
     test: NDArray[np.int64]
 
 
-def split_in_distribution(n: int, plan: InDistribution, seed: int, source: str) -> InDistributionRows:
-    """The rows of `n` that `plan` trains on, calibrates with and, without a test set of its own, tests on."""
-    whole, test = np.arange(n, dtype=np.int64), np.empty(0, dtype=np.int64)
-    if plan.test_size is not None:
-        whole, test = split_rows(n, plan.test_size, seed, source, key="in_distribution.test_size")
-    train, calibration = split_rows(len(whole), plan.calibration_size, seed, source)
-    return InDistributionRows(whole[train], whole[calibration], test)
+def split_in_distribution(n: int, config: InDistribution, seed: int, source: str) -> InDistributionRows:
+    """Split the rows of the train source for training, calibration and, without a separate test set, testing.
+
+    Args:
+        n: The number of rows.
+        config: The sizes of the splits.
+        seed: The recipe's seed.
+        source: The data set's path, for messages.
+
+    Raises:
+        DataError: Too few rows would remain for training.
+    """
+    rows, test = np.arange(n, dtype=np.int64), np.empty(0, dtype=np.int64)
+    if config.test_size is not None:
+        rows, test = split_rows(n, config.test_size, seed, source, key="in_distribution.test_size")
+    train, calibration = split_rows(len(rows), config.calibration_size, seed, source)
+    return InDistributionRows(rows[train], rows[calibration], test)
 
 
 def split_rows(
     n: int, size: int, seed: int, source: str, key: str = "in_distribution.calibration_size"
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The rows of `n` that are kept and the `size` that are held out, each ascending; DataError if too many."""
+    """Hold out `size` of `n` rows.
+
+    Returns:
+        The remaining and the held-out row numbers, each in ascending order.
+
+    Raises:
+        DataError: `size` is half of the rows or more; names the recipe key `key`.
+    """
     if size >= n // 2:
         raise DataError(
             source,

@@ -1,1 +1,1 @@
-"""A recipe made from a user's two folders or files, without one being written. Imports data and the layers below it."""
+"""Quick start: makes a recipe from the paths of a user's data. May import `training.steps` and packages below it."""

@@ -1,27 +1,30 @@
-"""Quick plans: input, network and schedule of a quick start, small and fast, by the kind and the number of inputs."""
+"""Presets: a small, fast input, network and schedule for a quick start, by the kind and number of inputs."""
 
 from typing import Any
 
 _LARGEST_SIDE, _SMALLEST_SIDE = 32, 8
-_WHITENED_FROM = 32
-"""Pixels a side from which three halvings leave the larger network something to see."""
+_LARGE_SIDE = 32
+"""The smallest image side for the network that halves images three times."""
 _LONGEST_TEXT, _SHORTEST_TEXT = 128, 8
-_IMAGES_SEEN = {"baseline": 60_000, "oe": 40_000}
-_TEXTS_SEEN = {"baseline": 60_000, "oe": 30_000}
-"""In-distribution examples that a stage sees in all its epochs: minutes on two cores."""
+_IMAGES_PER_STAGE = {"baseline": 60_000, "oe": 40_000}
+_TEXTS_PER_STAGE = {"baseline": 60_000, "oe": 30_000}
+"""In-distribution examples that a stage processes in all its epochs: minutes on two cores."""
 
 
 def image_preset(
-    n: int, surveyed: tuple[int, int, int], size: tuple[int, int] | None, *, test_size: int
+    n: int, typical: tuple[int, int, int], size: tuple[int, int] | None, *, test_size: int
 ) -> dict[str, Any]:
-    """The sections `input`, `architecture`, `stages` and `evaluation` for `n` training images.
+    """The sections `input`, `architecture`, `stages` and `evaluation` of a recipe for images.
 
-    `surveyed` are the images' own height, width and channels; `size` (height, width) overrules the first two. Without
-    it no side is longer than 32 pixels.
+    Args:
+        n: The number of training images.
+        typical: The typical height, width and channels of the images.
+        size: (height, width) of the model's input. By default the typical size, but no side longer than 32 pixels.
+        test_size: The number of in-distribution test images.
     """
-    height, width, channels = surveyed
+    height, width, channels = typical
     height, width = size or tuple(min(max(side, _SMALLEST_SIDE), _LARGEST_SIDE) for side in (height, width))
-    whitened = min(height, width) >= _WHITENED_FROM
+    is_large = min(height, width) >= _LARGE_SIDE
     batch = _batch(n, largest=128)
     rate = round(0.1 * (batch / 128) ** 0.5, 4)
     stage = {"batch_size": batch, "warmup": 0.1, "augmentation": {"pad": 2}}
@@ -36,19 +39,19 @@ def image_preset(
             "std": [0.25] * channels,
         },
         "architecture": {"name": "whitened_conv", "widths": [32, 64, 128]}
-        if whitened
+        if is_large
         else {"name": "small_conv", "width": 16},
         "stages": {
             "baseline": {
                 "objective": {"name": "cross_entropy"},
-                "epochs": _epochs(n, _IMAGES_SEEN["baseline"]),
+                "epochs": _epochs(n, _IMAGES_PER_STAGE["baseline"]),
                 "learning_rate": rate,
                 **stage,
             },
             "oe": {
                 "objective": {"name": "outlier_exposure", "weight": 0.5},
                 "start_from": "baseline",
-                "epochs": _epochs(n, _IMAGES_SEEN["oe"]),
+                "epochs": _epochs(n, _IMAGES_PER_STAGE["oe"]),
                 "learning_rate": rate / 2,
                 "outlier_ratio": 1,
                 **stage,
@@ -59,7 +62,12 @@ def image_preset(
 
 
 def text_preset(n: int, words: int) -> dict[str, Any]:
-    """The sections `input`, `architecture`, `stages` and `evaluation` for `n` training texts of about `words` words."""
+    """The sections `input`, `architecture`, `stages` and `evaluation` of a recipe for texts.
+
+    Args:
+        n: The number of training texts.
+        words: The typical length of a long text.
+    """
     stage = {"batch_size": _batch(n, largest=64), "optimizer": "adam", "weight_decay": 0, "group_by_length": True}
     return {
         "input": {"kind": "text", "max_tokens": min(max(words, _SHORTEST_TEXT), _LONGEST_TEXT)},
@@ -67,14 +75,14 @@ def text_preset(n: int, words: int) -> dict[str, Any]:
         "stages": {
             "baseline": {
                 "objective": {"name": "cross_entropy"},
-                "epochs": _epochs(n, _TEXTS_SEEN["baseline"]),
+                "epochs": _epochs(n, _TEXTS_PER_STAGE["baseline"]),
                 "learning_rate": 0.005,
                 **stage,
             },
             "oe": {
                 "objective": {"name": "outlier_exposure", "weight": 1.0},
                 "start_from": "baseline",
-                "epochs": _epochs(n, _TEXTS_SEEN["oe"]),
+                "epochs": _epochs(n, _TEXTS_PER_STAGE["oe"]),
                 "learning_rate": 0.003,
                 "outlier_ratio": 1,
                 **stage,
@@ -84,10 +92,10 @@ def text_preset(n: int, words: int) -> dict[str, Any]:
     }
 
 
-def _epochs(n: int, seen: int) -> int:
-    return min(max(round(seen / n), 2), 30)
+def _epochs(n: int, examples_per_stage: int) -> int:
+    return min(max(round(examples_per_stage / n), 2), 30)
 
 
 def _batch(n: int, *, largest: int) -> int:
-    """Sixteen steps an epoch at least, but for the smallest sets."""
+    """The batch size that gives an epoch at least 16 steps, except for very small sets."""
     return max(8, min(largest, n // 16))

@@ -1,4 +1,4 @@
-"""Quick start: a recipe made from the data itself, sized to end within minutes on a CPU."""
+"""Quick start: makes a recipe for a user's data that trains within minutes on a CPU."""
 
 import os
 from collections import Counter
@@ -11,22 +11,22 @@ from training.data import DataLocations, class_folders, columns_of, guess_source
 from training.data.sources import Rows, read_rows
 from training.data.text_loading import read_texts, strings
 from training.errors import DataError
-from training.export.bundle_folder import name_from
+from training.export.bundle_folder import bundle_name
 from training.quick_start.presets import image_preset, text_preset
 from training.quick_start.survey import survey_images, survey_words
 from training.recipe import Recipe, Source, apply_override, parse_recipe
-from training.scoring.alpha import DEFAULT_ALPHA, attainable_alpha
+from training.scoring.calibration import DEFAULT_ALPHA, attainable_alpha
 
-_FEWEST, _FEWEST_OF_A_CLASS, _FEWEST_OUTLIERS = 70, 5, 10
-_MOST_HELD_OUT = 5000
-_TRAINED_ON = 0.8
-"""The share of the outliers that is trained on; the others are a test set."""
+_MIN_EXAMPLES, _MIN_PER_CLASS, _MIN_OUTLIERS = 70, 5, 10
+_MAX_HELD_OUT = 5000
+_TRAIN_SHARE = 0.8
+"""The share of the outliers for training; the others are a test set."""
 _FOLDERS = "Give a folder with one sub-folder of images per class, or a .csv of texts with the columns text and label"
 
 
 @dataclass(frozen=True)
 class QuickStart:
-    """A recipe whose paths start from `data_dir`, and what there is to say about its choices."""
+    """A recipe whose paths start from `data_dir`, and messages that explain its settings."""
 
     recipe: Recipe
     data_dir: Path
@@ -34,80 +34,82 @@ class QuickStart:
 
 
 @dataclass(frozen=True)
-class _Found:
-    """Both sources, relative to `data_dir`, and their rows."""
+class _Data:
+    """The in-distribution source and the outliers, with paths relative to the data folder, and their rows."""
 
-    source: Source
-    rows: Rows
+    in_dist: Source
+    in_dist_rows: Rows
     outliers: Source
     outlier_rows: Rows
 
 
+@dataclass(frozen=True)
+class _SplitSizes:
+    train: int
+    calibration: int
+    test: int
+
+
 def quick_start(
-    inside: Path,
+    in_dist: Path,
     outliers: Path,
     *,
     name: str | None = None,
     size: tuple[int, int] | None = None,
     overrides: Sequence[str] = (),
 ) -> QuickStart:
-    """The recipe for the labelled data `inside` and the `outliers`, image folders or tables; nothing is trained.
+    """Make a recipe for two image folders or two tables. Nothing is trained.
 
-    `size` is (height, width), for images. Raises DataError for what no detector can be trained on.
+    Args:
+        in_dist: The labelled in-distribution data.
+        outliers: Inputs of none of its classes.
+        name: The recipe's name; by default that of the in-distribution data.
+        size: (height, width) of the model's input, for images.
+        overrides: Changes to the recipe of the form `key.path=value`.
+
+    Raises:
+        DataError: No detector can be trained on the data.
+        RecipeError: An override is invalid.
     """
-    _require_apart(inside, outliers)
-    data_dir = Path(os.path.commonpath([inside.resolve().parent, outliers.resolve().parent]))
-    is_text = _holds_texts(inside)
+    _require_separate(in_dist, outliers)
+    data_dir = Path(os.path.commonpath([in_dist.resolve().parent, outliers.resolve().parent]))
+    is_text = _holds_texts(in_dist)
     if is_text != _holds_texts(outliers):
         kinds = ("texts", "images") if is_text else ("images", "texts")
-        raise DataError(str(outliers), f"holds {kinds[1]}, {inside} holds {kinds[0]}", "Give outliers of the same kind")
+        reason = f"holds {kinds[1]}, {in_dist} holds {kinds[0]}"
+        raise DataError(str(outliers), reason, "Give outliers of the same kind")
     if is_text and size is not None:
-        raise DataError("--size", "is for images", f"Leave it out: {inside} holds texts")
-    found = _read(inside, outliers, data_dir, is_text=is_text)
-    counts = _require_classes(found, inside)
-    n = len(found.rows.table)
-    calibration = min(_MOST_HELD_OUT, max(round(0.2 * n), min(100, 3 * n // 10)))
-    test = min(_MOST_HELD_OUT, round(0.15 * n))
-    alpha = attainable_alpha(calibration)
-    trained_on = n - calibration - test
+        raise DataError("--size", "is for images", f"Leave it out: {in_dist} holds texts")
+    data = _read(in_dist, outliers, data_dir, is_text=is_text)
+    counts = _require_classes(data.in_dist_rows, in_dist)
+    sizes = _split_sizes(len(data.in_dist_rows.table))
     if is_text:
-        plan = text_preset(trained_on, survey_words(strings(found.rows, found.source)))
+        preset = text_preset(sizes.train, survey_words(strings(data.in_dist_rows, data.in_dist)))
     else:
-        plan = image_preset(trained_on, survey_images(found.rows, found.source.image), size, test_size=test)
-    raw = plan | {
-        "name": name_from(name or inside.resolve().stem),
-        "description": f"Tells {', '.join(found.rows.labels)} from anything else; made by a quick start.",
-        "in_distribution": {"train": _plain(found.source), "test_size": test, "calibration_size": calibration},
-        "outliers": {"train": _plain(found.outliers) | {"part": [0, _TRAINED_ON]}, "duplicates": "remove"},
-        "export": {"stage": "oe", "alpha": alpha},
-    }
-    held_out = _plain(found.outliers) | {"part": [_TRAINED_ON, 1]}
-    raw["evaluation"] = {"ood": {"held-out-outliers": held_out, **plan["evaluation"]["ood"]}}
+        typical = survey_images(data.in_dist_rows, data.in_dist.image)
+        preset = image_preset(sizes.train, typical, size, test_size=sizes.test)
+    raw = _recipe(preset, data, sizes, bundle_name(name or in_dist.resolve().stem))
     for override in overrides:
         apply_override(raw, override)
-    notes = [
-        f"{n:,} examples of {len(counts)} classes: {trained_on:,} to train on, {calibration:,} to calibrate with, "
-        f"{test:,} to test on; {len(found.outlier_rows.table):,} outliers, a fifth of them to test on"
-    ]
-    if alpha > DEFAULT_ALPHA:
-        least = f"the least that {calibration} calibration examples can flag anything at"
-        notes.append(f"alpha is {alpha:g}, {least}; {round(1 / DEFAULT_ALPHA) - 1} would do for {DEFAULT_ALPHA:g}")
-    return QuickStart(parse_recipe(raw, "the quick start's recipe"), data_dir, tuple(notes))
+    recipe = parse_recipe(raw, "the quick start's recipe")
+    return QuickStart(recipe, data_dir, _notes(data, sizes, len(counts)))
 
 
-def _require_apart(inside: Path, outliers: Path) -> None:
-    for path in (inside, outliers):
+def _require_separate(in_dist: Path, outliers: Path) -> None:
+    """Raise DataError unless both paths exist and neither contains the other."""
+    for path in (in_dist, outliers):
         if not path.exists():
             raise DataError(str(path), "does not exist", _FOLDERS)
-    one, other = inside.resolve(), outliers.resolve()
+    one, other = in_dist.resolve(), outliers.resolve()
     if one == other:
         raise DataError(str(outliers), "is the in-distribution data itself", "Outliers show none of your classes")
     if other.is_relative_to(one) or one.is_relative_to(other):
-        reason = f"and {inside} lie inside one another, so that outliers would be a class or classes outliers"
+        reason = f"and {in_dist} lie inside one another, so that outliers would be a class or classes outliers"
         raise DataError(str(outliers), reason, "Put them beside each other")
 
 
 def _holds_texts(path: Path) -> bool:
+    """Whether `path` is a table of texts and not of images or a folder; DataError if it has neither column."""
     if path.is_dir():
         return False
     columns = columns_of(path)
@@ -116,41 +118,75 @@ def _holds_texts(path: Path) -> bool:
     return "image" not in columns
 
 
-def _read(inside: Path, outliers: Path, data_dir: Path, *, is_text: bool) -> _Found:
+def _read(in_dist: Path, outliers: Path, data_dir: Path, *, is_text: bool) -> _Data:
+    """Open both sources; DataError if the in-distribution data have no classes or there are too few outliers."""
     locations = DataLocations(data_dir=data_dir)
 
     def rows(source: Source) -> Rows:
         return read_texts(source, locations) if is_text else read_rows(source, data_dir, source.image)
 
-    source = guess_source(inside, data_dir)
+    source = guess_source(in_dist, data_dir)
     if source.label is None:
-        raise DataError(str(inside), "has no classes", _FOLDERS)
-    if inside.is_dir() and (empty := [name for name, images in class_folders(inside).items() if not images]):
-        raise DataError(str(inside), f"has no image of the class {', '.join(empty)}", "Add some or remove the folder")
-    others = guess_source(outliers, data_dir).model_copy(update={"label": None})
-    found = _Found(source, rows(source), others, rows(others))
-    if len(found.outlier_rows.table) < _FEWEST_OUTLIERS:
-        few = len(found.outlier_rows.table)
-        raise DataError(str(outliers), f"holds {few} outliers", f"Give {_FEWEST_OUTLIERS} or, better, thousands")
-    return found
+        raise DataError(str(in_dist), "has no classes", _FOLDERS)
+    if in_dist.is_dir() and (empty := [name for name, images in class_folders(in_dist).items() if not images]):
+        raise DataError(str(in_dist), f"has no image of the class {', '.join(empty)}", "Add some or remove the folder")
+    outlier_source = guess_source(outliers, data_dir).model_copy(update={"label": None})
+    data = _Data(source, rows(source), outlier_source, rows(outlier_source))
+    if (n := len(data.outlier_rows.table)) < _MIN_OUTLIERS:
+        raise DataError(str(outliers), f"holds {n} outliers", f"Give {_MIN_OUTLIERS} or, better, thousands")
+    return data
 
 
-def _require_classes(found: _Found, inside: Path) -> Counter[str]:
-    """The number of examples by class."""
-    targets = [] if found.rows.y is None else found.rows.y.tolist()
-    counts = Counter(dict.fromkeys(found.rows.labels, 0))
-    counts.update(found.rows.labels[target] for target in targets)
+def _require_classes(rows: Rows, path: Path) -> Counter[str]:
+    """The number of examples by class; DataError if there are too few classes or examples."""
+    targets = [] if rows.y is None else rows.y.tolist()
+    counts = Counter(dict.fromkeys(rows.labels, 0))
+    counts.update(rows.labels[target] for target in targets)
     if len(counts) < 2:
-        raise DataError(str(inside), f"has {len(counts)} class ({', '.join(counts)})", "A classifier needs two or more")
-    if few := {label: count for label, count in counts.items() if count < _FEWEST_OF_A_CLASS}:
-        words = ", ".join(f"{label} {count}" for label, count in few.items())
-        reason = f"has too few examples of some classes ({words})"
-        raise DataError(str(inside), reason, f"Give {_FEWEST_OF_A_CLASS} or more of each, or remove the class")
-    if (n := len(targets)) < _FEWEST:
+        raise DataError(str(path), f"has {len(counts)} class ({', '.join(counts)})", "A classifier needs two or more")
+    if few := {label: count for label, count in counts.items() if count < _MIN_PER_CLASS}:
+        listed = ", ".join(f"{label} {count}" for label, count in few.items())
+        reason = f"has too few examples of some classes ({listed})"
+        raise DataError(str(path), reason, f"Give {_MIN_PER_CLASS} or more of each, or remove the class")
+    if (n := len(targets)) < _MIN_EXAMPLES:
         reason = f"holds {n} examples, too few to train on, calibrate with and test on"
-        raise DataError(str(inside), reason, f"Give {_FEWEST} or more")
+        raise DataError(str(path), reason, f"Give {_MIN_EXAMPLES} or more")
     return counts
 
 
-def _plain(source: Source) -> dict[str, Any]:
+def _split_sizes(n: int) -> _SplitSizes:
+    calibration = min(_MAX_HELD_OUT, max(round(0.2 * n), min(100, 3 * n // 10)))
+    test = min(_MAX_HELD_OUT, round(0.15 * n))
+    return _SplitSizes(n - calibration - test, calibration, test)
+
+
+def _recipe(preset: dict[str, Any], data: _Data, sizes: _SplitSizes, name: str) -> dict[str, Any]:
+    """The recipe's plain data: the preset with the sections that depend on the data."""
+    in_dist, outliers = _changed_keys(data.in_dist), _changed_keys(data.outliers)
+    held_out = outliers | {"part": [_TRAIN_SHARE, 1]}
+    return preset | {
+        "name": name,
+        "description": f"Tells {', '.join(data.in_dist_rows.labels)} from anything else; made by a quick start.",
+        "in_distribution": {"train": in_dist, "test_size": sizes.test, "calibration_size": sizes.calibration},
+        "outliers": {"train": outliers | {"part": [0, _TRAIN_SHARE]}, "duplicates": "remove"},
+        "export": {"stage": "oe", "alpha": attainable_alpha(sizes.calibration)},
+        "evaluation": {"ood": {"held-out-outliers": held_out, **preset["evaluation"]["ood"]}},
+    }
+
+
+def _changed_keys(source: Source) -> dict[str, Any]:
     return source.model_dump(mode="json", exclude_defaults=True)
+
+
+def _notes(data: _Data, sizes: _SplitSizes, classes: int) -> tuple[str, ...]:
+    """Messages on the splits and, if the default is unattainable, on alpha."""
+    splits = (
+        f"{len(data.in_dist_rows.table):,} examples of {classes} classes: {sizes.train:,} to train on, "
+        f"{sizes.calibration:,} to calibrate with, {sizes.test:,} to test on; "
+        f"{len(data.outlier_rows.table):,} outliers, a fifth of them to test on"
+    )
+    alpha = attainable_alpha(sizes.calibration)
+    if alpha <= DEFAULT_ALPHA:
+        return (splits,)
+    least = f"the least that {sizes.calibration} calibration examples can flag anything at"
+    return splits, f"alpha is {alpha:g}, {least}; {round(1 / DEFAULT_ALPHA) - 1} would do for {DEFAULT_ALPHA:g}"

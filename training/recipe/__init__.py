@@ -1,4 +1,7 @@
-"""Recipes: the schema of the YAML file, its reader, and the construction of its components. Imports errors only."""
+"""Recipes: the schema of the YAML file, its reader, and the construction of its components.
+
+May import the errors and `bundle` only.
+"""
 
 from training.recipe.components import Component, build_component
 from training.recipe.data_config import InDistribution, Outliers, Source, Synthetic, TestSet

@@ -164,12 +164,12 @@ class IndexEntry(BaseModel):
     name: str
     version: str
     state: Literal["READY", "UNAVAILABLE"]
-    reason: str = Field(description="Why it is not served; of a served one, why newer files in its place are not.")
+    reason: str = Field(description="Why it is not served; for a served version, why newer files of it are not.")
 
     @classmethod
-    def at(cls, place: str, state: Literal["READY", "UNAVAILABLE"], reason: str) -> Self:
+    def at(cls, bundle_id: str, state: Literal["READY", "UNAVAILABLE"], reason: str) -> Self:
         """The entry of the folder `name/version`."""
-        name, _, version = place.partition("/")
+        name, _, version = bundle_id.partition("/")
         return cls(name=name, version=version, state=state, reason=reason)
 
 

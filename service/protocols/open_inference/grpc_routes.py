@@ -84,7 +84,7 @@ def routes(dependencies: Dependencies) -> list[Route]:
 
         async def endpoint(request: Request) -> Response:
             body = await read_body(request, settings.max_body_bytes, settings.receive_timeout_seconds)
-            pixels = max((math.prod(model.modality.pixels or (0,)) for model in repository), default=0)
+            pixels = max((math.prod(model.modality.pixel_shape or (0,)) for model in repository), default=0)
             message = read_message(kind, body, max_inputs=settings.max_inputs, pixels=pixels)
             return Response((await answer(request, message)).SerializeToString())
 

@@ -63,7 +63,7 @@ def infer_operation(which: str, *, version: bool = False) -> dict[str, Any]:
 def infer_examples(modality: Modality) -> dict[str, Any]:
     """Requests that a model of `modality` answers."""
     (data,) = modality.example().values()
-    one = {"name": modality.tensor, "datatype": "BYTES", "shape": [1], "data": [data]}
+    one = {"name": modality.tensor_name, "datatype": "BYTES", "shape": [1], "data": [data]}
     two = one | {"shape": [2], "data": [data, data]}
     wanted = [{"name": name} for name in ("flagged", "p_value")]
     return {

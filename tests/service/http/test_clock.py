@@ -1,4 +1,4 @@
-"""A clock that is set forward or back while the service runs."""
+"""A system clock that jumps while the service runs."""
 
 import time
 from pathlib import Path
@@ -21,7 +21,7 @@ def test_a_clock_jump_moves_no_deadline_and_closes_no_connection(
 ) -> None:
     keys = tmp_path / "keys"
     keys.write_text(f"alice sha256:{digest_of('old')}\n")
-    real_time = time.time  # noqa: TID251 - the one to be set
+    real_time = time.time  # noqa: TID251 - the clock that jumps
     with serve(repository, api_keys_file=keys) as live:
         live.client.headers["x-api-key"] = "old"
         gate = EngineGate(live)
@@ -39,8 +39,7 @@ def test_a_clock_jump_moves_no_deadline_and_closes_no_connection(
         queued.join()
         assert (running_answers[0].status_code, queued_answers[0].status_code) == (200, 200)
         assert 0 <= value(live.client, "ood_queue_seconds_sum", model="tiny") < 20
-        # The file of keys is followed by what differs, not by what is newer.
+        # A change of the key file is detected even if its time stamp looks older.
         keys.write_text(f"alice sha256:{digest_of('new')}\n")
-        time.sleep(1.1)
         live.client.headers["x-api-key"] = "new"
-        assert live.score(picture()).status_code == 200
+        until(lambda: live.score(picture()).status_code == 200)

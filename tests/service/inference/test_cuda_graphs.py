@@ -1,4 +1,4 @@
-"""Calls between fixed buffers: the rows of plain calls, whatever was computed before. On CUDA, as graphs."""
+"""Calls through fixed buffers: they give the rows of plain calls, and on CUDA are replayed as graphs."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from tests.support.tiny_bundle import tiny_images
 NEEDS_CUDA = pytest.mark.skipif(CUDA not in onnxruntime.get_available_providers(), reason="needs onnxruntime-gpu")
 
 
-def bound_and_session(bundle: Path, largest: int) -> tuple[CudaGraphRunner, onnxruntime.InferenceSession]:
+def runner_and_session(bundle: Path, largest: int) -> tuple[CudaGraphRunner, onnxruntime.InferenceSession]:
     session = onnxruntime.InferenceSession(bundle / "model.onnx", providers=[CPU])
     names = [output.name for output in session.get_outputs()]
     one = {"images": tiny_images(1)}
@@ -29,40 +29,39 @@ def bound_and_session(bundle: Path, largest: int) -> tuple[CudaGraphRunner, onnx
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.integers(1, 11), min_size=1, max_size=6))
 def test_batches_of_any_size_in_any_order_give_the_rows_of_plain_calls(tiny_bundle: Path, counts: list[int]) -> None:
-    bound, session = bound_and_session(tiny_bundle, 11)
+    runner, session = runner_and_session(tiny_bundle, 11)
     kept = []
     for seed, count in enumerate(counts):
         feed = {"images": tiny_images(count, seed=seed)}
-        kept.append((session.run(None, feed), bound.run(feed)))
-    # Compared in the end: no call may write to what an earlier one gave.
-    for wanted, rows in kept:
-        for expected, given_rows in zip(wanted, rows, strict=True):
-            assert given_rows.dtype == expected.dtype
-            np.testing.assert_allclose(given_rows, expected, rtol=1e-5)
+        kept.append((session.run(None, feed), runner.run(feed)))
+    # Compared at the end, because no call may overwrite the outputs of an earlier one.
+    for plain_outputs, outputs in kept:
+        for expected, rows in zip(plain_outputs, outputs, strict=True):
+            assert rows.dtype == expected.dtype
+            np.testing.assert_allclose(rows, expected, rtol=1e-5)
 
 
 def test_a_batch_beyond_the_largest_size_is_an_error(tiny_bundle: Path) -> None:
-    bound, _ = bound_and_session(tiny_bundle, 4)
+    runner, _ = runner_and_session(tiny_bundle, 4)
     with pytest.raises(IndexError):
-        bound.run({"images": tiny_images(5)})
+        runner.run({"images": tiny_images(5)})
 
 
-def test_graphs_are_for_cuda_only(tiny_bundle: Path) -> None:
-    engine = Engine(load_bundle(tiny_bundle), Provider(CPU, required=True, graphs=True), threads=1)
+def test_graphs_are_not_used_on_the_cpu(tiny_bundle: Path) -> None:
+    engine = Engine(load_bundle(tiny_bundle), Provider(CPU, required=True, graphs=True), cores=1)
     engine.warm_up(4)
-    plain = Engine(load_bundle(tiny_bundle), Provider(CPU, required=True), threads=1)
-    images = list(tiny_images(3))
-    np.testing.assert_array_equal(engine.run(images)["msp"], plain.run(images)["msp"])
+    assert not engine.uses_cuda_graphs
 
 
 @NEEDS_CUDA
-def test_an_engine_that_computes_by_graphs_gives_the_scores_that_it_gives_without(tiny_bundle: Path) -> None:
+def test_an_engine_gives_the_same_outputs_with_and_without_graphs(tiny_bundle: Path) -> None:
     onnxruntime.preload_dlls()
     engine, plain = (
-        Engine(load_bundle(tiny_bundle), Provider(CUDA, required=True, graphs=graphs), threads=1)
+        Engine(load_bundle(tiny_bundle), Provider(CUDA, required=True, graphs=graphs), cores=1)
         for graphs in (True, False)
     )
     engine.warm_up(8)
+    assert engine.uses_cuda_graphs
     for count in (1, 3, 8, 2):
         images = list(tiny_images(count, seed=count))
         for name, rows in engine.run(images).items():

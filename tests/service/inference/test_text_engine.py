@@ -1,4 +1,4 @@
-"""The engine with texts: padding changes nothing, and every graph that it refuses."""
+"""The engine with texts: padding changes no row, and graphs that do not fit are refused."""
 
 import shutil
 from collections.abc import Callable
@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 from bundle import Bundle, TextEncoder, load_bundle
-from service.inference.engine import Engine, EngineError
+from service.inference.batch_tuning import tune
+from service.inference.engine import Engine
+from service.inference.onnx_session import EngineError
 from service.inference.providers import CPU, Provider
 from service.inputs.explanation import PARTS
 from tests.support.tiny_bundle import tiny_graph
@@ -30,7 +32,7 @@ def text_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def engine(text_bundle: Path) -> Engine:
-    engine = Engine(load_bundle(text_bundle), PROVIDER, threads=1)
+    engine = Engine(load_bundle(text_bundle), PROVIDER, cores=1)
     engine.warm_up(8)
     return engine
 
@@ -44,7 +46,7 @@ def encoder(text_bundle: Path) -> TextEncoder:
 
 @pytest.fixture
 def changed(text_bundle: Path, tmp_path: Path) -> Change:
-    """The tiny text bundle with its graph changed behind the manifest's back."""
+    """The tiny text bundle with an edited graph, which the manifest does not describe."""
 
     def change(edit: Callable[[onnx.ModelProto], object]) -> Bundle:
         folder = Path(shutil.copytree(text_bundle, tmp_path / "topics" / "1"))
@@ -56,15 +58,14 @@ def changed(text_bundle: Path, tmp_path: Path) -> Change:
     return change
 
 
-def test_what_is_learned_bounds_batches_of_long_texts_by_their_tokens(text_bundle: Path) -> None:
-    quick, slow = (
-        Engine(load_bundle(text_bundle), PROVIDER, threads=1).warm_up(8, longest_seconds=seconds)
-        for seconds in (10.0, 1e-9)
-    )
-    assert 1 <= quick.batch <= 8
-    assert quick.positions > 8 * 80
-    # Not even one of the longest takes so little: each is a batch of its own.
-    assert slow.positions < 80
+def test_tuning_bounds_batches_of_long_texts_by_their_tokens(text_bundle: Path) -> None:
+    engine = Engine(load_bundle(text_bundle), PROVIDER, cores=1)
+    engine.warm_up(8)
+    with_long_batches, with_short_batches = (tune(engine, 8, max_seconds) for max_seconds in (10.0, 1e-9))
+    assert 1 <= with_long_batches.max_batch <= 8
+    assert with_long_batches.max_positions > 8 * 80
+    # Even a single text of 80 tokens takes longer: each is computed alone.
+    assert with_short_batches.max_positions < 80
 
 
 texts = st.lists(st.sampled_from(WORDS), min_size=1, max_size=100).map(" ".join)
@@ -73,18 +74,18 @@ texts = st.lists(st.sampled_from(WORDS), min_size=1, max_size=100).map(" ".join)
 @given(st.lists(texts, min_size=1, max_size=20))
 def test_a_text_scores_the_same_alone_and_in_any_batch(engine: Engine, encoder: TextEncoder, batch: list[str]) -> None:
     items = encoder.encode_batch(batch)
-    for run in (engine.run, engine.modality.bucketed(engine.run)):
+    for run in (engine.run, engine.try_batch):
         together = run(items, exclusive=True)
         assert {rows.shape for rows in together.values()} == {(len(batch),)}
         for index, item in enumerate(items):
-            exclusive = engine.run([item])
-            assert together["prediction"][index] == exclusive["prediction"][0]
+            alone = engine.run([item])
+            assert together["prediction"][index] == alone["prediction"][0]
             for name in ("msp", "energy", "entropy"):
-                assert together[name][index] == pytest.approx(exclusive[name][0], rel=1e-4, abs=1e-5)
+                assert together[name][index] == pytest.approx(alone[name][0], rel=1e-4, abs=1e-5)
 
 
 def test_a_language_model_gives_its_scores_and_no_prediction(tmp_path: Path) -> None:
-    engine = Engine(load_bundle(make_tiny_text_bundle(tmp_path, task="language-model")), PROVIDER, threads=1)
+    engine = Engine(load_bundle(make_tiny_text_bundle(tmp_path, task="language-model")), PROVIDER, cores=1)
     engine.warm_up(4)
     assert list(engine.run([np.array([2, 3], np.int64)])) == ["bpw", PARTS]
 
@@ -94,20 +95,20 @@ def test_a_graph_with_a_fixed_axis_is_refused(changed: Change, tensor: int, axis
     def edit(model: onnx.ModelProto) -> None:
         model.graph.input[tensor].type.tensor_type.shape.dim[axis].dim_value = 1
 
-    said = r"not two int64 tensors, 'tokens' of \[N, L\] and 'lengths' of \[N\], N and L dynamic"
-    with pytest.raises(EngineError, match=said):
-        Engine(changed(edit), PROVIDER, threads=1)
+    message = r"not two int64 tensors, 'tokens' of \[N, L\] and 'lengths' of \[N\], N and L dynamic"
+    with pytest.raises(EngineError, match=message):
+        Engine(changed(edit), PROVIDER, cores=1)
 
 
 def test_an_image_graph_in_a_text_bundle_is_refused_and_the_reverse(
     changed: Change, tiny_bundle: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(EngineError, match=r"the graph takes .*'images'.*, not two int64 tensors"):
-        Engine(changed(lambda model: model.CopyFrom(tiny_graph(3))), PROVIDER, threads=1)
+        Engine(changed(lambda model: model.CopyFrom(tiny_graph(3))), PROVIDER, cores=1)
     folder = Path(shutil.copytree(tiny_bundle, tmp_path / "tiny" / "1"))
     onnx.save(tiny_text_graph(), folder / "model.onnx")
     with pytest.raises(EngineError, match=r"the graph takes .*'tokens'.*, not one uint8 tensor 'images'"):
-        Engine(load_bundle(folder, verify=False), PROVIDER, threads=1)
+        Engine(load_bundle(folder, verify=False), PROVIDER, cores=1)
 
 
 def test_a_graph_that_reads_the_padding_is_refused_when_warming_up(changed: Change) -> None:
@@ -115,24 +116,24 @@ def test_a_graph_that_reads_the_padding_is_refused_when_warming_up(changed: Chan
         (mask,) = [node for node in model.graph.node if "masked" in node.output]
         mask.CopyFrom(helper.make_node("Identity", ["votes"], ["masked"]))
 
-    engine = Engine(changed(edit), PROVIDER, threads=1)
+    engine = Engine(changed(edit), PROVIDER, cores=1)
     with pytest.raises(EngineError, match=r"an input's \w+ is .* alone and .* in a batch with another input"):
         engine.warm_up(2)
 
 
 def test_a_graph_with_fewer_embeddings_than_token_ids_is_refused_when_warming_up(changed: Change) -> None:
     def edit(model: onnx.ModelProto) -> None:
-        (table,) = [each for each in model.graph.initializer if each.name == "table"]
+        (table,) = [tensor for tensor in model.graph.initializer if tensor.name == "table"]
         table.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(table)[:-1], "table"))
 
-    engine = Engine(changed(edit), PROVIDER, threads=1)
+    engine = Engine(changed(edit), PROVIDER, cores=1)
     with pytest.raises(EngineError, match=r"the graph fails on a batch of 1: .*indices"):
         engine.warm_up(1)
 
 
 def test_a_graph_that_takes_less_than_max_tokens_is_refused_when_warming_up(changed: Change) -> None:
     def edit(model: onnx.ModelProto) -> None:
-        # Positions as a table of 64: enough for 1 and for 40 tokens, not for 80.
+        # A table of 64 positions: enough for texts of 1 and 40 tokens, but not of 80.
         model.graph.initializer.append(numpy_helper.from_array(np.arange(64, dtype=np.int64), "all_positions"))
         (node,) = [node for node in model.graph.node if "positions" in node.output]
         node.output[0] = "asked"
@@ -141,6 +142,6 @@ def test_a_graph_that_takes_less_than_max_tokens_is_refused_when_warming_up(chan
             helper.make_node("Gather", ["all_positions", "asked"], ["positions"]),
         )
 
-    engine = Engine(changed(edit), PROVIDER, threads=1)
+    engine = Engine(changed(edit), PROVIDER, cores=1)
     with pytest.raises(EngineError, match="the graph fails on a batch of 1"):
         engine.warm_up(1)

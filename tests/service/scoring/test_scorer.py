@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bundle import SCORES, Calibration
 from service.errors import InputError
-from service.inference.batcher import Row
+from service.inference.outcomes import Row
 from service.scoring.options import Options
 from service.scoring.scored_input import Prediction, ScoredInput
 from service.scoring.scorer import Scorer

@@ -7,17 +7,17 @@ from tests.training.support.datasets_on_disk import stripes
 from training.data import SYNTHETIC, generate
 
 SHAPE = (60, 32, 32, 3)
-LIKE = stripes(60, seed=1, size=32)[0]
+IN_DIST = stripes(60, seed=1, size=32)[0]
 
 
 @pytest.mark.parametrize("name", SYNTHETIC)
 @pytest.mark.parametrize("jpeg_quality", [None, 75])
 def test_every_set_has_its_shape_and_is_the_same_for_the_same_seed(name: str, jpeg_quality: int | None) -> None:
-    images = generate(name, SHAPE, seed=3, like=LIKE, jpeg_quality=jpeg_quality)
+    images = generate(name, SHAPE, seed=3, in_dist=IN_DIST, jpeg_quality=jpeg_quality)
     assert images.shape == SHAPE
     assert images.dtype == np.uint8
-    np.testing.assert_array_equal(images, generate(name, SHAPE, seed=3, like=LIKE, jpeg_quality=jpeg_quality))
-    assert not np.array_equal(images, generate(name, SHAPE, seed=4, like=LIKE, jpeg_quality=jpeg_quality))
+    np.testing.assert_array_equal(images, generate(name, SHAPE, seed=3, in_dist=IN_DIST, jpeg_quality=jpeg_quality))
+    assert not np.array_equal(images, generate(name, SHAPE, seed=4, in_dist=IN_DIST, jpeg_quality=jpeg_quality))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -53,9 +53,9 @@ def test_blobs_have_definite_edges_and_larger_areas_than_noise() -> None:
 
 
 def test_a_jigsaw_moves_quadrants_and_changes_no_pixel() -> None:
-    like = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
-    moved = generate("jigsaw", like.shape, seed=1, like=like, jpeg_quality=None)
-    for before, after in zip(like, moved, strict=True):
+    in_dist = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
+    moved = generate("jigsaw", in_dist.shape, seed=1, in_dist=in_dist, jpeg_quality=None)
+    for before, after in zip(in_dist, moved, strict=True):
         quadrants = [before[r : r + 4, c : c + 4] for r in (0, 4) for c in (0, 4)]
         placed = [after[r : r + 4, c : c + 4] for r in (0, 4) for c in (0, 4)]
         order = [next(i for i, quadrant in enumerate(quadrants) if np.array_equal(quadrant, p)) for p in placed]
@@ -67,10 +67,10 @@ def test_an_unknown_set_or_a_missing_model_image_is_refused() -> None:
     with pytest.raises(ValueError, match=r"fog.*gaussian"):
         generate("fog", SHAPE, seed=1)
     with pytest.raises(ValueError, match=r"jigsaw.*60"):
-        generate("jigsaw", SHAPE, seed=1, like=LIKE[:10])
+        generate("jigsaw", SHAPE, seed=1, in_dist=IN_DIST[:10])
 
 
 def test_a_set_of_many_blocks_distorts_every_image_of_its_own() -> None:
-    like = np.random.default_rng(1).integers(0, 256, (9000, 4, 4, 1), dtype=np.uint8)
-    images = generate("inverted", like.shape, seed=1, like=like, jpeg_quality=None)
-    np.testing.assert_array_equal(images, 255 - like)
+    in_dist = np.random.default_rng(1).integers(0, 256, (9000, 4, 4, 1), dtype=np.uint8)
+    images = generate("inverted", in_dist.shape, seed=1, in_dist=in_dist, jpeg_quality=None)
+    np.testing.assert_array_equal(images, 255 - in_dist)

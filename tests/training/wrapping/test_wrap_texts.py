@@ -179,7 +179,7 @@ def save(tokenizer: Tokenizer, path: Path) -> Path:
     [
         (["--mean", "0.5"], "--mean: is for images, --tokenizer for texts"),
         (["--max-tokens", "40"], r"does not take input_ids int64 \[1, 40\].*Check --tokenizer and --max-tokens"),
-        (["--test", "{data}/test.csv"], "--test: has nothing to be told from.*--ood"),
+        (["--test", "{data}/test.csv"], "--test: has no out-of-distribution set to be compared with.*--ood"),
     ],
 )
 def test_options_that_do_not_fit_texts_are_refused(arguments: list[str], said: str, data: Path, wrap: Wrap) -> None:

@@ -8,6 +8,7 @@ import onnxruntime
 import pytest
 
 from bundle import decode_image, load_bundle
+from service.inference.execution_plan import ExecutionMode
 from tests.service.conftest import Live, Serve
 from tests.service.support.pictures import encoded, picture
 
@@ -100,17 +101,15 @@ def test_the_answer_is_the_bundles_own_calibration(live: Live) -> None:
     assert entry["flagged"] is True
 
 
-def test_a_model_quick_enough_is_run_on_the_event_loop_and_scores_the_same(
-    live: Live, repository: Path, serve: Serve
-) -> None:
+def test_a_model_that_runs_inline_gives_the_same_scores(live: Live, repository: Path, serve: Serve) -> None:
     images = [picture(colour) for colour in ("red", "lime", "blue", "gray") * 8]
-    with serve(repository, at_once=True) as quick, ThreadPoolExecutor(8) as pool:
-        assert quick.app.state.repository.get("tiny").batcher.streams == 0
-        assert live.app.state.repository.get("tiny").batcher.streams == 1
-        for image, answer in zip(images, pool.map(quick.score, images), strict=True):
+    with serve(repository, inline=True) as inline, ThreadPoolExecutor(8) as pool:
+        assert inline.app.state.repository.get("tiny").batcher.plan.mode is ExecutionMode.INLINE
+        assert live.app.state.repository.get("tiny").batcher.plan.mode is ExecutionMode.EXCLUSIVE
+        for image, answer in zip(images, pool.map(inline.score, images), strict=True):
             assert answer.json()["results"][0]["scores"] == live.score(image).json()["results"][0]["scores"]
         several = {"inputs": [{"image": encoded(image)} for image in images]}
-        assert quick.score(json=several).json() == live.score(json=several).json()
+        assert inline.score(json=several).json() == live.score(json=several).json()
 
 
 def test_a_threshold_replaces_alpha(live: Live) -> None:

@@ -1,0 +1,97 @@
+"""Opens a bundle's ONNX graph in ONNX Runtime and checks it against the manifest."""
+
+from collections.abc import Mapping
+
+import onnxruntime
+
+from bundle import Bundle
+from service.inference.external_data import external_files
+from service.inference.providers import Provider
+from service.inputs.modality import Modality
+
+# Waiting threads spin for microseconds only: longer spinning takes cores from the event loop and other models, and
+# without any spinning a call's threads are woken up for each layer. See docs/performance.md.
+_SESSION_CONFIG = {
+    "session.intra_op.allow_spinning": "1",
+    "session.intra_op.spin_duration_us": "10",
+    "session.force_spinning_stop": "1",
+}
+
+
+class EngineError(Exception):
+    """The bundle's graph cannot be served; the message gives the model, the reason and the remedy."""
+
+    def __init__(self, bundle: Bundle, reason: str, remedy: str) -> None:
+        super().__init__(f"{bundle.manifest.model}: {reason}. {remedy}.")
+
+
+def open_session(
+    bundle: Bundle, provider: Provider, cores: int, *, graphs: bool = False
+) -> onnxruntime.InferenceSession:
+    """Open the graph of `bundle`.
+
+    Args:
+        bundle: The bundle.
+        provider: The execution provider to ask for; ONNX Runtime may fall back to another one.
+        cores: Threads that compute one call, on a CPU.
+        graphs: Whether the session records CUDA graphs.
+
+    Raises:
+        EngineError: ONNX Runtime refuses the graph, or the graph reads files that the manifest does not list.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = cores
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    for key, value in _SESSION_CONFIG.items():
+        options.add_session_config_entry(key, value)
+    try:
+        # The contents, not the paths: ONNX Runtime would map the files into memory, and a file truncated while it is
+        # mapped (overwritten by a copy, a full disk) kills the process at its next batch.
+        weights = _external_weights(bundle)
+        options.add_external_initializers_from_files_in_memory(
+            list(weights), list(weights.values()), [len(content) for content in weights.values()]
+        )
+        return onnxruntime.InferenceSession(bundle.model_path, options, providers=provider.chain(graphs=graphs))
+    except EngineError:
+        raise
+    except Exception as error:
+        raise EngineError(bundle, f"ONNX Runtime refuses the graph: {error}", "Export the bundle again") from error
+
+
+def check_signature(
+    session: onnxruntime.InferenceSession, bundle: Bundle, modality: Modality, output_types: Mapping[str, str]
+) -> None:
+    """Raise `EngineError` unless the graph takes what `modality` feeds and has outputs of `output_types`, by name."""
+    inputs = {node.name: (node.type, node.shape) for node in session.get_inputs()}
+    if not modality.matches(inputs):
+        raise EngineError(
+            bundle,
+            f"the graph takes {inputs}, not {modality.signature}",
+            "Export the bundle again, or correct manifest field `input`",
+        )
+    graph_types = {node.name: node.type for node in session.get_outputs()}
+    for name, output_type in output_types.items():
+        if graph_types.get(name) != output_type:
+            raise EngineError(
+                bundle,
+                f"output {name!r} must be {output_type}, the graph has {graph_types.get(name, 'no such output')}",
+                "Export the bundle again, or correct manifest field `scores`",
+            )
+
+
+def _external_weights(bundle: Bundle) -> dict[str, bytes]:
+    """The content of each file that the graph reads weights from, by the name that the graph gives it."""
+    folder = bundle.model_path.parent
+    listed = {bundle.path / name for name in bundle.manifest.files}
+    weights: dict[str, bytes] = {}
+    for location in sorted(external_files(bundle.model_path.read_bytes())):
+        if folder / location not in listed:
+            raise EngineError(
+                bundle,
+                f"the graph reads weights from {location!r}, which the manifest does not list",
+                "Export the bundle with its weights inside it",
+            )
+        weights[location] = (folder / location).read_bytes()
+    return weights
