@@ -1,4 +1,4 @@
-"""What a served model is: manifest, score table, calibration, preprocessing, and the folder that holds them."""
+"""Bundles: a served model's files, manifest, scores, calibration and preprocessing. Imports neither other package."""
 
 from bundle.calibration import Calibration, load_calibrations, save_calibrations
 from bundle.errors import (

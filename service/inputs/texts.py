@@ -87,7 +87,7 @@ class Texts:
 
     def prepare_inline(self, payload: Payload, limits: Limits) -> Prepared | None:
         """Convert a text of which the tokenizer reads few characters; return None for other texts."""
-        return self._prepare(payload, limits, partial(self._encoder.encode_within, chars=_INLINE_CHARS))
+        return self._prepare(payload, limits, partial(self._encoder.encode_within, max_chars=_INLINE_CHARS))
 
     def _prepare(
         self, payload: Payload, limits: Limits, encode: Callable[[str], NDArray[np.int64] | None]

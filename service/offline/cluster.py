@@ -69,7 +69,7 @@ def _require_reachable(address: str) -> None:
         socket.create_connection((host.removeprefix("ray://").strip("[]"), int(port)), _CONNECT_TIMEOUT_SECONDS).close()
     except (OSError, OverflowError) as error:
         raise ClusterUnavailable(
-            f"No Ray cluster answers at {address}: {error}. Name the address that `ray start --head` tells."
+            f"No Ray cluster answers at {address}: {error}. Name the address that `ray start --head` prints."
         ) from error
 
 

@@ -15,7 +15,7 @@ from service.offline.source import Identity, Item
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
 """The suffixes of image files; decoding decides what a file really holds."""
 
-# The name of every such file is kept, so that a walk can start there.
+# One name is kept for this many files, so that a walk can start there.
 _MARK_EVERY = 10_000
 
 Names = tuple[str, ...]

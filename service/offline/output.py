@@ -179,8 +179,12 @@ def _read(folder: Path) -> RunFile | None:
 
 
 def _require_same_terms(folder: Path, previous: Terms, terms: Terms) -> None:
-    before, now = _flat(previous), _flat(terms)
-    differences = [f"  {name}: {before[name]} there, {now[name]} now" for name in now if before[name] != now[name]]
+    present, requested = _flat(previous), _flat(terms)
+    differences = [
+        f"  {name}: {present[name]} in the folder, {value} requested"
+        for name, value in requested.items()
+        if present[name] != value
+    ]
     if differences:
         raise OutputRefused(
             f"{folder} holds the rows of another run:\n" + "\n".join(differences) + "\nName another --output, or give "

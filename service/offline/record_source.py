@@ -14,7 +14,7 @@ from service.inputs.payloads import Payload, Text, text_of
 from service.offline.errors import SourceUnusable, unreadable_source
 from service.offline.source import Identity, Item, fingerprint, missing_value
 
-# The offset of every such record is kept, so that reading can start there.
+# One offset is kept for this many records, so that reading can start there.
 _MARK_EVERY = 10_000
 # Bounds the memory for a file without line breaks.
 _LONGEST_LINE = 2**24

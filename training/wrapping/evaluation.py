@@ -8,13 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle import LOGIT_SCORES, Calibration
-from training import evaluation
 from training.data import Examples
 from training.data.synthetic import synthesise
-from training.evaluation import Report, StageLogits, StageScores
+from training.evaluation import EvaluationInputs, Report, StageLogits, StageScores, evaluate_stages, write_report
 from training.recipe import Synthetic
-from training.scoring.calibrate import anomalies
-from training.scoring.score import Outputs
+from training.scoring.batch_scoring import Outputs
+from training.scoring.calibration import anomalies
 
 STAGE = "wrapped"
 """The name of the only stage in the report."""
@@ -72,16 +71,16 @@ def evaluate_wrapped(
     outputs, logits = score(test)
     scored = {name: score(examples) for name, examples in (*ood.items(), *synthetic.items())}
     stage = StageScores(
-        inside=anomalies(outputs, LOGIT_SCORES),
-        outside={name: anomalies(set_outputs, LOGIT_SCORES) for name, (set_outputs, _) in scored.items()},
+        in_dist=anomalies(outputs, LOGIT_SCORES),
+        ood={name: anomalies(set_outputs, LOGIT_SCORES) for name, (set_outputs, _) in scored.items()},
         calibrations=data.calibrations,
         error=float(np.mean(outputs["prediction"] != data.targets)),
         logits=None
         if data.temperature is None
         else StageLogits(
-            inside=logits,
+            in_dist=logits,
             targets=data.targets,
-            outside={name: set_logits for name, (_, set_logits) in scored.items()},
+            ood={name: set_logits for name, (_, set_logits) in scored.items()},
             temperature=data.temperature,
         ),
     )
@@ -89,15 +88,17 @@ def evaluate_wrapped(
         name: f"{len(examples):,} examples of {Path(examples.source).name}" for name, examples in ood.items()
     }
     descriptions |= {name: f"{len(examples):,} synthetic images ({name})" for name, examples in synthetic.items()}
-    report = evaluation.evaluate(
-        {STAGE: stage},
+    inputs = EvaluationInputs(
+        stages={STAGE: stage},
+        title=title,
         alpha=alpha,
         draws=_DRAWS,
         seed=_SEED,
         default_score=default_score,
-        inside=Path(test.source).name,
+        in_dist=Path(test.source).name,
         sets=descriptions,
         provenance={"wrapped from": origin},
     )
-    evaluation.write_report(report, {STAGE: stage}, folder, title=title, seed=_SEED, score=default_score)
+    report = evaluate_stages(inputs)
+    write_report(report, inputs, folder)
     return report

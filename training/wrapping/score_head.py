@@ -13,7 +13,7 @@ from onnx import GraphProto, TensorProto, compose, helper, version_converter
 from training.errors import GraphError
 from training.export.onnx_graph import strip_source_locations
 from training.models.score_heads import ClassifierHead
-from training.scoring.score import Outputs
+from training.scoring.batch_scoring import Outputs
 
 LOGITS = "logits"
 """The input of a head's graph."""

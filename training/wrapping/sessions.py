@@ -9,7 +9,7 @@ from onnx import ModelProto
 
 from training.data import InputArray
 from training.errors import GraphError
-from training.scoring.score import in_order, row_batches, scoring_order
+from training.scoring.batch_scoring import restore_order, row_batches, scoring_order
 from training.wrapping.input_adapter import Feed, InputAdapter
 from training.wrapping.onnx_classifier import OnnxClassifier
 
@@ -45,7 +45,7 @@ class ClassifierLogits:
             parts.append(logits[: len(rows)].astype(np.float32))
             if progress is not None:
                 progress(done, n)
-        return in_order(np.concatenate(parts), order)
+        return restore_order(np.concatenate(parts), order)
 
 
 def open_session(model: ModelProto, output: str, options: str) -> Callable[[Feed], NDArray[np.floating]]:

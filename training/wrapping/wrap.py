@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from bundle import (
     LOGIT_SCORES,
-    Calibration,
     CalibrationSpec,
     Parity,
     ScoreOutput,
@@ -23,13 +22,12 @@ from bundle import (
 from training.data import DataLocations, Examples, Progress, StoredArray
 from training.errors import DataError, RecipeError
 from training.evaluation import manifest_evaluation, tune_temperature
-from training.export.bundle_folder import atomic_folder, bundle_place
+from training.export.bundle_folder import atomic_folder, new_bundle_path
 from training.export.onnx_graph import check_parity, run_graph
 from training.models.score_heads import ClassifierHead
 from training.recipe import Source
-from training.scoring.alpha import DEFAULT_ALPHA, attainable_alpha
-from training.scoring.calibrate import anomalies
-from training.scoring.score import Outputs, scoring_order
+from training.scoring.batch_scoring import Outputs, scoring_order
+from training.scoring.calibration import DEFAULT_ALPHA, attainable_alpha, calibrations_from
 from training.wrapping.class_names import class_names, targets_among
 from training.wrapping.dynamic_batch import with_dynamic_batch
 from training.wrapping.evaluation import STAGE, EvaluationData, evaluate_wrapped
@@ -95,7 +93,7 @@ def wrap(options: WrapOptions, announce: Callable[[str], None], progress: Progre
         RunError: if the bundle exists already.
     """
     _check_options(options)
-    path = bundle_place(options.models, options.name, str(options.version), overwrite=options.overwrite)
+    path = new_bundle_path(options.models, options.name, str(options.version), overwrite=options.overwrite)
     classifier = load_classifier(options.model, options.logits)
     adapter = _adapter(classifier, options, announce)
     reader = adapter.reader(DataLocations(data_dir=options.data_dir))
@@ -121,9 +119,7 @@ def wrap(options: WrapOptions, announce: Callable[[str], None], progress: Progre
         outputs = run_graph(graph, calibration.x, adapter.prepare)
         expected = reference_outputs(head, logits)
         differences = check_parity(expected, outputs, _TOLERANCE, reference="the classifier's own logits")
-        calibrations = {
-            name: Calibration.from_scores(values) for name, values in anomalies(outputs, LOGIT_SCORES).items()
-        }
+        calibrations = calibrations_from(outputs, LOGIT_SCORES)
         save_calibrations(partial / _CALIBRATION, calibrations)
         reader.write_sample(options.test or options.calibration, partial)
         for file, source in adapter.files.items():

@@ -62,11 +62,11 @@ def test_only_missing_parts_are_computed(model: Path, texts: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("flags", "difference"),
     [
-        (("--alpha", "0.2"), "alpha: 0.05 there, 0.2 now"),
-        (("--scores", "msp,energy"), r"scores: \['msp'\] there, \['msp', 'energy'\] now"),
-        (("--part-size", "11"), "part_size: 10 there, 11 now"),
-        (("--max-batch", "4"), "batch: 8 there, 4 now"),
-        (("--max-text-chars", "10"), "max_text_chars: 100000 there, 10 now"),
+        (("--alpha", "0.2"), "alpha: 0.05 in the folder, 0.2 requested"),
+        (("--scores", "msp,energy"), r"scores: \['msp'\] in the folder, \['msp', 'energy'\] requested"),
+        (("--part-size", "11"), "part_size: 10 in the folder, 11 requested"),
+        (("--max-batch", "4"), "batch: 8 in the folder, 4 requested"),
+        (("--max-text-chars", "10"), "max_text_chars: 100000 in the folder, 10 requested"),
     ],
 )
 def test_resuming_with_different_terms_is_refused_with_the_differences(
@@ -91,7 +91,7 @@ def test_another_model_or_a_changed_source_is_refused(
     other = make_tiny_text_bundle(tmp_path / "others", version="2", seed=1)
     assert score(texts, tmp_path / "out", model=other) == 2
     refusal = capsys.readouterr().err
-    assert "version: 1 there, 2 now" in refusal
+    assert "version: 1 in the folder, 2 requested" in refusal
     assert "bundle_sha256" in refusal
     texts.write_text(texts.read_text().replace("the", "teh"))
     assert score(texts, tmp_path / "out", model=model) == 2

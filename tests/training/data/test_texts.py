@@ -22,12 +22,13 @@ from training.commands.app import app
 from training.data import NO_TOKEN, DataLocations, StoredArray, TextReader, load_in_distribution, open_reader
 from training.errors import DataError, RecipeError
 from training.export.onnx_graph import check_parity, run_graph, write_graph
-from training.fitting.fit import fit_stages, load_model
+from training.fitting.stages import fit_stages
+from training.fitting.weights import load_model
 from training.models.classifier import TextClassifier
 from training.models.score_heads import ScoredClassifier
 from training.recipe import Source, parse_recipe
 from training.run import Run
-from training.scoring.score import score_inputs
+from training.scoring.batch_scoring import score_inputs
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from training.errors import ParityError
 from training.export.onnx_graph import check_parity, run_graph, write_graph
 from training.models.classifier import ImageClassifier, Mirrored
 from training.models.score_heads import ScoredClassifier
-from training.scoring.score import Outputs, score_inputs
+from training.scoring.batch_scoring import Outputs, score_inputs
 
 SPEC = ImageInput(height=16, width=16, channels=3, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.25))
 OPTIONS = {

@@ -155,7 +155,7 @@ def test_a_test_set_gives_the_bundle_a_report(tmp_path: Path, data: Path, wrap: 
     assert bundle.manifest.evaluation.error_percent == 0
     assert {row.name for row in bundle.manifest.evaluation.sets} == {"checkers", "gaussian", "blobs", "mean"}
     text = (bundle.path / "report" / "report.json").read_text()
-    report = Report.model_validate_json(text)
+    report = Report.from_json(text)
     assert report.probabilities
     assert report.alpha == 0.05
     assert str(data) not in text

@@ -1,4 +1,4 @@
-"""Export: a finished stage becomes a bundle, whole or not at all, and only if the graph scores as the model does."""
+"""Export of a finished stage as a bundle, after checking that its ONNX graph gives the scores of the torch model."""
 
 import shutil
 from collections.abc import Callable
@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from bundle import (
-    Calibration,
     CalibrationSpec,
     Evaluation,
     ImageInput,
@@ -21,36 +20,36 @@ from bundle import (
     seal_bundle,
 )
 from training.data import Examples
-from training.export.bundle_folder import atomic_folder, bundle_place
+from training.export.bundle_folder import atomic_folder, new_bundle_path
 from training.export.onnx_graph import check_parity, run_graph, write_graph
 from training.export.provenance import describe_training
 from training.models.score_heads import ScoredModel
 from training.recipe import Recipe, TextConfig
 from training.run import Run
-from training.scoring.calibrate import anomalies
-from training.scoring.score import Outputs, score_inputs
+from training.scoring.batch_scoring import Outputs, score_inputs
+from training.scoring.calibration import calibrations_from
 
 GRAPH = "model.onnx"
 SAMPLES = 1000
-"""Test inputs that a graph is held against torch on, besides the calibration split."""
+"""Test inputs, besides the calibration split, on which a graph is compared with torch."""
 
-_LONGEST_NAME = 64
+_MAX_NAME_LENGTH = 64
 _CALIBRATION = "calibration.npz"
 _TOKENIZER = "tokenizer.json"
-_EXAMPLE = 8
-"""Inputs that the exporter traces the model with."""
+_TRACED_INPUTS = 8
+"""Inputs in the batch that the exporter traces the model with."""
 
 
-def bundle_path(
+def recipe_bundle_path(
     recipe: Recipe, models: Path, *, version: int | None = None, precision: Precision = "fp32", overwrite: bool
 ) -> Path:
-    """`models/<name>/<version>`, by default the recipe's; a lower precision's name ends with it.
+    """The path of the recipe's bundle, `models/<name>/<version>`; in lower precision the name ends with `-<precision>`.
 
-    RunError when it exists and `overwrite` is off.
+    Raises RunError if it exists and `overwrite` is off.
     """
     suffix = "" if precision == "fp32" else f"-{precision}"
-    name = recipe.name[: _LONGEST_NAME - len(suffix)] + suffix
-    return bundle_place(models, name, str(version or recipe.export.version), overwrite=overwrite)
+    name = recipe.name[: _MAX_NAME_LENGTH - len(suffix)] + suffix
+    return new_bundle_path(models, name, str(version or recipe.export.version), overwrite=overwrite)
 
 
 def export_bundle(
@@ -63,18 +62,28 @@ def export_bundle(
     evaluation: Evaluation | None,
     path: Path,
 ) -> None:
-    """Write the bundle `path`, `<name>/<version>`, in place of what is there.
+    """Write the bundle `path`, `<name>/<version>`, and replace an existing one.
 
-    The calibration is taken anew through the ONNX graph, so that p-values compare what serving computes with what
-    serving would have computed. `samples` are further real inputs for the parity check; `write_sample` puts one, for
-    somebody's first request, into the folder it is given. Raises ParityError.
+    The bundle is calibrated through its ONNX graph; see `training.scoring.calibration`.
+
+    Args:
+        run: The run directory.
+        model: The model of the exported stage.
+        calibration: The calibration split.
+        samples: Further real inputs for the parity check.
+        write_sample: Writes a sample input for a first request into the folder it is called with.
+        evaluation: The figures for the manifest, None if the run is not evaluated.
+        path: The bundle's path.
+
+    Raises:
+        ParityError: The graph does not give the scores of the torch model.
     """
     with atomic_folder(path) as partial:
         write_sample(partial)
         outputs, parity = write_checked_graph(run, model, partial / GRAPH, calibration, samples)
         if run.report_path.exists():
             shutil.copytree(run.report_path, partial / "report")
-        seal_run(
+        seal_run_bundle(
             run,
             model,
             partial,
@@ -89,20 +98,24 @@ def export_bundle(
 def write_checked_graph(
     run: Run, model: ScoredModel, graph: Path, calibration: Examples, samples: Examples
 ) -> tuple[Outputs, Parity]:
-    """Write `graph`, what it makes of `calibration`, and how near it is to torch there and on `samples`.
+    """Write the ONNX graph of `model` to `graph` and compare its outputs with torch's on `calibration` and `samples`.
 
-    Raises ParityError where that is not near enough.
+    Returns:
+        The graph's outputs on `calibration`, and the largest differences from torch.
+
+    Raises:
+        ParityError: A difference exceeds the recipe's tolerance.
     """
     tolerance = run.recipe.export.tolerance
-    write_graph(model, calibration.x[np.arange(_EXAMPLE)], graph)
-    outputs, further = (run_graph(graph, examples.x, model.model.prepare) for examples in (calibration, samples))
+    write_graph(model, calibration.x[np.arange(_TRACED_INPUTS)], graph)
+    outputs, sample_outputs = (run_graph(graph, examples.x, model.model.prepare) for examples in (calibration, samples))
     differences = check_parity(score_inputs(model, calibration.x), outputs, tolerance)
-    for name, found in check_parity(score_inputs(model, samples.x), further, tolerance).items():
-        differences[name] = max(found, differences[name])
+    for name, difference in check_parity(score_inputs(model, samples.x), sample_outputs, tolerance).items():
+        differences[name] = max(difference, differences[name])
     return outputs, Parity(tolerance=tolerance, max_difference=differences, inputs=len(calibration) + len(samples))
 
 
-def seal_run(
+def seal_run_bundle(
     run: Run,
     model: ScoredModel,
     folder: Path,
@@ -114,13 +127,21 @@ def seal_run(
     precision: Precision = "fp32",
     parity: Parity | None = None,
 ) -> None:
-    """Make `folder`, which holds the graph and the report, the bundle that is to be at `path`.
+    """Add calibration, recipe and manifest to `folder`, which already has the graph and the report.
 
-    `outputs` is what that graph makes of `calibration`.
+    Args:
+        run: The run directory.
+        model: The model of the exported stage.
+        folder: The folder to complete.
+        path: The bundle's path `<name>/<version>` that `folder` will be moved to.
+        calibration: The calibration split.
+        outputs: The outputs of the bundle's graph on `calibration`.
+        evaluation: The figures for the manifest, None if the run is not evaluated.
+        precision: The precision of the graph.
+        parity: The differences between the graph and torch, None in a lower precision.
     """
     recipe = run.recipe
-    scores = anomalies(outputs, model.scores)
-    save_calibrations(folder / _CALIBRATION, {name: Calibration.from_scores(values) for name, values in scores.items()})
+    save_calibrations(folder / _CALIBRATION, calibrations_from(outputs, model.scores))
     spec: ImageInput | TextInput
     if isinstance(recipe.input, TextConfig):
         shutil.copy(run.tokenizer_path, folder / _TOKENIZER)
@@ -158,12 +179,11 @@ def _likelihood(recipe: Recipe, model: ScoredModel) -> LikelihoodSpec | None:
     if model.parts is None:
         return None
     if isinstance(recipe.input, TextConfig):
-        how = recipe.likelihood
-        return LikelihoodSpec(per=recipe.input.unit, counts_end=how.count_end, parts=model.parts)
+        return LikelihoodSpec(per=recipe.input.unit, counts_end=recipe.likelihood.count_end, parts=model.parts)
     return LikelihoodSpec(per=recipe.likelihood.per, parts=model.parts)
 
 
-def sample_of(examples: Examples, size: int) -> Examples:
-    """Up to `size` examples spread over the set."""
+def evenly_spaced(examples: Examples, size: int) -> Examples:
+    """Up to `size` examples, evenly spaced over the set."""
     rows = np.linspace(0, len(examples) - 1, min(size, len(examples)), dtype=np.int64)
     return examples.rows(np.unique(rows))

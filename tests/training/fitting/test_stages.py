@@ -14,7 +14,8 @@ from tests.training.support.datasets_on_disk import InterruptedInputs, tiny_reci
 from training.data import Batch, DataLocations, Examples, load_in_distribution, load_set, open_reader
 from training.errors import DataError, DivergedError, RecipeError, RunError
 from training.export.provenance import describe_training, save_fingerprints
-from training.fitting.fit import fit_stages, load_model
+from training.fitting.stages import fit_stages
+from training.fitting.weights import load_model
 from training.objectives.cross_entropy import CrossEntropy
 from training.objectives.objective import Forward, Loss, outliers_of
 from training.recipe import parse_recipe
