@@ -47,7 +47,8 @@ class Images:
         self._spec = spec
         self.pixel_shape = (spec.height, spec.width, spec.channels)
         self.description = f"{spec.width}x{spec.height} images"
-        self.signature = f"one uint8 tensor {_GRAPH_INPUT!r} of [N, {', '.join(str(length) for length in self.pixel_shape)}], N dynamic"
+        axes = ", ".join(str(length) for length in self.pixel_shape)
+        self.signature = f"one uint8 tensor {_GRAPH_INPUT!r} of [N, {axes}], N dynamic"
 
     @classmethod
     def of(cls, bundle: Bundle) -> Self:
