@@ -1,4 +1,4 @@
-"""The networks that are measured: real bundles, with random weights where only their speed counts."""
+"""Bundles of networks with random weights, for measurements of speed."""
 
 import shutil
 from collections.abc import Callable, Mapping
@@ -26,7 +26,7 @@ SPEC = ImageInput(height=32, width=32, channels=3, mean=(0.5,) * 3, std=(0.25,) 
 
 
 def make_bundle(name: str, repository: Path) -> Path:
-    """A bundle of the network `name` with random weights in `repository`; the folder of its version."""
+    """Create a bundle of the network `name` with random weights in `repository`, and return its folder."""
     path = repository / name / "1"
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True)
@@ -42,7 +42,7 @@ def make_bundle(name: str, repository: Path) -> Path:
         {
             "name": name,
             "version": "1",
-            "description": "Random weights: for measuring speed only.",
+            "description": "Random weights, for measurements of speed only.",
             "modality": "image",
             "task": "classification",
             "input": SPEC,

@@ -3,7 +3,6 @@
 from typing import Any, TypeVar
 
 from fastapi import Depends
-from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.requests import Request
 
@@ -11,10 +10,12 @@ from service.auth.api_keys import KeyFile
 from service.auth.middleware import SECURITY, admin_dependency
 from service.errors import BundleRefused, InvalidParameter, MalformedBody, ReloadDisabled, RepositoryUnreadable
 from service.http.body import read_body
+from service.http.error_format import ErrorFormat
+from service.http.problem_json import PROBLEM_JSON
+from service.http.route import Access, Route
 from service.lifecycle import Lifecycle
-from service.protocols.native.openapi import problem_responses
 from service.protocols.native.schemas import DriftReset, IndexEntry, Loaded
-from service.protocols.open_inference.openapi import error_responses
+from service.protocols.open_inference.error_format import INFERENCE_ERROR
 from service.repository.reloader import Reloader
 from service.repository.served import Repository
 from service.repository.snapshot import RepositoryError
@@ -50,7 +51,7 @@ class LoadRequest(BaseModel):
 
 def routes(
     repository: Repository, reloader: Reloader, lifecycle: Lifecycle, keys: KeyFile, *, reload: str
-) -> list[APIRoute]:
+) -> list[Route]:
     """The admin calls, for who has one of `keys`; `reload` is the setting of that name."""
 
     async def index(request: Request) -> list[IndexEntry]:
@@ -91,26 +92,32 @@ def routes(
             each.reset_drift()
         return DriftReset(model=model, evidence=evidence)
 
-    def call(path: str, endpoint: Any, problems: dict[int, str]) -> APIRoute:
-        errors = error_responses if path.startswith("/v2") else problem_responses
-        return APIRoute(
+    def call(path: str, endpoint: Any, error_format: ErrorFormat, problems: dict[int, str]) -> Route:
+        return Route(
             path,
             endpoint,
+            error_format=error_format,
+            access=Access.ADMIN_KEY,
             methods=["POST"],
             tags=["administration"],
             # In the route, not by its path before it: no spelling of an address can lead around it.
             dependencies=[Depends(admin_dependency(keys))],
-            responses=errors({401: "No admin key, or a wrong one.", 503: "Starting.", **problems}),
+            responses=error_format.responses({401: "No admin key, or a wrong one.", 503: "Starting.", **problems}),
             openapi_extra={"security": SECURITY},
         )
 
     off = {409: "OOD_RELOAD is off."}
     unknown = {404: "Unknown model."}
     return [
-        call("/v2/repository/index", index, {}),
-        call("/v2/repository/models/{model}/load", load, {**unknown, **off, 422: "A bundle was refused."}),
-        call("/v2/repository/models/{model}/unload", unload, {**unknown, **off}),
-        call("/v1/models/{model}/drift/reset", reset_drift, unknown),
+        call("/v2/repository/index", index, INFERENCE_ERROR, {}),
+        call(
+            "/v2/repository/models/{model}/load",
+            load,
+            INFERENCE_ERROR,
+            {**unknown, **off, 422: "A bundle was refused."},
+        ),
+        call("/v2/repository/models/{model}/unload", unload, INFERENCE_ERROR, {**unknown, **off}),
+        call("/v1/models/{model}/drift/reset", reset_drift, PROBLEM_JSON, unknown),
     ]
 
 

@@ -34,7 +34,8 @@ def test_work_is_accepted_from_the_start_until_a_drain_closes() -> None:
 def test_while_the_models_load_the_service_answers_503(repository: Path) -> None:
     async def scenario() -> tuple[httpx.Response, ...]:
         app = create_app(Settings(models=str(repository)))
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as client:
+        transport = httpx.ASGITransport(app)
+        async with asyncio.timeout(60), httpx.AsyncClient(transport=transport, base_url="http://service") as client:
             return (
                 await client.get("/healthz"),
                 await client.get("/readyz"),
@@ -52,7 +53,7 @@ def test_while_the_models_load_the_service_answers_503(repository: Path) -> None
 def test_a_service_that_listens_when_ready_is_ready_from_its_first_request(repository: Path) -> None:
     async def scenario() -> Phase:
         app = create_app(Settings(models=str(repository), listen_when_ready=True))
-        async with app.router.lifespan_context(app):
+        async with asyncio.timeout(60), app.router.lifespan_context(app):
             phase: Phase = app.state.lifecycle.phase
             return phase
 

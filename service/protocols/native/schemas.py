@@ -2,7 +2,7 @@
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from bundle import Evaluation, Input, LikelihoodSpec, Precision, Training
 
@@ -85,18 +85,6 @@ class ScoreResponse(BaseModel):
     results: list[Result | FailedResult]
     errors: int = Field(description="How many of the results are errors.")
     warnings: list[str] | None = Field(None, description="Present where an option cannot have its effect.")
-
-
-class ProblemAnswer(BaseModel):
-    """An error (RFC 9457)."""
-
-    model_config = ConfigDict(extra="allow")
-
-    type: str = Field(examples=["unknown-model"])
-    title: str
-    status: int
-    detail: str
-    request_id: str
 
 
 class CanaryAnswer(BaseModel):

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from service.auth.api_keys import digest_of
-from service.auth.middleware import OPEN_PATHS
 from tests.service.conftest import Live, Serve
 from tests.service.support.answers import problem
 from tests.service.support.exposition import value
@@ -83,7 +82,7 @@ def test_admin_calls_need_an_admin_key_instead_of_an_api_key_and_other_paths_an_
         assert [status("GET", "/v1/models", key) for key in (KEY, admin_key, None)] == [200, 401, 401]
 
 
-@pytest.mark.parametrize("path", sorted(OPEN_PATHS))
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/docs", "/docs/oauth2-redirect", "/openapi.json"])
 def test_probes_metrics_and_documentation_stay_open(closed: Live, path: str) -> None:
     assert closed.client.get(path).status_code == 200
 

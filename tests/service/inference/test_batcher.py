@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from service.inference.batcher import Batcher
@@ -21,6 +21,9 @@ from service.inference.outcomes import Expired, Failure, Outcome, QueueFull, Row
 from service.inputs.modality import Array
 from tests.support.fake_clock import FakeClock
 from tests.support.waiting import until_async
+
+# Without shrinking, which would wait for the timeout of each smaller example that hangs.
+PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
 
 
 class FakeEngine:
@@ -124,7 +127,7 @@ async def start_held(batcher: Batcher, engine: FakeEngine, number: int) -> "asyn
     return task
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50, deadline=None, phases=PHASES)
 @given(
     sizes=st.lists(st.integers(1, 9), min_size=1, max_size=20),
     max_batch=st.integers(1, 8),
@@ -330,7 +333,7 @@ def test_only_a_lone_input_is_exclusive() -> None:
     run(scenario)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20, deadline=None, phases=PHASES)
 @given(sizes=st.lists(st.integers(1, 9), min_size=1, max_size=20), threads=st.integers(1, 4), inline=st.booleans())
 def test_in_every_mode_every_input_is_answered_once(sizes: list[int], threads: int, inline: bool) -> None:
     async def scenario() -> None:
