@@ -11,7 +11,7 @@ _MAX_START = 8
 
 
 class Generator(nn.Module):
-    """Maps noise `[N, latent]` to images in -1..1; `width` channels before the last layer, doubled in each one before."""
+    """Maps noise `[N, latent]` to images in -1..1; `width` channels before the last layer, doubled per layer before."""
 
     def __init__(self, size: int, channels: int = 3, latent: int = 100, width: int = 64) -> None:
         super().__init__()

@@ -3,7 +3,7 @@ r"""The discretised mixture of logistics over pixel values (Salimans et al. 2017
     P(x) = sum_i pi_i prod_c [sigmoid((x_c + 1/255 - mu_ic) / s_ic) - sigmoid((x_c - 1/255 - mu_ic) / s_ic)]
 
 with the 256 values of a channel scaled to x in -1..1. The lowest value includes the lower tail and the highest the
-upper tail, so that the probabilities sum to 1. A component's mean of a channel is linear in the pixel's earlier channels:
+upper tail, so the probabilities sum to 1. A component's mean of a channel is linear in the pixel's earlier channels:
 
     mu_G = m_G + tanh(a) x_R,    mu_B = m_B + tanh(b) x_R + tanh(c) x_G
 
