@@ -1,10 +1,4 @@
-"""Fixtures of every training test."""
-
-import pytest
 import torch
 
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_torch_thread() -> None:
-    """Networks of tests are tiny: more threads would wait for each other most of the time."""
-    torch.set_num_threads(1)
+# The networks of these tests are tiny: several threads per operation would only wait for each other on a busy machine.
+torch.set_num_threads(1)

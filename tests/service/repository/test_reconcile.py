@@ -94,7 +94,7 @@ def test_only_entries_that_two_scans_agree_on_are_settled() -> None:
 
 
 def test_only_entries_that_two_scans_lack_are_missing() -> None:
-    known = ["both/1", "last/1", "now/1", "neither/1"]
+    entries = ["both/1", "last/1", "now/1", "neither/1"]
     scan = {"both/1": snapshot(), "now/1": snapshot()}
     last_scan = {"both/1": snapshot(), "last/1": snapshot()}
-    assert missing_entries(known, scan, last_scan) == ["neither/1"]
+    assert missing_entries(entries, scan, last_scan) == ["neither/1"]

@@ -5,7 +5,7 @@ import shutil
 import socket
 import threading
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -104,13 +104,6 @@ async def started(models: Path, before_load: Callable[[Bundle], None] = lambda _
             await reloading.reloader.close()
 
 
-def run(scenario: Callable[[], Awaitable[None]]) -> None:
-    async def awaited() -> None:
-        await scenario()
-
-    asyncio.run(awaited())
-
-
 def test_a_new_version_and_a_new_model_are_served_without_a_restart(models: Path, polled: Live) -> None:
     assert polled.score(picture()).json()["version"] == "1"
     export(models, version="2")
@@ -183,7 +176,7 @@ def test_a_bundle_that_is_still_written_is_left_alone(models: Path) -> None:
             await reloading.reloader.poll_once()
             assert reloading.versions() == ["1", "2"]
 
-    run(scenario)
+    asyncio.run(scenario())
 
 
 def test_a_bundle_that_changes_while_it_is_loaded_is_refused_and_loaded_again(models: Path) -> None:
@@ -200,7 +193,7 @@ def test_a_bundle_that_changes_while_it_is_loaded_is_refused_and_loaded_again(mo
             await reloading.reloader.poll_once()
             assert (reloading.versions(), reloading.reasons()) == (["1", "2"], [])
 
-    run(scenario)
+    asyncio.run(scenario())
 
 
 def test_a_refused_bundle_is_tried_again_on_request_though_its_files_are_unchanged(models: Path) -> None:
@@ -221,7 +214,7 @@ def test_a_refused_bundle_is_tried_again_on_request_though_its_files_are_unchang
             assert await reloading.reloader.load("tiny") == []
             assert (reloading.versions(), reloading.reasons()) == (["1", "2"], [])
 
-    run(scenario)
+    asyncio.run(scenario())
 
 
 def test_an_unloaded_model_stays_away_until_it_is_loaded_again(models: Path) -> None:
@@ -240,7 +233,7 @@ def test_an_unloaded_model_stays_away_until_it_is_loaded_again(models: Path) -> 
             with pytest.raises(UnknownModel):
                 await reloading.reloader.load("none")
 
-    run(scenario)
+    asyncio.run(scenario())
 
 
 def test_a_folder_without_a_manifest_waits_until_the_manifest_is_there(models: Path, polled: Live) -> None:
@@ -313,7 +306,7 @@ def test_a_missing_or_empty_repository_removes_no_model_and_is_logged_once(model
                 await reloading.reloader.poll_once()
             assert reloading.versions() == ["1", "2"]
 
-    run(scenario)
+    asyncio.run(scenario())
 
 
 def test_a_request_is_answered_by_its_version_after_that_is_removed(models: Path, polled: Live) -> None:

@@ -40,9 +40,9 @@ class EngineGate:
 
 def replace_engine(live: Live, run: Run, model: str = "tiny", version: str | None = None) -> Run:
     """Let `run` compute a model's batches, and return what computed them before."""
-    batcher = live.app.state.repository.get(model, version).batcher
-    previous: Run = batcher._run
-    batcher._run = run
+    engine = live.engine(model, version)
+    previous = engine.replacement or engine.run_unreplaced
+    engine.replacement = run
     return previous
 
 

@@ -18,7 +18,7 @@ from training.commands.app import app, main
 from training.data import StoredArray
 from training.evaluation import Report
 from training.export.onnx_graph import run_graph
-from training.fitting.fit import load_model
+from training.fitting.weights import load_model
 from training.run import Run
 
 
@@ -70,15 +70,15 @@ def test_the_bundle_flags_unseen_pictures_and_not_its_own_sample(finished: Path)
 
 
 def test_outlier_exposure_beats_the_baseline_in_the_report(finished: Path) -> None:
-    report = Report.model_validate_json((finished / "run" / "report" / "report.json").read_text())
+    report = Report.from_json((finished / "run" / "report" / "report.json").read_text())
     assert set(report.error) == {"baseline", "oe"}
     assert report.find("checkers", "oe", "msp").auroc.mean > 90
     assert report.find("mean", "oe", "msp").auroc.mean >= report.find("mean", "baseline", "msp").auroc.mean
 
 
 def test_the_report_says_how_honest_each_stages_probabilities_are(finished: Path) -> None:
-    report = Report.model_validate_json((finished / "run" / "report" / "report.json").read_text())
-    cases = {(row.stage, row.inputs, row.tuned): row for row in report.probabilities}
+    report = Report.from_json((finished / "run" / "report" / "report.json").read_text())
+    cases = {(row.stage, row.inputs, row.with_temperature): row for row in report.probabilities}
     assert len(cases) == 8
     assert cases["oe", "mixture", True].size == 120
     assert cases["oe", "mixture", True].temperature == cases["oe", "in-distribution", True].temperature

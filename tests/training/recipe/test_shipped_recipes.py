@@ -11,7 +11,8 @@ import torch
 from bundle import ImageInput
 from tests.training.support.datasets_on_disk import png
 from training.data import DataLocations, load_in_distribution, load_set, open_reader, without_overlap
-from training.fitting.fit import fit_stages, load_model
+from training.fitting.stages import fit_stages
+from training.fitting.weights import load_model
 from training.models.build import build_model, scored_model
 from training.recipe import Recipe, Source, Synthetic, load_recipe
 from training.run import Run
