@@ -73,8 +73,8 @@ def _load_fingerprints(run: Run) -> list[DataFingerprint]:
     try:
         return _Fingerprints.validate_json(run.data_path.read_bytes())
     except OSError as error:
-        remedy = "Run `fit RECIPE --resume`, which notes it without training again"
-        raise RunError(str(run.data_path), "is missing: what was trained on is not known", remedy) from error
+        remedy = "Run `fit RECIPE --resume`, which writes it without training again"
+        raise RunError(str(run.data_path), "is missing: the training data are not known", remedy) from error
 
 
 def _commit() -> str | None:

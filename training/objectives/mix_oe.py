@@ -33,7 +33,7 @@ class MixOE:
         """The loss of a paired batch of images; ValueError for texts, or for fewer outliers than images."""
         n = len(batch.x_in)
         if batch.x_out is None or len(batch.x_out) < n or batch.x_in.dim() != 4:
-            raise ValueError("MixOE mixes images, each with an outlier of its own: set the stage's outlier_ratio to 1")
+            raise ValueError("MixOE mixes each image with a different outlier: set the stage's outlier_ratio to 1")
         # One share for the batch, as in the code of mixup and of the authors.
         share = self._mixing.sample().to(batch.x_in.device).expand(n)
         images = batch.x_in.float()
