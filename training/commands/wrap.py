@@ -1,11 +1,11 @@
-"""The command `wrap`: its options, read from the command line."""
+"""The command `wrap`: makes a bundle from an ONNX classifier."""
 
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from training.commands.options import parse_labels, parse_named_path, parse_numbers, parse_size
+from training.commands.options import parse_labels, parse_named_paths, parse_numbers, parse_size
 from training.console import console, progress_bars
 from training.errors import DataError
 
@@ -100,6 +100,7 @@ def wrap(
     from training.data import guess_source
     from training.export.bundle_folder import bundle_name
     from training.recipe import Source
+    from training.wrapping.image_adapter import ImageOptions
     from training.wrapping.wrap import WrapOptions
     from training.wrapping.wrap import wrap as wrap_classifier
 
@@ -125,17 +126,19 @@ def wrap(
         models=models,
         version=version,
         description=description,
-        layout=layout,
-        size=None if size is None else parse_size(size),
-        mean=parse_numbers("--mean", mean),
-        std=parse_numbers("--std", std),
-        scale=scale,
-        resize=resize,
+        image=ImageOptions(
+            layout=layout,
+            size=None if size is None else parse_size(size),
+            mean=parse_numbers("--mean", mean),
+            std=parse_numbers("--std", std),
+            scale=scale,
+            resize=resize,
+        ),
         tokenizer=tokenizer,
         max_tokens=max_tokens,
         labels=None if labels is None else parse_labels(labels),
         test=None if test is None else source(test),
-        ood={set_name: unlabelled(path) for set_name, path in (parse_named_path("--ood", text) for text in ood or [])},
+        ood={set_name: unlabelled(path) for set_name, path in parse_named_paths("--ood", ood)},
         alpha=alpha,
         default_score=default_score,
         overwrite=overwrite,
