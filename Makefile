@@ -37,8 +37,8 @@ train: $(BIN)/.dev ## Train, calibrate, evaluate and export: make train RECIPE=r
 	@test -n "$(RECIPE)" || { echo "give a recipe: make train RECIPE=training/recipes/cifar10-oe.yaml DATA=dir"; exit 2; }
 	$(BIN)/python -m training run $(RECIPE) --data $(DATA) --resume $(ARGS)
 
-# Peers that cannot be installed are left out, and named.
-bench: $(BIN)/.dev ## Measure the service beside its ceiling and other model servers, and training (docs/benchmarks.md)
+# Peers that cannot be installed are named and excluded.
+bench: $(BIN)/.dev ## Measure training, and the service compared with its upper limit and other servers (docs/benchmarks.md)
 	$(BIN)/python -m benchmarks install-peers
 	$(BIN)/python -m benchmarks
 

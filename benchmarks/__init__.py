@@ -1,1 +1,1 @@
-"""Side-by-side measurements that anyone can rerun: `python -m benchmarks --help`."""
+"""Reproducible measurements of the service and of training: `python -m benchmarks --help`."""

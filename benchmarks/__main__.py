@@ -1,4 +1,4 @@
-"""The benchmarks' command line: each prints a ratio taken in one run and writes it to benchmarks/results/."""
+"""The benchmarks' command line. Each benchmark prints its figures and writes them to benchmarks/results/."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,13 +8,13 @@ import typer
 app = typer.Typer(help=__doc__, invoke_without_command=True)
 
 Rounds = Annotated[int, typer.Option(help="Interleaved rounds; medians are reported.")]
-ServedModel = Annotated[str, typer.Option(help="A network's name, or a bundle's folder.")]
+ServedModel = Annotated[str, typer.Option(help="Name of a network with random weights, or a bundle's folder.")]
 Seconds = Annotated[float, typer.Option(help="Length of one measurement.")]
 
 
 @app.callback()
-def everything(context: typer.Context) -> None:
-    """Run every benchmark that needs no data when none is named."""
+def run_all(context: typer.Context) -> None:
+    """Without a command, runs every benchmark that needs no data."""
     if context.invoked_subcommand is None:
         peers()
         overload()
@@ -37,28 +37,28 @@ def serving(rounds: Rounds = 5, seconds: Seconds = 4.0, model: ServedModel = "wr
 @app.command()
 def peers(
     models: Annotated[
-        str, typer.Option(help="Networks' names or bundles' folders, commas between them.")
+        str, typer.Option(help="Comma-separated names of networks and folders of bundles.")
     ] = "wrn-40-2,tiny,models/newsgroups-gru/1",
-    concurrency: Annotated[str, typer.Option(help="Connections, commas between them.")] = "1,8,32,128",
+    concurrency: Annotated[str, typer.Option(help="Comma-separated numbers of connections.")] = "1,8,32,128",
     rounds: Rounds = 3,
     seconds: Seconds = 3.0,
-    names: Annotated[str, typer.Option("--peers", help="Which ones, commas between them; or all.")] = "all",
+    names: Annotated[str, typer.Option("--peers", help="Comma-separated names of other servers, or all.")] = "all",
     workers: Annotated[
         int | None,
-        typer.Option(help="Processes of each peer that hold a session, and share the cores. Default: one a core."),
+        typer.Option(help="Worker processes of each other server, which share the cores. Default: one per core."),
     ] = None,
-    batch: Annotated[int, typer.Option(help="Requests that a peer's session computes together at most.")] = 64,
+    batch: Annotated[int, typer.Option(help="Largest batch of the other servers.")] = 64,
 ) -> None:
-    """This service beside ONNX Runtime alone, plain FastAPI and the peers that `install-peers` has installed."""
+    """This service compared with ONNX Runtime alone, plain FastAPI and the servers from `install-peers`."""
     from benchmarks.side_by_side import measure
 
-    counts = [int(each) for each in concurrency.split(",")]
+    counts = [int(number) for number in concurrency.split(",")]
     measure(models.split(","), counts, rounds, seconds, names.split(","), workers, batch)
 
 
 @app.command()
 def install_peers() -> None:
-    """Install the model servers to compare with, each into an environment of its own below .peers/."""
+    """Install the other model servers, each into its own environment below .peers/."""
     from benchmarks.install_peers import install
 
     install()
@@ -67,11 +67,11 @@ def install_peers() -> None:
 @app.command()
 def overload(
     model: ServedModel = "wrn-40-2",
-    factor: Annotated[float, typer.Option(help="Times the rate that a closed loop reaches.")] = 10.0,
+    factor: Annotated[float, typer.Option(help="Request rate as a multiple of the closed loop's throughput.")] = 10.0,
     seconds: Seconds = 10.0,
     timeout_ms: Annotated[int, typer.Option(help="Deadline of each request.")] = 1000,
 ) -> None:
-    """Goodput, latency, rejections and memory at ten times the sustainable rate, sent whatever becomes of it."""
+    """Goodput, latency, rejections and memory at ten times the sustainable rate, sent by an open loop."""
     from benchmarks.overload import measure
 
     measure(model, factor, seconds, timeout_ms)
@@ -79,7 +79,7 @@ def overload(
 
 @app.command()
 def training(rounds: Rounds = 5, steps: Annotated[int, typer.Option(help="Timed steps in a round.")] = 12) -> None:
-    """Training throughput beside a plain PyTorch loop of the same model and data, of images and of texts."""
+    """Training throughput compared with a plain PyTorch loop on the same model and data, for images and texts."""
     from benchmarks import text_training
     from benchmarks import training as image_training
 
@@ -89,7 +89,7 @@ def training(rounds: Rounds = 5, steps: Annotated[int, typer.Option(help="Timed 
 
 @app.command()
 def recurrence(rounds: Rounds = 5, seconds: Seconds = 0.5) -> None:
-    """The QRNN's recurrence step by step beside a parallel scan, in torch and in ONNX Runtime."""
+    """The QRNN's recurrence step by step compared with a parallel scan, in torch and in ONNX Runtime."""
     from benchmarks.recurrence import measure
 
     measure(rounds, seconds)
@@ -97,7 +97,7 @@ def recurrence(rounds: Rounds = 5, seconds: Seconds = 0.5) -> None:
 
 @app.command()
 def likelihoods(rounds: Rounds = 5, seconds: Seconds = 2.0, models: Path = Path("models")) -> None:
-    """Scoring with the shipped densities and language models: torch beside ONNX Runtime."""
+    """Scoring with the shipped density and language models in torch and in ONNX Runtime."""
     from benchmarks.likelihoods import measure
 
     measure(rounds, seconds, models)
@@ -105,7 +105,7 @@ def likelihoods(rounds: Rounds = 5, seconds: Seconds = 2.0, models: Path = Path(
 
 @app.command()
 def decoding(rounds: Rounds = 5) -> None:
-    """The service's image decoding beside Pillow's own, and beside OpenCV and simplejpeg where they are installed."""
+    """The service's image decoding compared with Pillow, and with OpenCV and simplejpeg if they are installed."""
     from benchmarks.decoding import measure
 
     measure(rounds)
@@ -113,7 +113,7 @@ def decoding(rounds: Rounds = 5) -> None:
 
 @app.command()
 def startup(rounds: Rounds = 3, models: Path = Path("models")) -> None:
-    """From the command to a port that answers and to warm models; what caching optimised graphs would save of it."""
+    """Time until the port is open and until the models are warm; what caching optimised graphs would save."""
     from benchmarks.startup import measure
 
     measure(rounds, models)
@@ -124,9 +124,9 @@ def drift(
     data: Annotated[Path, typer.Option(help="Folder with cifar10/test.parquet and gtsrb/test.parquet.")],
     share: Annotated[float, typer.Option(help="Share of traffic signs in the drifted traffic.")] = 0.02,
     orders: Annotated[int, typer.Option(help="Random orders of the traffic.")] = 20,
-    history: Annotated[int, typer.Option(help="Quiet inputs before the traffic signs.")] = 100_000,
+    history: Annotated[int, typer.Option(help="In-distribution inputs before the traffic signs.")] = 100_000,
 ) -> None:
-    """The drift alarm: quiet on CIFAR-10 test images, and how soon it notices traffic signs among them."""
+    """The drift alarm: false alarms on CIFAR-10 test images, and the delay until it detects traffic signs."""
     from benchmarks.drift import measure
 
     measure(data, share, orders, history)

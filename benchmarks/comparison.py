@@ -1,4 +1,4 @@
-"""One model's servers side by side: the figures as a table and as a plot."""
+"""Table and plot of the comparison of several servers of one model."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -10,72 +10,85 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 from rich.table import Table
 
-Figures = Mapping[int, Mapping[str, Any]]
-"""By concurrency: `requests_per_second`, `share` of the ceiling, `p50` and `p99` in seconds (all four None where every
-round had errors), and `errors`."""
+ServerFigures = Mapping[int, Mapping[str, Any]]
+"""By concurrency: `requests_per_second`, `share_of_upper_limit`, `p50_seconds`, `p99_seconds` and `errors`.
 
+All but `errors` are None if every round had errors.
+"""
+
+# Marks within each power of ten: the figures of a panel can all lie between two powers.
 _TICKS = (1, 2, 5)
-"""What an axis marks within each power of ten: with powers alone, all that is shown may lie between two marks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The medians of one model: `ceiling` of ONNX Runtime alone, and what each of `servers` did at each concurrency."""
+    """The medians of one model's measurements.
+
+    Attributes:
+        model: The model's name.
+        upper_limit: Figures of ONNX Runtime alone, with `inputs_per_second`.
+        servers: Figures of each server by its name.
+        excluded: The reason for each server that was not measured.
+    """
 
     model: str
-    ceiling: Mapping[str, Any]
-    servers: Mapping[str, Figures]
-    left_out: Mapping[str, str]
+    upper_limit: Mapping[str, Any]
+    servers: Mapping[str, ServerFigures]
+    excluded: Mapping[str, str]
 
-    def figures(self) -> dict[str, Any]:
-        """As a result keeps them."""
+    def to_dict(self) -> dict[str, Any]:
+        """The fields for the result file."""
         return asdict(self)
 
 
 def table(comparison: Comparison) -> Table:
-    """A row for each server; in each cell throughput and share of the ceiling, below them the latencies."""
-    concurrencies = sorted({each for figures in comparison.servers.values() for each in figures})
-    title = f"{comparison.model}: ONNX Runtime alone {comparison.ceiling['inputs_per_second']:,.0f} inputs/s"
-    left_out = "\n".join(f"left out: {name}: {reason}" for name, reason in comparison.left_out.items())
-    drawn = Table("", title=title, caption=left_out or None, show_lines=True)
-    for each in concurrencies:
-        drawn.add_column(f"concurrency {each}\nrequests/s (share)\np50 / p99 ms", justify="right")
+    """A row for each server; each cell holds throughput, share of the upper limit, and latencies."""
+    concurrencies = _concurrencies(comparison)
+    title = f"{comparison.model}: ONNX Runtime alone {comparison.upper_limit['inputs_per_second']:,.0f} inputs/s"
+    caption = "\n".join(f"excluded: {name}: {reason}" for name, reason in comparison.excluded.items())
+    rendered = Table("", title=title, caption=caption or None, show_lines=True)
+    for concurrency in concurrencies:
+        rendered.add_column(f"concurrency {concurrency}\nrequests/s (share)\np50 / p99 ms", justify="right")
     for name, figures in comparison.servers.items():
-        drawn.add_row(name, *(_cell(figures[each]) for each in concurrencies))
-    return drawn
+        rendered.add_row(name, *(_cell(figures[concurrency]) for concurrency in concurrencies))
+    return rendered
+
+
+def _concurrencies(comparison: Comparison) -> list[int]:
+    return sorted({concurrency for figures in comparison.servers.values() for concurrency in figures})
 
 
 def _cell(figures: Mapping[str, Any]) -> str:
     errors = f"\n{figures['errors']} errors" if figures["errors"] else ""
     if figures["requests_per_second"] is None:
-        return f"does not count{errors}"
-    speed = f"{figures['requests_per_second']:,.0f} ({figures['share']:.1%})"
-    return f"{speed}\n{1e3 * figures['p50']:.1f} / {1e3 * figures['p99']:.1f}{errors}"
+        return f"not valid{errors}"
+    throughput = f"{figures['requests_per_second']:,.0f} ({figures['share_of_upper_limit']:.1%})"
+    return f"{throughput}\n{1e3 * figures['p50_seconds']:.1f} / {1e3 * figures['p99_seconds']:.1f}{errors}"
 
 
 def plot(comparison: Comparison, file: Path) -> None:
-    """Throughput with its share of the ceiling, p50 and p99 over concurrency, a line for each server, as PNG."""
+    """Write a PNG with throughput, share of the upper limit, p50 and p99 over concurrency, a line per server."""
     figure = Figure(figsize=(13, 4.5), layout="constrained")
     throughput, p50, p99 = figure.subplots(1, 3)
-    ceiling = comparison.ceiling["inputs_per_second"]
+    limit = comparison.upper_limit["inputs_per_second"]
     for panel, key, label, scale in (
         (throughput, "requests_per_second", "requests/s", 1.0),
-        (p50, "p50", "p50, ms", 1e3),
-        (p99, "p99", "p99, ms", 1e3),
+        (p50, "p50_seconds", "p50, ms", 1e3),
+        (p99, "p99_seconds", "p99, ms", 1e3),
     ):
         for name, figures in comparison.servers.items():
-            counted = {each: row[key] for each, row in sorted(figures.items()) if row[key] is not None}
+            points = {number: row[key] for number, row in sorted(figures.items()) if row[key] is not None}
             style = {"linewidth": 2.5, "color": "black"} if name.startswith("this service") else {}
             if name.endswith("workers"):
                 style["linestyle"] = ":"
-            panel.plot(list(counted), [scale * value for value in counted.values()], marker="o", label=name, **style)
-        _axes(panel, sorted({each for figures in comparison.servers.values() for each in figures}), label)
-    throughput.axhline(ceiling, linestyle="--", color="grey", label="ONNX Runtime alone")
-    share = throughput.secondary_yaxis("right", functions=(lambda y: y / ceiling, lambda y: y * ceiling))
+            panel.plot(list(points), [scale * value for value in points.values()], marker="o", label=name, **style)
+        _set_axes(panel, _concurrencies(comparison), label)
+    throughput.axhline(limit, linestyle="--", color="grey", label="ONNX Runtime alone")
+    share = throughput.secondary_yaxis("right", functions=(lambda y: y / limit, lambda y: y * limit))
     share.yaxis.set_major_locator(LogLocator(subs=_TICKS))
     share.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
     share.yaxis.set_minor_formatter(NullFormatter())
-    share.set_ylabel("share of the ceiling")
+    share.set_ylabel("share of the upper limit")
     handles, labels = throughput.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     figure.suptitle(comparison.model)
@@ -83,14 +96,14 @@ def plot(comparison: Comparison, file: Path) -> None:
     figure.savefig(file, dpi=120)
 
 
-def _axes(panel: Axes, concurrencies: list[int], label: str) -> None:
-    # Logarithmic, or what is far from a small model's ceiling could not be told apart.
+def _set_axes(panel: Axes, concurrencies: list[int], label: str) -> None:
+    # Logarithmic: on a linear axis the servers of a small model, far below the limit, could not be distinguished.
     panel.set_yscale("log")
     panel.yaxis.set_major_locator(LogLocator(subs=_TICKS))
     panel.yaxis.set_major_formatter("{x:,g}")
     panel.yaxis.set_minor_formatter(NullFormatter())
     panel.set_xscale("log", base=2)
-    panel.set_xticks(concurrencies, [str(each) for each in concurrencies])
+    panel.set_xticks(concurrencies, [str(number) for number in concurrencies])
     panel.set_xlabel("concurrency")
     panel.set_ylabel(label)
     panel.grid(alpha=0.3)

@@ -1,4 +1,4 @@
-"""Decoding: the service's own way from bytes to pixels beside other decoders, at the model's size and at photo size."""
+"""Time to decode one image with the service's decoder and with others, at the model's size and at photo size."""
 
 import importlib.util
 import io
@@ -15,32 +15,34 @@ from bundle import ImageInput, decode_image
 
 SPEC = ImageInput(height=32, width=32, channels=3, mean=(0.5,) * 3, std=(0.25,) * 3)
 FORMATS: Mapping[str, dict[str, Any]] = {"PNG": {}, "JPEG": {"quality": 85}, "WEBP": {"quality": 85}}
-SIZES = {"32x32": (32, 32), "12 megapixels": (3000, 4000)}
+SIZES = {"32x32": (32, 32), "12_megapixels": (3000, 4000)}
+
+Decoder = Callable[[bytes], object]
 
 
 def measure(rounds: int) -> None:
-    """Print and keep milliseconds an image; of the other decoders those that are installed."""
+    """Report milliseconds per image of every installed decoder."""
     figures: dict[str, Any] = {"rounds": rounds}
     for size, (height, width) in SIZES.items():
-        picture = Image.fromarray(_natural(height, width))
+        picture = Image.fromarray(_natural_pixels(height, width))
         for name, options in FORMATS.items():
             file = io.BytesIO()
             picture.save(file, name, **options)
-            for decoder, seconds in _interleaved(_decoders(name), file.getvalue(), rounds).items():
-                figures[f"{name} {size}, {decoder}, ms"] = 1e3 * seconds
+            seconds = _median_seconds(_decoders(name), file.getvalue(), rounds)
+            figures[f"{name.lower()}_{size}"] = {f"{decoder}_ms": 1e3 * value for decoder, value in seconds.items()}
     report("decoding", figures, ("pillow", "numpy"))
 
 
-def _decoders(image_format: str) -> dict[str, Callable[[bytes], object]]:
-    """Each from bytes to 32x32 RGB pixels."""
-    decoders: dict[str, Callable[[bytes], object]] = {
+def _decoders(image_format: str) -> dict[str, Decoder]:
+    """The installed decoders by name. Each takes the bytes of a file and returns 32x32 RGB pixels."""
+    decoders: dict[str, Decoder] = {
         "service": lambda data: decode_image(data, SPEC),
-        "pillow, whole": lambda data: np.asarray(
+        "pillow_full_size": lambda data: np.asarray(
             Image.open(io.BytesIO(data)).convert("RGB").resize((32, 32), Image.Resampling.BILINEAR)
         ),
     }
     if importlib.util.find_spec("cv2"):
-        import cv2  # noqa: PLC0415 - measured where it is installed
+        import cv2  # noqa: PLC0415 - an optional package
 
         def opencv(data: bytes) -> object:
             pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
@@ -48,32 +50,32 @@ def _decoders(image_format: str) -> dict[str, Callable[[bytes], object]]:
 
         decoders["opencv"] = opencv
     if importlib.util.find_spec("simplejpeg") and image_format == "JPEG":
-        import simplejpeg  # noqa: PLC0415 - measured where it is installed
+        import simplejpeg  # noqa: PLC0415 - an optional package
 
-        def simple(data: bytes) -> object:
+        def scaled_simplejpeg(data: bytes) -> object:
             pixels = simplejpeg.decode_jpeg(data, min_height=96, min_width=96, min_factor=1)
             return np.asarray(Image.fromarray(pixels).resize((32, 32), Image.Resampling.BILINEAR))
 
-        decoders["simplejpeg, scaled"] = simple
+        decoders["simplejpeg_scaled"] = scaled_simplejpeg
     return decoders
 
 
-def _interleaved(decoders: Mapping[str, Callable[[bytes], object]], data: bytes, rounds: int) -> dict[str, float]:
-    """Median seconds of one call of each."""
-    taken: dict[str, list[float]] = {name: [] for name in decoders}
+def _median_seconds(decoders: Mapping[str, Decoder], data: bytes, rounds: int) -> dict[str, float]:
+    """Median seconds per call of each decoder, in interleaved rounds."""
+    durations: dict[str, list[float]] = {name: [] for name in decoders}
     for _ in range(rounds):
         for name, decode in decoders.items():
-            started = time.perf_counter()
+            start = time.perf_counter()
             calls = 0
-            while calls == 0 or time.perf_counter() - started < 0.05:
+            while calls == 0 or time.perf_counter() - start < 0.05:
                 decode(data)
                 calls += 1
-            taken[name].append((time.perf_counter() - started) / calls)
-    return {name: median(seconds) for name, seconds in taken.items()}
+            durations[name].append((time.perf_counter() - start) / calls)
+    return {name: median(seconds) for name, seconds in durations.items()}
 
 
-def _natural(height: int, width: int) -> Any:
-    """Noise with the spectrum of photographs, amplitude falling with frequency, so that it compresses like one."""
+def _natural_pixels(height: int, width: int) -> Any:
+    """Noise `[H, W, 3]` uint8 with the spectrum of photographs, so that it compresses like a photograph."""
     rng = np.random.default_rng(0)
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
     frequency[0, 0] = 1

@@ -1,4 +1,4 @@
-"""What the serving benchmarks send: a bundle to serve, a file to score with it, and that file as the graph takes it."""
+"""Inputs of the serving benchmarks: the bundle to serve, the file to score, and that file as graph input."""
 
 import shutil
 from pathlib import Path
@@ -12,8 +12,8 @@ from benchmarks.models import NETWORKS, make_bundle
 from bundle import MANIFEST_NAME, Bundle, ImageInput, decode_image, load_bundle, pad_tokens
 
 
-def bundle_in(repository: Path, model: str) -> Bundle:
-    """The bundle in `repository`: made of random weights, or a copy of the one in the folder `model`."""
+def prepare_bundle(repository: Path, model: str) -> Bundle:
+    """Create the bundle of a network with random weights in `repository`, or copy the bundle in the folder `model`."""
     if model in NETWORKS:
         return load_bundle(make_bundle(model, repository))
     source = Path(model)
@@ -24,8 +24,8 @@ def bundle_in(repository: Path, model: str) -> Bundle:
     return load_bundle(target)
 
 
-def sample_of(bundle: Bundle, folder: Path) -> Path:
-    """The bundle's own sample file, or for one without a picture of noise in `folder`."""
+def sample_file(bundle: Bundle, folder: Path) -> Path:
+    """The bundle's sample file; for a bundle without one, a picture of noise written to `folder`."""
     for name in ("sample.png", "sample.txt"):
         if name in bundle.manifest.files:
             return bundle.path / name
@@ -34,18 +34,18 @@ def sample_of(bundle: Bundle, folder: Path) -> Path:
     return picture
 
 
-def one_input(bundle: Bundle, body: Path) -> dict[str, NDArray[Any]]:
-    """What the graph takes for the input in the file `body`, as serving prepares it."""
+def graph_inputs(bundle: Bundle, sample: Path) -> dict[str, NDArray[Any]]:
+    """The graph's inputs, a batch of one, for the file `sample`, prepared as in the service."""
     if bundle.text_encoder is not None:
-        tokens, lengths = pad_tokens([bundle.text_encoder.encode(body.read_text(encoding="utf-8"))])
+        tokens, lengths = pad_tokens([bundle.text_encoder.encode(sample.read_text(encoding="utf-8"))])
         return {"tokens": tokens, "lengths": lengths}
     spec = bundle.manifest.input
     assert isinstance(spec, ImageInput), "a model without a tokenizer takes images"
-    return {"images": decode_image(body.read_bytes(), spec)[None]}
+    return {"images": decode_image(sample.read_bytes(), spec)[None]}
 
 
-def keep_input(bundle: Bundle, body: Path, file: Path) -> dict[str, NDArray[Any]]:
-    """`one_input`, also kept in `file` for `benchmarks.ceiling`."""
-    one = one_input(bundle, body)
-    np.savez(file, **one)  # type: ignore[arg-type]  # to the stub a name could be allow_pickle
-    return one
+def save_graph_inputs(bundle: Bundle, sample: Path, file: Path) -> dict[str, NDArray[Any]]:
+    """Return `graph_inputs`, and save them to `file` for `benchmarks.upper_limit`."""
+    inputs = graph_inputs(bundle, sample)
+    np.savez(file, **inputs)  # type: ignore[arg-type]  # numpy's stub takes any name for `allow_pickle`
+    return inputs

@@ -1,4 +1,4 @@
-"""The networks that are measured: real bundles, with random weights where only their speed counts."""
+"""Bundles of networks with random weights, for measurements of speed."""
 
 import shutil
 from collections.abc import Callable, Mapping
@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from bundle import Calibration, CalibrationSpec, ImageInput, ScoreOutput, save_calibrations, seal_bundle
+from bundle import LOGIT_SCORES, Calibration, CalibrationSpec, ImageInput, ScoreOutput, save_calibrations, seal_bundle
 from training.architectures import SmallConvNet, WhitenedConvNet, WideResNet
 from training.data import StoredArray
 from training.export.onnx_graph import run_graph, write_graph
 from training.models.classifier import ImageClassifier
-from training.models.score_heads import LOGIT_SCORES, ScoredClassifier
-from training.scoring.calibrate import anomalies
+from training.models.score_heads import ScoredClassifier
+from training.scoring.calibration import anomalies
 
 NETWORKS: Mapping[str, Callable[[], nn.Module]] = {
     "wrn-40-2": lambda: WideResNet(num_classes=10, depth=40, widen_factor=2),
@@ -26,12 +26,12 @@ SPEC = ImageInput(height=32, width=32, channels=3, mean=(0.5,) * 3, std=(0.25,) 
 
 
 def make_bundle(name: str, repository: Path) -> Path:
-    """A bundle of the network `name` with random weights in `repository`; the folder of its version."""
+    """Create a bundle of the network `name` with random weights in `repository`, and return its folder."""
     path = repository / name / "1"
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True)
     torch.manual_seed(0)
-    model = ScoredClassifier(ImageClassifier(NETWORKS[name](), SPEC).eval(), tuple(LOGIT_SCORES))
+    model = ScoredClassifier(ImageClassifier(NETWORKS[name](), SPEC).eval(), LOGIT_SCORES)
     noise = np.random.default_rng(0).integers(0, 256, (200, 32, 32, 3), dtype=np.uint8)
     write_graph(model, noise[:2], path / "model.onnx")
     outputs = run_graph(path / "model.onnx", StoredArray(noise), model.model.prepare)
@@ -42,7 +42,7 @@ def make_bundle(name: str, repository: Path) -> Path:
         {
             "name": name,
             "version": "1",
-            "description": "Random weights: for measuring speed only.",
+            "description": "Random weights, for measurements of speed only.",
             "modality": "image",
             "task": "classification",
             "input": SPEC,

@@ -1,7 +1,9 @@
-"""An open loop of load, `python -m benchmarks.open_loop HOST PORT PATH FILE RATE SECONDS`.
+"""Open-loop load generator: requests are sent at a fixed rate, independent of the responses.
 
-Requests are sent at a fixed rate whatever becomes of them, as many independent clients would: a slow answer delays no
-later request, so that an overloaded server stays overloaded. Each takes an idle connection, or opens one.
+Usage: `python -m benchmarks.open_loop HOST PORT PATH FILE RATE SECONDS`.
+
+It behaves like many independent clients: a slow response delays no later request, so an overloaded server stays
+overloaded. Each request uses an idle connection, or opens one.
 """
 
 import asyncio
@@ -17,25 +19,32 @@ from typing import Any, cast
 import numpy as np
 import uvloop
 
-from benchmarks.load import request_of, status, whole_answer
+from benchmarks.load import build_request, complete_response_head, status_code
 
 _TICK_SECONDS = 0.001
-_PATIENCE_SECONDS = 30.0
-_PERCENTILES = {"p50": 0.5, "p99": 0.99}
+_DRAIN_SECONDS = 30.0
+_PERCENTILES = {"p50_seconds": 0.5, "p99_seconds": 0.99}
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """`seconds` from the time that the request was due, so that a generator that lags counts against the server."""
+class Response:
+    """A complete response.
+
+    Attributes:
+        status: The status code.
+        seconds: The time since the request was due, so that a delay of the generator counts against the server.
+        completed: The time of completion.
+        retry_after: Whether it had the header `Retry-After`.
+    """
 
     status: int
     seconds: float
-    done: float
+    completed: float
     retry_after: bool
 
 
 class Client(asyncio.Protocol):
-    """One keep-alive connection, with at most one request under way."""
+    """A keep-alive connection with at most one pending request."""
 
     def __init__(self, generator: "OpenLoop") -> None:
         self._generator = generator
@@ -44,45 +53,55 @@ class Client(asyncio.Protocol):
         self._transport: asyncio.WriteTransport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are not subclasses of asyncio's: no isinstance here.
+        # A cast, not isinstance: the transports of uvloop are not subclasses of those of asyncio.
         self._transport = cast(asyncio.WriteTransport, transport)
 
     def send(self, request: bytes, due: float) -> None:
-        """Send `request`, which was `due` then."""
+        """Send `request`, which was due at the time `due`."""
         self._due = due
         self._transport.write(request)
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
-        head = whole_answer(self._buffer)
+        head = complete_response_head(self._buffer)
         if head is None or self._due is None:
             return
         now = time.perf_counter()
-        answer = Answer(status(head), now - self._due, now, b"\r\nretry-after:" in head)
+        response = Response(status_code(head), now - self._due, now, b"\r\nretry-after:" in head)
         self._buffer.clear()
         self._due = None
-        self._generator.answered(self, answer, reusable=b"\r\nconnection: close" not in head)
+        self._generator.on_response(self, response, reusable=b"\r\nconnection: close" not in head)
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol's signature
-        self._generator.lost(self, under_way=self._due is not None)
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - required by asyncio
+        self._generator.on_connection_lost(self, pending=self._due is not None)
 
 
 class OpenLoop:
-    """The requests of one measurement, from the first due time to the last answer."""
+    """One measurement, from the first due time to the last response.
+
+    Attributes:
+        responses: All responses so far.
+        send_delays: Seconds from the due time to the sending of each request.
+        unanswered: The number of requests without a response.
+    """
 
     def __init__(self, host: str, port: int, request: bytes) -> None:
-        self.answers: list[Answer] = []
-        self.lags: list[float] = []
-        self.broken = 0
+        self.responses: list[Response] = []
+        self.send_delays: list[float] = []
+        self.unanswered = 0
         self._host = host
         self._port = port
         self._request = request
         self._idle: list[Client] = []
-        self._under_way = 0
+        self._pending = 0
         self._opening: set[asyncio.Task[None]] = set()
 
     async def run(self, rate: float, seconds: float) -> float:
-        """Send for `seconds`, wait for what is under way, and return when the first request was due."""
+        """Send `rate` requests per second for `seconds`, and wait for pending ones.
+
+        Returns:
+            The due time of the first request.
+        """
         start = time.perf_counter()
         total, sent = round(rate * seconds), 0
         while sent < total:
@@ -92,85 +111,89 @@ class OpenLoop:
                 self._send(start + index / rate, now)
             sent = due
             await asyncio.sleep(_TICK_SECONDS)
-        until = time.perf_counter() + _PATIENCE_SECONDS
-        while self._under_way and time.perf_counter() < until:
+        end = time.perf_counter() + _DRAIN_SECONDS
+        while self._pending and time.perf_counter() < end:
             await asyncio.sleep(0.01)
-        self.broken += self._under_way
+        self.unanswered += self._pending
         return start
 
-    def answered(self, client: Client, answer: Answer, *, reusable: bool) -> None:
-        """An answer has come; its connection is free for the next request."""
-        self.answers.append(answer)
-        self._under_way -= 1
+    def on_response(self, client: Client, response: Response, *, reusable: bool) -> None:
+        """Record a response, and keep its connection if it is `reusable`."""
+        self.responses.append(response)
+        self._pending -= 1
         if reusable:
             self._idle.append(client)
 
-    def lost(self, client: Client, *, under_way: bool) -> None:
-        """A connection is gone, with a request or without one."""
-        if under_way:
-            self._failed()
+    def on_connection_lost(self, client: Client, *, pending: bool) -> None:
+        """Forget a closed connection, and count its `pending` request."""
+        if pending:
+            self._count_unanswered()
         elif client in self._idle:
             self._idle.remove(client)
 
     def _send(self, due: float, now: float) -> None:
-        self.lags.append(now - due)
-        self._under_way += 1
+        self.send_delays.append(now - due)
+        self._pending += 1
         if self._idle:
             self._idle.pop().send(self._request, due)
             return
-        task = asyncio.ensure_future(self._open(due))
+        task = asyncio.ensure_future(self._connect_and_send(due))
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
 
-    async def _open(self, due: float) -> None:
+    async def _connect_and_send(self, due: float) -> None:
         loop = asyncio.get_running_loop()
         try:
             _, client = await loop.create_connection(lambda: Client(self), self._host, self._port)
         except OSError:
-            self._failed()
+            self._count_unanswered()
         else:
             client.send(self._request, due)
 
-    def _failed(self) -> None:
-        self.broken += 1
-        self._under_way -= 1
+    def _count_unanswered(self) -> None:
+        self.unanswered += 1
+        self._pending -= 1
 
 
-async def generate(host: str, port: int, path: str, file: Path, rate: float, seconds: float) -> dict[str, Any]:
-    """What came of `rate` requests a second: for each status how many, how fast, and how many had `Retry-After`.
+async def run_open_loop(host: str, port: int, path: str, file: Path, rate: float, seconds: float) -> dict[str, Any]:
+    """Send `rate` requests per second for `seconds`.
 
-    `goodput` is successes a second among the answers that came while requests were sent; `broken` requests had none.
-    `cpu_seconds` is of a request, this process's own.
+    Returns:
+        The number of requests `sent` and `unanswered`; the `goodput_per_second`, which counts successes while requests
+        are sent; the delay of the generator; its processor time per request; and the figures of the responses by
+        status code.
     """
-    # Every request under way holds a connection.
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    generator = OpenLoop(host, port, request_of(file, host, path))
-    used = time.process_time()
+    # Every pending request needs a connection.
+    _, max_open_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max_open_files, max_open_files))
+    generator = OpenLoop(host, port, build_request(file, host, path))
+    cpu_start = time.process_time()
     start = await generator.run(rate, seconds)
-    used = time.process_time() - used
-    counts = Counter(each.status for each in generator.answers)
-    in_time = sum(each.status == 200 and each.done <= start + seconds for each in generator.answers)
+    cpu_seconds = time.process_time() - cpu_start
+    counts = Counter(response.status for response in generator.responses)
+    successes = sum(
+        response.status == 200 and response.completed <= start + seconds for response in generator.responses
+    )
     return {
-        "sent": len(generator.lags),
-        "goodput": in_time / seconds,
-        "lag_p99": float(np.quantile(generator.lags, 0.99)),
-        "broken": generator.broken,
-        "cpu_seconds": used / max(1, len(generator.lags)),
-        "answers": {str(code): _of(code, generator.answers) for code in sorted(counts)},
+        "sent": len(generator.send_delays),
+        "goodput_per_second": successes / seconds,
+        "send_delay_p99_seconds": float(np.quantile(generator.send_delays, 0.99)),
+        "unanswered": generator.unanswered,
+        "cpu_seconds_per_request": cpu_seconds / max(1, len(generator.send_delays)),
+        "responses": {str(status): _figures(status, generator.responses) for status in sorted(counts)},
     }
 
 
-def _of(code: int, answers: list[Answer]) -> dict[str, float]:
-    mine = [each for each in answers if each.status == code]
-    seconds = np.asarray([each.seconds for each in mine])
+def _figures(status: int, responses: list[Response]) -> dict[str, float]:
+    selected = [response for response in responses if response.status == status]
+    seconds = np.asarray([response.seconds for response in selected])
     return {
-        "count": len(mine),
-        "with_retry_after": sum(each.retry_after for each in mine),
+        "count": len(selected),
+        "with_retry_after": sum(response.retry_after for response in selected),
         **{name: float(np.quantile(seconds, q)) for name, q in _PERCENTILES.items()},
     }
 
 
 if __name__ == "__main__":
     _, host, port, path, file, rate, seconds = sys.argv
-    print(json.dumps(uvloop.run(generate(host, int(port), path, Path(file), float(rate), float(seconds)))))
+    print(json.dumps(uvloop.run(run_open_loop(host, int(port), path, Path(file), float(rate), float(seconds)))))

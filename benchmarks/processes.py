@@ -1,4 +1,4 @@
-"""Processes: servers that are started, waited for and ended to the last, and measurements in processes of their own."""
+"""Starts servers and ends all their processes; runs measurements in processes of their own."""
 
 import ctypes
 import json
@@ -20,7 +20,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 class NotReady(Exception):
-    """The server did not become ready; the message has the end of what it printed."""
+    """The server did not become ready. The message holds the end of its output."""
 
 
 @contextmanager
@@ -28,15 +28,23 @@ def running(
     command: Sequence[str],
     environment: Mapping[str, str],
     ready: Callable[[], bool],
-    patience: float = 120,
-    grace: float = 10,
+    start_timeout: float = 120,
+    stop_timeout: float = 10,
 ) -> Iterator[psutil.Process]:
-    """The server `command`, `ready`, in a folder of its own for all it writes; at the end none of its processes lives.
+    """Run a server in a temporary folder, and end it with all its descendants.
 
-    It has `grace` seconds to end by itself. Raises `NotReady` where it ends, or `patience` seconds pass, before.
+    Args:
+        command: The command line.
+        environment: Variables to add to those of this process.
+        ready: Whether the server is ready; called until it is.
+        start_timeout: Seconds to wait for `ready`.
+        stop_timeout: Seconds from SIGTERM to SIGKILL.
+
+    Raises:
+        NotReady: The server ends before it is ready, or `start_timeout` passes.
     """
     _adopt_orphans()
-    others = _below()
+    unrelated = _descendants()
     with tempfile.TemporaryDirectory(prefix="bench", ignore_cleanup_errors=True) as folder:
         log = Path(folder) / "output.log"
         with log.open("wb") as output:
@@ -50,47 +58,50 @@ def running(
                 start_new_session=True,
             )
         try:
-            until = time.monotonic() + patience
+            end = time.monotonic() + start_timeout
             while not ready():
-                if process.poll() is not None or time.monotonic() > until:
+                if process.poll() is not None or time.monotonic() > end:
                     raise NotReady(log.read_text(encoding="utf-8", errors="replace")[-2000:] or "it printed nothing")
                 time.sleep(0.1)
             yield psutil.Process(process.pid)
         finally:
-            _end(process, others, grace)
+            _end(process, unrelated, stop_timeout)
 
 
 def run_module(module: str, *arguments: str) -> dict[str, Any]:
-    """The JSON that a module of this project prints as its last argument's seconds go by."""
-    patience = 60 + 4 * float(arguments[-1])
+    """Run a module of this project in a new process and return the JSON object that it prints.
+
+    The last argument must be the length of the measurement in seconds: the timeout depends on it.
+    """
+    timeout = 60 + 4 * float(arguments[-1])
     command = [sys.executable, "-m", module, *arguments]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=patience)
-    result: dict[str, Any] = json.loads(done.stdout)
+    completed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=timeout)
+    result: dict[str, Any] = json.loads(completed.stdout)
     return result
 
 
 def memory(server: psutil.Process) -> int:
-    """Resident bytes of the server and all processes below it."""
-    return sum(each.memory_info().rss for each in _family(server))
+    """Resident bytes of the server and its descendants."""
+    return sum(process.memory_info().rss for process in _with_descendants(server))
 
 
 def cpu_seconds(server: psutil.Process) -> float:
-    """What the server and all processes below it have computed so far."""
-    times = [each.cpu_times() for each in _family(server)]
-    return float(sum(each.user + each.system for each in times))
+    """Processor time of the server and its descendants so far."""
+    times = [process.cpu_times() for process in _with_descendants(server)]
+    return float(sum(time.user + time.system for time in times))
 
 
 def main_thread_seconds(server: psutil.Process) -> float:
-    """What the server's main thread has computed so far: in a server of one process, its event loop."""
-    return float(sum(each.user_time + each.system_time for each in server.threads() if each.id == server.pid))
+    """Processor time of the server's main thread so far. In a server of one process it runs the event loop."""
+    return float(sum(thread.user_time + thread.system_time for thread in server.threads() if thread.id == server.pid))
 
 
-def _family(server: psutil.Process) -> list[psutil.Process]:
+def _with_descendants(server: psutil.Process) -> list[psutil.Process]:
     return [server, *server.children(recursive=True)]
 
 
 def free_port() -> int:
-    """A port that nothing listens on now."""
+    """A port of the loopback interface that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -98,28 +109,28 @@ def free_port() -> int:
 
 
 def _adopt_orphans() -> None:
-    """Whatever loses its parent becomes a child of this process: daemons in sessions of their own are found, too."""
+    """Make this process the parent of orphaned descendants, so that daemons in other sessions are found."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
-def _end(process: subprocess.Popen[bytes], others: set[psutil.Process], grace: float) -> None:
-    """Ask the whole group to end, then kill what is left of it and of whatever it started."""
-    family = _below() - others
+def _end(process: subprocess.Popen[bytes], unrelated: set[psutil.Process], stop_timeout: float) -> None:
+    """Send SIGTERM to the process group, then SIGKILL to all remaining descendants except `unrelated`."""
+    family = _descendants() - unrelated
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGTERM)
-        psutil.wait_procs(family, timeout=grace)
-    # Until none is left: one that is being killed may have started another.
-    while left := [each for each in family | _below() - others if each.is_running()]:
-        for each in left:
+        psutil.wait_procs(family, timeout=stop_timeout)
+    # Repeated, because a process can start another one before it is killed.
+    while remaining := [member for member in family | _descendants() - unrelated if member.is_running()]:
+        for member in remaining:
             try:
-                each.kill()
+                member.kill()
             except psutil.NoSuchProcess:
                 continue
-        psutil.wait_procs(left, timeout=1)
+        psutil.wait_procs(remaining, timeout=1)
         family = set()
     process.wait()
 
 
-def _below() -> set[psutil.Process]:
+def _descendants() -> set[psutil.Process]:
     return set(psutil.Process().children(recursive=True))

@@ -1,4 +1,4 @@
-"""The QRNN's recurrence: step by step beside a parallel scan, in training with torch and in one window of a graph."""
+"""Time of the QRNN's recurrence, step by step and as a parallel scan, in torch and in ONNX Runtime."""
 
 import tempfile
 import time
@@ -18,46 +18,49 @@ from training.architectures.forget_pooling import FORGET_POOLING
 
 Pool = Callable[[Tensor, Tensor, Tensor], Tensor]
 CHANNELS = 256
-TRAINING = ((64, 100), (64, 250))
-SERVING = ((1, 32), (1, 64), (64, 32), (64, 64))
-"""Texts and symbols: a training batch of words and of characters; one request and a full batch in a window of each."""
+# Numbers of texts and symbols.
+TRAINING_SIZES = ((64, 100), (64, 250))
+"""A training batch of words, and one of characters."""
+SERVING_SIZES = ((1, 32), (1, 64), (64, 32), (64, 64))
+"""One request and a full batch, in a graph's window of words and of characters."""
 
 
 def measure(rounds: int, seconds: float) -> None:
-    """Print and keep the milliseconds of both at every size, and the ratio of the medians."""
+    """Report the milliseconds of both implementations at every size, and their ratio."""
     figures: dict[str, Any] = {"rounds": rounds, "channels": CHANNELS}
-    for texts, symbols in TRAINING:
+    for texts, symbols in TRAINING_SIZES:
         runs = {name: training_step(pool, texts, symbols) for name, pool in FORGET_POOLING.items()}
-        figures |= compared(f"torch, {texts} x {symbols}, forward and backward", runs, rounds, seconds)
+        figures[f"torch_forward_backward_{texts}x{symbols}"] = compare(runs, rounds, seconds)
     with tempfile.TemporaryDirectory() as folder:
-        for texts, symbols in SERVING:
+        for texts, symbols in SERVING_SIZES:
             runs = {name: graph_run(pool, texts, symbols, Path(folder)) for name, pool in FORGET_POOLING.items()}
-            figures |= compared(f"ONNX Runtime, {texts} x {symbols}", runs, rounds, seconds)
+            figures[f"onnxruntime_{texts}x{symbols}"] = compare(runs, rounds, seconds)
     report("recurrence", figures, ("torch", "onnxruntime", "numpy"))
 
 
-def compared(size: str, runs: dict[str, Callable[[], object]], rounds: int, seconds: float) -> dict[str, float]:
-    """The median milliseconds of each of `runs`, taken in turns, and how many times slower the second is."""
-    taken = [{name: milliseconds(run, seconds) for name, run in runs.items()} for _ in range(rounds)]
-    middle = {name: median(figures[name] for figures in taken) for name in runs}
+def compare(runs: dict[str, Callable[[], object]], rounds: int, seconds: float) -> dict[str, float]:
+    """The median milliseconds of two runs in interleaved rounds, and the second as a multiple of the first."""
+    results = [{name: milliseconds(run, seconds) for name, run in runs.items()} for _ in range(rounds)]
     first, second = runs
-    ratio = median(figures[second] / figures[first] for figures in taken)
-    return {f"{size}, {name}, ms": value for name, value in middle.items()} | {f"{size}, {second} / {first}": ratio}
+    return {
+        **{f"{name}_ms": median(result[name] for result in results) for name in runs},
+        f"{second}_to_{first}_ratio": median(result[second] / result[first] for result in results),
+    }
 
 
 def milliseconds(run: Callable[[], object], seconds: float) -> float:
-    """The median time of one call, of those that fit into `seconds`."""
+    """The median milliseconds of the calls within `seconds`, after one call that is not timed."""
     run()
-    taken: list[float] = []
+    durations: list[float] = []
     end = time.perf_counter() + seconds
     while (start := time.perf_counter()) < end:
         run()
-        taken.append(1e3 * (time.perf_counter() - start))
-    return median(taken)
+        durations.append(1e3 * (time.perf_counter() - start))
+    return median(durations)
 
 
 def training_step(pool: Pool, texts: int, symbols: int) -> Callable[[], object]:
-    """A pass through `pool` and its gradients."""
+    """A forward and backward pass through `pool`."""
     inputs = tuple(tensor.requires_grad_() for tensor in gates_and_cell(texts, symbols))
 
     def step() -> object:
@@ -67,7 +70,7 @@ def training_step(pool: Pool, texts: int, symbols: int) -> Callable[[], object]:
 
 
 def graph_run(pool: Pool, texts: int, symbols: int, folder: Path) -> Callable[[], object]:
-    """A pass through `pool` as ONNX Runtime computes it."""
+    """A forward pass through `pool` in ONNX Runtime."""
     path = folder / f"{pool.__name__}-{symbols}.onnx"
     names = ("forget", "candidate", "cell")
     if not path.exists():
@@ -89,7 +92,7 @@ def graph_run(pool: Pool, texts: int, symbols: int, folder: Path) -> Callable[[]
 
 
 class _Pooling(nn.Module):
-    """A recurrence as a module, which is what the exporter takes."""
+    """A recurrence as a module, as the exporter requires."""
 
     def __init__(self, pool: Pool) -> None:
         super().__init__()
@@ -100,7 +103,7 @@ class _Pooling(nn.Module):
 
 
 def gates_and_cell(texts: int, symbols: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Forget gates, candidates and the cell before them."""
+    """Random forget gates and candidates `[N, W, H]`, and the cell `[N, H]` before them."""
     generator = np.random.default_rng(0)
     forget, candidate = (generator.random((texts, symbols, CHANNELS), dtype=np.float32) for _ in range(2))
     cell = generator.random((texts, CHANNELS), dtype=np.float32)

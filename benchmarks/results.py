@@ -1,9 +1,9 @@
-"""Results: printed as a table, kept as JSON with the machine and the versions that they were taken on."""
+"""Prints figures as a table and writes them as JSON with the machine and the package versions."""
 
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -12,23 +12,37 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from training.fitting.fit import processor_name
+from training.fitting.hardware import processor_name
 
 FOLDER = Path(__file__).parent / "results"
 CONSOLE = Console()
 
 
 def report(name: str, figures: Mapping[str, Any], packages: tuple[str, ...]) -> None:
-    """Print `figures` and write them to `results/<name>.json`."""
+    """Print `figures` and write them to `results/<name>.json`.
+
+    Args:
+        name: The name of the result.
+        figures: Values by identifiers that end in their unit; mappings may be nested.
+        packages: The packages whose versions the result states.
+    """
     table = Table("figure", "value", title=name)
-    for key, value in figures.items():
+    for key, value in _flattened(figures):
         table.add_row(key, f"{value:.3f}" if isinstance(value, float) else str(value))
     CONSOLE.print(table)
-    keep(name, figures, {package: version(package) for package in packages})
+    write_result(name, figures, {package: version(package) for package in packages})
 
 
-def keep(name: str, figures: Mapping[str, Any], versions: Mapping[str, Any]) -> None:
-    """Write `figures` to `results/<name>.json` with the `versions` of what was measured."""
+def _flattened(figures: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in figures.items():
+        if isinstance(value, Mapping):
+            yield from _flattened(value, f"{prefix}{key} ")
+        else:
+            yield prefix + key, value
+
+
+def write_result(name: str, figures: Mapping[str, Any], versions: Mapping[str, Any]) -> None:
+    """Write `figures` and the `versions` of the measured packages to `results/<name>.json`."""
     record = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {"processor": processor_name(), "cores": os.cpu_count(), "python": platform.python_version()},

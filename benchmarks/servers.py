@@ -1,4 +1,4 @@
-"""The servers that are measured side by side: this service, plain FastAPI and the peers, all sent the same file."""
+"""The measured servers: this service, plain FastAPI and the peers. All receive the same file."""
 
 import base64
 import json
@@ -23,14 +23,19 @@ ENVIRONMENTS = ROOT / ".peers"
 TOLERANCE = 1e-4
 
 
-class WrongAnswer(Exception):
-    """The server's score is not the model's; the message has both."""
+class WrongScore(Exception):
+    """The server's score is not the model's. The message holds both."""
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
-    """How a peer uses the machine: `workers` processes, each with a session of `threads` threads, on batches of `batch`
-    requests at most. This service finds it out by itself."""
+class PeerLayout:
+    """The use of the machine by a peer. This service chooses its own.
+
+    Attributes:
+        workers: The number of processes, each with an ONNX Runtime session.
+        threads: The number of threads of each session.
+        batch: The largest batch.
+    """
 
     workers: int = 1
     threads: int = 1
@@ -39,40 +44,47 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """One way to serve a bundle. `packages` are those whose versions a result must name."""
+    """A server of one bundle.
+
+    Attributes:
+        name: The name in tables and results.
+        packages: The packages whose versions a result states.
+        path: The path of the scoring route.
+        encode: Makes the JSON body from the file in base64; None if the server takes the file's bytes.
+        decode: Reads the score msp from the JSON response.
+        workers: The number of processes of this service; None for a peer, which `script` starts.
+    """
 
     name: str
     packages: tuple[str, ...]
     path: str = "/score"
-    to_json: Callable[[str], Any] | None = None
-    """What it takes instead of the file's bytes, of the file in base64."""
-    to_msp: Callable[[Any], float] = lambda answer: float(answer["msp"])
+    encode: Callable[[str], Any] | None = None
+    decode: Callable[[Any], float] = lambda response: float(response["msp"])
     workers: int | None = None
-    """In how many processes this service runs; None for a peer, which is started by its `script`."""
 
     @property
     def python(self) -> Path:
-        """The interpreter that runs it: that of its own environment, or this one."""
+        """The interpreter of the server's own environment; this one if it needs none."""
         return self.environment / "bin" / "python" if self.requirements.exists() else Path(sys.executable)
 
     @property
     def environment(self) -> Path:
-        """Where its own environment is, or would be."""
+        """The folder of the server's own environment."""
         return ENVIRONMENTS / self.name
 
     @property
     def stamp(self) -> Path:
-        """What its environment was made of; there once it is complete."""
+        """The requirements that the environment was installed from; exists once it is complete."""
         return self.environment / "installed.txt"
 
     @property
     def installed(self) -> bool:
-        """Whether it can be run."""
+        """Whether the server can be started."""
         return self.stamp.exists() or not self.requirements.exists()
 
     @property
     def requirements(self) -> Path:
-        """What its own environment needs; not there for what this environment can run."""
+        """The requirements file of the server's own environment; absent if this environment suffices."""
         return SCRIPTS / f"{self.name}.txt"
 
     @property
@@ -81,102 +93,113 @@ class Server:
         return SCRIPTS / f"{self.name}_server.py"
 
     def versions(self) -> dict[str, str]:
-        """Of its packages, in the environment that it runs in."""
+        """The versions of the packages in the server's environment."""
         names = (*self.packages, "onnxruntime", "onnxruntime-gpu")
         program = (
-            "import sys, json; from importlib.metadata import distributions as all;"
-            "found = {each.name.lower(): each.version for each in all()};"
-            "print(json.dumps({name: found[name] for name in sys.argv[1:] if name in found}))"
+            "import sys, json; from importlib.metadata import distributions;"
+            "versions = {package.name.lower(): package.version for package in distributions()};"
+            "print(json.dumps({name: versions[name] for name in sys.argv[1:] if name in versions}))"
         )
         command = [str(self.python), "-c", program, *names]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=60)
-        found: dict[str, str] = json.loads(done.stdout)
-        return found
+        completed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=60)
+        versions: dict[str, str] = json.loads(completed.stdout)
+        return versions
 
 
 SERVICE = Server(
     "this service",
     ("fastapi", "uvicorn"),
     path="/v1/models/{model}/score",
-    to_msp=lambda answer: float(answer["results"][0]["scores"]["msp"]["value"]),
+    decode=lambda response: float(response["results"][0]["scores"]["msp"]["value"]),
     workers=1,
 )
 
 
 def with_workers(count: int) -> Server:
-    """This service in `count` processes."""
+    """This service with `count` worker processes."""
     return replace(SERVICE, name=f"{SERVICE.name}, {count} workers", workers=count)
 
 
 PEERS = (
     Server("fastapi", ("fastapi", "uvicorn")),
     Server("mosec", ("mosec",)),
-    Server("litserve", ("litserve",), to_json=lambda file: {"file": file}),
+    Server("litserve", ("litserve",), encode=lambda file: {"file": file}),
     Server(
         "mlserver",
         ("mlserver",),
         path="/v2/models/scoring/infer",
-        to_json=lambda file: {"inputs": [{"name": "file", "datatype": "BYTES", "shape": [1, 1], "data": [file]}]},
-        to_msp=lambda answer: float(answer["outputs"][0]["data"][0]),
+        encode=lambda file: {"inputs": [{"name": "file", "datatype": "BYTES", "shape": [1, 1], "data": [file]}]},
+        decode=lambda response: float(response["outputs"][0]["data"][0]),
     ),
-    Server("bentoml", ("bentoml",), to_json=lambda file: {"files": [file]}, to_msp=lambda answer: float(answer[0])),
+    Server("bentoml", ("bentoml",), encode=lambda file: {"files": [file]}, decode=lambda response: float(response[0])),
     Server("ray", ("ray",)),
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """A server that runs, and the file to send to it."""
+class RunningServer:
+    """A server that is ready, and the body to send to it."""
 
     process: psutil.Process
     port: int
     path: str
     body: Path
 
-    def load(self, concurrency: int, seconds: float) -> dict[str, Any]:
-        """Throughput, latencies and errors of a closed loop, made by a process of its own.
+    def closed_loop(self, concurrency: int, seconds: float) -> dict[str, Any]:
+        """Measure a closed loop of `concurrency` connections, generated by another process.
 
-        Also the seconds of a core that an answer cost: the load generator, `cpu_seconds`, the server,
-        `server_cpu_seconds`, and its main thread, `main_thread_cpu_seconds`.
+        Returns:
+            The figures of `benchmarks.load`, and the processor time per response of the server and of its main thread.
         """
-        where = ("127.0.0.1", str(self.port), self.path, str(self.body))
-        all_before, main_before = cpu_seconds(self.process), main_thread_seconds(self.process)
-        figures = run_module("benchmarks.load", *where, str(concurrency), str(seconds))
-        answers = max(1.0, figures["requests_per_second"] * seconds)
+        target = ("127.0.0.1", str(self.port), self.path, str(self.body))
+        server_before, main_thread_before = cpu_seconds(self.process), main_thread_seconds(self.process)
+        figures = run_module("benchmarks.load", *target, str(concurrency), str(seconds))
+        responses = max(1.0, figures["requests_per_second"] * seconds)
         return figures | {
-            "server_cpu_seconds": (cpu_seconds(self.process) - all_before) / answers,
-            "main_thread_cpu_seconds": (main_thread_seconds(self.process) - main_before) / answers,
+            "server_cpu_seconds_per_request": (cpu_seconds(self.process) - server_before) / responses,
+            "main_thread_cpu_seconds_per_request": (main_thread_seconds(self.process) - main_thread_before) / responses,
         }
 
 
 @contextmanager
-def serving(
-    server: Server, bundle: Bundle, sample: Path, *, msp: float | None = None, layout: Layout = Layout()
-) -> Iterator[Target]:
-    """`server` answering for `bundle`, proven to give `sample` the score `msp` where one is named.
+def run_server(
+    server: Server, bundle: Bundle, sample: Path, *, msp: float | None = None, layout: PeerLayout = PeerLayout()
+) -> Iterator[RunningServer]:
+    """Run `server` with `bundle`.
 
-    Raises `NotReady`, or `WrongAnswer`.
+    Args:
+        server: The server to start.
+        bundle: The bundle to serve.
+        sample: The file to score.
+        msp: The expected score of `sample`; None to check nothing.
+        layout: The use of the machine by a peer.
+
+    Raises:
+        NotReady: The server does not start.
+        WrongScore: The server returns another score than `msp`.
     """
     port = free_port()
     path = server.path.format(model=bundle.manifest.name)
     body = sample
-    if server.to_json is not None:
+    if server.encode is not None:
         body = bundle.path.parent / f"{server.name}.json"
-        body.write_text(json.dumps(server.to_json(base64.b64encode(sample.read_bytes()).decode())), encoding="utf-8")
-    ask = partial(_ask, f"http://127.0.0.1:{port}{path}", body)
-    command, environment = _start(server, bundle, port, layout)
-    with running(command, environment, ready=lambda: ask() is not None and _all_there(server, port)) as process:
+        body.write_text(json.dumps(server.encode(base64.b64encode(sample.read_bytes()).decode())), encoding="utf-8")
+    post = partial(_post, f"http://127.0.0.1:{port}{path}", body)
+    command, environment = _command(server, bundle, port, layout)
+    with running(
+        command, environment, ready=lambda: post() is not None and _all_workers_ready(server, port)
+    ) as process:
         if msp is not None:
-            _check(server, ask(), msp)
-        yield Target(process, port, path, body)
+            _check_score(server, post(), msp)
+        yield RunningServer(process, port, path, body)
 
 
-def _start(server: Server, bundle: Bundle, port: int, layout: Layout) -> tuple[list[str], Mapping[str, str]]:
-    """The command and what it needs in its environment."""
+def _command(server: Server, bundle: Bundle, port: int, layout: PeerLayout) -> tuple[list[str], Mapping[str, str]]:
+    """The command line and the environment variables that start `server`."""
     if server.workers is not None:
         models = str(bundle.path.parents[1])
         command = [str(server.python), "-m", "service", "--models", models, "--port", str(port)]
-        # The working folder is another: this checkout must come first, wherever the package is installed from.
+        # The server runs in a temporary folder: PYTHONPATH makes it import this checkout, not an installed package.
         return [*command, "--workers", str(server.workers), "--log-level", "warning"], {"PYTHONPATH": str(ROOT)}
     return [str(server.python), str(server.script)], {
         "BENCHMARK_BUNDLE": str(bundle.path),
@@ -188,27 +211,27 @@ def _start(server: Server, bundle: Bundle, port: int, layout: Layout) -> tuple[l
     }
 
 
-def _all_there(server: Server, port: int) -> bool:
-    """Whether every worker of this service is ready: the first one answers before the others are."""
+def _all_workers_ready(server: Server, port: int) -> bool:
+    """Whether all workers of this service are ready: the first one responds before the others are."""
     if server.workers in (None, 1):
         return True
     return f"ood_workers_ready {server.workers:.1f}" in httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=30).text
 
 
-def _ask(address: str, body: Path) -> Any:
-    """The answer to one request, parsed; None where it is no success, as while a server starts."""
-    kind = {".png": "image/png", ".txt": "text/plain", ".json": "application/json"}[body.suffix]
+def _post(url: str, body: Path) -> Any:
+    """The parsed JSON response; None if there is none or its status is an error, as while a server starts."""
+    content_type = {".png": "image/png", ".txt": "text/plain", ".json": "application/json"}[body.suffix]
     try:
-        answer = httpx.post(address, content=body.read_bytes(), headers={"Content-Type": kind}, timeout=30)
-        return answer.json() if answer.is_success else None
+        response = httpx.post(url, content=body.read_bytes(), headers={"Content-Type": content_type}, timeout=30)
+        return response.json() if response.is_success else None
     except (httpx.HTTPError, ValueError):
         return None
 
 
-def _check(server: Server, answer: Any, msp: float) -> None:
+def _check_score(server: Server, response: Any, msp: float) -> None:
     try:
-        given = server.to_msp(answer)
+        score = server.decode(response)
     except (KeyError, IndexError, TypeError, ValueError):
-        raise WrongAnswer(f"{server.name} answered {str(answer)[:200]}, which holds no score") from None
-    if abs(given - msp) > TOLERANCE:
-        raise WrongAnswer(f"{server.name} answered {given:g} where ONNX Runtime computes {msp:g}")
+        raise WrongScore(f"{server.name} returned {str(response)[:200]}, which holds no score") from None
+    if abs(score - msp) > TOLERANCE:
+        raise WrongScore(f"{server.name} returned {score:g}, ONNX Runtime computes {msp:g}")

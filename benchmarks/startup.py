@@ -1,4 +1,4 @@
-"""Start-up: from the command to a port that answers, and to warm models; what opening the graphs takes of it."""
+"""Time from the command to an open port and to warm models, and the share that opening the graphs takes."""
 
 import subprocess
 import sys
@@ -17,63 +17,64 @@ from benchmarks.servers import ROOT
 
 
 def measure(rounds: int, models: Path) -> None:
-    """Print and keep the seconds that a service of all `models` takes to start, step by step."""
-    taken = [{**_start(models), **_open_graphs(models)} for _ in range(rounds)]
-    middle = {key: median(figures[key] for figures in taken) for key in taken[0]}
+    """Report the seconds that the service needs to start with all `models`, step by step."""
+    results = [{**_start_service(models), **_open_graphs(models)} for _ in range(rounds)]
+    medians = {key: median(result[key] for result in results) for key in results[0]}
     count = len(list(models.glob("*/*/model.onnx")))
-    report("startup", {"rounds": rounds, "models": count, **middle}, ("onnxruntime", "fastapi", "uvicorn", "numpy"))
+    report("startup", {"rounds": rounds, "models": count, **medians}, ("onnxruntime", "fastapi", "uvicorn", "numpy"))
 
 
-def _start(models: Path) -> Mapping[str, float]:
-    """One service, from its command on."""
-    begun = time.perf_counter()
+def _start_service(models: Path) -> Mapping[str, float]:
+    """Durations of one start of the service."""
+    import_start = time.perf_counter()
     subprocess.run([sys.executable, "-c", "import service.app"], cwd=ROOT, check=True, timeout=60)
-    imported = time.perf_counter()
+    import_end = time.perf_counter()
     port = free_port()
-    address = f"http://127.0.0.1:{port}"
+    url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "service", "--models", str(models.resolve()), "--port", str(port)]
-    started = time.perf_counter()
-    # The working folder is another: this checkout must come first, wherever the package is installed from.
-    with running(command, {"PYTHONPATH": str(ROOT)}, ready=lambda: _answers(f"{address}/healthz")):
-        alive = time.perf_counter()
-        while not _answers(f"{address}/readyz"):
+    start = time.perf_counter()
+    # The server runs in a temporary folder: PYTHONPATH makes it import this checkout, not an installed package.
+    with running(command, {"PYTHONPATH": str(ROOT)}, ready=lambda: _succeeds(f"{url}/healthz")):
+        port_open = time.perf_counter()
+        while not _succeeds(f"{url}/readyz"):
             time.sleep(0.02)
-        ready = time.perf_counter()
+        models_warm = time.perf_counter()
     return {
-        "python and imports, s": imported - begun,
-        "until the port answers, s": alive - started,
-        "until every model is warm, s": ready - started,
+        "import_seconds": import_end - import_start,
+        "port_open_seconds": port_open - start,
+        "models_warm_seconds": models_warm - start,
     }
 
 
 def _open_graphs(models: Path) -> Mapping[str, float]:
-    """All graphs as they are served, and as ONNX Runtime wrote them down when it had optimised them."""
-    optimised = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    as_it_is = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    """Seconds to open all graphs, as they are and after ONNX Runtime has optimised and saved them."""
+    optimise = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    no_optimisation = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     graphs = sorted(models.glob("*/*/model.onnx"))
     with tempfile.TemporaryDirectory() as folder:
-        kept = [Path(folder) / f"{index}.onnx" for index in range(len(graphs))]
-        for graph, copy in zip(graphs, kept, strict=True):
-            _open(graph, optimised, copy)
+        optimised_graphs = [Path(folder) / f"{index}.onnx" for index in range(len(graphs))]
+        for graph, target in zip(graphs, optimised_graphs, strict=True):
+            _open(graph, optimise, target)
         return {
-            "of it opening graphs, s": sum(_open(graph, optimised) for graph in graphs),
-            "opening them optimised before, s": sum(_open(copy, as_it_is) for copy in kept),
+            "open_graphs_seconds": sum(_open(graph, optimise) for graph in graphs),
+            "open_optimised_graphs_seconds": sum(_open(graph, no_optimisation) for graph in optimised_graphs),
         }
 
 
-def _open(graph: Path, level: onnxruntime.GraphOptimizationLevel, write_to: Path | None = None) -> float:
+def _open(graph: Path, level: onnxruntime.GraphOptimizationLevel, save_to: Path | None = None) -> float:
+    """Seconds to open a session, which writes the optimised graph to `save_to`."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = level
     options.log_severity_level = 3
-    if write_to is not None:
-        options.optimized_model_filepath = str(write_to)
-    begun = time.perf_counter()
+    if save_to is not None:
+        options.optimized_model_filepath = str(save_to)
+    start = time.perf_counter()
     onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    return time.perf_counter() - begun
+    return time.perf_counter() - start
 
 
-def _answers(address: str) -> bool:
+def _succeeds(url: str) -> bool:
     try:
-        return httpx.get(address, timeout=5).is_success
+        return httpx.get(url, timeout=5).is_success
     except httpx.HTTPError:
         return False

@@ -1,6 +1,6 @@
-"""Training: our steps beside a plain PyTorch loop of the same network, batch and data, interleaved in one run.
+"""Training throughput on images compared with a plain PyTorch loop on the same network and data, in one run.
 
-The limit is what one large matrix product reaches on the same cores, in the number format that `fit` chooses for them.
+The upper limit is the speed of one large matrix product on the same cores, in the number format that `fit` chooses.
 """
 
 import logging
@@ -21,8 +21,8 @@ from benchmarks.models import SPEC
 from benchmarks.results import report
 from training.architectures import WideResNet
 from training.data import Augmentation, Examples, StoredArray, paired_batches
+from training.fitting.hardware import fastest_precision
 from training.fitting.lightning_module import TrainingTask
-from training.fitting.precision import fastest_precision
 from training.models.classifier import ImageClassifier
 from training.objectives import CrossEntropy
 from training.recipe import Component, Precision, Stage
@@ -32,7 +32,7 @@ WARM_UP = 3
 
 
 def measure(rounds: int, steps: int) -> None:
-    """Print and keep images a second of WRN-40-2 (no dropout) both ways, and their ratio."""
+    """Report images per second of WRN-40-2 (no dropout) in the plain loop and in `fit`, and their ratio."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     generator = np.random.default_rng(0)
     n = BATCH * (steps + WARM_UP)
@@ -40,17 +40,17 @@ def measure(rounds: int, steps: int) -> None:
     y = np.arange(n, dtype=np.int64) % 10
     flops = flops_per_image()
     precision = fastest_precision("cpu")
-    taken = [(plain_loop(x, y), our_loop(x, y), matmul_flops(precision)) for _ in range(rounds)]
-    plain, ours, peak = (median(column) for column in zip(*taken, strict=True))
+    results = [(plain_loop(x, y), fit_loop(x, y), matmul_flops(precision)) for _ in range(rounds)]
+    plain, fit, matmul = (median(column) for column in zip(*results, strict=True))
     figures = {
         "rounds": rounds,
         "precision": precision,
-        "plain loop, images/s": plain,
-        "ours, images/s": ours,
-        "ratio": median(b / a for a, b, _ in taken),
-        "matrix product, GFLOP/s": peak / 1e9,
-        "share of it, plain loop": median(a * flops / limit for a, _, limit in taken),
-        "share of it, ours": median(b * flops / limit for _, b, limit in taken),
+        "plain_loop_images_per_second": plain,
+        "fit_images_per_second": fit,
+        "fit_speedup": median(b / a for a, b, _ in results),
+        "matrix_product_gflop_per_second": matmul / 1e9,
+        "plain_loop_share_of_matrix_product": median(a * flops / limit for a, _, limit in results),
+        "fit_share_of_matrix_product": median(b * flops / limit for _, b, limit in results),
     }
     report("training-wrn-40-2", figures, ("torch", "lightning", "numpy"))
 
@@ -64,7 +64,7 @@ def flops_per_image() -> float:
 
 
 def matmul_flops(precision: Precision, size: int = 2048, repeats: int = 5) -> float:
-    """Floating-point operations a second of a large square matrix product."""
+    """Floating-point operations per second of a large square matrix product."""
     a = torch.randn((size, size), dtype=torch.float32 if precision == "32-true" else torch.bfloat16)
     seconds: list[float] = []
     for _ in range(repeats):
@@ -75,19 +75,19 @@ def matmul_flops(precision: Precision, size: int = 2048, repeats: int = 5) -> fl
 
 
 def network() -> ImageClassifier:
-    """A fresh WRN-40-2 behind its normalisation."""
+    """A WRN-40-2 with random weights, after its normalisation."""
     torch.manual_seed(0)
     return ImageClassifier(WideResNet(num_classes=10, dropout=0.0), SPEC)
 
 
 def plain_loop(x: np.ndarray, y: np.ndarray) -> float:
-    """Images a second of the loop that every tutorial shows: float32, one batch at a time."""
+    """Images per second of a typical tutorial loop: float32, one batch at a time."""
     model, augment = network().train(), Augmentation(4)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
     loader = DataLoader(TensorDataset(torch.from_numpy(x), torch.from_numpy(y)), BATCH, shuffle=True, drop_last=True)
     ends: list[float] = []
     for images, targets in loader:
-        # Contiguous channels-first floats, as the usual transforms hand them to a network.
+        # Contiguous channels-first floats, as torchvision's transforms return them.
         inputs = model.normalise(augment(images)).contiguous()
         loss = F.cross_entropy(model.network(inputs), targets)
         optimizer.zero_grad()
@@ -97,27 +97,27 @@ def plain_loop(x: np.ndarray, y: np.ndarray) -> float:
     return throughput(ends)
 
 
-def our_loop(x: np.ndarray, y: np.ndarray) -> float:
-    """Images a second of what `fit` runs, with a recipe's defaults."""
+def fit_loop(x: np.ndarray, y: np.ndarray) -> float:
+    """Images per second of the training loop of `fit`, with a recipe's defaults."""
     stage = Stage(objective=Component(name="cross_entropy"), batch_size=BATCH)
     images = Examples(StoredArray(x), y, tuple(map(str, range(10))), "noise", "memory", "0")
     model = network()
     convert_conv2d_weight_memory_format(model, torch.channels_last)
     return throughput(
-        fitted(TrainingTask(model, CrossEntropy(), stage, seed=0, augment=Augmentation(4)), images, stage)
+        step_ends(TrainingTask(model, CrossEntropy(), stage, seed=0, augment=Augmentation(4)), images, stage)
     )
 
 
-def fitted(task: TrainingTask, examples: Examples, stage: Stage) -> list[float]:
-    """When each step of an epoch by Lightning ended."""
-    clock = Clock()
+def step_ends(task: TrainingTask, examples: Examples, stage: Stage) -> list[float]:
+    """The times at which the steps of one epoch in Lightning end."""
+    recorder = StepEndRecorder()
     with tempfile.TemporaryDirectory() as folder:
         trainer = lightning.Trainer(
             default_root_dir=folder,
             precision=fastest_precision("cpu"),
             accelerator="cpu",
             max_epochs=1,
-            callbacks=[clock],
+            callbacks=[recorder],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -128,11 +128,11 @@ def fitted(task: TrainingTask, examples: Examples, stage: Stage) -> list[float]:
             examples, None, batch_size=BATCH, outlier_ratio=2, seed=0, by_length=stage.group_by_length
         )
         trainer.fit(task, loader)
-    return clock.ends
+    return recorder.ends
 
 
-class Clock(Callback):
-    """Notes when each training step ends."""
+class StepEndRecorder(Callback):
+    """Records the time at which each training step ends."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
@@ -142,5 +142,5 @@ class Clock(Callback):
 
 
 def throughput(ends: list[float]) -> float:
-    """Images a second from the median step after the warm-up."""
+    """Images per second of the median step after the warm-up."""
     return BATCH / median(np.diff(ends[WARM_UP - 1 :]).tolist())

@@ -1,4 +1,4 @@
-"""What a served model is: manifest, score table, calibration, preprocessing, and the folder that holds them."""
+"""Bundles: a served model's files, manifest, scores, calibration and preprocessing. Imports neither other package."""
 
 from bundle.calibration import Calibration, load_calibrations, save_calibrations
 from bundle.errors import (
@@ -39,12 +39,13 @@ from bundle.manifest import (
 )
 from bundle.parsing import parse_manifest
 from bundle.preprocessing import DEFAULT_MAX_PIXELS, decode_image, prepare_image
-from bundle.scores import SCORES, Score, get_score
+from bundle.scores import LOGIT_SCORES, SCORES, ModelOutput, Score, get_score
 from bundle.store import Bundle, load_bundle, seal_bundle, sha256_file
 from bundle.tokenization import PADDING, TextEncoder, pad_tokens
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",
+    "LOGIT_SCORES",
     "MANIFEST_NAME",
     "PADDING",
     "SCHEMA_VERSION",
@@ -70,6 +71,7 @@ __all__ = [
     "Manifest",
     "ManifestInvalid",
     "ManifestMissing",
+    "ModelOutput",
     "OODResult",
     "Parity",
     "PathEscapes",

@@ -1,4 +1,4 @@
-"""Split-conformal calibration: p-values and thresholds with a false-flag rate that the caller chooses.
+"""Split-conformal calibration: p-values, and thresholds for a chosen false-flag rate.
 
 Bates, Candes, Lei, Romano & Sesia 2021, "Testing for Outliers with Conformal p-values". For n held-out in-distribution
 scores and a new score s,
@@ -28,7 +28,7 @@ class Calibration:
         anomaly: `[n]` float64, ascending, finite, n >= 1; read-only.
 
     Raises:
-        CalibrationError: if `anomaly` is not that. `from_scores` takes scores in any order.
+        CalibrationError: for other arrays. `from_scores` takes scores in any order.
     """
 
     anomaly: NDArray[np.float64]
@@ -63,7 +63,7 @@ class Calibration:
 
     @property
     def n(self) -> int:
-        """How many calibration scores there are."""
+        """The number of calibration scores."""
         return int(self.anomaly.size)
 
     @property
@@ -74,7 +74,7 @@ class Calibration:
     def p_value(self, anomaly: ArrayLike) -> NDArray[np.float64]:
         """The conformal p-values of `anomaly`, of the same shape, in [1 / (n + 1), 1]; NaN for NaN.
 
-        Ties count as calibration scores at least as anomalous, which keeps the bound valid for discrete scores.
+        Ties count as at least as anomalous, which keeps the bound valid for discrete scores.
         """
         scores = np.asarray(anomaly, dtype=np.float64)
         at_least = self.n - np.searchsorted(self.anomaly, scores, side="left")
@@ -97,8 +97,8 @@ class Calibration:
         """
         if not 0.0 < alpha < 1.0:
             raise CalibrationError(f"alpha is {alpha}; give a number above 0 and below 1")
-        # floor(alpha * (n + 1)) rounds otherwise than the p-value's division (0.29 * 100 -> 28, yet 29 / 100 <= 0.29):
-        # it is only the first guess, and the comparison that p_value makes settles k.
+        # Only a first guess: floor(alpha * (n + 1)) and the p-value's division round differently (0.29 * 100 -> 28, yet
+        # 29 / 100 <= 0.29). The comparison that the p-value makes determines k.
         k = math.floor(alpha * (self.n + 1))
         while (k + 1) / (self.n + 1) <= alpha:
             k += 1
@@ -116,17 +116,17 @@ class Calibration:
 
 
 def save_calibrations(path: Path, calibrations: Mapping[str, Calibration]) -> None:
-    """Write one array per score name to `path` (NumPy's npz); the same calibrations give the same bytes."""
+    """Write one array per score name to `path`, in NumPy's npz format. Equal calibrations give equal bytes."""
     arrays = {name: calibrations[name].anomaly for name in sorted(calibrations)}
     with path.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
 
 
 def load_calibrations(path: Path) -> dict[str, Calibration]:
-    """Read what `save_calibrations` wrote.
+    """Read the file of `save_calibrations`.
 
     Raises:
-        CalibrationInvalid: if the file is unreadable, or an array in it is not a calibration.
+        CalibrationInvalid: if the file is unreadable, or if one of its arrays is not a calibration.
     """
     calibrations: dict[str, Calibration] = {}
     where = path.name
@@ -138,7 +138,7 @@ def load_calibrations(path: Path) -> dict[str, Calibration]:
             for name in arrays.files:
                 where = f"{path.name}[{name}]"
                 calibrations[name] = Calibration(arrays[name])
-    # A damaged archive fails in zipfile, zlib, struct, ast or NumPy, each with types of its own.
+    # zipfile, zlib, struct, ast and NumPy raise different types for a damaged archive.
     except Exception as error:
         raise CalibrationInvalid(
             path.parent, where, f"cannot be read as calibration scores: {error}", "Calibrate and export the model again"

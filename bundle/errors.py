@@ -1,4 +1,4 @@
-"""The errors of bundles, calibrations and images: a closed set, each naming the input, the reason and the remedy."""
+"""The errors of bundles, calibrations, images and texts; their messages name the input, the reason and the remedy."""
 
 from pathlib import Path
 from typing import ClassVar
@@ -9,9 +9,9 @@ class BundleError(Exception):
 
     Attributes:
         path: the bundle's folder.
-        where: the file inside it, or the manifest field (`calibration.alpha`), that is at fault.
-        reason: what is wrong there.
-        remedy: what to do about it.
+        where: the faulty file in it, or the faulty field of the manifest (`calibration.alpha`).
+        reason: the fault.
+        remedy: how to correct it.
     """
 
     def __init__(self, path: Path, where: str, reason: str, remedy: str) -> None:
@@ -26,15 +26,15 @@ class BundleError(Exception):
 
 
 class ManifestMissing(BundleError):
-    """The folder has no manifest: it is no bundle, or one that was never completely written."""
+    """The folder has no manifest: it is no bundle, or its export was interrupted."""
 
 
 class ManifestInvalid(BundleError):
-    """The manifest is not JSON, or a field of it is missing, unknown or wrong."""
+    """The manifest is not JSON, or one of its fields is missing, unknown or wrong."""
 
 
 class SchemaTooNew(BundleError):
-    """The manifest was written for a later schema than this version reads."""
+    """The manifest has a later schema than this version reads."""
 
 
 class FileMissing(BundleError):
@@ -46,11 +46,11 @@ class FileCorrupt(BundleError):
 
 
 class PathEscapes(BundleError):
-    """A path, or the symbolic link behind it, leads out of the bundle."""
+    """A path, or a symbolic link on it, leads out of the bundle."""
 
 
 class CalibrationInvalid(BundleError):
-    """The calibration file is unreadable or does not match the scores that the manifest offers."""
+    """The calibration file is unreadable, or does not match the manifest's scores."""
 
 
 class TokenizerInvalid(BundleError):
@@ -58,19 +58,19 @@ class TokenizerInvalid(BundleError):
 
 
 class CalibrationError(ValueError):
-    """Calibration scores, or an alpha, that admit no p-value or threshold."""
+    """Calibration scores, or an alpha, for which there is no p-value or threshold."""
 
 
 class UnknownScore(ValueError):
-    """A score name that the score table does not hold."""
+    """A score name that is not in the score table."""
 
 
 class ImageError(ValueError):
-    """Bytes that cannot be taken as one image.
+    """Bytes that are not one decodable image.
 
     Attributes:
         type: the problem's slug, stable for clients (`undecodable-image`).
-        detail: a sentence for the person who sent the bytes: what is wrong and what to do.
+        detail: a sentence for the sender of the bytes: the fault and the remedy.
     """
 
     type: ClassVar[str] = "invalid-image"
@@ -81,13 +81,13 @@ class ImageError(ValueError):
 
 
 class UndecodableImage(ImageError):
-    """The bytes are no image of an accepted format, or are truncated or corrupt."""
+    """The bytes are not an image of an accepted format, or are truncated or corrupt."""
 
     type = "undecodable-image"
 
 
 class EmptyImage(ImageError):
-    """There are no bytes at all."""
+    """There are no bytes."""
 
     type = "empty-input"
 
@@ -99,17 +99,17 @@ class ImageTooLarge(ImageError):
 
 
 class AnimatedImage(ImageError):
-    """The file holds several frames, so that it is not clear which one to score."""
+    """The file holds several frames, and none of them is the image."""
 
     type = "animated-image"
 
 
 class EmptyText(ValueError):
-    """A text without a single token.
+    """A text without tokens.
 
     Attributes:
         type: the problem's slug, stable for clients.
-        detail: a sentence for the person who sent the text: what is wrong and what to do.
+        detail: a sentence for the sender of the text: the fault and the remedy.
     """
 
     type: ClassVar[str] = "empty-input"

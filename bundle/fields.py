@@ -1,4 +1,4 @@
-"""The field types of the manifest: what a path, a digest, a score name or a rate in it must be."""
+"""The field types of the manifest: paths, digests, score names and rates, with their constraints."""
 
 from pathlib import PurePosixPath
 from typing import Annotated
@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 from bundle.scores import SCORES
 
 
-def _inside(path: str) -> str:
+def _relative_path(path: str) -> str:
     parts = PurePosixPath(path).parts
     if path.startswith("/") or "\\" in path or ".." in parts or "\0" in path or ":" in path:
         raise PydanticCustomError("path_escapes", "{path} is not a path inside the bundle", {"path": repr(path)})
@@ -18,7 +18,7 @@ def _inside(path: str) -> str:
     return path
 
 
-def _known_score(name: str) -> str:
+def _score_name(name: str) -> str:
     if name not in SCORES:
         raise PydanticCustomError(
             "unknown_score",
@@ -28,11 +28,11 @@ def _known_score(name: str) -> str:
     return name
 
 
-BundlePath = Annotated[str, AfterValidator(_inside)]
-"""A file's path relative to the bundle, with forward slashes, that stays inside it."""
+BundlePath = Annotated[str, AfterValidator(_relative_path)]
+"""A file's path relative to the bundle, with forward slashes and without `..`."""
 
-ScoreName = Annotated[str, AfterValidator(_known_score)]
-"""A name of the score table, `bundle.SCORES`."""
+ScoreName = Annotated[str, AfterValidator(_score_name)]
+"""The name of a score in `bundle.SCORES`."""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """A SHA-256 digest in lower-case hexadecimal."""
@@ -45,6 +45,6 @@ Percent = Annotated[float, Field(ge=0, le=100)]
 
 
 class Strict(BaseModel):
-    """A part of the manifest: immutable, no unknown fields, no conversions, no NaN or infinity."""
+    """Base class of the manifest's parts: immutable, without unknown fields, type conversions, NaN or infinity."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)

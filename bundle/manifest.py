@@ -1,9 +1,11 @@
-"""The manifest: the versioned schema of `manifest.json`, which says everything about a bundle.
+"""The versioned schema of `manifest.json`, the description of a bundle.
 
-Graph contract: an image model's input is the tensor `images`, uint8 `[N, H, W, C]`; a text model's are `tokens`,
-int64 `[N, L]`, and `lengths`, int64 `[N]`: what lies behind a text's length is padding that changes no output. Every
-score is an output, float32 `[N]`; a classifier also outputs `prediction`, int64 `[N]`, and `probability`, float32
-`[N]`. N and L are dynamic.
+The bundle's graph has these tensors; N and L are dynamic:
+
+- Inputs of an image model: `images` uint8 `[N, H, W, C]`.
+- Inputs of a text model: `tokens` int64 `[N, L]` and `lengths` int64 `[N]`. Tokens after a text's length are padding,
+  which changes no output.
+- Outputs: every score, float32 `[N]`; of a classifier also `prediction` int64 `[N]` and `probability` float32 `[N]`.
 """
 
 from typing import Annotated, Final, Literal, Self
@@ -13,14 +15,14 @@ from pydantic import AwareDatetime, Field, NonNegativeFloat, NonNegativeInt, Pos
 from bundle.fields import Alpha, BundlePath, Percent, ScoreName, Sha256, Strict
 
 SCHEMA_VERSION: Final = 1
-"""The manifest schema that this version writes, and the newest that it reads."""
+"""The schema that this version writes, and the newest that it reads."""
 
 MANIFEST_NAME = "manifest.json"
 """The manifest's file name in a bundle."""
 
 
 class ImageInput(Strict):
-    """What an image model takes. `mean` and `std` (of values in 0..1, per channel) are applied inside the graph."""
+    """The input of an image model. The graph applies `mean` and `std`, per channel, to values in 0..1."""
 
     kind: Literal["image"] = "image"
     height: PositiveInt
@@ -40,7 +42,7 @@ class ImageInput(Strict):
 
 
 class TextInput(Strict):
-    """What a text model takes: token ids by `tokenizer` (a file in the bundle), at most `max_tokens` of them."""
+    """The input of a text model: at most `max_tokens` token ids of `tokenizer`, a file in the bundle."""
 
     kind: Literal["text"] = "text"
     tokenizer: BundlePath
@@ -48,26 +50,27 @@ class TextInput(Strict):
 
 
 Input = Annotated[ImageInput | TextInput, Field(discriminator="kind")]
-"""What a model takes, told apart by `kind`."""
-
+"""The input of a model, discriminated by `kind`."""
 
 Precision = Literal["fp32", "fp16", "int8"]
-"""What a graph computes features in; scores are float32 in each."""
+"""The precision in which a graph computes its features. Scores are always float32."""
 
 
 class ScoreOutput(Strict):
-    """A score on offer: its name in the score table and the graph output that holds its value."""
+    """A score of the bundle: its name in the score table and the graph output with its value."""
 
     name: ScoreName
     output: Annotated[str, Field(min_length=1)]
 
 
 class LikelihoodSpec(Strict):
-    """How the bits of a likelihood are counted, and the graph output with those of each part of an input.
+    """The unit of a likelihood's bits, and the graph output with the bits of each part of an input.
 
-    Bits are `per` pixel (all its channels), colour channel, word or character; a text's end counts as one more where
-    `counts_end`. `parts` is float32: `[N, H, W]`, each pixel's with all its channels, or `[N, L+1]`, each token's and
-    the end's.
+    Attributes:
+        per: the unit; a pixel includes all its channels.
+        counts_end: whether the end of a text counts as one more word or character.
+        parts: the float32 output with the bits of each pixel, all channels together, `[N, H, W]`, or with those of
+            each token and of the end `[N, L+1]`.
     """
 
     per: Literal["pixel", "channel", "word", "character"]
@@ -76,7 +79,7 @@ class LikelihoodSpec(Strict):
 
 
 class CalibrationSpec(Strict):
-    """The calibration: its file, the number of scores `n`, the data and split they come from, the default alpha."""
+    """The calibration: its file, the number of scores `n`, the data that they come from, the default alpha."""
 
     file: BundlePath
     n: PositiveInt
@@ -85,9 +88,10 @@ class CalibrationSpec(Strict):
 
 
 class Parity(Strict):
-    """How far the exported graph was from the trained model: per output, over `inputs` real inputs.
+    """The largest difference between the graph and its reference, per output, over `inputs` real inputs.
 
-    A graph of lower precision has none: its report holds what it detects against float32.
+    The reference is the trained model, or the logits of a wrapped classifier. A graph of lower precision has no parity:
+    its report compares its detection with float32's.
     """
 
     tolerance: NonNegativeFloat
@@ -96,7 +100,7 @@ class Parity(Strict):
 
 
 class DataFingerprint(Strict):
-    """Data that went into a model; `role` as in "in-distribution train"."""
+    """A data set that a model was made with; `role` is, for example, "in-distribution train"."""
 
     role: str
     name: str
@@ -106,7 +110,7 @@ class DataFingerprint(Strict):
 
 
 class Training(Strict):
-    """Where a model comes from: enough to train it again."""
+    """The origin of a trained model: enough to train it again."""
 
     recipe: str
     recipe_sha256: Sha256
@@ -122,7 +126,7 @@ class Training(Strict):
 
 
 class OODResult(Strict):
-    """Detection on one out-of-distribution set, in percent, means over draws; the set `mean` averages the others."""
+    """Detection on one out-of-distribution set, in percent, mean over draws. The set `mean` averages the others."""
 
     name: str
     stage: str
@@ -133,14 +137,14 @@ class OODResult(Strict):
 
 
 class Evaluation(Strict):
-    """How well a model does: its classification error and the detection results."""
+    """The measured quality of a model: its classification error and its detection results."""
 
     error_percent: Percent | None
     sets: list[OODResult]
 
 
 class Manifest(Strict):
-    """Everything about a bundle. `files` maps each file but the manifest to its SHA-256."""
+    """The description of a bundle. `files` maps each file except the manifest to its SHA-256."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]

@@ -1,7 +1,7 @@
-"""The orientation that EXIF data give a picture.
+"""Reads the orientation of a picture from its EXIF data.
 
-Not Pillow's parser: it reads every tag to find this one, and answers each corrupt one with a warning whose text comes
-from the file, so that a server's clients could fill its log and Python's memory of the warnings it has shown.
+Pillow's parser reads every tag, and warns about each corrupt one in text from the file: clients could fill a server's
+log and Python's registry of warnings.
 """
 
 import struct
@@ -11,10 +11,10 @@ _SHORT = 3
 
 
 def exif_orientation(exif: bytes) -> int:
-    """The orientation, 1 (upright) to 8, in EXIF data; 1 where there is none or the data are corrupt.
+    """The orientation, 1 (upright) to 8, in EXIF data; 1 if there is none or the data are corrupt.
 
-    EXIF is a TIFF file: the byte order, the offset of the first directory, there the number of entries, and entries of
-    12 bytes: tag, type, count, value (TIFF 6.0, section 2; Exif 2.32, section 4.6.4).
+    EXIF is a TIFF file: byte order, offset of the first directory, and there the number of entries and entries of 12
+    bytes: tag, type, count, value (TIFF 6.0, section 2; Exif 2.32, section 4.6.4).
     """
     tiff = exif.removeprefix(b"Exif\0\0")
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])

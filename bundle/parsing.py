@@ -1,4 +1,4 @@
-"""From the manifest's bytes to a `Manifest`, or to a `BundleError` that names the field."""
+"""Parses a manifest's bytes, with errors that name the field."""
 
 from pathlib import Path
 
@@ -9,26 +9,28 @@ from bundle.errors import BundleError, ManifestInvalid, PathEscapes, SchemaTooNe
 from bundle.manifest import MANIFEST_NAME, SCHEMA_VERSION, Manifest
 
 REMEDY_EXPORT = "Export the bundle again, or copy it again from where it was exported"
-"""The remedy for a bundle that is not what its export wrote."""
+"""The remedy for a bundle that differs from its export."""
 
 
 def parse_manifest(path: Path, data: bytes) -> Manifest:
     """The manifest in `data`, the JSON of the bundle in the folder `path`.
 
     Raises:
-        SchemaTooNew, ManifestInvalid, PathEscapes: naming the field.
+        SchemaTooNew: if the manifest has a later schema.
+        PathEscapes: if a path leads out of the bundle.
+        ManifestInvalid: for other faults.
     """
     try:
         content = from_json(data)
     except ValueError as error:
         raise ManifestInvalid(path, MANIFEST_NAME, f"it is not JSON: {error}", REMEDY_EXPORT) from error
-    # Before the other fields: a newer schema may well have others, and the honest answer is to upgrade.
+    # Before the fields: a newer schema may have other fields, and the remedy is to upgrade.
     if isinstance(content, dict):
         _check_schema(path, content.get("schema_version"))
     try:
         return Manifest.model_validate_json(data)
     except ValidationError as error:
-        # The first problem that leaves the bundle wins: it is the one to worry about.
+        # A path that leads out of the bundle is the most important problem.
         problems = sorted(error.errors(include_url=False), key=lambda problem: problem["type"] != "path_escapes")
         first, others = problems[0], len(problems) - 1
         kind: type[BundleError] = PathEscapes if first["type"] == "path_escapes" else ManifestInvalid
@@ -50,6 +52,6 @@ def _check_schema(path: Path, version: object) -> None:
 
 
 def _field(loc: tuple[int | str, ...]) -> str:
-    """The manifest field as its author writes it, without the marks that pydantic adds for unions and keys."""
+    """The path of a manifest field, without the parts that pydantic adds for unions and keys."""
     parts = [str(part) for i, part in enumerate(loc) if part != "[key]" and not (i == 1 and loc[0] == "input")]
     return ".".join(parts) or MANIFEST_NAME

@@ -1,15 +1,14 @@
-"""Image bytes to the model's input: the one way that training, evaluation and serving share.
+"""Converts encoded images to a model's input. Training, evaluation and serving share this code.
 
-What happens to a picture, in order: the format is told by its signature (PNG, JPEG, WebP or BMP, nothing else), the
-header's size is held against the limit, the pixels are decoded, brought to 8-bit grey or RGB, turned upright as
-EXIF says, and resized with antialiasing where the size differs.
+The steps: the signature determines the format (PNG, JPEG, WebP or BMP), the size in the header is checked against the
+limit, the pixels are decoded, converted to 8-bit grey or RGB, turned upright by EXIF, and resized with antialiasing.
 
 - Transparency is composited on white.
 - 16-bit samples keep their upper 8 bits.
-- A JPEG of many times the model's size is decoded at a half, a quarter or an eighth of its own, still at least three
-  times the model's: resized, that differs from the whole by about a grey level (libjpeg's scaled decoding).
-- The first picture of a multi-picture JPEG (as phones write them) is the picture; PNG and WebP animations are refused.
-- Colour profiles are not applied, gamma is not changed: models are trained on pictures read the same way.
+- A JPEG of many times the model's size is decoded at a half, a quarter or an eighth of its size, but at no less than
+  three times the model's (libjpeg's scaled decoding). After resizing, it differs by about one grey level.
+- Of a multi-picture JPEG, which phones write, the first picture counts. PNG and WebP animations are refused.
+- Colour profiles and gamma are ignored, in training too.
 """
 
 from collections.abc import Mapping
@@ -29,7 +28,7 @@ from bundle.manifest import ImageInput
 from bundle.orientation import exif_orientation
 
 DEFAULT_MAX_PIXELS = 50_000_000
-"""Pixels that `decode_image` decodes at most: 200 MB decoded, and as much again for each conversion that it needs."""
+"""The default limit of `decode_image`: 200 MB of decoded pixels, and as much again for each conversion."""
 
 _UPRIGHT: Mapping[int, Image.Transpose] = MappingProxyType(
     {
@@ -51,36 +50,36 @@ _RESAMPLING: Mapping[str, Image.Resampling] = MappingProxyType(
 )
 
 
-# Pillow's documentation of `reducing_gap`: from 3 on hardly to be told from a resize of the whole.
 _SCALED_GAP = 3
+"""The ratio of a scaled JPEG to the model's size. By Pillow's documentation of `reducing_gap`, 3 is nearly exact."""
 
 
 class _Jpeg(JpegImageFile):
-    """A JPEG whose dots per inch Pillow does not look for in its EXIF data: `bundle.orientation` says why."""
+    """A JPEG whose EXIF data Pillow does not search for its resolution, for the reason in `bundle.orientation`."""
 
     def _read_dpi_from_exif(self) -> None:
         pass
 
 
 def decode_image(data: bytes, spec: ImageInput, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.uint8]:
-    """Decode one encoded image into the array that a model with input `spec` takes.
+    """Decode one image into the input of a model.
 
     Args:
         data: a PNG, JPEG, WebP or BMP file.
         spec: the model's size, channels and resampling filter.
-        max_pixels: more than this, by the header, is refused before anything is decoded.
+        max_pixels: images with more pixels, by the header, are refused before decoding.
 
     Returns:
         `[H, W, C]` uint8 of `spec`'s size, C-contiguous, read-only.
 
     Raises:
-        EmptyImage: no bytes.
-        ImageTooLarge: more than `max_pixels` pixels.
-        AnimatedImage: several frames.
-        UndecodableImage: another format, truncated, corrupt. No bytes raise anything but these four.
+        EmptyImage: if there are no bytes.
+        ImageTooLarge: if there are more than `max_pixels` pixels.
+        AnimatedImage: if there are several frames.
+        UndecodableImage: for other formats, truncated or corrupt files. No bytes raise another exception.
     """
-    # Pillow meets arbitrary bytes here and reports them through a dozen exception types (SyntaxError, struct.error,
-    # zlib.error, MemoryError, ...). Whatever it raises, the cause is the client's bytes.
+    # For arbitrary bytes Pillow raises a dozen types of exceptions (SyntaxError, struct.error, zlib.error, MemoryError,
+    # ...). The cause of all of them is the client's bytes.
     try:
         image = _open(data)
         _check_size(image.width, image.height, max_pixels)
@@ -103,16 +102,20 @@ def decode_image(data: bytes, spec: ImageInput, *, max_pixels: int = DEFAULT_MAX
 
 
 def prepare_image(image: Image.Image, spec: ImageInput) -> NDArray[np.uint8]:
-    """Turn an opened image upright and into `spec`'s colours and size: `[H, W, C]` uint8, C-contiguous, read-only.
+    """Convert an opened image to the input of a model, as `decode_image` does after its checks.
 
-    `decode_image` after its checks; for images that are already in memory. Raises what Pillow raises while decoding.
+    Returns:
+        `[H, W, C]` uint8 of `spec`'s size, C-contiguous, read-only.
+
+    Raises:
+        Exception: any exception that Pillow raises while decoding.
     """
     if isinstance(image, JpegImageFile):
-        # Whichever way EXIF turns it: both sides must be large enough. Does nothing to what is decoded already.
-        longest = _SCALED_GAP * max(spec.width, spec.height)
-        image.draft(None, (longest, longest))
+        # Both sides are large enough, whether EXIF turns the image or not. No effect on decoded images.
+        side = _SCALED_GAP * max(spec.width, spec.height)
+        image.draft(None, (side, side))
     pixels = _to_colours(image, "L" if spec.channels == 1 else "RGB")
-    # Asked of the original and after decoding: PNG may keep its EXIF behind the pixels.
+    # From the original, after decoding: a PNG may store its EXIF data after the pixels.
     turn = _UPRIGHT.get(exif_orientation(image.info["exif"])) if "exif" in image.info else None
     if turn is not None:
         pixels = pixels.transpose(turn)
@@ -122,10 +125,10 @@ def prepare_image(image: Image.Image, spec: ImageInput) -> NDArray[np.uint8]:
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:
-    """Read the header, with the format's own class.
+    """Read the header, with the class of the format.
 
-    Not `Image.open`: it tries formats in turn, warns about large images through the process-wide warning filters
-    (which no thread can silence for itself), and takes a phone's multi-picture JPEG for an animation.
+    `Image.open` tries formats in turn, warns about large images through the filters of the whole process, and opens a
+    multi-picture JPEG as an animation.
     """
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return PngImageFile(BytesIO(data))

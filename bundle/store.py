@@ -1,4 +1,4 @@
-"""Bundles on disk: sealing a folder into a bundle, and loading one back only if nothing in it has changed."""
+"""Bundles on disk: seals a folder as a bundle, and loads a bundle if its files have not changed."""
 
 import hashlib
 import os
@@ -30,10 +30,10 @@ class Bundle:
     """A loaded bundle.
 
     Attributes:
-        path: its folder, absolute.
+        path: the absolute path of its folder.
         manifest: its manifest.
-        calibrations: by score name, one for every score that the manifest offers.
-        text_encoder: a text model's tokenizer, cut to what the model takes; None for other models.
+        calibrations: the calibration of each score of the manifest, by name.
+        text_encoder: the tokenizer of a text model, None for other models.
     """
 
     path: Path
@@ -43,20 +43,22 @@ class Bundle:
 
     @property
     def model_path(self) -> Path:
-        """The ONNX graph."""
+        """The path of the ONNX graph."""
         return self.path / self.manifest.model
 
 
 def load_bundle(path: Path, *, verify: bool = True) -> Bundle:
     """Load the bundle in the folder `path`.
 
-    With `verify`, every file's SHA-256 must be the manifest's; without, the files must only be there.
+    Args:
+        path: the folder.
+        verify: whether to compare the SHA-256 of every file with the manifest; without, the files only have to exist.
 
     Raises:
-        ManifestMissing, ManifestInvalid, SchemaTooNew, FileMissing, FileCorrupt, PathEscapes, CalibrationInvalid,
-        TokenizerInvalid: each a `BundleError` that names the file or the manifest field at fault.
+        BundleError: one of ManifestMissing, ManifestInvalid, SchemaTooNew, FileMissing, FileCorrupt, PathEscapes,
+            CalibrationInvalid and TokenizerInvalid, naming the faulty file or field.
     """
-    # The folder itself may be a link (a `latest` link, a mounted volume); nothing inside may lead out of it.
+    # The folder itself may be a link (a `latest` link, a mounted volume). Links in it must stay inside.
     path = path.resolve()
     manifest = parse_manifest(path, _read_manifest(path))
     for name, expected in manifest.files.items():
@@ -67,20 +69,19 @@ def load_bundle(path: Path, *, verify: bool = True) -> Bundle:
 
 
 def seal_bundle(path: Path, fields: Mapping[str, object]) -> Manifest:
-    """Make the folder `path` a bundle: hash every file in it and write the manifest, last and in one step.
+    """Make the folder `path` a bundle: hash its files and write the manifest, atomically and last.
 
-    Until then the folder is no bundle, so that whatever interrupts the export cannot leave a valid half of one.
+    An interrupted export leaves no manifest, and so no bundle.
 
     Args:
-        path: the folder with the model, the calibration and whatever else belongs to the bundle.
+        path: the folder with all files of the bundle except the manifest.
         fields: the fields of `Manifest` except `files`, as Python values, pydantic models or JSON-like values.
 
     Returns:
-        The manifest that was written.
+        The manifest.
 
     Raises:
-        ManifestInvalid, CalibrationInvalid, TokenizerInvalid, PathEscapes: what `load_bundle` would refuse is never
-        written.
+        ManifestInvalid, CalibrationInvalid, TokenizerInvalid, PathEscapes: if `load_bundle` would refuse the bundle.
     """
     path = path.resolve()
     files = {name: sha256_file(path / name) for name in _files(path)}
@@ -108,7 +109,7 @@ def _read_manifest(path: Path) -> bytes:
 
 
 def _inside(path: Path, name: str) -> Path:
-    """The regular file `name` of the bundle, links followed, refused where it is not inside `path`."""
+    """The regular file `name` of the bundle, with links resolved; refused if it is outside `path`."""
     try:
         file = (path / name).resolve(strict=True)
     except (OSError, RuntimeError) as error:
@@ -153,7 +154,7 @@ def _read_tokenizer(path: Path, manifest: Manifest) -> TextEncoder | None:
     try:
         return TextEncoder.load(_inside(path, spec.tokenizer), spec.max_tokens)
     except TokenizerInvalid as error:
-        # Of the bundle and the file's name in it, wherever a link or a subfolder leads.
+        # Names the bundle and the file in it, also for links and subfolders.
         raise TokenizerInvalid(path, spec.tokenizer, error.reason, error.remedy) from error
 
 

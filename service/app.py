@@ -1,4 +1,4 @@
-"""The application: the parts, put together once."""
+"""The composition root: builds the application from its parts."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 
 import structlog
 from fastapi import FastAPI
-from fastapi.routing import APIRoute
 from starlette.middleware import Middleware
 
 from service.auth.api_keys import KeyFile
 from service.auth.middleware import Authentication
 from service.http.body import BodyBudget
+from service.http.error_responses import ErrorResponses
 from service.http.fast_routes import FastRoutes
 from service.http.load_shedding import LoadShedder
-from service.http.problem_json import exception_handlers
 from service.http.request_context import RequestContext
+from service.http.route import Route
 from service.inference.cpu_count import available_cores
 from service.inference.providers import choose_provider
 from service.inputs.modality import Limits
@@ -48,12 +48,12 @@ if TYPE_CHECKING:
 
 log = structlog.stdlib.get_logger(__name__)
 
-# Decoding is a small part of a request; more threads would only take cores from the engine.
+# Decoding is a small part of a request; more threads would take cores from the engine.
 _MAX_DECODE_THREADS = 4
 
 
 def service_version() -> str:
-    """The installed package's version."""
+    """The version of the installed package."""
     try:
         return version("ood-scoring-service")
     except PackageNotFoundError:
@@ -68,7 +68,7 @@ def _key_file(settings: Settings, setting: str) -> KeyFile | None:
 def _mirror(settings: Settings) -> "Mirror | None":
     if "://" not in settings.models:
         return None
-    # Only who keeps models elsewhere waits for its import.
+    # Imported on demand: it takes long, and a local repository does not need it.
     from service.repository.remote import Mirror, default_folder  # noqa: PLC0415
 
     return Mirror(settings.models, settings.models_cache or default_folder(settings.models))
@@ -77,7 +77,7 @@ def _mirror(settings: Settings) -> "Mirror | None":
 def _tracing(settings: Settings) -> "Tracing | None":
     if settings.otlp_endpoint is None:
         return None
-    # OpenTelemetry's exporter takes as long to import as everything else together.
+    # Imported on demand: the exporter of OpenTelemetry takes as long to import as everything else together.
     from service.telemetry.tracing import Tracing  # noqa: PLC0415
 
     return Tracing(settings.otlp_endpoint, service_version())
@@ -87,8 +87,8 @@ def _decode_threads(workers: int) -> int:
     return min(max(1, available_cores() // workers), _MAX_DECODE_THREADS)
 
 
-def _grpc(settings: Settings, dependencies: Dependencies) -> "tuple[list[APIRoute], GrpcServer | None]":
-    """The routes that calls become requests to, and the port that takes calls."""
+def _grpc(settings: Settings, dependencies: Dependencies) -> "tuple[list[Route], GrpcServer | None]":
+    """The routes of gRPC calls, and the server that passes calls to them as requests."""
     if settings.grpc_port is None:
         return [], None
     try:
@@ -101,13 +101,46 @@ def _grpc(settings: Settings, dependencies: Dependencies) -> "tuple[list[APIRout
     return routes, GrpcServer([route.path for route in routes], settings)
 
 
-def create_app(settings: Settings, worker_group: WorkerGroup = SINGLE_WORKER) -> FastAPI:
-    """The ASGI application. Models load in the background of its lifespan; `GET /readyz` says when they are warm.
+async def _load_models(
+    settings: Settings,
+    worker_group: WorkerGroup,
+    reloader: Reloader,
+    lifecycle: Lifecycle,
+    metrics: Metrics,
+    worker_metrics: WorkerMetrics | None,
+) -> None:
+    """Load every model, then mark the service as ready and begin to watch the repository."""
+    try:
+        provider, note = choose_provider(settings.provider, graphs=settings.cuda_graphs)
+        if note is not None:
+            log.info("provider fallback", provider=provider.first, reason=note)
+        await reloader.start(model_loader(settings, provider, metrics, asyncio.get_running_loop(), worker_group))
+    except Exception as error:
+        # Not raised: the server is listening already. It reads the failure from the lifecycle, and ends.
+        lifecycle.fail(error)
+    else:
+        lifecycle.ready()
+        if worker_metrics is not None:
+            await worker_metrics.open()
+        if settings.reload == "poll":
+            reloader.poll(settings.reload_seconds)
 
-    A worker of a `worker_group` takes its share of the cores, and answers `GET /metrics` for all of them.
-    `app.state` holds `lifecycle`, `repository`, `metrics`, `grpc_port` and `load_shedder` for the server around it.
-    Raises `KeysError` where the file of keys cannot be used, and `SettingsError` where a setting needs what is not
-    installed.
+
+def create_app(settings: Settings, worker_group: WorkerGroup = SINGLE_WORKER) -> FastAPI:
+    """Create the ASGI application; its lifespan loads the models in the background.
+
+    Args:
+        settings: The settings of the service.
+        worker_group: The processes that share this machine: each takes its share of the cores, and answers
+            `GET /metrics` for all of them.
+
+    Returns:
+        The application. Its `state` holds `lifecycle`, `repository`, `metrics`, `grpc_port` and `load_shedder` for the
+        server.
+
+    Raises:
+        KeysError: A file of keys cannot be read.
+        SettingsError: A setting needs an extra that is not installed.
     """
     keys, admin_keys = (_key_file(settings, setting) for setting in ("api_keys_file", "admin_keys_file"))
     mirror = _mirror(settings)
@@ -123,27 +156,12 @@ def create_app(settings: Settings, worker_group: WorkerGroup = SINGLE_WORKER) ->
     load_shedder = LoadShedder(access_log, lifecycle)
     pipeline = Pipeline(repository, lifecycle, preprocessor, shadows, tracing)
 
-    async def load() -> None:
-        try:
-            provider, note = choose_provider(settings.provider, graphs=settings.cuda_graphs)
-            if note is not None:
-                log.info("provider fallback", provider=provider.first, reason=note)
-            await reloader.start(model_loader(settings, provider, metrics, asyncio.get_running_loop(), worker_group))
-        except Exception as error:
-            # Not raised: the server is already listening; it reads the failure from the lifecycle and ends.
-            lifecycle.fail(error)
-        else:
-            lifecycle.ready()
-            if worker_metrics is not None:
-                await worker_metrics.open()
-            if settings.reload == "poll":
-                reloader.poll(settings.reload_seconds)
-
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        loading = asyncio.create_task(load())
+        load = _load_models(settings, worker_group, reloader, lifecycle, metrics, worker_metrics)
+        loading = asyncio.create_task(load)
         if settings.listen_when_ready:
-            # The server opens its port when this has yielded.
+            # The server listens once the lifespan has started.
             await loading
         try:
             yield
@@ -158,36 +176,41 @@ def create_app(settings: Settings, worker_group: WorkerGroup = SINGLE_WORKER) ->
                 await asyncio.to_thread(tracing.close)
 
     dependencies = Dependencies(repository, lifecycle, pipeline, load_shedder, settings, service_version())
-    rpcs, grpc_port = _grpc(settings, dependencies)
-    scoring = [*native.routes(dependencies), *open_inference.routes(dependencies), *rpcs]
+    grpc_calls, grpc_port = _grpc(settings, dependencies)
+    # One line for each protocol.
+    protocols: list[Route] = [
+        *native.routes(dependencies),
+        *open_inference.routes(dependencies),
+        *grpc_calls,
+    ]
+    routes: list[Route] = [
+        *protocols,
+        *health.routes(lifecycle),
+        *metrics_route.routes(metrics.registry, worker_metrics),
+        *models.routes(repository, lifecycle),
+        *console.routes(repository, lifecycle, keys_needed=keys is not None),
+    ]
+    if admin_keys is not None:
+        routes += admin.routes(repository, reloader, lifecycle, admin_keys, reload=settings.reload)
+    errors = ErrorResponses(routes)
     app = FastAPI(
         title="OOD Scoring Service",
         version=service_version(),
         description="Calibrated out-of-distribution scores of images and texts, at a false-flag rate that you choose.",
         lifespan=lifespan,
-        routes=[
-            *scoring,
-            *health.routes(lifecycle),
-            *metrics_route.routes(metrics.registry, worker_metrics),
-            *models.routes(repository, lifecycle),
-            *console.routes(repository, lifecycle, keys_needed=keys is not None),
-            *(
-                []
-                if admin_keys is None
-                else admin.routes(repository, reloader, lifecycle, admin_keys, reload=settings.reload)
-            ),
-        ],
+        routes=[*routes],
         middleware=[
-            Middleware(RequestContext, access_log=access_log, lifecycle=lifecycle, tracing=tracing),
-            *([] if keys is None else [Middleware(Authentication, keys=keys, admin_calls=admin_keys is not None)]),
+            Middleware(RequestContext, access_log=access_log, lifecycle=lifecycle, errors=errors, tracing=tracing),
+            *([] if keys is None else [Middleware(Authentication, keys=keys, routes=routes, errors=errors)]),
             Middleware(BodyBudget, max_bytes=settings.max_pending_bytes),
-            Middleware(FastRoutes, routes=scoring),
+            Middleware(FastRoutes, routes=protocols),
         ],
-        exception_handlers=exception_handlers(),
-        telemetry={"tracing": False, "metrics": False, "logs": False} if tracing is None else tracing.fastapi_config,
+        exception_handlers=errors.exception_handlers(),
+        telemetry={"tracing": False, "metrics": False, "logs": False}
+        if tracing is None
+        else tracing.fastapi_config(frozenset(route.path for route in routes if route.quiet)),
         redirect_slashes=False,
     )
-
     app.openapi = lambda: document(app, repository, keys_needed=keys is not None)  # type: ignore[method-assign]  # FastAPI's documented way
     app.state.repository, app.state.lifecycle, app.state.metrics, app.state.grpc_port, app.state.load_shedder = (
         repository,

@@ -1,23 +1,24 @@
-"""Every error a client can see, and the one place where it becomes HTTP (RFC 9457 `application/problem+json`)."""
+"""The closed set of errors that a client can see; `service.http` and the protocols render them."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import orjson
-from starlette.responses import Response
-
-PROBLEM_JSON = "application/problem+json"
-
 
 class Problem(Exception):
-    """An answer that is not a score. `detail` names the input, the reason and the remedy.
+    """An error that is the answer to a whole request.
 
-    `members` are RFC 9457 extension members, for example the name of the wrong `parameter`.
+    Attributes:
+        status: The HTTP status code.
+        type: A short identifier for programs, which never changes.
+        title: What went wrong, the same for each problem of the class.
+        detail: The input that is wrong, the reason, and the remedy.
+        retry_after: Seconds after which the client may try again; None where trying again is no remedy.
+        members: Extension members of RFC 9457, for example the name of the wrong `parameter`.
     """
 
-    status: ClassVar[int] = 500
-    type: ClassVar[str] = "internal-error"
-    title: ClassVar[str] = "The service failed"
+    status: int = 500
+    type: str = "internal-error"
+    title: ClassVar[str] = "Internal server error"
 
     def __init__(self, detail: str, *, retry_after: int | None = None, **members: Any) -> None:
         super().__init__(detail)
@@ -27,23 +28,23 @@ class Problem(Exception):
 
     @property
     def headers(self) -> dict[str, str]:
-        """The HTTP headers of the answer, besides its content type."""
+        """The HTTP headers of the response, besides its content type."""
         return {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
 
 
 class InternalError(Problem):
-    """A fault of the service itself; the log has the traceback under the same request id."""
+    """A fault of the service itself; the log has the traceback under the request's id."""
 
 
 class InferenceFailed(Problem):
-    """The engine failed on the batch that this request's only input was in."""
+    """The engine failed on the batch of the request's only input."""
 
     type = "inference-failed"
-    title = "The model could not be run"
+    title = "Inference failed"
 
 
 class MalformedBody(Problem):
-    """The body is not what its content type says."""
+    """The body does not match its content type."""
 
     status = 400
     type = "malformed-body"
@@ -51,7 +52,7 @@ class MalformedBody(Problem):
 
 
 class MalformedRequest(Problem):
-    """What came is not HTTP."""
+    """The bytes on the connection are not HTTP."""
 
     status = 400
     type = "malformed-request"
@@ -59,20 +60,20 @@ class MalformedRequest(Problem):
 
 
 class RequestTimeout(Problem):
-    """The request did not arrive in time: it stalled, or came too slowly. The connection is closed."""
+    """The request stalled or arrived too slowly."""
 
     status = 408
     type = "request-timeout"
-    title = "The request came too slowly"
+    title = "Request timeout"
 
     @property
     def headers(self) -> dict[str, str]:
-        """With the end of the connection: nobody knows what the rest of this request would be taken for."""
+        """Closes the connection: the unread rest could be parsed as the next request."""
         return super().headers | {"Connection": "close"}
 
 
 class HeadersTooLarge(Problem):
-    """The request line and headers are over what is read of them."""
+    """The request line and headers exceed the limit."""
 
     status = 431
     type = "headers-too-large"
@@ -80,38 +81,38 @@ class HeadersTooLarge(Problem):
 
 
 class Unauthorized(Problem):
-    """The request does not show who sends it; `WWW-Authenticate` says how to (RFC 6750)."""
+    """The request does not authenticate its client; `WWW-Authenticate` names the scheme (RFC 6750)."""
 
     status = 401
     challenge: ClassVar[str] = 'Bearer realm="ood"'
 
     @property
     def headers(self) -> dict[str, str]:
-        """With the challenge."""
+        """The headers of any problem and the challenge."""
         return super().headers | {"WWW-Authenticate": self.challenge}
 
 
 class MissingApiKey(Unauthorized):
-    """No key came with the request."""
+    """The request has no key."""
 
     type = "missing-key"
-    title = "A key is needed"
+    title = "API key required"
 
 
 class InvalidApiKey(Unauthorized):
-    """A key that is not in `OOD_API_KEYS_FILE`, of admin calls in `OOD_ADMIN_KEYS_FILE`."""
+    """The request's key is not in `OOD_API_KEYS_FILE`, or for admin calls not in `OOD_ADMIN_KEYS_FILE`."""
 
     type = "wrong-key"
-    title = "The key is not known"
+    title = "Invalid API key"
     challenge = 'Bearer realm="ood", error="invalid_token"'
 
 
 class NotFound(Problem):
-    """No such route, model or version."""
+    """The route does not exist."""
 
     status = 404
     type = "not-found"
-    title = "There is nothing here"
+    title = "Not found"
 
 
 class UnknownModel(NotFound):
@@ -137,7 +138,7 @@ class MethodNotAllowed(Problem):
 
 
 class BodyTooLarge(Problem):
-    """The body is over `OOD_MAX_BODY_BYTES`."""
+    """The body exceeds `OOD_MAX_BODY_BYTES`."""
 
     status = 413
     type = "body-too-large"
@@ -145,14 +146,14 @@ class BodyTooLarge(Problem):
 
 
 class TooManyInputs(BodyTooLarge):
-    """More inputs in one request than `OOD_MAX_INPUTS`."""
+    """The request has more inputs than `OOD_MAX_INPUTS`."""
 
     type = "too-many-inputs"
     title = "Too many inputs in one request"
 
 
 class UnsupportedMediaType(Problem):
-    """A content type that the route or the model does not take."""
+    """The route or the model does not take the content type or the content encoding."""
 
     status = 415
     type = "unsupported-media-type"
@@ -171,15 +172,15 @@ class InvalidParameter(Problem):
 
 
 class ReloadDisabled(Problem):
-    """A model was to be loaded or unloaded, and `OOD_RELOAD` is off."""
+    """The request loads or unloads a model, and `OOD_RELOAD` is off."""
 
     status = 409
     type = "reload-off"
-    title = "Reloading is off"
+    title = "Reload is disabled"
 
 
 class BundleRefused(Problem):
-    """A bundle was to be loaded and cannot be served; `detail` says why."""
+    """The bundle to load cannot be served; `detail` has the reason."""
 
     status = 422
     type = "bundle-refused"
@@ -187,7 +188,7 @@ class BundleRefused(Problem):
 
 
 class ClientDisconnected(Problem):
-    """The client hung up before its answer; nobody reads this, but logs and metrics name it."""
+    """The client disconnected before its response; the problem appears in logs and metrics only."""
 
     status = 499
     type = "client-gone"
@@ -195,15 +196,15 @@ class ClientDisconnected(Problem):
 
 
 class Unavailable(Problem):
-    """Not now; `Retry-After` says when."""
+    """The service cannot take the request at the moment."""
 
     status = 503
     type = "unavailable"
-    title = "The service cannot take this request now"
+    title = "Service unavailable"
 
 
 class Overloaded(Unavailable):
-    """The model's queue is full."""
+    """The queue of the model has no room, or the memory for bodies is used up."""
 
     type = "overloaded"
     title = "The service is overloaded"
@@ -224,30 +225,34 @@ class Starting(Unavailable):
 
 
 class RepositoryUnreadable(Unavailable):
-    """The model repository's folder cannot be looked at."""
+    """The folder of the model repository cannot be read."""
 
     type = "repository-unreadable"
     title = "The model repository cannot be read"
 
 
 class DeadlineExceeded(Problem):
-    """The answer would have come after `timeout_ms`."""
+    """The request was not scored within its `timeout_ms`."""
 
     status = 504
     type = "deadline-passed"
-    title = "The deadline passed"
+    title = "Deadline exceeded"
 
 
 @dataclass(frozen=True, slots=True)
 class InputError:
-    """What is wrong with one input of a request; the other inputs are still scored."""
+    """The error of one input of a request; the other inputs are still scored."""
 
     type: str
     detail: str
 
 
+# Input errors have status 422, except those about the size of the input or about the service.
+_INPUT_STATUS = {"image-too-large": 413, "text-too-long": 413, "inference-failed": 500}
+
+
 class InvalidInput(Problem):
-    """A request that cannot be answered for its bad input at `index`, often its only one: that input's error."""
+    """The error of the input at `index` as the answer to the whole request, often because it is the only input."""
 
     status = 422
     title = "The input cannot be scored"
@@ -256,34 +261,7 @@ class InvalidInput(Problem):
         super().__init__(error.detail)
         if input_id is not None:
             self.members["id"] = input_id
+        self.type = error.type
+        self.status = _INPUT_STATUS.get(error.type, self.status)
         self.error = error
         self.index = index
-
-
-# Input errors are 422 unless they say something about size or about us.
-RPCS = "/inference.GRPCInferenceService"
-"""What the paths of gRPC calls begin with."""
-
-INPUT_STATUS = {"image-too-large": 413, "text-too-long": 413, "inference-failed": 500}
-
-
-def problem_response(problem: Problem, request_id: str, path: str) -> Response:
-    """`problem` as an HTTP answer that carries `request_id`, in the form of the protocol that `path` belongs to."""
-    status, kind = problem.status, problem.type
-    if isinstance(problem, InvalidInput):
-        kind = problem.error.type
-        status = INPUT_STATUS.get(kind, problem.status)
-    if path == "/v2" or path.startswith(("/v2/", f"{RPCS}/")):
-        # The Open Inference Protocol knows a message and nothing else; the type in front is for programs.
-        return Response(
-            orjson.dumps({"error": f"{kind}: {problem.detail}"}), status, problem.headers, "application/json"
-        )
-    body = {
-        "type": kind,
-        "title": problem.title,
-        "status": status,
-        "detail": problem.detail,
-        "request_id": request_id,
-        **problem.members,
-    }
-    return Response(orjson.dumps(body), status, problem.headers, PROBLEM_JSON)

@@ -17,7 +17,7 @@ from service.inputs.preprocessor import Preprocessor
 from service.lifecycle import Lifecycle
 from service.repository.model import Model
 from service.repository.served import Repository
-from service.repository.shadow import Answered, Shadows
+from service.repository.shadow import AnsweredRequest, Shadows
 from service.scoring.options import Options
 from service.scoring.scored_input import Result
 from service.telemetry.metrics import REJECTIONS
@@ -127,7 +127,7 @@ class Pipeline:
             else:
                 model.metrics.scored(result.scores)
         if shadowed and (shadows := self._repository.shadows(model.name)):
-            self._shadows.offer(shadows, Answered(model, inputs, prepared, results, options))
+            self._shadows.offer(shadows, AnsweredRequest(model, inputs, prepared, results, options))
         return results
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 
 from bundle import Calibration, Precision
-from training import evaluation
 from training.console import console, progress_bars
 from training.data import (
     DataLocations,
@@ -21,24 +20,32 @@ from training.data import (
     without_overlap,
 )
 from training.errors import RunError
-from training.evaluation import Report, StageScores
-from training.export.export import SAMPLES, bundle_path, export_bundle, sample_of
+from training.evaluation import (
+    EvaluationInputs,
+    Report,
+    StageScores,
+    evaluate_stages,
+    manifest_evaluation,
+    write_report,
+)
+from training.export.bundle_export import SAMPLES, evenly_spaced, export_bundle, recipe_bundle_path
 from training.export.low_precision import export_low_precision
 from training.export.provenance import save_fingerprints
-from training.fitting.fit import fit_stages, load_model
+from training.fitting.stages import fit_stages
+from training.fitting.weights import load_model
 from training.models.build import scored_model
 from training.models.score_heads import ScoredClassifier, ScoredModel
 from training.recipe import Recipe, Source, Synthetic
 from training.run import Run
-from training.scoring.calibrate import (
+from training.scoring.batch_scoring import Outputs, restore_order, score_inputs, scoring_order
+from training.scoring.calibration import (
     anomalies,
-    save_stage_calibration,
+    load_calibration,
+    load_temperature,
+    save_calibration,
     save_temperature,
-    stage_calibration,
-    stage_temperature,
 )
 from training.scoring.logits import LOGITS, recorded_logits, stage_logits
-from training.scoring.score import Outputs, in_order, score_inputs, scoring_order
 
 
 def data_locations(data_dir: Path | None) -> DataLocations:
@@ -77,7 +84,7 @@ def calibrate_run(run: Run, locations: DataLocations) -> None:
         for stage in run.recipe.stages:
             model = _model(run, stage, len(in_dist.train.labels))
             outputs = _score(model, in_dist.calibration, stage, bars.report)
-            save_stage_calibration(run, stage, outputs)
+            save_calibration(run, stage, outputs)
             if LOGITS in outputs:
                 save_temperature(run, stage, outputs, in_dist.calibration.targets())
 
@@ -86,7 +93,7 @@ def evaluate_run(run: Run, locations: DataLocations) -> None:
     """Score every test set with every stage and write `report.json`, `report.md` and the plots."""
     recipe, reader = run.recipe, _reader(run, locations)
     # Read before scoring, which takes minutes: a missing calibration fails at once.
-    calibrations = {stage: stage_calibration(run, stage) for stage in recipe.stages}
+    calibrations = {stage: load_calibration(run, stage) for stage in recipe.stages}
     with progress_bars() as bars:
         in_dist = load_in_distribution(recipe, reader, bars.report)
         outliers = _outliers(recipe, reader, in_dist, bars.report)
@@ -98,20 +105,20 @@ def evaluate_run(run: Run, locations: DataLocations) -> None:
             stage: _stage_scores(run, stage, calibrations[stage], in_dist.test, sets, bars.report)
             for stage in recipe.stages
         }
-    report = evaluation.evaluate(
-        stages,
+    inputs = EvaluationInputs(
+        stages=stages,
+        title=f"Evaluation of {recipe.name}",
         alpha=recipe.export.alpha,
         draws=recipe.evaluation.draws,
         seed=recipe.seed,
         default_score=recipe.export.default_score,
-        inside=_describe_test_set(recipe),
+        in_dist=_describe_test_set(recipe),
         sets=descriptions,
         validation=tuple(recipe.evaluation.validation),
         provenance=_provenance(run),
     )
-    folder, title = run.report_path, f"Evaluation of {recipe.name}"
-    evaluation.write_report(report, stages, folder, title=title, seed=recipe.seed, score=recipe.export.default_score)
-    console.print(f"report: {folder / 'report.md'}")
+    write_report(evaluate_stages(inputs), inputs, run.report_path)
+    console.print(f"report: {run.report_path / 'report.md'}")
 
 
 def export_run(
@@ -141,7 +148,7 @@ def export_run(
         PrecisionError: The lower precision detects less on a set of the report.
     """
     recipe, stage = run.recipe, run.recipe.export.stage
-    path = bundle_path(recipe, models, version=version, precision=precision, overwrite=overwrite)
+    path = recipe_bundle_path(recipe, models, version=version, precision=precision, overwrite=overwrite)
     report = _report(run)
     if report is None and precision != "fp32":
         reason = "is not evaluated: there is nothing to hold a lower precision against"
@@ -161,15 +168,15 @@ def export_run(
             run,
             model,
             calibration=in_dist.calibration,
-            samples=sample_of(in_dist.test, SAMPLES),
+            samples=evenly_spaced(in_dist.test, SAMPLES),
             write_sample=write_sample,
-            evaluation=None if report is None else evaluation.manifest_evaluation(report, stage),
+            evaluation=None if report is None else manifest_evaluation(report, stage),
             path=path,
         )
     else:
         console.print(f"then writing it in {precision} and measuring both on every set ...")
         export_low_precision(
-            run, model, precision, inside=in_dist, sets=sets, full=report, write_sample=write_sample, path=path
+            run, model, precision, in_dist=in_dist, ood=sets, full_report=report, write_sample=write_sample, path=path
         )
     return path
 
@@ -207,7 +214,7 @@ def _score(model: ScoredModel, examples: Examples, stage: str, progress: Progres
         return score_inputs(model, examples.x, progress=report)
     with recorded_logits(model) as logits:
         outputs = score_inputs(model, examples.x, progress=report)
-    return outputs | {LOGITS: in_order(logits.array(), scoring_order(examples.x))}
+    return outputs | {LOGITS: restore_order(logits.array(), scoring_order(examples.x))}
 
 
 def _stage_scores(
@@ -226,10 +233,10 @@ def _stage_scores(
     error, logits = None, None
     if LOGITS in outputs:
         error = float(np.mean(outputs["prediction"] != test.targets()))
-        logits = stage_logits(outputs, test.targets(), ood_outputs, stage_temperature(run, stage))
+        logits = stage_logits(outputs, test.targets(), ood_outputs, load_temperature(run, stage))
     return StageScores(
-        inside=anomalies(outputs, names),
-        outside={name: anomalies(values, names) for name, values in ood_outputs.items()},
+        in_dist=anomalies(outputs, names),
+        ood={name: anomalies(values, names) for name, values in ood_outputs.items()},
         calibrations=calibrations,
         error=error,
         logits=logits,
@@ -262,4 +269,4 @@ def _provenance(run: Run) -> dict[str, str]:
 def _report(run: Run) -> Report | None:
     """The run's report, or None if the run is not evaluated."""
     path = run.report_path / "report.json"
-    return Report.model_validate_json(path.read_text(encoding="utf-8")) if path.exists() else None
+    return Report.from_json(path.read_text(encoding="utf-8")) if path.exists() else None

@@ -1,6 +1,6 @@
-"""Plain FastAPI without batching, as its documentation deploys it: a worker process for each core.
+"""Plain FastAPI without batching, as its documentation deploys it: a worker process per core.
 
-Each request runs the model by itself, in a thread of the pool where FastAPI runs whatever would block the event loop.
+Each request runs the model alone, in FastAPI's pool of threads for blocking functions.
 """
 
 import uvicorn

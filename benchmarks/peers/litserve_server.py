@@ -1,4 +1,4 @@
-"""LitServe: API processes in front of inference workers. It takes JSON only: the file comes in base64."""
+"""LitServe: API processes in front of inference workers. It takes JSON only, so the file is base64."""
 
 import base64
 
@@ -8,7 +8,7 @@ from scorer import MAX_BATCH, PORT, WORKERS, Scorer
 
 
 class Scoring(litserve.LitAPI):
-    def setup(self, device: str) -> None:  # noqa: ARG002 - the framework's signature
+    def setup(self, device: str) -> None:  # noqa: ARG002 - required by LitServe
         self._scorer = Scorer()
 
     def decode_request(self, request: dict[str, str]) -> np.ndarray:
@@ -28,8 +28,8 @@ class Scoring(litserve.LitAPI):
 
 
 if __name__ == "__main__":
-    # 1 ms: with a timeout of 0 an idle worker polls its queue without pause and takes a core for it. As many API
-    # processes as workers, and the ZeroMQ queue, are what the documentation recommends for throughput.
+    # A timeout of 1 ms, because with 0 an idle worker polls its queue without a pause and occupies a core. The
+    # documentation recommends as many API processes as workers, and the ZeroMQ queue, for throughput.
     api = Scoring(max_batch_size=MAX_BATCH, batch_timeout=0.001, api_path="/score")
     server = litserve.LitServer(api, accelerator="cpu", devices=1, workers_per_device=WORKERS, fast_queue=True)
     server.run(

@@ -1,4 +1,4 @@
-"""MLServer: the Open Inference Protocol with adaptive batching. Files come as the protocol's BYTES: JSON, base64."""
+"""MLServer: the Open Inference Protocol with adaptive batching. Files are elements of type BYTES in JSON, in base64."""
 
 import asyncio
 import base64
@@ -19,8 +19,8 @@ class Scoring(MLModel):
         return True
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
-        # A batch is one request whose input holds the elements of all.
-        bodies = [base64.b64decode(each) for each in payload.inputs[0].data]
+        # MLServer merges a batch into one request, whose input holds the elements of all.
+        bodies = [base64.b64decode(element) for element in payload.inputs[0].data]
         scores = self._scorer.score(bodies)
         output = NumpyCodec.encode_output("msp", np.asarray(scores, np.float32)[:, None])
         return InferenceResponse(model_name=self.name, outputs=[output])
@@ -42,7 +42,7 @@ async def serve() -> None:
         parallel_workers=WORKERS,
         load_models_at_startup=False,
     )
-    # A batch waits for more until this time has passed, full or not, and 0 turns batching off: 1 ms.
+    # 1 ms, the wait of every batch, even of a full one; 0 turns batching off.
     model = ModelSettings(
         name="scoring",
         implementation="mlserver_server.Scoring",
@@ -54,6 +54,6 @@ async def serve() -> None:
 
 
 if __name__ == "__main__":
-    # As `mlserver start` does it.
+    # As in `mlserver start`.
     install_uvloop_event_loop()
     asyncio.run(serve())

@@ -1,4 +1,4 @@
-"""Mosec: its Rust front batches for Python worker processes."""
+"""Mosec: a Rust front end that forms batches for Python worker processes."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ from scorer import MAX_BATCH, PORT, WORKERS, Scorer
 
 
 class Scoring(Worker):
-    """One stage: decoding such small inputs takes less than handing them from a stage of its own to the next one."""
+    """A single stage: small inputs are decoded faster than a separate stage could pass them on."""
 
     def __init__(self) -> None:
         self._scorer = Scorer()
@@ -25,9 +25,9 @@ class Scoring(Worker):
 
 
 if __name__ == "__main__":
-    # The defaults would answer 429 only beyond 1,024 waiting requests and 408 after 3 s: neither is reached here.
+    # The default limits, 1,024 waiting requests (429) and 3 s (408), are not reached.
     sys.argv[1:] = ["--address", "127.0.0.1", "--port", str(PORT), "--log-level", "warning"]
     server = Server()
-    # 1 ms is the least that a batch can be made to wait for more: 0 stands for the default of 10.
+    # 1 ms is the shortest wait for a batch to fill: 0 means the default of 10 ms.
     server.append_worker(Scoring, num=WORKERS, max_batch_size=MAX_BATCH, max_wait_time=1, route="/score")
     server.run()

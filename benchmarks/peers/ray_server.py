@@ -1,10 +1,10 @@
-"""Ray Serve: a replica for each core behind its HTTP proxy, in the high-throughput mode of its documentation."""
+"""Ray Serve: a replica per core behind its HTTP proxy, in the high-throughput mode of its documentation."""
 
 import asyncio
 import os
 import signal
 
-# Both before the import: the library reads them then, and its processes inherit them.
+# Set before the import: Ray reads them then, and its processes inherit them.
 os.environ["RAY_SERVE_THROUGHPUT_OPTIMIZED"] = "1"
 os.environ["RAY_SERVE_ENABLE_HA_PROXY"] = "1"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -15,13 +15,13 @@ from scorer import MAX_BATCH, PORT, THREADS, WORKERS, Scorer
 from starlette.requests import Request
 
 
-# `max_ongoing_requests` must let a whole batch gather while another one is computed: the default is 5.
+# `max_ongoing_requests` must allow one batch to form while another one is computed; the default is 5.
 @serve.deployment(num_replicas=WORKERS, max_ongoing_requests=2 * MAX_BATCH, ray_actor_options={"num_cpus": THREADS})
 class Scoring:
     def __init__(self) -> None:
         self._scorer = Scorer()
 
-    # No timer: a batch is what has gathered while the one before was computed.
+    # No timer: a batch consists of the requests that arrived while the previous one was computed.
     @serve.batch(max_batch_size=MAX_BATCH, batch_wait_timeout_s=0)
     async def score(self, bodies: list[bytes]) -> list[float]:
         return await asyncio.to_thread(self._scorer.score, bodies)

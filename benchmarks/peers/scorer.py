@@ -1,7 +1,7 @@
-"""The model that every peer serves, from a request's bytes to its maximum softmax probability.
+"""The model that every peer serves: scores the bytes of a file with the maximum softmax probability.
 
-Run by each peer's own Python, which has onnxruntime, numpy, Pillow and tokenizers and nothing of this project. What a
-server needs to know is in its environment, because some frameworks start worker processes without arguments.
+It runs in each peer's own environment, which has onnxruntime, numpy, Pillow and tokenizers but not this project's
+packages. Its settings are environment variables, because some frameworks start worker processes without arguments.
 """
 
 import io
@@ -18,15 +18,15 @@ from tokenizers import Tokenizer
 BUNDLE = Path(os.environ["BENCHMARK_BUNDLE"])
 PORT = int(os.environ["BENCHMARK_PORT"])
 WORKERS = int(os.environ["BENCHMARK_WORKERS"])
-"""Processes that each hold a session."""
+"""The number of worker processes, each with a session."""
 THREADS = int(os.environ["BENCHMARK_THREADS"])
-"""Threads of each session; workers times threads are the machine's cores."""
+"""The number of threads of each session. Workers times threads is the number of cores."""
 MAX_BATCH = int(os.environ["BENCHMARK_BATCH"])
-"""Requests that a session computes together at most."""
+"""The largest batch."""
 
 
 class Scorer:
-    """A bundle's graph in ONNX Runtime, and what turns a file into its input."""
+    """A bundle's graph in ONNX Runtime, with the preparation of its inputs."""
 
     def __init__(self) -> None:
         manifest = json.loads((BUNDLE / "manifest.json").read_text(encoding="utf-8"))
@@ -39,17 +39,16 @@ class Scorer:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = THREADS
         options.inter_op_num_threads = 1
-        wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
-        available = onnxruntime.get_available_providers()
-        if wanted[0] in available:
+        providers = ["CPUExecutionProvider"]
+        if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
             onnxruntime.preload_dlls()
-        self._session = onnxruntime.InferenceSession(
-            BUNDLE / manifest["model"], options, providers=[each for each in wanted if each in available]
-        )
-        self.msp([self.prepare(_blank(self._input))])
+            providers.insert(0, "CUDAExecutionProvider")
+        self._session = onnxruntime.InferenceSession(BUNDLE / manifest["model"], options, providers=providers)
+        # A session's first run is slow: no measured request should include it.
+        self.msp([self.prepare(_blank_file(self._input))])
 
     def prepare(self, body: bytes) -> np.ndarray:
-        """One image `[H, W, C]` uint8, or one text's token ids `[L]` int64."""
+        """The pixels `[H, W, C]` uint8 of an image, or the token ids `[L]` int64 of a text."""
         if self._tokenizer is not None:
             (encoding,) = self._tokenizer.encode_batch_fast([body.decode()])
             return np.asarray(encoding.ids, np.int64)
@@ -60,7 +59,7 @@ class Scorer:
         return np.asarray(image, np.uint8).reshape(size[1], size[0], self._input["channels"])
 
     def msp(self, items: Sequence[np.ndarray]) -> list[float]:
-        """The scores of a batch of prepared inputs."""
+        """Maximum softmax probabilities of a batch of prepared inputs."""
         if self._tokenizer is None:
             feed = {"images": np.stack(items)}
         else:
@@ -73,12 +72,12 @@ class Scorer:
         return values.tolist()
 
     def score(self, bodies: Sequence[bytes]) -> list[float]:
-        """The scores of a batch of files."""
+        """Maximum softmax probabilities of a batch of files."""
         return self.msp([self.prepare(body) for body in bodies])
 
 
-def _blank(spec: dict) -> bytes:
-    """A first input, so that no measured request pays for the session's first run."""
+def _blank_file(spec: dict) -> bytes:
+    """A valid file for an input of the manifest's `spec`."""
     if spec["kind"] == "text":
         return b"warm"
     file = io.BytesIO()

@@ -1,7 +1,6 @@
 """Authentication by API keys: requests without a valid key get 401 before their body is read."""
 
-import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 from starlette.datastructures import Headers
@@ -10,19 +9,12 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.auth.api_keys import KeyFile
-from service.errors import InvalidApiKey, MissingApiKey, Unauthorized, problem_response
-from service.http.request_id import REQUEST_ID
+from service.errors import InvalidApiKey, MissingApiKey, Unauthorized
+from service.http.error_responses import ErrorResponses
+from service.http.route import Access, Route
 
-OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics", "/docs", "/docs/oauth2-redirect", "/openapi.json"})
-"""The paths that need no key. All other paths need one, so that a new route is protected by default.
-
-Orchestrators and Prometheus send no keys, and the pages that they read hold no data of clients; the network limits who
-can reach them (the gateway does not forward `/metrics`). The documentation is open because users enter their key there.
-The console at `/` needs a key because it lists the models, as `/v1/models` does.
-"""
-
-_ADMIN_PATHS = re.compile(r"/v2/repository/(index|models/[^/]+/(load|unload))|/v1/models/[^/]+/drift/reset")
-"""The paths that need an admin key instead of an API key. Their routes check it with `admin_dependency`."""
+_DOCUMENTATION_PATHS = ("/docs", "/docs/oauth2-redirect", "/openapi.json")
+"""FastAPI's own routes that need no key: users enter their key on the documentation page."""
 
 SECURITY_SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "`Authorization: Bearer KEY`"},
@@ -35,27 +27,34 @@ SECURITY: list[dict[str, list[str]]] = [{scheme: []} for scheme in SECURITY_SCHE
 
 
 class Authentication:
-    """ASGI middleware that checks API keys, inside `RequestContext`, which counts and logs its 401 responses."""
+    """ASGI middleware that checks API keys, inside `RequestContext`, which counts and logs its 401 responses.
 
-    def __init__(self, app: ASGIApp, *, keys: KeyFile, admin_calls: bool) -> None:
+    Every path needs a key, except those of open routes and of the documentation. Routes for admin keys check the key
+    themselves, by `admin_dependency`.
+    """
+
+    def __init__(self, app: ASGIApp, *, keys: KeyFile, routes: Sequence[Route], errors: ErrorResponses) -> None:
         self._app = app
         self._keys = keys
-        self._admin_calls = admin_calls
+        self._errors = errors
+        self._admin_routes = [route for route in routes if route.access is Access.ADMIN_KEY]
+        open_paths = [route.path for route in routes if route.access is Access.OPEN]
+        self._open_paths = frozenset([*open_paths, *_DOCUMENTATION_PATHS])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request, or reject it."""
-        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
+        if scope["type"] != "http" or scope["path"] in self._open_paths:
             await self._app(scope, receive, send)
             return
         try:
             name = _name(Headers(scope=scope), self._keys, "API key")
         except Unauthorized as problem:
-            if self._admin_calls and _ADMIN_PATHS.fullmatch(scope["path"]):
+            if any(route.matches(scope)[0] is not Match.NONE for route in self._admin_routes):
                 await self._app(scope, receive, send)
                 return
             # The request is rejected before routing, but metrics need its route.
             scope["route"] = _route(scope)
-            await problem_response(problem, scope[REQUEST_ID], scope["path"])(scope, receive, send)
+            await self._errors.response(scope, problem)(scope, receive, send)
             return
         # Not unbound: the access log names the client after this method returns. Each request has its own context.
         structlog.contextvars.bind_contextvars(client=name)

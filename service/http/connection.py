@@ -14,10 +14,11 @@ from typing_extensions import override
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from service.errors import HeadersTooLarge, MalformedRequest, Problem, RequestTimeout, problem_response
+from service.errors import HeadersTooLarge, MalformedRequest, Problem, RequestTimeout
 from service.http.coalescing_transport import CoalescingTransport
 from service.http.deadline import DISCONNECTED
 from service.http.load_shedding import LoadShedder
+from service.http.problem_json import problem_response
 from service.http.uvicorn_hooks import require_hooks
 
 KEEP_ALIVE_SECONDS = 75
@@ -183,7 +184,7 @@ class Connection(HttpToolsProtocol):
         """Reply before a request exists: it has no route to count and no id yet, so an id is generated."""
         request_id = uuid.uuid4().hex
         log.info("request refused", type=problem.type, status=problem.status, request_id=request_id)
-        response = problem_response(problem, request_id, "")
+        response = problem_response(problem, request_id)
         response.headers["x-request-id"] = request_id
         self._write_response(response, problem.title, close=True)
 

@@ -3,17 +3,18 @@
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import Problem
-from service.http.problem_json import problem_response_to
+from service.http.error_responses import log_problem
+from service.http.request_id import REQUEST_ID
+from service.http.route import Route
 
 
-class FastRoute(APIRoute):
+class FastRoute(Route):
     """A route whose endpoint takes the plain request: FastAPI resolves and validates no parameters."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -44,7 +45,8 @@ class FastRoutes:
                     try:
                         response = await route.endpoint(request)
                     except Problem as problem:
-                        response = problem_response_to(request, problem)
+                        log_problem(problem)
+                        response = route.error_format.render(problem, scope[REQUEST_ID])
                     await response(scope, receive, send)
                     return
         await self._app(scope, receive, send)

@@ -9,8 +9,9 @@ import structlog
 from starlette.responses import Response
 from starlette.types import Scope
 
-from service.errors import Overloaded, problem_response
+from service.errors import Overloaded
 from service.http.request_id import request_id_of
+from service.http.route import Route
 from service.inference.outcomes import QueueFull
 from service.inference.reservation import Reservation
 from service.lifecycle import Lifecycle, Phase
@@ -32,7 +33,7 @@ class _Rejected:
 
     model: "Model"
     max_wait: float
-    route: object
+    route: Route
     client: str | None
 
 
@@ -96,7 +97,7 @@ class LoadShedder:
         if problem is None:
             return None
         request_id = request_id_of(scope)
-        response = problem_response(problem, request_id, scope["path"])
+        response = rejected.route.error_format.render(problem, request_id)
         response.raw_headers.append((b"x-request-id", request_id.encode()))
         model.metrics.rejected(problem.type)
         scope["route"] = rejected.route

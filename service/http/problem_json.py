@@ -1,62 +1,39 @@
-"""Converts the exceptions of handlers and of the framework to problem responses."""
+"""The service's own error format: RFC 9457 `application/problem+json`."""
 
-from typing import Any
-
-import structlog
-from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
+import orjson
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from service.errors import (
-    InvalidInput,
-    InvalidParameter,
-    MalformedBody,
-    MethodNotAllowed,
-    NotFound,
-    Problem,
-    problem_response,
-)
-from service.http.request_id import REQUEST_ID
+from service.errors import Problem
+from service.http.error_format import ErrorFormat
 
-log = structlog.stdlib.get_logger(__name__)
+MEDIA_TYPE = "application/problem+json"
 
 
-def exception_handlers() -> dict[Any, Any]:
-    """The handlers for `FastAPI(exception_handlers=...)`."""
-    return {Problem: _handle_problem, HTTPException: _handle_http_exception, RequestValidationError: _handle_validation}
+class ProblemAnswer(BaseModel):
+    """An error (RFC 9457)."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = Field(examples=["unknown-model"])
+    title: str
+    status: int
+    detail: str
+    request_id: str
 
 
-def problem_response_to(request: Request, problem: Problem) -> Response:
-    """The response to a request that raised `problem`."""
-    # The detail is not logged, because it may repeat what the client sent.
-    log.debug("problem", type=problem.error.type if isinstance(problem, InvalidInput) else problem.type)
-    return _response(problem, request)
+def problem_response(problem: Problem, request_id: str) -> Response:
+    """The response to `problem`, with its headers and extension members."""
+    body = {
+        "type": problem.type,
+        "title": problem.title,
+        "status": problem.status,
+        "detail": problem.detail,
+        "request_id": request_id,
+        **problem.members,
+    }
+    return Response(orjson.dumps(body), problem.status, problem.headers, MEDIA_TYPE)
 
 
-async def _handle_problem(request: Request, error: Problem) -> Response:
-    return problem_response_to(request, error)
-
-
-async def _handle_http_exception(request: Request, error: HTTPException) -> Response:
-    path = request.url.path
-    if error.status_code == 404:
-        problem: Problem = NotFound(f"There is no {path!r}; GET /docs shows every route.")
-    elif error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "other methods")
-        problem = MethodNotAllowed(f"{path} does not take {request.method}; it takes {allowed}.")
-    else:
-        problem = MalformedBody(str(error.detail))
-    response = _response(problem, request)
-    response.headers.update(error.headers or {})
-    return response
-
-
-async def _handle_validation(request: Request, error: RequestValidationError) -> Response:
-    first = error.errors()[0]
-    problem = InvalidParameter(".".join(str(part) for part in first["loc"]), first["msg"])
-    return _response(problem, request)
-
-
-def _response(problem: Problem, request: Request) -> Response:
-    return problem_response(problem, request.scope[REQUEST_ID], request.scope["path"])
+PROBLEM_JSON = ErrorFormat(problem_response, {MEDIA_TYPE: {"schema": ProblemAnswer.model_json_schema()}})
+"""The format of every route that declares no other."""

@@ -7,7 +7,8 @@ import structlog
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import InternalError, problem_response
+from service.errors import InternalError
+from service.http.error_responses import ErrorResponses
 from service.http.request_id import REQUEST_ID, request_id_of
 from service.lifecycle import Lifecycle, Phase
 from service.telemetry.access_log import AccessLog, route_of
@@ -25,9 +26,16 @@ class RequestContext:
     """
 
     def __init__(
-        self, app: ASGIApp, *, access_log: AccessLog, lifecycle: Lifecycle, tracing: "Tracing | None" = None
+        self,
+        app: ASGIApp,
+        *,
+        access_log: AccessLog,
+        lifecycle: Lifecycle,
+        errors: ErrorResponses,
+        tracing: "Tracing | None" = None,
     ) -> None:
         self._app = app
+        self._errors = errors
         self._access_log = access_log
         self._tracing = tracing
         self._lifecycle = lifecycle
@@ -67,7 +75,7 @@ class RequestContext:
             log.exception("unhandled error", path=scope["path"])
             if not status:
                 problem = InternalError("The service failed on this request; its log has the reason under request_id.")
-                await problem_response(problem, request_id, scope["path"])(scope, receive, send_with_id)
+                await self._errors.response(scope, problem)(scope, receive, send_with_id)
         finally:
             self._lifecycle.in_flight -= accepted
             # Without a status no response was sent: the client disconnected, or the grace period ended.

@@ -248,10 +248,12 @@ class Batcher:
 
 
 def _lower_thread_priority() -> None:
-    """Lower the priority of the calling thread, an engine thread."""
+    """Lower the priority of the calling thread, an engine thread, unless its process has a lower one already."""
     if sys.platform == "linux":
-        # On other systems the call would change the priority of the whole process.
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _ENGINE_NICENESS)
+        # On other systems the calls would concern the whole process.
+        thread = threading.get_native_id()
+        niceness = max(_ENGINE_NICENESS, os.getpriority(os.PRIO_PROCESS, thread))
+        os.setpriority(os.PRIO_PROCESS, thread, niceness)
 
 
 def _set_outcomes(inputs: list[_QueuedInput], outcomes: Sequence[Outcome]) -> None:

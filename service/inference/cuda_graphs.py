@@ -83,6 +83,7 @@ def record_graphs(
     plain_session: onnxruntime.InferenceSession,
     output_names: Sequence[str],
     feeds: Iterable[Mapping[str, Array]],
+    device: str = "cuda",
 ) -> CudaGraphRunner:
     """A runner that has recorded a graph for each of `feeds` and reproduces the outputs of `plain_session`.
 
@@ -91,6 +92,7 @@ def record_graphs(
         plain_session: A session of the same model without that option.
         output_names: The outputs to compute.
         feeds: One batch of each batch size, the first of one input.
+        device: "cuda", or "cpu" for tests.
 
     Raises:
         ValueError: The graphs compute other outputs.
@@ -98,7 +100,7 @@ def record_graphs(
     expected = [(feed, plain_session.run(output_names, feed)) for feed in feeds]
     sample_feed, sample_outputs = expected[0]
     sizes = [len(outputs[0]) for _, outputs in expected]
-    runner = CudaGraphRunner(session, sample_feed, dict(zip(output_names, sample_outputs, strict=True)), sizes, "cuda")
+    runner = CudaGraphRunner(session, sample_feed, dict(zip(output_names, sample_outputs, strict=True)), sizes, device)
     for size, (feed, outputs) in zip(sizes, expected, strict=True):
         # The first call records, the second one replays.
         for computed in (runner.run(feed), runner.run(feed)):

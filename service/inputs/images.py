@@ -41,15 +41,14 @@ class Images:
         ".webp": "image/webp",
     }
 
-    tensor: ClassVar[str] = "images"
+    tensor_name: ClassVar[str] = "images"
 
     def __init__(self, spec: ImageInput) -> None:
         self._spec = spec
-        self.pixels = self._shape = (spec.height, spec.width, spec.channels)
+        self.pixel_shape = (spec.height, spec.width, spec.channels)
         self.description = f"{spec.width}x{spec.height} images"
-        self.signature = (
-            f"one uint8 tensor {_GRAPH_INPUT!r} of [N, {', '.join(str(length) for length in self._shape)}], N dynamic"
-        )
+        axes = ", ".join(str(length) for length in self.pixel_shape)
+        self.signature = f"one uint8 tensor {_GRAPH_INPUT!r} of [N, {axes}], N dynamic"
 
     @classmethod
     def of(cls, bundle: Bundle) -> Self:
@@ -103,7 +102,7 @@ class Images:
         """Whether the graph takes batches of any number of images of this size, and no other input."""
         dtype, shape = inputs.get(_GRAPH_INPUT, ("", ()))
         dynamic = len(shape) == 4 and not isinstance(shape[0], int)
-        return len(inputs) == 1 and dtype == "tensor(uint8)" and dynamic and tuple(shape[1:]) == self._shape
+        return len(inputs) == 1 and dtype == "tensor(uint8)" and dynamic and tuple(shape[1:]) == self.pixel_shape
 
     def feed(self, items: Sequence[Array]) -> dict[str, Array]:
         """`images` uint8 `[N, H, W, C]`."""
@@ -133,8 +132,8 @@ class Images:
 
     def probe_pair(self) -> tuple[Array, Array]:
         """A black image and a noise image."""
-        noise = np.random.default_rng(0).integers(0, 256, self._shape, dtype=np.uint8)
-        return np.zeros(self._shape, np.uint8), noise
+        noise = np.random.default_rng(0).integers(0, 256, self.pixel_shape, dtype=np.uint8)
+        return np.zeros(self.pixel_shape, np.uint8), noise
 
 
 def _decode_base64(payload: Base64) -> bytes | InputError:

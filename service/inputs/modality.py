@@ -64,11 +64,11 @@ class Modality(Protocol):
         """
 
     @property
-    def tensor(self) -> str:
+    def tensor_name(self) -> str:
         """The name of the tensor that holds the inputs in the Open Inference Protocol, as in "images"."""
 
     @property
-    def pixels(self) -> tuple[int, ...] | None:
+    def pixel_shape(self) -> tuple[int, ...] | None:
         """The shape of the `service.inputs.payloads.Pixels` that the model takes; None if it takes none."""
 
     def string_payload(self, text: str) -> Payload:

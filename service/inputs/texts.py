@@ -34,8 +34,8 @@ class Texts:
     media_types: ClassVar[Sequence[str]] = ("text/plain",)
     body_schema: ClassVar[Mapping[str, Any]] = {"type": "string"}
     sample_types: ClassVar[Mapping[str, str]] = {".txt": "text/plain; charset=utf-8"}
-    tensor: ClassVar[str] = "texts"
-    pixels: ClassVar[tuple[int, ...] | None] = None
+    tensor_name: ClassVar[str] = "texts"
+    pixel_shape: ClassVar[tuple[int, ...] | None] = None
     signature = (
         f"two int64 tensors, {_TOKENS!r} of [N, L] and {_LENGTHS!r} of [N], N and L dynamic, L up to input.max_tokens"
     )
@@ -87,7 +87,7 @@ class Texts:
 
     def prepare_inline(self, payload: Payload, limits: Limits) -> Prepared | None:
         """Convert a text of which the tokenizer reads few characters; return None for other texts."""
-        return self._prepare(payload, limits, partial(self._encoder.encode_within, chars=_INLINE_CHARS))
+        return self._prepare(payload, limits, partial(self._encoder.encode_within, max_chars=_INLINE_CHARS))
 
     def _prepare(
         self, payload: Payload, limits: Limits, encode: Callable[[str], NDArray[np.int64] | None]

@@ -1,4 +1,4 @@
-"""Parts of a job, scored by the workers of a Ray cluster: Ray Data hands out part numbers, files come back."""
+"""Scores parts of a job on a Ray cluster: Ray Data distributes part numbers, and workers return parquet files."""
 
 import logging
 import socket
@@ -10,26 +10,36 @@ import ray
 import ray.data
 import ray.exceptions
 
+from service.offline.batch_scorer import BatchScorer
 from service.offline.errors import ClusterUnavailable
 from service.offline.job import Job
 from service.offline.parts import score_parts
-from service.offline.scoring import BatchScorer
 
-_SECONDS_TO_ANSWER = 10
+_CONNECT_TIMEOUT_SECONDS = 10
 
 
 def score_on_cluster(address: str, job: Job, parts: Sequence[int]) -> Iterator[tuple[int, bytes]]:
-    """Each of `parts` with its parquet file, as workers of the cluster at `address` finish them.
+    """Score parts of `job` on one worker per core of the cluster, or per GPU if the job's provider needs one.
 
-    One worker per core of the cluster, or per GPU where the job's provider needs one, each with its own engine. They
-    read the bundle and the source under the same paths as this process. Raises `ClusterUnavailable`.
+    The workers have separate engines, and read the bundle and the source under the same paths as this process.
+
+    Args:
+        address: The cluster's address.
+        job: The run.
+        parts: The numbers of the parts.
+
+    Yields:
+        Each part with its parquet file, in the order in which the workers finish.
+
+    Raises:
+        ClusterUnavailable: The cluster cannot be reached, or it failed.
     """
     if not parts:
         return
-    _require_answer(address)
+    _require_reachable(address)
     try:
         with ray.init(address, logging_level=logging.WARNING):
-            # There is a bar already, of inputs.
+            # The command shows its own progress bar, which counts inputs.
             logging.getLogger("ray.data").setLevel(logging.ERROR)
             ray.data.DataContext.get_current().enable_progress_bars = False
             on_cpu = job.provider == "cpu"
@@ -50,21 +60,21 @@ def score_on_cluster(address: str, job: Job, parts: Sequence[int]) -> Iterator[t
         raise ClusterUnavailable(f"The Ray cluster at {address} failed: {error}") from error
 
 
-def _require_answer(address: str) -> None:
-    """Ray itself goes on knocking for minutes."""
+def _require_reachable(address: str) -> None:
+    """Fail within seconds if nothing listens at `address`; Ray would retry for minutes."""
     host, _, port = address.rpartition(":")
     if not port.isdecimal():
         return
     try:
-        socket.create_connection((host.removeprefix("ray://").strip("[]"), int(port)), _SECONDS_TO_ANSWER).close()
+        socket.create_connection((host.removeprefix("ray://").strip("[]"), int(port)), _CONNECT_TIMEOUT_SECONDS).close()
     except (OSError, OverflowError) as error:
         raise ClusterUnavailable(
-            f"No Ray cluster answers at {address}: {error}. Name the address that `ray start --head` tells."
+            f"No Ray cluster answers at {address}: {error}. Name the address that `ray start --head` prints."
         ) from error
 
 
 class _Worker:
-    """One engine, and the parts that it scores."""
+    """A Ray actor that scores parts with one engine."""
 
     def __init__(self, job: Job) -> None:
         self._job = job

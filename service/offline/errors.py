@@ -1,25 +1,25 @@
-"""Why a collection cannot be scored: a closed set, each with the remedy in its message."""
+"""The errors of offline scoring: a closed set, each with a remedy in its message."""
 
 from pathlib import Path
 from typing import ClassVar
 
 
 class OfflineError(Exception):
-    """A run cannot begin or go on; the message names what is wrong and what to do."""
+    """A run cannot start or continue; the message names the problem and the remedy."""
 
     exit_code: ClassVar[int] = 2
 
 
 class ModelUnusable(OfflineError):
-    """There is no such model, or it does not take what the source holds."""
+    """The model does not exist, or does not take the inputs of the source."""
 
 
 class SourceUnusable(OfflineError):
-    """The source is missing, of no known kind, without the column that was asked for, damaged, or it changed."""
+    """The source is missing, damaged, of an unsupported kind, lacks a requested column, or has changed."""
 
 
 class OutputRefused(OfflineError):
-    """The output folder holds something else; nothing in it was touched."""
+    """The output folder holds other files; none of them was changed."""
 
 
 class OutputUnwritable(OfflineError):
@@ -35,16 +35,16 @@ class ClusterUnavailable(OfflineError):
 
 
 class EngineBroken(OfflineError):
-    """The engine fails on every input of a batch, so that the fault is not an input's."""
+    """The engine fails on every input of a batch, so the inputs are not the cause."""
 
     exit_code = 1
 
 
-def changed(path: str) -> SourceUnusable:
-    """The source does not have the inputs any more that were counted."""
+def source_changed(path: str) -> SourceUnusable:
+    """Return the error of a source whose number of inputs has changed since it was opened."""
     return SourceUnusable(f"{path} changed while it was read. Run again with --overwrite once it is complete.")
 
 
-def cannot_read(path: Path, error: Exception) -> SourceUnusable:
-    """`error` came up while reading `path`."""
+def unreadable_source(path: Path, error: Exception) -> SourceUnusable:
+    """Return the error of a source that cannot be read at `path` because of `error`."""
     return SourceUnusable(f"{path} cannot be read: {error}. Repair it, and run the same command with --overwrite.")

@@ -1,4 +1,4 @@
-"""A folder of image files, however deep."""
+"""A folder of image files, at any depth."""
 
 import hashlib
 import os
@@ -9,14 +9,13 @@ from typing import Literal, Self
 
 import pyarrow as pa
 
-from service.offline.errors import cannot_read
-from service.offline.items import Item
-from service.offline.source import Identity
+from service.offline.errors import unreadable_source
+from service.offline.source import Identity, Item
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
-"""The files that are taken for images; what they really are shows when they are decoded."""
+"""The suffixes of image files; decoding decides what a file really holds."""
 
-# Of so many files one name is remembered, so that a walk can begin there.
+# One name is kept for this many files, so that a walk can start there.
 _MARK_EVERY = 10_000
 
 Names = tuple[str, ...]
@@ -24,7 +23,7 @@ Names = tuple[str, ...]
 
 @dataclass(frozen=True)
 class FolderSource:
-    """The images below `root` in the order of their names. Keys are paths relative to it."""
+    """The images below `root` in the order of their names; keys are paths relative to `root`."""
 
     root: Path
     identity: Identity
@@ -33,12 +32,16 @@ class FolderSource:
 
     @property
     def key_type(self) -> pa.DataType:
-        """Text."""
+        """Strings."""
         return pa.string()
 
     @classmethod
     def open(cls, root: Path) -> Self:
-        """Counts the files; none is opened. Raises `SourceUnusable`."""
+        """Count the files without opening them.
+
+        Raises:
+            SourceUnusable: A folder cannot be read.
+        """
         digest = hashlib.sha256()
         marks: list[Names] = []
         count = 0
@@ -53,26 +56,30 @@ class FolderSource:
         return cls(root, identity, tuple(marks))
 
     def items(self, start: int) -> Iterator[Item]:
-        """The files from number `start` on. Raises `SourceUnusable`."""
-        number = start // _MARK_EVERY
-        if number >= len(self.marks):
+        """Yield the files from number `start` on.
+
+        Raises:
+            SourceUnusable: A folder cannot be read.
+        """
+        mark = start // _MARK_EVERY
+        if mark >= len(self.marks):
             return
-        for index, names in enumerate(_walk(self.root, (), self.marks[number]), number * _MARK_EVERY):
+        for index, names in enumerate(_walk(self.root, (), self.marks[mark]), mark * _MARK_EVERY):
             if index >= start:
-                # A name that is no UTF-8 cannot be a string of a parquet file.
+                # Strings of a parquet file are UTF-8; file names need not be.
                 key = os.fsencode("/".join(names)).decode("utf-8", "replace")
                 yield Item(key, self.root.joinpath(*names))
 
 
 def _walk(root: Path, below: Names, begin: Names) -> Iterator[Names]:
-    """The images in the folder `below`, from the one at `begin` (relative to the folder) on; one folder in memory."""
+    """Yield the images in the folder `below`, from the relative path `begin` on, with one folder's names in memory."""
     folder = root.joinpath(*below)
     try:
         with os.scandir(folder) as entries:
-            found = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
+            children = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
     except OSError as error:
-        raise cannot_read(folder, error) from error
-    for name, is_folder in found:
+        raise unreadable_source(folder, error) from error
+    for name, is_folder in children:
         if begin and name < begin[0]:
             continue
         if is_folder:
@@ -82,5 +89,9 @@ def _walk(root: Path, below: Names, begin: Names) -> Iterator[Names]:
 
 
 def holds_images(root: Path) -> bool:
-    """Whether there is any image below `root`. Raises `SourceUnusable`."""
+    """Whether there is any image below `root`.
+
+    Raises:
+        SourceUnusable: A folder cannot be read.
+    """
     return next(_walk(root, (), ()), None) is not None

@@ -1,4 +1,4 @@
-"""From `--model` to a bundle."""
+"""Finds the bundle that `--model` and `--version` name."""
 
 from pathlib import Path
 
@@ -8,9 +8,16 @@ from service.repository.model import verified_bundle
 
 
 def choose_bundle(models: str, model: str, version: str | None) -> Bundle:
-    """The bundle `model`: a folder, or a name in the repository `models`. Raises `ModelUnusable` or `BundleError`.
+    """Load the bundle to score with.
 
-    Without a `version` it is the latest one, whichever the repository's `traffic.yaml` lets answer requests.
+    Args:
+        models: The model repository.
+        model: A bundle's folder, or a model's name in the repository.
+        version: The version; None for the latest one, whatever the repository's traffic rules say.
+
+    Raises:
+        ModelUnusable: The model or the version does not exist.
+        BundleError: The bundle is damaged.
     """
     if (Path(model) / MANIFEST_NAME).is_file():
         if version is not None:
@@ -21,13 +28,12 @@ def choose_bundle(models: str, model: str, version: str | None) -> Bundle:
             f"{models} is elsewhere: copy the bundle's folder to this machine and name it with --model."
         )
     repository = Path(models)
-    versions = _folders(repository / model)
+    versions = _versions(repository / model)
     if not versions:
-        served = [each.name for each in repository.iterdir() if _folders(each)] if repository.is_dir() else []
-        names = ", ".join(sorted(served))
+        names = [folder.name for folder in repository.iterdir() if _versions(folder)] if repository.is_dir() else []
         raise ModelUnusable(
-            f"No model {model!r} in the repository {models!r}, which has {names or 'none'}. Name one of them, "
-            "another repository with --models, or a bundle's folder."
+            f"No model {model!r} in the repository {models!r}, which has {', '.join(sorted(names)) or 'none'}. "
+            "Name one of them, another repository with --models, or a bundle's folder."
         )
     if version is None:
         return verified_bundle(versions[max(versions, key=int)])
@@ -36,7 +42,8 @@ def choose_bundle(models: str, model: str, version: str | None) -> Bundle:
     return verified_bundle(versions[version])
 
 
-def _folders(model: Path) -> dict[str, Path]:
+def _versions(model: Path) -> dict[str, Path]:
+    """The version folders of a model's folder, by version."""
     if not model.is_dir():
         return {}
-    return {each.name: each for each in model.iterdir() if each.name.isdecimal() and each.is_dir()}
+    return {folder.name: folder for folder in model.iterdir() if folder.name.isdecimal() and folder.is_dir()}

@@ -1,23 +1,27 @@
-"""The output folder: a parquet file for each part, written in one step, beside the terms of all of them."""
+"""The output folder of a run: one parquet file per part, the run's terms, and the summary when it is complete."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from service.offline.errors import OutputRefused, OutputUnwritable
 from service.offline.source import Identity
+from service.offline.table import ERROR, flagged_column
 
-# Readers of parquet folders leave out what begins so.
+# Readers of parquet folders skip names that begin with an underscore.
 RUN_FILE = "_run.json"
 _PARTIAL = ".partial"
 _PART = "part-*.parquet"
 
 
 class Terms(BaseModel):
-    """Everything that the rows depend on. `bundle_sha256` is the manifest's, which has that of every other file."""
+    """Everything that the rows depend on. The manifest's `bundle_sha256` covers all files of the bundle."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -35,7 +39,7 @@ class Terms(BaseModel):
 
 
 class Summary(BaseModel):
-    """What came out. `flagged` counts by score, `errors` by type."""
+    """The counts of a complete run: flagged inputs by score, and errors by type."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -45,12 +49,12 @@ class Summary(BaseModel):
 
     @property
     def scored(self) -> int:
-        """Inputs with scores."""
+        """The number of inputs with scores."""
         return self.inputs - sum(self.errors.values())
 
 
 class RunFile(BaseModel):
-    """`_run.json`. `thresholds` are those of the scores at `terms.alpha`; `complete` is there once all parts are."""
+    """The content of `_run.json`: the terms, the thresholds at `terms.alpha`, and the summary once all parts exist."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -60,7 +64,7 @@ class RunFile(BaseModel):
 
 
 class Output:
-    """One run's folder."""
+    """The folder of one run."""
 
     def __init__(self, folder: Path, run: RunFile) -> None:
         self.folder = folder
@@ -68,43 +72,79 @@ class Output:
 
     @classmethod
     def begin(cls, folder: Path, run: RunFile, *, overwrite: bool) -> "Output":
-        """A new folder, an empty one, or one that a run on the same terms has begun.
+        """Open a new or empty folder, or one that a run on the same terms has started.
 
-        With `overwrite` what another run wrote there is removed. Raises `OutputRefused` or `OutputUnwritable`.
+        Args:
+            folder: The folder.
+            run: The run without a summary.
+            overwrite: Whether to remove the rows of another run.
+
+        Raises:
+            OutputRefused: The folder holds the rows of another run, or other files.
+            OutputUnwritable: The folder cannot be written.
         """
         with _writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            there = _read(folder)
-            if there is not None and not overwrite:
-                _compare(folder, there.terms, run.terms)
-                return cls(folder, there)
-            if there is None and any(folder.iterdir()):
+            previous = _read(folder)
+            if previous is not None and not overwrite:
+                _require_same_terms(folder, previous.terms, run.terms)
+                return cls(folder, previous)
+            if previous is None and any(folder.iterdir()):
                 raise OutputRefused(f"{folder} holds files, but no run of score-dataset. Name an empty folder.")
             for part in folder.glob(_PART):
                 part.unlink()
         output = cls(folder, run)
-        output._write(RUN_FILE, run.model_dump_json(indent=2).encode() + b"\n")
+        output._write_run_file()
         return output
 
     def missing(self, parts: int) -> list[int]:
-        """Those of so many parts that are not there yet."""
+        """The numbers below `parts` whose part does not exist."""
         return [part for part in range(parts) if not self._path(part).exists()]
 
     def write(self, part: int, content: bytes) -> None:
-        """Write a part, whole or not at all, whatever interrupts it. Raises `OutputUnwritable`."""
+        """Write a part in one step, so that an interruption leaves no partial file.
+
+        Raises:
+            OutputUnwritable: The folder cannot be written.
+        """
         self._write(self._path(part).name, content)
 
-    def finish(self, summary: Summary) -> None:
-        """Note that all parts are there."""
-        self.run = self.run.model_copy(update={"complete": summary})
-        self._write(RUN_FILE, self.run.model_dump_json(indent=2).encode() + b"\n")
+    def finish(self) -> None:
+        """Count the rows of all parts, including those of earlier runs, and add the summary to the run file."""
+        self.run = self.run.model_copy(update={"complete": self._summarise()})
+        self._write_run_file()
 
-    def files(self) -> Iterator[Path]:
-        """The parts that are there, in order."""
-        return iter(sorted(self.folder.glob(_PART)))
+    def describe(self) -> str:
+        """The summary of a complete run in words, one line per count."""
+        summary = self.run.complete
+        assert summary is not None, "only a complete run has a summary"
+        lines = [f"{summary.inputs:,} inputs in {self.folder}, {summary.scored:,} of them scored"]
+        for score, count in summary.flagged.items():
+            share = f"{count / summary.scored:.2%}" if summary.scored else "none"
+            threshold = self.run.thresholds[score]
+            limit = "nothing can be flagged" if threshold is None else f"anomaly above {threshold:.5g}"
+            lines.append(f"  flagged by {score}: {count:,} ({share}) at alpha {self.run.terms.alpha:g} ({limit})")
+        lines += [f"  error {kind}: {count:,}" for kind, count in summary.errors.items()]
+        return "\n".join(lines)
+
+    def _summarise(self) -> Summary:
+        """Count over all parts, with one of them in memory."""
+        inputs = 0
+        flagged = dict.fromkeys(self.run.terms.scores, 0)
+        errors: Counter[str] = Counter()
+        for file in sorted(self.folder.glob(_PART)):
+            table = pq.read_table(file, columns=[ERROR, *(flagged_column(score) for score in flagged)])
+            inputs += table.num_rows
+            for score in flagged:
+                flagged[score] += pc.sum(table[flagged_column(score)]).as_py() or 0
+            errors.update(kind for kind in table[ERROR].to_pylist() if kind is not None)
+        return Summary(inputs=inputs, flagged=flagged, errors=dict(errors.most_common()))
 
     def _path(self, part: int) -> Path:
         return self.folder / f"part-{part:06d}.parquet"
+
+    def _write_run_file(self) -> None:
+        self._write(RUN_FILE, self.run.model_dump_json(indent=2).encode() + b"\n")
 
     def _write(self, name: str, content: bytes) -> None:
         partial = self.folder / f".{name}{_PARTIAL}"
@@ -118,6 +158,7 @@ class Output:
 
 @contextmanager
 def _writing(folder: Path) -> Iterator[None]:
+    """Turn I/O errors into `OutputUnwritable`."""
     try:
         yield
     except OSError as error:
@@ -127,6 +168,7 @@ def _writing(folder: Path) -> Iterator[None]:
 
 
 def _read(folder: Path) -> RunFile | None:
+    """The run file of `folder`; None if there is none."""
     path = folder / RUN_FILE
     if not path.exists():
         return None
@@ -136,9 +178,13 @@ def _read(folder: Path) -> RunFile | None:
         raise OutputRefused(f"{path} is not of this version's score-dataset. Name another --output.") from error
 
 
-def _compare(folder: Path, there: Terms, wanted: Terms) -> None:
-    before, now = _flat(there), _flat(wanted)
-    differences = [f"  {name}: {before[name]} there, {now[name]} now" for name in now if before[name] != now[name]]
+def _require_same_terms(folder: Path, previous: Terms, terms: Terms) -> None:
+    present, requested = _flat(previous), _flat(terms)
+    differences = [
+        f"  {name}: {present[name]} in the folder, {value} requested"
+        for name, value in requested.items()
+        if present[name] != value
+    ]
     if differences:
         raise OutputRefused(
             f"{folder} holds the rows of another run:\n" + "\n".join(differences) + "\nName another --output, or give "

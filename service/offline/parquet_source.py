@@ -1,4 +1,4 @@
-"""Parquet files with a column of images or texts; several files of a folder are one collection."""
+"""Parquet files with a column of images or texts; the files of a folder are one collection."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,18 +10,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from service.inputs.payloads import Text
-from service.offline.errors import SourceUnusable, cannot_read
-from service.offline.items import Item, missing
-from service.offline.source import Identity, fingerprint
+from service.offline.errors import SourceUnusable, unreadable_source
+from service.offline.source import Identity, Item, fingerprint, missing_value
 
-# Rows read at a time: encoded photographs of some megabytes each must fit as well as short texts.
+# Rows read at once: few, because each may be an encoded photograph of several megabytes.
 _ROWS = 32
 _READ_BUFFER = 2**20
 
 
 @dataclass(frozen=True)
 class ParquetSource:
-    """Rows of `files` in order. Keys are those of the column `key`, or row numbers across all files."""
+    """The rows of `files` in order; keys are those of the column `key`, or row numbers across all files."""
 
     files: tuple[Path, ...]
     modality: Literal["image", "text"]
@@ -32,23 +31,37 @@ class ParquetSource:
     def open(
         cls, path: Path, files: Sequence[Path], modality: Literal["image", "text"], column: str | None, key: str | None
     ) -> Self:
-        """`column` None is guessed. Raises `SourceUnusable`."""
+        """Read the schemas and count the rows.
+
+        Args:
+            path: The file or folder that the user named.
+            files: The parquet files.
+            modality: The modality of the model.
+            column: The column of the inputs; None to guess it.
+            key: The column of the keys; None for row numbers.
+
+        Raises:
+            SourceUnusable: A file cannot be read, or a column is missing or does not fit.
+        """
         rows = 0
         schema: pa.Schema | None = None
         for file in files:
             with _opened(file) as parquet:
                 rows += parquet.metadata.num_rows
-                here = parquet.schema_arrow
+                file_schema = parquet.schema_arrow
             if schema is None:
-                schema = here
+                schema = file_schema
                 column = _column(schema, column, modality, file)
-            wanted = [name for name in (column, key) if name is not None]
-            for name in wanted:
-                if name not in here.names:
-                    raise SourceUnusable(f"{file} has no column {name!r}; its columns are {', '.join(here.names)}.")
-                if here.field(name).type != schema.field(name).type:
+            for name in (column, key):
+                if name is None:
+                    continue
+                if name not in file_schema.names:
                     raise SourceUnusable(
-                        f"{file}: column {name!r} is {here.field(name).type}, in {files[0].name} it is "
+                        f"{file} has no column {name!r}; its columns are {', '.join(file_schema.names)}."
+                    )
+                if file_schema.field(name).type != schema.field(name).type:
+                    raise SourceUnusable(
+                        f"{file}: column {name!r} is {file_schema.field(name).type}, in {files[0].name} it is "
                         f"{schema.field(name).type}. Score the files one by one, or write them with one schema."
                     )
         assert schema is not None, "a source has at least one file"
@@ -58,7 +71,11 @@ class ParquetSource:
         return cls(tuple(files), modality, identity, pa.int64() if key is None else schema.field(key).type)
 
     def items(self, start: int) -> Iterator[Item]:
-        """The rows from number `start` on; row groups before it are not read. Raises `SourceUnusable`."""
+        """Yield the rows from number `start` on; earlier row groups are not read.
+
+        Raises:
+            SourceUnusable: A file cannot be read.
+        """
         column, key = self.identity.column, self.identity.key
         number = 0
         for file in self.files:
@@ -78,24 +95,24 @@ class ParquetSource:
                     rows = batch.slice(skip)
                     values = _values(rows.column(column), self.modality)
                     keys = range(number + skip, number + len(batch)) if key is None else rows.column(key).to_pylist()
-                    for each, value in zip(keys, values, strict=True):
-                        yield Item(each, missing() if value is None else value)
+                    for row_key, value in zip(keys, values, strict=True):
+                        yield Item(row_key, missing_value() if value is None else value)
                     number += len(batch)
 
 
 def _opened(file: Path) -> Any:
     try:
-        # Buffered and not ahead: a column of a row group may be gigabytes.
+        # Without read-ahead: a column of a row group may be gigabytes.
         return pq.ParquetFile(file, buffer_size=_READ_BUFFER, pre_buffer=False)
     except (OSError, pa.ArrowException) as error:
-        raise cannot_read(file, error) from error
+        raise unreadable_source(file, error) from error
 
 
 def _read(file: Path, batches: Iterator[Any]) -> Iterator[Any]:
     try:
         yield from batches
     except (OSError, pa.ArrowException) as error:
-        raise cannot_read(file, error) from error
+        raise unreadable_source(file, error) from error
 
 
 def _values(column: Any, modality: str) -> list[Any]:
@@ -105,7 +122,7 @@ def _values(column: Any, modality: str) -> list[Any]:
 
 
 def _column(schema: pa.Schema, column: str | None, modality: str, file: Path) -> str:
-    """`column` if it holds what the model takes; without one, the only column that does, or the one of that name."""
+    """Check that `column` fits the modality. None guesses it: the column named after the modality, or the only one."""
     fits: Callable[[pa.DataType], bool] = _is_text if modality == "text" else _is_image
     candidates = [field.name for field in schema if fits(field.type)]
     if column is None:

@@ -1,4 +1,4 @@
-"""Text files: a text a line, JSON lines, or CSV."""
+"""Text files: one text per line, JSON lines, or CSV."""
 
 import csv
 import json
@@ -11,24 +11,23 @@ import pyarrow as pa
 
 from service.errors import InputError
 from service.inputs.payloads import Payload, Text, text_of
-from service.offline.errors import SourceUnusable, cannot_read
-from service.offline.items import Item, missing
-from service.offline.source import Identity, fingerprint
+from service.offline.errors import SourceUnusable, unreadable_source
+from service.offline.source import Identity, Item, fingerprint, missing_value
 
-# Of so many records one place is remembered, so that reading can begin there.
+# One offset is kept for this many records, so that reading can start there.
 _MARK_EVERY = 10_000
-# A file without line breaks must not come into memory as a whole.
+# Bounds the memory for a file without line breaks.
 _LONGEST_LINE = 2**24
 _BOM = b"\xef\xbb\xbf"
 
 Kind = Literal["csv", "jsonl", "lines"]
 Record = tuple[str | None, Payload]
-"""The key column's value, None without one, and what to score."""
+"""The value of the key column, or None, and the input to score."""
 
 
 @dataclass(frozen=True)
 class RecordSource:
-    """The records of `file`. Keys are those of the column `key`, as text, or record numbers."""
+    """The records of `file`; keys are the values of the column `key`, as text, or record numbers."""
 
     file: Path
     kind: Kind
@@ -38,15 +37,25 @@ class RecordSource:
 
     @classmethod
     def open(cls, file: Path, kind: Kind, column: str | None, key: str | None) -> Self:
-        """Counts the records, which reads the file once. Raises `SourceUnusable`."""
+        """Count the records by reading the file once.
+
+        Args:
+            file: The file.
+            kind: Its format.
+            column: The column of the texts; None for "text".
+            key: The column of the keys; None for record numbers.
+
+        Raises:
+            SourceUnusable: The file cannot be read or lacks a column.
+        """
         if kind == "lines" and (column or key):
             raise SourceUnusable(f"{file} has a text a line and no columns: leave --column and --key out.")
         column = None if kind == "lines" else column or "text"
         marks: list[int] = []
         count = 0
-        for at, _ in _records(file, kind, column, key, 0):
+        for offset, _ in _records(file, kind, column, key, 0):
             if count % _MARK_EVERY == 0:
-                marks.append(at)
+                marks.append(offset)
             count += 1
         identity = Identity(
             kind=kind, path=str(file), column=column, key=key, inputs=count, fingerprint=fingerprint([file])
@@ -55,11 +64,15 @@ class RecordSource:
 
     @property
     def key_type(self) -> pa.DataType:
-        """Text or whole numbers."""
+        """Strings, or integers without a key column."""
         return pa.int64() if self.identity.key is None else pa.string()
 
     def items(self, start: int) -> Iterator[Item]:
-        """The records from number `start` on. Raises `SourceUnusable`."""
+        """Yield the records from number `start` on.
+
+        Raises:
+            SourceUnusable: The file cannot be read.
+        """
         mark = start // _MARK_EVERY
         if mark >= len(self.marks):
             return
@@ -70,7 +83,7 @@ class RecordSource:
 
 
 def _records(file: Path, kind: Kind, column: str | None, key: str | None, begin: int) -> Iterator[tuple[int, Record]]:
-    """Each record with the offset of its first byte; `begin` is such an offset, or 0."""
+    """Yield each record after the offset of its first byte; `begin` is such an offset, or 0."""
     try:
         with file.open("rb") as opened:
             if kind == "csv":
@@ -80,23 +93,23 @@ def _records(file: Path, kind: Kind, column: str | None, key: str | None, begin:
                 (lambda line: (None, text_of(line))) if kind == "lines" else _json_reader(column or "text", key)
             )
             opened.seek(begin)
-            at = begin
+            offset = begin
             for line, size in _lines(opened):
-                yield at, (None, _too_long()) if line is None else read(line.rstrip(b"\r\n"))
-                at += size
+                yield offset, (None, _too_long()) if line is None else read(line.rstrip(b"\r\n"))
+                offset += size
     except (OSError, csv.Error) as error:
-        raise cannot_read(file, error) from error
+        raise unreadable_source(file, error) from error
 
 
 def _lines(opened: BinaryIO) -> Iterator[tuple[bytes | None, int]]:
-    """Each line and its bytes; None for one that is longer than any text that could be scored."""
+    """Yield each line and its number of bytes; None instead of a line that is longer than `_LONGEST_LINE`."""
     while line := opened.readline(_LONGEST_LINE):
         size = len(line)
-        whole = size < _LONGEST_LINE or line.endswith(b"\n")
+        complete = size < _LONGEST_LINE or line.endswith(b"\n")
         rest = line
         while not rest.endswith(b"\n") and (rest := opened.readline(_LONGEST_LINE)):
             size += len(rest)
-        yield line if whole else None, size
+        yield line if complete else None, size
 
 
 def _json_reader(column: str, key: str | None) -> Callable[[bytes], Record]:
@@ -107,32 +120,32 @@ def _json_reader(column: str, key: str | None) -> Callable[[bytes], Record]:
             return None, InputError("malformed-record", f"The line is not JSON: {error}")
         if not isinstance(record, dict):
             return None, InputError("malformed-record", "The line is no JSON object.")
-        name = None if key is None else record.get(key)
+        value = None if key is None else record.get(key)
         text = record.get(column)
         if text is None:
-            payload: Payload = missing()
+            payload: Payload = missing_value()
         elif isinstance(text, str):
             payload = _valid(text)
         else:
             payload = InputError("malformed-record", f"{column!r} is no string.")
-        return (None if name is None else _printable(name if isinstance(name, str) else json.dumps(name))), payload
+        return (None if value is None else _printable(value if isinstance(value, str) else json.dumps(value))), payload
 
     return read
 
 
 def _csv(file: Path, opened: BinaryIO, column: str, key: str | None, begin: int) -> Iterator[tuple[int, Record]]:
-    at = 0
+    offset = 0
 
     def decoded() -> Iterator[str]:
-        nonlocal at
+        nonlocal offset
         for line, size in _lines(opened):
             if line is None:
                 raise csv.Error(f"a line is longer than {_LONGEST_LINE:,} bytes")
-            text = line.removeprefix(_BOM if at == 0 else b"").decode("utf-8", "surrogateescape")
-            at += size
+            text = line.removeprefix(_BOM if offset == 0 else b"").decode("utf-8", "surrogateescape")
+            offset += size
             yield text
 
-    # Longer cells than the default allows are an error of their row, not of the file.
+    # The default limit would fail the whole file because of one long cell.
     csv.field_size_limit(_LONGEST_LINE)
     header = next(csv.reader(decoded()), [])
     for name in filter(None, (column, key)):
@@ -140,24 +153,24 @@ def _csv(file: Path, opened: BinaryIO, column: str, key: str | None, begin: int)
             raise SourceUnusable(f"{file} has no column {name!r}; its columns are {', '.join(header)}.")
     if begin:
         opened.seek(begin)
-        at = begin
-    place = header.index(column)
-    key_place = None if key is None else header.index(key)
+        offset = begin
+    position = header.index(column)
+    key_position = None if key is None else header.index(key)
     rows = csv.reader(decoded())
     while True:
-        # The reader takes no more lines than a row needs, so that this is where the next row begins.
-        before = at
+        # The reader takes no more lines than a row needs, so this is the offset of the next row.
+        row_offset = offset
         row = next(rows, None)
         if row is None:
             return
         if not row:
             continue
-        named = _printable(row[key_place]) if key_place is not None and key_place < len(row) else None
-        yield before, (named, _valid(row[place]) if place < len(row) else missing())
+        value = _printable(row[key_position]) if key_position is not None and key_position < len(row) else None
+        yield row_offset, (value, _valid(row[position]) if position < len(row) else missing_value())
 
 
 def _valid(text: str) -> Payload:
-    """The text, unless it holds surrogates: bytes that are no UTF-8, or half of a character in JSON."""
+    """The text, or an error if it holds surrogates: bytes that are not UTF-8, or half of a character in JSON."""
     try:
         text.encode()
     except UnicodeEncodeError as error:

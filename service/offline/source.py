@@ -1,18 +1,33 @@
-"""The interface of a collection: how many inputs it has, what it is known by, and its inputs from any place on."""
+"""The interface of a collection of inputs: its size, its identity, and its items from any position on."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
-from service.offline.items import Item
+from service.errors import InputError
+from service.inputs.payloads import Payload
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One input of a collection.
+
+    Attributes:
+        key: Identifies the input in the output.
+        content: The input, or the path of its file, which is read by `payload_of` on the thread that scores the input.
+    """
+
+    key: object
+    content: Payload | Path
 
 
 class Identity(BaseModel):
-    """What tells a collection from another one, or from itself after a change."""
+    """Distinguishes a collection from other collections and from its own earlier content."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -25,11 +40,11 @@ class Identity(BaseModel):
 
 
 class Source(Protocol):
-    """A collection. It can be pickled: workers of a cluster open the same files."""
+    """A collection of inputs. It can be pickled: workers of a cluster open the same files."""
 
     @property
     def modality(self) -> Literal["image", "text"]:
-        """What its inputs are."""
+        """The modality of its inputs."""
 
     @property
     def key_type(self) -> pa.DataType:
@@ -37,14 +52,33 @@ class Source(Protocol):
 
     @property
     def identity(self) -> Identity:
-        """What it is known by."""
+        """Its identity."""
 
     def items(self, start: int) -> Iterator[Item]:
-        """Its inputs in order, from number `start` on; only a few of them are in memory. Raises `SourceUnusable`."""
+        """Yield the inputs in order from number `start` on; only a few of them are in memory.
+
+        Raises:
+            SourceUnusable: A file cannot be read.
+        """
+
+
+def payload_of(item: Item) -> Payload:
+    """Return the input to score, or the error why it cannot be read."""
+    if not isinstance(item.content, Path):
+        return item.content
+    try:
+        return item.content.read_bytes()
+    except OSError as error:
+        return InputError("unreadable-file", f"The file cannot be read: {error.strerror or error}")
+
+
+def missing_value() -> InputError:
+    """Return the error of a row whose value is null or absent."""
+    return InputError("empty-input", "There is no value in this row.")
 
 
 def fingerprint(files: Iterable[Path]) -> str:
-    """A digest of the files' names, sizes and times of change; their content is not read."""
+    """Return a digest of the files' names, sizes and modification times; their content is not read."""
     digest = hashlib.sha256()
     for file in files:
         stat = file.stat()

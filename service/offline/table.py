@@ -1,4 +1,4 @@
-"""The output's columns, in the vocabulary of the HTTP API."""
+"""The columns of the output files, named as in the HTTP API."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,20 +21,27 @@ KEY, FLAGGED, P_VALUE, LABEL, PROBABILITY, ERROR, ERROR_DETAIL = (
 
 
 def flagged_column(score: str) -> str:
-    """Where `score`'s own flags are."""
+    """The name of the column with the flags of `score`."""
     return f"{score}_flagged"
 
 
 def part_file(keys: Sequence[object], results: Sequence[Result], scores: Sequence[str], key: pa.DataType) -> bytes:
-    """A parquet file with a row for each input, in order; where one could not be scored, only key and error are set."""
-    rows = [_row(each, result) for each, result in zip(keys, results, strict=True)]
+    """Encode a parquet file with one row per input; a row of an input that was not scored has only key and error.
+
+    Args:
+        keys: The keys of the inputs.
+        results: The results of the inputs, in the same order.
+        scores: The names of the scores.
+        key: The type of the keys.
+    """
+    rows = [_row(input_key, result) for input_key, result in zip(keys, results, strict=True)]
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(rows, schema=schema(scores, key)), sink)
     return bytes(sink.getvalue())
 
 
 def schema(scores: Sequence[str], key: pa.DataType) -> pa.Schema:
-    """`flagged` and `p_value` are those of the first score, as in the API's answers; then each score's own columns."""
+    """The schema of a part: `flagged` and `p_value` of the first score, as in the API; then each score's columns."""
     fields: dict[str, pa.DataType] = {
         KEY: key,
         FLAGGED: pa.bool_(),

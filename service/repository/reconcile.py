@@ -82,6 +82,8 @@ def settled_entries(scan: Mapping[str, Snapshot], last_scan: Mapping[str, Snapsh
     return [entry for entry, snapshot in scan.items() if last_scan.get(entry) == snapshot]
 
 
-def missing_entries(known: Iterable[str], scan: Mapping[str, Snapshot], last_scan: Mapping[str, Snapshot]) -> list[str]:
-    """The `known` entries that two scans in a row lack; an entry that is being replaced may be missing in one."""
-    return [entry for entry in known if entry not in scan and entry not in last_scan]
+def missing_entries(
+    entries: Iterable[str], scan: Mapping[str, Snapshot], last_scan: Mapping[str, Snapshot]
+) -> list[str]:
+    """The `entries` that two scans in a row lack; an entry that is being replaced may be missing in one."""
+    return [entry for entry in entries if entry not in scan and entry not in last_scan]

@@ -22,6 +22,7 @@ from service.repository.reconcile import (
     settled_entries,
 )
 from service.repository.refused import FilesChanging, Refusals, Refused
+from service.repository.retirement import Retirement
 from service.repository.served import Repository
 from service.repository.snapshot import (
     TRAFFIC_NAME,
@@ -73,13 +74,13 @@ class Reloader:
         self._last_attempts: dict[str, Snapshot] = {}
         self._last_scan: dict[str, Snapshot] = {}
         self._unloaded: set[str] = set()
-        self._retiring: dict[asyncio.Task[None], Model] = {}
         self._lock = asyncio.Lock()
         self._polling: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
         self._last_problem = ""
         # A single thread: loading two models at once would take more cores from the models that serve.
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="reload")
+        self._retirement = Retirement(metrics, self._pool)
 
     async def start(self, load_model: LoadModel) -> None:
         """Load and serve every valid bundle of the folder; refuse the others.
@@ -120,7 +121,7 @@ class Reloader:
                 return
             last_scan, self._last_scan = self._last_scan, scanned
             if self._models and not any(is_bundle(entry) for entry in scanned):
-                self._log_once(f"The model repository {str(self._root)!r} is empty; what was served goes on.")
+                self._log_once(f"The model repository {str(self._root)!r} is empty; all models stay served.")
                 return
             self._log_once("")
             await self._apply(
@@ -188,10 +189,7 @@ class Reloader:
         if self._polling is not None:
             await self._polling
         async with self._lock:
-            models = [*self._models.values(), *self._retiring.values()]
-            for task in self._retiring:
-                task.cancel()
-            for model in models:
+            for model in [*self._models.values(), *self._retirement.cancel()]:
                 await self._in_thread(model.close)
         self._pool.shutdown()
 
@@ -293,16 +291,7 @@ class Reloader:
             self._metrics.share_traffic(name, repository.shares(name))
         for entry, model in before.items():
             if models.get(entry) is not model:
-                task = asyncio.create_task(self._retire(model))
-                self._retiring[task] = model
-                task.add_done_callback(self._retiring.pop)
-
-    async def _retire(self, model: Model) -> None:
-        """Close `model` after the last request that uses it."""
-        await model.references.wait_unused()
-        await self._in_thread(model.close)
-        self._metrics.reloads.labels(model.name, "retired").inc()
-        log.info("model retired", model=model.name, version=model.version)
+                self._retirement.retire(model)
 
     def _unserve(self, entries: list[str]) -> None:
         """Stop serving `entries` and forget their refusals, whether or not their files exist."""

@@ -1,11 +1,12 @@
-"""Shadow versions: they score what another version has answered, for the metrics only."""
+"""Shadow versions: they score the inputs of requests that another version has answered, for the metrics only."""
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 import structlog
 
@@ -23,8 +24,16 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
-    """A request that `model` has answered: its inputs, what became of each on the way, and what was asked for."""
+class AnsweredRequest:
+    """A request that `model` has answered.
+
+    Attributes:
+        model: The version that answered.
+        inputs: The request's inputs.
+        prepared: For each input the array that `model` scored, or the error of its preparation.
+        results: For each input its result.
+        options: The request's options.
+    """
 
     model: Model
     inputs: Sequence[Input]
@@ -34,83 +43,87 @@ class Answered:
 
 
 class Shadows:
-    """Lets shadows score what was answered, after the answer; owns these tasks. On the event loop's thread only."""
+    """Lets shadows score answered requests in background tasks. For the event loop's thread only."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._tasks: set[asyncio.Task[None]] = set()
-        # One thread of their own: what answers are prepared on is not theirs to fill.
+        # A dedicated thread, so that shadow work cannot fill the pool that serves requests.
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="shadow")
 
-    def offer(self, shadows: Iterable[Model], answered: Answered) -> None:
-        """Begin to score `answered` by each of `shadows`; returns at once.
+    def offer(self, shadows: Iterable[Model], request: AnsweredRequest) -> None:
+        """Start to score `request` on each of `shadows`, and return at once.
 
-        Shadows give way: where their queue, or half of the queue that answers, is full, the inputs are dropped.
+        The inputs are dropped if the shadow's queue is full, or if the queue of the answering version is half full.
         """
-        batcher = answered.model.batcher
+        batcher = request.model.batcher
         for shadow in shadows:
-            if shadow is answered.model:
+            if shadow is request.model:
                 continue
-            count = len(answered.inputs)
-            places = None
+            count = len(request.inputs)
+            reservation = None
             with suppress(QueueFull):
                 if 2 * batcher.depth <= batcher.capacity:
-                    places = shadow.batcher.reserve(count, answered.options.timeout_ms / 1000)
-            if places is None:
+                    reservation = shadow.batcher.reserve(count, request.options.timeout_ms / 1000)
+            if reservation is None:
                 shadow.metrics.shadow_dropped("overloaded", count)
                 continue
-            held = ExitStack()
-            held.enter_context(shadow.references)
-            held.enter_context(places)
-            task = asyncio.create_task(self._score(shadow, places, answered))
+            resources = ExitStack()
+            resources.enter_context(shadow.references)
+            resources.enter_context(reservation)
+            task = asyncio.create_task(self._score(shadow, reservation, request))
             self._tasks.add(task)
-            # Whatever becomes of the task, even if it never began.
-            task.add_done_callback(_closing(held, self._tasks))
+            # A callback, because a task that is cancelled before it starts runs no `finally`.
+            task.add_done_callback(partial(self._finish, resources))
 
     def close(self) -> None:
-        """Drop what is not scored yet."""
+        """Cancel the unfinished tasks."""
         for task in self._tasks:
             task.cancel()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    async def _score(self, shadow: Model, places: Reservation, answered: Answered) -> None:
-        options = _options(shadow, answered.options)
+    async def _score(self, shadow: Model, reservation: Reservation, request: AnsweredRequest) -> None:
+        options = _options(shadow, request.options)
         try:
-            prepared = answered.prepared
-            if not same_input(shadow, answered.model):
+            prepared = request.prepared
+            if not same_input(shadow, request.model):
                 loop = asyncio.get_running_loop()
-                prepared = await loop.run_in_executor(self._pool, self._prepare, shadow, answered.inputs)
-            arrays = [each for each in prepared if not isinstance(each, InputError)]
-            outcomes = await places.run(arrays, deadline=time.monotonic() + options.timeout_ms / 1000)
-            _count(shadow, shadow.scorer.results(prepared, outcomes, options), answered.results)
+                prepared = await loop.run_in_executor(self._pool, self._prepare, shadow, request.inputs)
+            arrays = [array for array in prepared if not isinstance(array, InputError)]
+            outcomes = await reservation.run(arrays, deadline=time.monotonic() + options.timeout_ms / 1000)
+            _count(shadow, shadow.scorer.results(prepared, outcomes, options), request.results)
         except Exception:
-            log.exception("a shadow failed", model=shadow.name, version=shadow.version)
-            shadow.metrics.shadow_dropped("failed", len(answered.inputs))
+            log.exception("shadow failed", model=shadow.name, version=shadow.version)
+            shadow.metrics.shadow_dropped("failed", len(request.inputs))
 
     def _prepare(self, shadow: Model, inputs: Sequence[Input]) -> list[Prepared]:
-        return [shadow.modality.prepare(each.payload, self._limits) for each in inputs]
+        return [shadow.modality.prepare(item.payload, self._limits) for item in inputs]
+
+    def _finish(self, resources: ExitStack, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        resources.close()
 
 
-def same_input(one: Model, other: Model) -> bool:
-    """Whether an input prepared for the one is as the other takes it. Normalising images is the graph's part."""
-    mine, theirs = one.bundle.manifest, other.bundle.manifest
-    match mine.input, theirs.input:
+def same_input(first: Model, second: Model) -> bool:
+    """Whether both models take the same prepared inputs. The normalisation may differ: the graph does it."""
+    manifest, other = first.bundle.manifest, second.bundle.manifest
+    match manifest.input, other.input:
         case ImageInput() as a, ImageInput() as b:
             return (a.height, a.width, a.channels, a.resize) == (b.height, b.width, b.channels, b.resize)
         case TextInput() as a, TextInput() as b:
-            same_tokens = mine.files[a.tokenizer] == theirs.files[b.tokenizer]
+            same_tokens = manifest.files[a.tokenizer] == other.files[b.tokenizer]
             return same_tokens and a.max_tokens == b.max_tokens
         case _:
             return False
 
 
-def _options(shadow: Model, given: Options) -> Options:
-    """What was asked for, as far as the shadow offers it: what the client would have got, had the shadow answered."""
-    scores = tuple(score for score in given.scores if score in shadow.option_limits.scores)
+def _options(shadow: Model, requested: Options) -> Options:
+    """The `requested` options restricted to the scores that the shadow has; its defaults if it has none of them."""
+    scores = tuple(score for score in requested.scores if score in shadow.option_limits.scores)
     if not scores:
         return shadow.default_options
-    thresholds = {score: given.thresholds[score] for score in scores if score in given.thresholds}
-    return replace(given, scores=scores, thresholds=thresholds, explain=False)
+    thresholds = {score: requested.thresholds[score] for score in scores if score in requested.thresholds}
+    return replace(requested, scores=scores, thresholds=thresholds, explain=False)
 
 
 def _count(shadow: Model, results: Sequence[Result], answers: Sequence[Result]) -> None:
@@ -127,11 +140,3 @@ def _count(shadow: Model, results: Sequence[Result], answers: Sequence[Result]) 
         elif not isinstance(answer, InputError):
             # An input that neither version can score is no failure of the shadow.
             shadow.metrics.shadow_dropped("failed", 1)
-
-
-def _closing(held: ExitStack, tasks: set[asyncio.Task[None]]) -> Callable[[asyncio.Task[None]], None]:
-    def close(task: asyncio.Task[None]) -> None:
-        tasks.discard(task)
-        held.close()
-
-    return close

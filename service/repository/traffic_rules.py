@@ -51,7 +51,7 @@ class TrafficRule(_Strict):
     def unserved(self, versions: Collection[str]) -> Iterator[str]:
         """Yield a sentence for each version that the rule names and that is not among the served `versions`."""
         if self.serve not in (LATEST, *versions):
-            yield f"serve: version {self.serve} is not served; what answered before goes on"
+            yield f"serve: version {self.serve} is not served; the previous version continues to answer"
         if self.canary and self.canary.version not in versions:
             yield f"canary.version: version {self.canary.version} is not served and gets no traffic"
         for version in self.shadow:

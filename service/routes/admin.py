@@ -3,7 +3,6 @@
 from typing import Any, TypeVar
 
 from fastapi import Depends
-from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.requests import Request
 
@@ -11,10 +10,12 @@ from service.auth.api_keys import KeyFile
 from service.auth.middleware import SECURITY, admin_dependency
 from service.errors import BundleRefused, InvalidParameter, MalformedBody, ReloadDisabled, RepositoryUnreadable
 from service.http.body import read_body
+from service.http.error_format import ErrorFormat
+from service.http.problem_json import PROBLEM_JSON
+from service.http.route import Access, Route
 from service.lifecycle import Lifecycle
-from service.protocols.native.openapi import problem_responses
 from service.protocols.native.schemas import DriftReset, IndexEntry, Loaded
-from service.protocols.open_inference.openapi import error_responses
+from service.protocols.open_inference.error_format import INFERENCE_ERROR
 from service.repository.reloader import Reloader
 from service.repository.served import Repository
 from service.repository.snapshot import RepositoryError
@@ -50,7 +51,7 @@ class LoadRequest(BaseModel):
 
 def routes(
     repository: Repository, reloader: Reloader, lifecycle: Lifecycle, keys: KeyFile, *, reload: str
-) -> list[APIRoute]:
+) -> list[Route]:
     """The admin calls, for who has one of `keys`; `reload` is the setting of that name."""
 
     async def index(request: Request) -> list[IndexEntry]:
@@ -91,26 +92,32 @@ def routes(
             each.reset_drift()
         return DriftReset(model=model, evidence=evidence)
 
-    def call(path: str, endpoint: Any, problems: dict[int, str]) -> APIRoute:
-        errors = error_responses if path.startswith("/v2") else problem_responses
-        return APIRoute(
+    def call(path: str, endpoint: Any, error_format: ErrorFormat, problems: dict[int, str]) -> Route:
+        return Route(
             path,
             endpoint,
+            error_format=error_format,
+            access=Access.ADMIN_KEY,
             methods=["POST"],
             tags=["administration"],
             # In the route, not by its path before it: no spelling of an address can lead around it.
             dependencies=[Depends(admin_dependency(keys))],
-            responses=errors({401: "No admin key, or a wrong one.", 503: "Starting.", **problems}),
+            responses=error_format.responses({401: "No admin key, or a wrong one.", 503: "Starting.", **problems}),
             openapi_extra={"security": SECURITY},
         )
 
     off = {409: "OOD_RELOAD is off."}
     unknown = {404: "Unknown model."}
     return [
-        call("/v2/repository/index", index, {}),
-        call("/v2/repository/models/{model}/load", load, {**unknown, **off, 422: "A bundle was refused."}),
-        call("/v2/repository/models/{model}/unload", unload, {**unknown, **off}),
-        call("/v1/models/{model}/drift/reset", reset_drift, unknown),
+        call("/v2/repository/index", index, INFERENCE_ERROR, {}),
+        call(
+            "/v2/repository/models/{model}/load",
+            load,
+            INFERENCE_ERROR,
+            {**unknown, **off, 422: "A bundle was refused."},
+        ),
+        call("/v2/repository/models/{model}/unload", unload, INFERENCE_ERROR, {**unknown, **off}),
+        call("/v1/models/{model}/drift/reset", reset_drift, PROBLEM_JSON, unknown),
     ]
 
 
@@ -125,13 +132,13 @@ def _require_reload(reload: str) -> None:
 def _index(repository: Repository, reloader: Reloader) -> list[IndexEntry]:
     refused = {each.path: each.reason for each in repository.refused}
     ready = {f"{model.name}/{model.version}" for model in repository}
-    entries = {place: IndexEntry.at(place, "READY", refused.get(place, "")) for place in ready}
-    for place, reason in refused.items():
-        if "/" in place and place not in ready:
-            entries[place] = IndexEntry.at(place, "UNAVAILABLE", reason)
-    for place in reloader.unloaded():
-        entries.setdefault(place, IndexEntry.at(place, "UNAVAILABLE", "unloaded"))
-    return [entries[place] for place in sorted(entries)]
+    entries = {bundle_id: IndexEntry.at(bundle_id, "READY", refused.get(bundle_id, "")) for bundle_id in ready}
+    for bundle_id, reason in refused.items():
+        if "/" in bundle_id and bundle_id not in ready:
+            entries[bundle_id] = IndexEntry.at(bundle_id, "UNAVAILABLE", reason)
+    for bundle_id in reloader.unloaded():
+        entries.setdefault(bundle_id, IndexEntry.at(bundle_id, "UNAVAILABLE", "unloaded"))
+    return [entries[bundle_id] for bundle_id in sorted(entries)]
 
 
 async def _parse(request: Request, body: type[Body]) -> Body:

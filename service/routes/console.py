@@ -5,10 +5,10 @@ from html import escape
 from importlib.resources import files
 from string import Template
 
-from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from service.http.route import Route
 from service.lifecycle import Lifecycle
 from service.protocols.native.curl import curl_json
 from service.repository.model import Model
@@ -24,7 +24,7 @@ _MODEL = Template("""<article>
 </article>""")
 
 
-def routes(repository: Repository, lifecycle: Lifecycle, *, keys_needed: bool = False) -> list[APIRoute]:
+def routes(repository: Repository, lifecycle: Lifecycle, *, keys_needed: bool = False) -> list[Route]:
     """The page."""
     page = Template(files("service.routes").joinpath("console.html").read_text(encoding="utf-8"))
 
@@ -55,7 +55,7 @@ def routes(repository: Repository, lifecycle: Lifecycle, *, keys_needed: bool = 
             )
         )
 
-    return [APIRoute("/", index, include_in_schema=False)]
+    return [Route("/", index, include_in_schema=False)]
 
 
 def _article(model: Model, versions: Sequence[str], curl: str) -> str:

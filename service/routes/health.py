@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from fastapi.routing import APIRoute
 from starlette.responses import JSONResponse, Response
 
+from service.http.route import Access, Route
 from service.lifecycle import Lifecycle, Phase
 from service.protocols.native.schemas import Status
 
 
-def routes(lifecycle: Lifecycle) -> list[APIRoute]:
+def routes(lifecycle: Lifecycle) -> list[Route]:
     """The probes of an orchestrator."""
 
     async def healthz() -> Response:
@@ -21,11 +21,12 @@ def routes(lifecycle: Lifecycle) -> list[APIRoute]:
         ready = lifecycle.phase is Phase.READY
         return JSONResponse({"status": str(lifecycle.phase)}, 200 if ready else 503)
 
-    unready: dict[int | str, dict[str, Any]] = {
+    alive: dict[int | str, dict[str, Any]] = {200: {"model": Status}}
+    ready_or_not: dict[int | str, dict[str, Any]] = {
         200: {"model": Status},
         503: {"model": Status, "description": "Starting or draining."},
     }
     return [
-        APIRoute("/healthz", healthz, tags=["operations"], responses={200: {"model": Status}}),
-        APIRoute("/readyz", readyz, tags=["operations"], responses=unready),
+        Route("/healthz", healthz, access=Access.OPEN, quiet=True, tags=["operations"], responses=alive),
+        Route("/readyz", readyz, access=Access.OPEN, quiet=True, tags=["operations"], responses=ready_or_not),
     ]

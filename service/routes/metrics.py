@@ -2,16 +2,16 @@
 
 from typing import Any
 
-from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from starlette.requests import Request
 from starlette.responses import Response
 
+from service.http.route import Access, Route
 from service.telemetry.worker_metrics import WorkerMetrics
 
 
-def routes(registry: CollectorRegistry, worker_metrics: WorkerMetrics | None = None) -> list[APIRoute]:
+def routes(registry: CollectorRegistry, worker_metrics: WorkerMetrics | None = None) -> list[Route]:
     """The metrics of `registry`, and of all `worker_metrics` if there are any."""
 
     async def metrics(request: Request) -> Response:
@@ -23,4 +23,14 @@ def routes(registry: CollectorRegistry, worker_metrics: WorkerMetrics | None = N
     text: dict[int | str, dict[str, Any]] = {
         200: {"content": {"text/plain": {}}, "description": "Prometheus text format."}
     }
-    return [APIRoute("/metrics", metrics, tags=["operations"], response_class=Response, responses=text)]
+    return [
+        Route(
+            "/metrics",
+            metrics,
+            access=Access.OPEN,
+            quiet=True,
+            tags=["operations"],
+            response_class=Response,
+            responses=text,
+        )
+    ]

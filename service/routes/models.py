@@ -1,9 +1,8 @@
 """`GET /v1/models...`: what is served, what was refused, and where each model comes from."""
 
-from fastapi.routing import APIRoute
-
+from service.http.problem_json import PROBLEM_JSON
+from service.http.route import Route
 from service.lifecycle import Lifecycle
-from service.protocols.native.openapi import problem_responses
 from service.protocols.native.schemas import (
     CalibrationAnswer,
     CanaryAnswer,
@@ -18,7 +17,7 @@ from service.repository.served import Repository
 from service.repository.traffic import Traffic
 
 
-def routes(repository: Repository, lifecycle: Lifecycle) -> list[APIRoute]:
+def routes(repository: Repository, lifecycle: Lifecycle) -> list[Route]:
     """The models of `repository`."""
 
     async def list_models() -> ModelList:
@@ -39,17 +38,17 @@ def routes(repository: Repository, lifecycle: Lifecycle) -> list[APIRoute]:
         lifecycle.require_loaded()
         return _detail(repository, repository.get(model, version))
 
-    unknown = problem_responses({404: "Unknown model or version.", 503: "Starting."})
+    unknown = PROBLEM_JSON.responses({404: "Unknown model or version.", 503: "Starting."})
     return [
-        APIRoute(
+        Route(
             "/v1/models",
             list_models,
             tags=["models"],
             response_model=ModelList,
-            responses=problem_responses({503: "Starting."}),
+            responses=PROBLEM_JSON.responses({503: "Starting."}),
         ),
-        APIRoute("/v1/models/{model}", get_model, tags=["models"], response_model=ModelDetail, responses=unknown),
-        APIRoute(
+        Route("/v1/models/{model}", get_model, tags=["models"], response_model=ModelDetail, responses=unknown),
+        Route(
             "/v1/models/{model}/versions/{version}",
             get_version,
             tags=["models"],

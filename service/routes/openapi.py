@@ -1,46 +1,45 @@
-"""The OpenAPI document: FastAPI's own, with working examples of every protocol and the API key."""
+"""The OpenAPI document: FastAPI's own, with working examples of each route and the API key."""
 
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from service.auth.middleware import OPEN_PATHS, SECURITY, SECURITY_SCHEMES
-from service.protocols.native.openapi import PROBLEM_CONTENT, score_examples
+from service.auth.middleware import SECURITY, SECURITY_SCHEMES
+from service.http.route import Access, Route
 from service.protocols.native.parsing import JSON_TYPE
-from service.protocols.open_inference.openapi import ERROR_CONTENT, REQUEST_SCHEMAS, infer_examples
 from service.repository.served import Repository
 
 
 def document(app: FastAPI, repository: Repository, *, keys_needed: bool = False) -> dict[str, Any]:
-    """The OpenAPI document, with examples that work as they stand: a model that is served, inputs that it takes.
+    """The OpenAPI document, whose examples work unchanged: they name a served model and inputs that it takes.
 
-    `keys_needed`: say which routes need an API key, and how to present it.
+    Args:
+        app: The application, with all routes.
+        repository: The served models; without any, the document has no examples.
+        keys_needed: Whether requests need an API key; the document then names the routes and the two ways to send it.
     """
     content = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-    content.setdefault("components", {}).setdefault("schemas", {}).update(REQUEST_SCHEMAS)
-    if keys_needed:
-        _require_keys(content)
-    if any("security" in operation for path in content["paths"].values() for operation in path.values()):
-        content.setdefault("components", {})["securitySchemes"] = SECURITY_SCHEMES
+    schemas = content.setdefault("components", {}).setdefault("schemas", {})
+    documented = [route for route in app.routes if isinstance(route, Route) and route.include_in_schema]
+    for route in documented:
+        schemas.update(route.schemas)
+        for operation in content["paths"][route.path].values():
+            if keys_needed and route.access is Access.API_KEY:
+                operation["security"] = SECURITY
+                response = {"description": "No API key, or a wrong one.", "content": route.error_format.content}
+                operation["responses"]["401"] = response
+            if "security" in operation:
+                content["components"]["securitySchemes"] = SECURITY_SCHEMES
     if not repository.names:
         return content
     model = repository.get(repository.names[0])
-    named = {"model": model.name, "version": model.version}
-    for path, operations in content["paths"].items():
-        for operation in operations.values():
+    path_examples = {"model": model.name, "version": model.version}
+    for route in documented:
+        for operation in content["paths"][route.path].values():
             for parameter in operation.get("parameters", []):
                 if parameter["in"] == "path":
-                    parameter["example"] = named[parameter["name"]]
-            if "requestBody" in operation:
-                examples_of = infer_examples if path.endswith("/infer") else score_examples
-                operation["requestBody"]["content"][JSON_TYPE]["examples"] = examples_of(model.modality)
+                    parameter["example"] = path_examples[parameter["name"]]
+            if route.examples is not None:
+                operation["requestBody"]["content"][JSON_TYPE]["examples"] = route.examples(model.modality)
     return content
-
-
-def _require_keys(content: dict[str, Any]) -> None:
-    for path, operations in content["paths"].items():
-        for operation in () if path in OPEN_PATHS else operations.values():
-            operation["security"] = SECURITY
-            form = ERROR_CONTENT if path.startswith("/v2") else PROBLEM_CONTENT
-            operation["responses"]["401"] = {"description": "No API key, or a wrong one.", "content": form}

@@ -1,41 +1,42 @@
-"""Drift evidence: how strongly a model's traffic speaks against being like its calibration data, at any time.
+"""Drift evidence: how strongly a model's traffic contradicts being exchangeable with its calibration data.
 
-A conformal test martingale (Vovk, Gammerman & Nouretdinov 2003, "Testing exchangeability on-line"; Vovk et al. 2021,
-"Retrain or not retrain: conformal test martingales for change-point detection"): a gambler who starts with 1 bets on
-each next input being anomalous, at odds that are fair as long as traffic and calibration data are exchangeable. By
-Ville's inequality fair odds make him rich only with little luck,
+The evidence is a conformal test martingale (Vovk, Gammerman & Nouretdinov 2003, "Testing exchangeability on-line";
+Vovk et al. 2021, "Retrain or not retrain: conformal test martingales for change-point detection"): the wealth of a
+gambler who starts with 1 and bets on each next input being anomalous, at odds that are fair as long as traffic and
+calibration data are exchangeable. By Ville's inequality fair odds rarely make the gambler rich:
 
     P(the wealth ever reaches w) <= 1 / w,
 
-whenever one looks, for however long.
+however often, and for however long, the wealth is looked at.
 
 **The odds.** Calibration p-values of a fixed calibration set are not uniform: given n scores, the share of inputs with
 p <= a is off a by about sqrt(a (1 - a) / n), and a bet at the odds a would end up rich on perfect traffic. But the n
-scores cut the line into n + 1 gaps whose probabilities are Dirichlet(1, ..., 1) distributed, whatever the scores'
-distribution. The next input therefore lies beyond the k-th largest calibration score with probability k / (n + 1), and
+scores cut the line into n + 1 gaps whose probabilities are Dirichlet(1, ..., 1) distributed, for any distribution of
+the scores. The next input therefore lies beyond the k-th largest calibration score with probability k / (n + 1), and
 after t inputs of which c did, with probability
 
     U = (k + c) / (n + 1 + t),
 
-exactly, given all that was seen of them (Polya's urn). These are the odds: they learn what the traffic of this
-deployment is like as long as it stays so, and need no allowance for the calibration's own error. Tied scores are put
-in order by a random draw, as in smoothed conformal p-values, which keeps this exact for discrete scores.
+exactly, given all earlier inputs (Polya's urn). These are the odds: they learn the traffic of this deployment while it
+stays the same, and need no allowance for the calibration's sampling error. Tied scores are ordered by a random draw, as
+in smoothed conformal p-values, which keeps the probability exact for discrete scores.
 
 **The bets.** An account bets that a share s of the inputs comes from elsewhere and lies beyond one of J levels, each as
 likely: it multiplies by 1 + s (g - 1), with g the mean over the levels of 1[beyond the level] / U. Its expectation is 1
-at these odds. The wealth is the mean over the accounts, one for each of a few shares. Nobody bets on traffic that is
-less anomalous than the calibration data.
+at these odds. The wealth is the mean over the accounts, one for each of a few shares. No account bets on traffic that
+is less anomalous than the calibration data.
 
 **The start.** Drift may begin after a long quiet time, in which an account that bets from the first input on loses
-nearly everything. So the money is given out over time: accounts get the share w_t = H / ((H + t - 1) (H + t)) just
-before input t; what is not given out, H / (H + t), is kept. This is the mixture over all times at which drift may begin
-(Shiryaev's rule with a prior), and still a martingale that starts at 1.
+nearly everything. Therefore the money is released over time: the accounts get the share
+w_t = H / ((H + t - 1) (H + t)) just before input t, and the rest, H / (H + t), is kept. This is the mixture over all
+times at which drift may begin (Shiryaev's rule with a prior), and still a martingale that starts at 1.
 
-**Several gamblers.** Each of N workers has one, who sees a part of the traffic. Their wealths must not be multiplied:
-the odds of each are fair given what that one has seen, but all have the same calibration set, and where chance made its
-tail too thin all get rich together; and the largest wealths so far were not there at one time. Whatever their
-dependence, the mean of N wealths is fair (Vovk & Wang 2021, "E-values: calibration, combination and applications",
-section 3); the largest one ever is held to the same factor by the union bound, P(any ever reaches N w) <= N / (N w).
+**Several gamblers.** Each of N workers has a gambler, who sees a part of the traffic. Their wealths must not be
+multiplied: the odds of each are fair given its own inputs, but all have the same calibration set, and where chance made
+its tail too thin all get rich together. Nor may their largest wealths be averaged, which did not exist at one time. The
+mean of N wealths is fair, whatever their dependence (Vovk & Wang 2021, "E-values: calibration, combination and
+applications", section 3); the largest one ever is held to the same factor by the union bound,
+P(any ever reaches N w) <= N / (N w).
 """
 
 import math
@@ -47,52 +48,64 @@ from bundle import Calibration
 
 LEVELS = (0.005, 0.02, 0.05, 0.1, 0.2)
 SHARES = (0.01, 0.03, 0.1, 0.3, 0.9)
-_HORIZON = 10_000
-# Money thrown away keeps the bound; numbers that overflow would not.
-_RICHEST = 1e15
+HORIZON = 10_000
+# Capping an account keeps the bound, because it only loses money; an overflow would not.
+_MAX_MONEY = 1e15
 
 
-def combined_evidence(evidences: Iterable[float], gamblers: int) -> float:
-    """The `log10` of some of `gamblers` as one, with the guarantee of one: the largest wealth of any, divided by N."""
-    return max(0.0, max(evidences) - math.log10(gamblers))
+def combined_evidence(evidences: Iterable[float], workers: int) -> float:
+    """The evidence of several workers as one, with the guarantee of one: the largest wealth, divided by their number.
+
+    Args:
+        evidences: The `DriftEvidence.log10` of some of the workers.
+        workers: The number of all workers.
+    """
+    return max(0.0, max(evidences) - math.log10(workers))
 
 
 class DriftEvidence:
-    """The evidence against one model's traffic, one score's anomalies seen in their order; a few microseconds for each.
+    """The evidence against one model's traffic, updated by the anomaly of each input in a few microseconds.
 
     Exchangeable traffic reaches `log10` >= e with probability at most 10 ** -e between two resets, over the draws of
-    calibration data and traffic. One thread at a time.
+    calibration data and traffic. Not thread-safe.
     """
 
-    def __init__(self, calibration: Calibration, seed: int = 0) -> None:
-        """`seed` is of the order among tied scores only."""
-        self._random = Random(seed)  # noqa: S311 - it has no secret to keep
+    def __init__(self, calibration: Calibration, seed: int = 0, horizon: int = HORIZON) -> None:
+        """No evidence yet.
+
+        Args:
+            calibration: The calibration of the score whose anomalies are observed.
+            seed: Seed of the order among tied scores.
+            horizon: The number of inputs until half of the money is released, H in the module's description.
+        """
+        self._random = Random(seed)  # noqa: S311 - it keeps no secret
+        self._horizon = horizon
         ordered = sorted((anomaly, self._random.random()) for anomaly in calibration.anomaly.tolist())
         self._all_gaps = calibration.n + 1
-        # A level that a small calibration cannot resolve has no gap of its own to bet on.
+        # A small calibration set cannot resolve the smallest levels; there is no gap to bet on.
         self._gaps = [k for k in sorted({math.floor(level * self._all_gaps) for level in LEVELS}, reverse=True) if k]
         self._limits = [ordered[-k] for k in self._gaps]
         self.reset()
 
     @property
     def wealth(self) -> float:
-        """What the gambler has now; its expectation is 1 on exchangeable traffic."""
-        return _HORIZON / (_HORIZON + self._seen) + sum(self._accounts) / len(self._accounts)
+        """The current wealth; its expectation is 1 on exchangeable traffic."""
+        return self._horizon / (self._horizon + self._seen) + sum(self._accounts) / len(self._accounts)
 
     @property
     def log10(self) -> float:
-        """Decimal logarithm of the largest wealth since the start or the last reset: 0 for no evidence, at most 15."""
+        """The evidence: log10 of the largest wealth since the start or the last reset; from 0 (none) to 15."""
         return math.log10(self._largest)
 
     def reset(self) -> None:
-        """Forget all traffic."""
+        """Discard the evidence of all earlier traffic."""
         self._seen = 0
         self._counts = list(self._gaps)
         self._accounts = [0.0] * len(SHARES)
         self._largest = 1.0
 
     def update(self, anomaly: float) -> None:
-        """Play one round: the next input's anomaly, a finite number."""
+        """Update the evidence with the anomaly of the next input, a finite number."""
         beyond = bisect_left(self._limits, (anomaly, self._random.random()))
         counts, possible = self._counts, self._all_gaps + self._seen
         gain = 0.0
@@ -101,9 +114,9 @@ class DriftEvidence:
             counts[level] += 1
         edge = gain / len(counts) - 1 if counts else 0.0
         self._seen += 1
-        given = _HORIZON / ((_HORIZON + self._seen - 1) * (_HORIZON + self._seen))
+        released = self._horizon / ((self._horizon + self._seen - 1) * (self._horizon + self._seen))
         self._accounts = [
-            min((money + given) * (1 + share * edge), _RICHEST)
+            min((money + released) * (1 + share * edge), _MAX_MONEY)
             for money, share in zip(self._accounts, SHARES, strict=True)
         ]
         self._largest = max(self._largest, self.wealth)

@@ -1,7 +1,7 @@
 """OpenTelemetry traces: FastAPI's span for each request, with child spans for the stages of scoring."""
 
 import time
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Collection, Iterable, MutableMapping
 from typing import Any
 
 from fastapi.telemetry import TelemetryConfig
@@ -12,7 +12,6 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from service.inference.outcomes import Row
-from service.telemetry.access_log import PROBE_ROUTES
 
 _EXPORT_SECONDS = 2
 
@@ -38,15 +37,18 @@ class Tracing:
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer(__name__)
 
-    @property
-    def fastapi_config(self) -> TelemetryConfig:
-        """The argument of `FastAPI(telemetry=...)`: one span for each request except probes, no metrics and no logs."""
+    def fastapi_config(self, quiet_paths: Collection[str]) -> TelemetryConfig:
+        """The argument of `FastAPI(telemetry=...)`: one span for each request except to `quiet_paths`."""
+
+        def is_excluded(scope: MutableMapping[str, Any]) -> bool:
+            return scope["type"] != "http" or scope["path"] in quiet_paths
+
         return {
             "tracer_provider": self._provider,
             "metrics": False,
             "logs": False,
             "operation_spans": False,
-            "exclude": _is_excluded,
+            "exclude": is_excluded,
         }
 
     def record_scoring(self, started: float, prepared: float, rows: Iterable[Row]) -> None:
@@ -84,7 +86,3 @@ class Tracing:
     def close(self) -> None:
         """Send the remaining spans. Blocks, for seconds if the collector is unreachable."""
         self._provider.shutdown()
-
-
-def _is_excluded(scope: MutableMapping[str, Any]) -> bool:
-    return scope["type"] != "http" or scope["path"] in PROBE_ROUTES

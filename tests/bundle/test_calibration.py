@@ -45,6 +45,15 @@ def test_a_threshold_at_an_exact_rank_is_not_lost_to_rounding(rank: int) -> None
     assert calibration.threshold(rank / 100) == 100 - rank
 
 
+@pytest.mark.parametrize("n", [1, 2, 5, 12, 59])
+def test_just_below_an_exact_rank_the_threshold_is_the_next_larger_calibration_score(n: int) -> None:
+    calibration = Calibration.from_scores(np.arange(1.0, n + 1))
+    # For n = 5 and rank 5, floor(alpha * (n + 1)) is one more than the number of p-values up to alpha.
+    for rank in range(1, n + 1):
+        alpha = math.nextafter(rank / (n + 1), 0)
+        assert calibration.threshold(alpha) == (n + 2 - rank if rank > 1 else math.inf)
+
+
 @given(scores=SCORES, alpha=ALPHAS, anomaly=FINITE | TIED | st.sampled_from([math.inf, -math.inf]))
 def test_exceeding_the_threshold_is_having_a_p_value_of_at_most_alpha(
     scores: list[float], alpha: float, anomaly: float
@@ -62,7 +71,7 @@ def test_one_number_alone_has_the_p_value_that_it_has_in_an_array(scores: list[f
 
 
 @given(scores=SCORES, data=st.data())
-def test_the_equivalence_holds_right_at_and_beside_every_calibration_score_and_rank(
+def test_the_equivalence_holds_at_and_next_to_every_calibration_score_and_rank(
     scores: list[float], data: st.DataObject
 ) -> None:
     calibration = Calibration.from_scores(scores)
@@ -126,9 +135,10 @@ def test_scores_that_cannot_calibrate_are_refused(scores: list[float], message: 
         Calibration.from_scores(scores)
 
 
-def test_unsorted_scores_are_refused_by_the_constructor() -> None:
+@pytest.mark.parametrize("scores", [[2.0, 1.0], [1.0, 3.0, 2.0]])
+def test_unsorted_scores_are_refused_by_the_constructor(scores: list[float]) -> None:
     with pytest.raises(CalibrationError, match="order"):
-        Calibration(np.array([2.0, 1.0]))
+        Calibration(np.array(scores))
 
 
 def test_calibration_scores_do_not_change_with_the_caller_s_array() -> None:
@@ -170,9 +180,15 @@ def test_the_same_calibrations_are_the_same_bytes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "array",
-    [np.array([2.0, 1.0]), np.array([1.0], dtype=np.float32), np.array([math.nan]), np.array([{}], dtype=object)],
+    [
+        np.array([2.0, 1.0]),
+        np.array([1.0, 3.0, 2.0]),
+        np.array([1.0], dtype=np.float32),
+        np.array([math.nan]),
+        np.array([{}], dtype=object),
+    ],
 )
-def test_an_array_that_is_no_calibration_is_refused_by_name(tmp_path: Path, array: np.ndarray) -> None:
+def test_an_array_that_is_not_a_calibration_is_refused_by_name(tmp_path: Path, array: np.ndarray) -> None:
     np.savez(tmp_path / "calibration.npz", msp=array)
     with pytest.raises(CalibrationInvalid, match=r"calibration.npz\[msp\]"):
         load_calibrations(tmp_path / "calibration.npz")

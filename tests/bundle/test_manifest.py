@@ -21,7 +21,7 @@ def parse(fields: dict[str, Any]) -> Manifest:
     return Manifest.model_validate_json(json.dumps(fields))
 
 
-def test_a_manifest_survives_the_round_trip_through_json(tiny_bundle: Path) -> None:
+def test_a_manifest_is_equal_after_a_round_trip_through_json(tiny_bundle: Path) -> None:
     manifest = load_bundle(tiny_bundle).manifest
     assert Manifest.model_validate_json(manifest.model_dump_json()) == manifest
 
@@ -50,7 +50,7 @@ def test_training_and_evaluation_are_kept(fields: dict[str, Any]) -> None:
     assert manifest.evaluation.sets[0].auroc == 98.5
 
 
-def test_a_manifest_from_before_precision_was_noted_is_of_full_precision(fields: dict[str, Any]) -> None:
+def test_a_manifest_without_precision_has_full_precision(fields: dict[str, Any]) -> None:
     del fields["precision"]
     assert parse(fields).precision == "fp32"
 
@@ -68,6 +68,7 @@ def test_a_manifest_from_before_precision_was_noted_is_of_full_precision(fields:
         ("modality", "audio", "modality"),
         ("task", "density", "no labels"),
         ("task", "language-model", "modality text"),
+        ("likelihood", {"per": "pixel", "parts": "bits"}, "likelihood is not for task classification"),
         ("labels", ["only one"], "two labels"),
         ("labels", [], "two labels"),
         ("scores", [], "scores"),

@@ -70,11 +70,18 @@ def test_a_large_jpeg_may_be_decoded_smaller_but_comes_out_the_same(size: tuple[
     large = Image.open(io.BytesIO(encode(photo(scale * height * 3, scale * width * 3), "JPEG", quality=90)))
     large.load()
     scaled = decode_image(encode(large, "JPEG", quality=95), colour_input(height, width))
-    whole = Image.open(io.BytesIO(encode(large, "JPEG", quality=95)))
-    expected = np.asarray(whole.resize((width, height), Image.Resampling.BILINEAR))
+    unscaled = Image.open(io.BytesIO(encode(large, "JPEG", quality=95)))
+    expected = np.asarray(unscaled.resize((width, height), Image.Resampling.BILINEAR))
     difference = np.abs(scaled.astype(int) - expected)
     assert difference.mean() < 1
     assert difference.max() <= 4
+
+
+@pytest.mark.parametrize(("side", "decoded"), [(192, 24), (97, 25), (48, 24), (47, 47)])
+def test_a_jpeg_is_decoded_at_the_smallest_scale_of_three_times_the_models_size(side: int, decoded: int) -> None:
+    image = Image.open(io.BytesIO(encode(photo(side, side), "JPEG")))
+    prepare_image(image, colour_input(8, 8))
+    assert image.size == (decoded, decoded)
 
 
 def test_shrinking_averages_instead_of_picking_pixels() -> None:
@@ -101,7 +108,7 @@ def test_orientation_6_is_a_quarter_turn_clockwise() -> None:
     assert_array_equal(turned, row.transpose(1, 0, 2))
 
 
-def test_exif_behind_the_pixels_of_a_png_counts() -> None:
+def test_exif_after_the_pixels_of_a_png_counts() -> None:
     data = encode(photo())
     body, end = data[:-12], data[-12:]
     late = body + chunk(b"eXIf", oriented(3).tobytes().removeprefix(b"Exif\0\0")) + end
@@ -109,7 +116,7 @@ def test_exif_behind_the_pixels_of_a_png_counts() -> None:
 
 
 @pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff", b"\0" * 40])
-def test_broken_exif_costs_nothing_but_the_orientation(exif: bytes) -> None:
+def test_an_image_with_corrupt_exif_is_upright(exif: bytes) -> None:
     assert decode(encode(photo(), "JPEG", exif=exif)).shape == (13, 17, 3)
 
 
@@ -220,7 +227,7 @@ def test_a_single_frame_saved_as_an_animation_is_an_image() -> None:
     assert decode(encode(photo(), "PNG", save_all=True)).shape == (13, 17, 3)
 
 
-def test_bytes_behind_the_image_are_ignored() -> None:
+def test_bytes_after_the_image_are_ignored() -> None:
     assert_array_equal(decode(encode(photo()) + b"trailing"), pixels(photo()))
 
 

@@ -49,14 +49,14 @@ def refuse(data: bytes, kind: type[ImageError], slug: str, *, max_pixels: int = 
 
 
 @given(signature=st.sampled_from(SIGNATURES), data=st.binary(max_size=400))
-@settings(max_examples=400)
+@settings(max_examples=300)
 def test_arbitrary_bytes_never_raise_anything_but_an_image_error(signature: bytes, data: bytes) -> None:
     with contextlib.suppress(ImageError):
         assert decode_image(signature + data, SPEC).shape == (8, 8, 3)
 
 
 @given(name=st.sampled_from(list(FILES)), data=st.data())
-@settings(max_examples=600)
+@settings(max_examples=300)
 def test_damaged_images_never_raise_anything_but_an_image_error(name: str, data: st.DataObject) -> None:
     damaged = bytearray(FILES[name])
     for _ in range(data.draw(st.integers(0, 4))):
@@ -103,7 +103,7 @@ def test_a_decompression_bomb_is_refused_by_its_header(data: bytes) -> None:
 
 
 @pytest.mark.parametrize("height", [2**31 - 1, 2**32 - 1])
-def test_dimensions_beyond_all_measure_are_refused(height: int) -> None:
+def test_the_largest_dimensions_that_a_header_can_have_are_refused(height: int) -> None:
     refuse(png(2**32 - 1, height, 8, RGB), ImageTooLarge, "image-too-large")
 
 
@@ -177,7 +177,7 @@ def test_errors_can_be_caught_as_value_errors() -> None:
         decode_image(b"", SPEC)
 
 
-def test_a_palette_index_beyond_the_palette_is_no_crash() -> None:
+def test_a_palette_index_beyond_the_palette_raises_nothing_but_an_image_error() -> None:
     image = Image.new("P", (4, 4), 200)
     image.putpalette([1, 2, 3])
     with contextlib.suppress(ImageError):

@@ -3,14 +3,32 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle import SCORES, UnknownScore, get_score
+from bundle import LOGIT_SCORES, SCORES, UnknownScore, get_score
 
-NAMES = ["msp", "max_logit", "energy", "entropy", "kl_uniform", "confidence", "bpp", "bpc", "bpw"]
+# Offset and sign. Calibrations that were exported with other values would be wrong.
+ORIENTATIONS = {
+    "msp": (1.0, -1),
+    "max_logit": (0.0, -1),
+    "energy": (0.0, 1),
+    "entropy": (0.0, 1),
+    "kl_uniform": (0.0, -1),
+    "confidence": (1.0, -1),
+    "bpp": (0.0, 1),
+    "bpc": (0.0, 1),
+    "bpw": (0.0, 1),
+}
 
 
-def test_the_table_holds_the_scores_of_the_design() -> None:
-    assert list(SCORES) == NAMES
+def test_the_orientation_of_a_released_score_never_changes() -> None:
+    assert {name: (score.offset, score.sign) for name, score in SCORES.items()} == ORIENTATIONS
+
+
+def test_every_score_is_registered_under_its_name() -> None:
     assert all(score.name == name for name, score in SCORES.items())
+
+
+def test_the_scores_that_any_classifier_has_are_those_of_logits() -> None:
+    assert LOGIT_SCORES == ("msp", "max_logit", "energy", "entropy", "kl_uniform")
 
 
 @pytest.mark.parametrize(
@@ -37,13 +55,13 @@ def test_a_probability_becomes_its_complement(name: str) -> None:
     np.testing.assert_array_equal(get_score(name).anomaly(np.array([0.25, 1.0], dtype=np.float32)), [0.75, 0.0])
 
 
-@given(name=st.sampled_from(NAMES), value=st.floats(-1e6, 1e6))
+@given(name=st.sampled_from(list(SCORES)), value=st.floats(-1e6, 1e6))
 def test_value_inverts_anomaly(name: str, value: float) -> None:
     score = get_score(name)
     assert score.value(score.anomaly(value)) == pytest.approx(value, abs=1e-9)
 
 
-@given(name=st.sampled_from(NAMES), value=st.floats())
+@given(name=st.sampled_from(list(SCORES)), value=st.floats())
 def test_one_number_alone_has_the_anomaly_that_it_has_in_an_array(name: str, value: float) -> None:
     score = get_score(name)
     np.testing.assert_array_equal(score.anomaly_of(value), score.anomaly([value])[0])

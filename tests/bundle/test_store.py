@@ -1,5 +1,6 @@
 import contextlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -42,10 +43,10 @@ def edit_manifest(folder: Path, edit: Edit) -> None:
     (folder / MANIFEST_NAME).write_text(json.dumps(fields))
 
 
-def refuse(folder: Path, kind: type[BundleError], where: str) -> BundleError:
-    """Load `folder`, expecting an error of exactly `kind` at `where`, whose text says all of it."""
+def refuse(folder: Path, kind: type[BundleError], where: str, *, verify: bool = True) -> BundleError:
+    """Load `folder`, expecting an error of exactly `kind` at `where`, whose text has all its attributes."""
     with pytest.raises(BundleError) as caught:
-        load_bundle(folder)
+        load_bundle(folder, verify=verify)
     error = caught.value
     assert type(error) is kind, error
     assert error.where == where
@@ -77,14 +78,14 @@ def test_the_manifest_lists_every_file_but_itself(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", ["model.onnx", "calibration.npz"])
 @pytest.mark.parametrize("position", [0, -1])
-def test_a_flipped_byte_is_found(folder: Path, name: str, position: int) -> None:
+def test_a_flipped_byte_is_refused(folder: Path, name: str, position: int) -> None:
     data = bytearray((folder / name).read_bytes())
     data[position] ^= 1
     (folder / name).write_bytes(data)
     assert "SHA-256" in refuse(folder, FileCorrupt, name).reason
 
 
-def test_without_verification_a_flipped_byte_in_the_model_is_not_looked_for(folder: Path) -> None:
+def test_without_verification_a_change_of_the_model_is_accepted(folder: Path) -> None:
     with (folder / "model.onnx").open("ab") as file:
         file.write(b"x")
     assert load_bundle(folder, verify=False).manifest.name == "tiny"
@@ -98,28 +99,29 @@ def test_a_missing_file_is_named(folder: Path, name: str, verify: bool) -> None:
         load_bundle(folder, verify=verify)
 
 
-def test_a_folder_in_place_of_a_file_is_named(folder: Path) -> None:
+@pytest.mark.parametrize("verify", [True, False])
+def test_a_folder_in_place_of_a_file_is_named(folder: Path, verify: bool) -> None:
     (folder / "model.onnx").unlink()
     (folder / "model.onnx").mkdir()
-    refuse(folder, FileMissing, "model.onnx")
+    refuse(folder, FileMissing, "model.onnx", verify=verify)
 
 
-def test_a_half_written_bundle_is_no_bundle(folder: Path) -> None:
+def test_a_folder_whose_manifest_is_not_complete_is_no_bundle(folder: Path) -> None:
     (folder / MANIFEST_NAME).rename(folder / f".{MANIFEST_NAME}.partial")
     refuse(folder, ManifestMissing, MANIFEST_NAME)
 
 
-def test_a_half_copied_model_is_found(folder: Path) -> None:
+def test_a_half_copied_model_is_refused(folder: Path) -> None:
     data = (folder / "model.onnx").read_bytes()
     (folder / "model.onnx").write_bytes(data[: len(data) // 2])
     refuse(folder, FileCorrupt, "model.onnx")
 
 
-def test_a_folder_that_does_not_exist_is_said_to_be_missing(tmp_path: Path) -> None:
+def test_a_folder_that_does_not_exist_is_reported_as_such(tmp_path: Path) -> None:
     assert "does not exist" in refuse(tmp_path / "nowhere", ManifestMissing, MANIFEST_NAME).reason
 
 
-def test_a_newer_schema_is_told_before_its_unknown_fields(folder: Path) -> None:
+def test_a_newer_schema_is_reported_before_its_unknown_fields(folder: Path) -> None:
     edit_manifest(folder, lambda fields: fields.update(schema_version=2, quantum=True))
     assert "Upgrade" in refuse(folder, SchemaTooNew, "schema_version").remedy
 
@@ -181,17 +183,17 @@ def test_a_linked_folder_out_of_the_bundle_is_refused(folder: Path, tmp_path: Pa
 
 
 def test_links_that_stay_inside_are_followed_as_in_a_mounted_volume(folder: Path) -> None:
-    # Kubernetes mounts a volume's files as links through a link that it exchanges for an update.
-    inside = folder / "..2026_01_01"
-    inside.mkdir()
-    (folder / "..data").symlink_to(inside.name)
+    # Kubernetes mounts a volume's files as links through another link, which it replaces to update them.
+    version = folder / "..2026_01_01"
+    version.mkdir()
+    (folder / "..data").symlink_to(version.name)
     for file in [file for file in folder.iterdir() if file.is_file()]:
-        shutil.move(file, inside / file.name)
+        shutil.move(file, version / file.name)
         file.symlink_to(f"..data/{file.name}")
     assert load_bundle(folder).model_path.is_file()
 
 
-def test_a_link_that_goes_in_circles_is_missing(folder: Path) -> None:
+def test_a_circular_link_is_a_missing_file(folder: Path) -> None:
     (folder / "model.onnx").unlink()
     (folder / "model.onnx").symlink_to(folder / "model.onnx")
     refuse(folder, FileMissing, "model.onnx")
@@ -218,7 +220,7 @@ def test_a_score_without_calibration_is_refused(folder: Path) -> None:
     assert "bpp" in refuse(folder, CalibrationInvalid, "calibration.npz").reason
 
 
-def test_what_would_not_load_is_not_sealed(folder: Path) -> None:
+def test_a_bundle_that_would_not_load_is_not_sealed(folder: Path) -> None:
     before = (folder / MANIFEST_NAME).read_bytes()
     save_calibrations(folder / "calibration.npz", {"msp": Calibration.from_scores(np.zeros(3))})
     with pytest.raises(CalibrationInvalid):
@@ -235,11 +237,39 @@ def test_a_link_is_not_sealed(folder: Path, tmp_path: Path) -> None:
         reseal(folder)
 
 
-def test_sealing_leaves_nothing_but_the_manifest_behind(folder: Path) -> None:
+def test_sealing_adds_the_manifest_and_removes_what_an_interrupted_export_left(folder: Path) -> None:
     (folder / f".{MANIFEST_NAME}.partial").write_text("left by an interrupted export")
     reseal(folder)
     assert sorted(file.name for file in folder.iterdir()) == ["calibration.npz", MANIFEST_NAME, "model.onnx"]
     assert load_bundle(folder).manifest.name == "tiny"
+
+
+def test_the_manifest_is_on_disk_before_it_has_its_name_and_the_name_before_sealing_returns(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def record_fsync(descriptor: int) -> None:
+        steps.append(f"fsync {Path(f'/proc/self/fd/{descriptor}').readlink().name}")
+        fsync(descriptor)
+
+    def record_replace(path: Path, target: Path) -> Path:
+        steps.append(f"rename {path.name} {target.name}")
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", record_fsync)
+    monkeypatch.setattr(Path, "replace", record_replace)
+    reseal(folder)
+    partial = f".{MANIFEST_NAME}.partial"
+    assert steps == [f"fsync {partial}", f"rename {partial} {MANIFEST_NAME}", f"fsync {folder.name}"]
+
+
+def test_sealing_leaves_no_file_open(folder: Path) -> None:
+    reseal(folder)
+    before = set(Path("/proc/self/fd").iterdir())
+    reseal(folder)
+    assert set(Path("/proc/self/fd").iterdir()) == before
 
 
 @given(position=st.integers(0, 10_000), value=st.integers(0, 255))

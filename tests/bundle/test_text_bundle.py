@@ -26,7 +26,7 @@ def test_an_image_bundle_has_no_text_encoder(tiny_bundle: Path) -> None:
     assert load_bundle(tiny_bundle).text_encoder is None
 
 
-def test_its_calibration_is_what_its_graph_says_of_texts_by_its_encoder(folder: Path) -> None:
+def test_the_calibration_of_the_tiny_text_bundle_comes_from_its_graph_and_its_encoder(folder: Path) -> None:
     bundle = load_bundle(folder)
     assert bundle.text_encoder is not None
     tokens, lengths = pad_tokens(bundle.text_encoder.encode_batch(tiny_texts(200)))

@@ -1,4 +1,4 @@
-"""Texts to token ids: the same alone, in a batch and on many threads, whatever the text holds."""
+"""Encoding of texts: equal ids alone, in a batch and on many threads, for every possible text."""
 
 import contextlib
 from concurrent.futures import ThreadPoolExecutor
@@ -15,15 +15,15 @@ from tokenizers.pre_tokenizers import PreTokenizer
 from bundle import PADDING, EmptyText, TextEncoder, TokenizerInvalid, pad_tokens
 from tests.support.tiny_text_bundle import tiny_tokenizer
 
-# Hypothesis leaves surrogates out of `st.text()` unless asked for them.
+# By default, `st.text()` draws no surrogates.
 any_text = st.text(st.characters(exclude_categories=()), max_size=40) | st.text(" \t\n\u3000\u2028\x85", max_size=5)
 sequences = st.lists(st.lists(st.integers(0, 2**40), min_size=1, max_size=9), max_size=6)
 
 
 def bytes_tokenizer() -> Tokenizer:
-    """A token for each byte, white space included, and marks around each text."""
+    """A token for each byte, white space included, between two special tokens."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {mark: i for i, mark in enumerate(["[PAD]", "[CLS]", "[SEP]", *alphabet])}
+    vocabulary = {token: i for i, token in enumerate(["[PAD]", "[CLS]", "[SEP]", *alphabet])}
     tokenizer = Tokenizer(models.BPE(vocabulary, []))
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -34,8 +34,8 @@ def bytes_tokenizer() -> Tokenizer:
 
 
 def letters_tokenizer(splitter: PreTokenizer, *steps: Normalizer) -> Tokenizer:
-    """A token for each letter of a few, one for all others, and marks around each text."""
-    vocabulary = {mark: i for i, mark in enumerate(["[PAD]", "[CLS]", "[SEP]", "[UNK]", *"abcσς\u0301é.5"])}
+    """A token for each of a few letters, one for all others, between two special tokens."""
+    vocabulary = {token: i for i, token in enumerate(["[PAD]", "[CLS]", "[SEP]", "[UNK]", *"abcσς\u0301é.5"])}
     tokenizer = Tokenizer(models.BPE(vocabulary, [], unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Sequence(list(steps))
     tokenizer.pre_tokenizer = splitter
@@ -53,9 +53,9 @@ LETTERS = {
         normalizers.NFD(),
     ),
     "bert": letters_tokenizer(pre_tokenizers.BertPreTokenizer(), normalizers.BertNormalizer()),
-    # Of these two a text's beginning does not say what it begins with.
-    "spaces": letters_tokenizer(pre_tokenizers.Split(Regex(r"a\s*b"), "removed"), normalizers.NFKC()),
-    "whole": letters_tokenizer(pre_tokenizers.Metaspace(), normalizers.Replace(Regex(r"a\s+"), "b")),
+    # The tokens of a prefix can differ from the first tokens of the text.
+    "pattern": letters_tokenizer(pre_tokenizers.Split(Regex(r"a\s*b"), "removed"), normalizers.NFKC()),
+    "replacement": letters_tokenizer(pre_tokenizers.Metaspace(), normalizers.Replace(Regex(r"a\s+"), "b")),
 }
 
 ENCODERS = {"words": TextEncoder(tiny_tokenizer(), 12), "bytes": TextEncoder(bytes_tokenizer(), 12)}
@@ -79,7 +79,7 @@ def test_a_text_has_the_same_ids_alone_and_in_a_batch_or_is_empty(texts: list[st
 
 @pytest.mark.parametrize("encoder", ENCODERS.values(), ids=ENCODERS)
 @pytest.mark.parametrize("text", ["", " ", "\n\t \r\n", "\u3000", "\u2028\x85"])
-def test_nothing_and_white_space_are_empty(encoder: TextEncoder, text: str) -> None:
+def test_the_empty_text_and_white_space_are_empty(encoder: TextEncoder, text: str) -> None:
     with pytest.raises(EmptyText) as caught:
         encoder.encode(text)
     assert caught.value.type == "empty-input"
@@ -89,9 +89,9 @@ def test_nothing_and_white_space_are_empty(encoder: TextEncoder, text: str) -> N
 @pytest.mark.parametrize("text", ["a{}b", "{}", "ball {} ball"])
 def test_a_lone_surrogate_is_read_as_the_replacement_character(encoder: TextEncoder, text: str) -> None:
     for surrogate in ("\ud800", "\udbff", "\udc00", "\udfff"):
-        ids, beside = encoder.encode_batch([text.format(surrogate), "ball"])
+        ids, other = encoder.encode_batch([text.format(surrogate), "ball"])
         np.testing.assert_array_equal(ids, encoder.encode(text.format("\ufffd")))
-        np.testing.assert_array_equal(beside, encoder.encode("ball"))
+        np.testing.assert_array_equal(other, encoder.encode("ball"))
 
 
 def test_a_pair_of_surrogates_is_the_character_that_it_stands_for() -> None:
@@ -99,37 +99,37 @@ def test_a_pair_of_surrogates_is_the_character_that_it_stands_for() -> None:
 
 
 @given(st.lists(st.sampled_from(["ball", "vote", "xyzzy"]), min_size=1, max_size=30))
-def test_what_exceeds_the_length_is_cut_off_at_the_end(words: list[str]) -> None:
-    whole = TextEncoder(tiny_tokenizer(), 100).encode(" ".join(words))
-    np.testing.assert_array_equal(ENCODERS["words"].encode(" ".join(words)), whole[:12])
+def test_tokens_beyond_the_maximum_are_cut_off(words: list[str]) -> None:
+    all_ids = TextEncoder(tiny_tokenizer(), 100).encode(" ".join(words))
+    np.testing.assert_array_equal(ENCODERS["words"].encode(" ".join(words)), all_ids[:12])
 
 
 @given(st.text("abcΣσ\u0301é¨\ufb01.5漢\0 \t\n\u3000\x85", max_size=150), st.sampled_from(list(LETTERS)))
 @example("a" + " " * 70 + "bca", "nfkc")
-@example("ccca" + " " * 40 + "b" + "c" * 40, "spaces")
-@example("ccca" + " " * 40 + "b" + "c" * 40, "whole")
+@example("ccca" + " " * 40 + "b" + "c" * 40, "pattern")
+@example("ccca" + " " * 40 + "b" + "c" * 40, "replacement")
 @example("aΣ" * 9 + " " + "Σ" * 90, "nfkc")
 @example("[MASK] " * 20, "bert")
-def test_a_long_text_has_the_ids_that_it_begins_with_though_not_all_of_it_is_read(text: str, name: str) -> None:
-    whole = LETTERS[name].encode(text).ids
+def test_a_long_text_has_its_first_ids_though_only_a_prefix_is_encoded(text: str, name: str) -> None:
+    all_ids = LETTERS[name].encode(text).ids
     (ids,) = TextEncoder(LETTERS[name], 6).encode_batch([text])
-    content = whole[1:-1]
+    content = all_ids[1:-1]
     if content and not text.isspace():
         np.testing.assert_array_equal(ids, [1, *content[:4], 2])
 
 
 @given(any_text, st.integers(0, 80), st.sampled_from(list(LETTERS)))
 @example("ab " * 40, 40, "nfkc")
-def test_within_so_many_characters_a_text_has_its_own_ids_or_none(text: str, chars: int, name: str) -> None:
+def test_with_a_limit_of_characters_a_text_has_its_own_ids_or_none(text: str, max_chars: int, name: str) -> None:
     encoder = TextEncoder(LETTERS[name], 6)
     try:
-        ids = encoder.encode_within(text, chars)
+        ids = encoder.encode_within(text, max_chars)
     except EmptyText:
         with pytest.raises(EmptyText):
             encoder.encode(text)
         return
     if ids is None:
-        assert len(text) > chars
+        assert len(text) > max_chars
     else:
         np.testing.assert_array_equal(ids, encoder.encode(text))
 
@@ -140,14 +140,14 @@ def test_a_long_text_is_encoded_within_few_characters_unless_its_words_are_long(
     assert encoder.encode_within("x" * 60 + " " + "x" * 200, 100) is None
 
 
-def test_marks_count_towards_the_length() -> None:
+def test_special_tokens_count_towards_the_maximum() -> None:
     ids = ENCODERS["bytes"].encode("a long text")
     assert (len(ids), ids[0], ids[-1]) == (12, 1, 2)
     with pytest.raises(ValueError, match="adds 2 tokens to every text, which leaves no room for words in 2"):
         TextEncoder(bytes_tokenizer(), 2)
 
 
-def test_settings_of_the_given_tokenizer_are_neither_used_nor_changed() -> None:
+def test_truncation_and_padding_of_the_tokenizer_are_neither_used_nor_changed() -> None:
     tokenizer = tiny_tokenizer()
     tokenizer.enable_padding(length=20)
     tokenizer.enable_truncation(1, direction="left")
@@ -156,12 +156,12 @@ def test_settings_of_the_given_tokenizer_are_neither_used_nor_changed() -> None:
     assert tokenizer.to_str() == before
 
 
-def test_the_vocabulary_counts_up_to_its_largest_id() -> None:
+def test_the_vocabulary_size_is_one_more_than_the_largest_id() -> None:
     tokenizer = Tokenizer(models.WordLevel({"[UNK]": 1, "far": 40}, unk_token="[UNK]"))
     assert TextEncoder(tokenizer, 12).vocabulary_size == 41
 
 
-def test_encoding_on_many_threads_gives_what_it_gives_on_one() -> None:
+def test_encoding_on_many_threads_gives_the_ids_of_one_thread() -> None:
     texts = [f"ball {'goal ' * (i % 15)} word{i} {'vote' if i % 2 else ''}" for i in range(400)]
     for encoder in ENCODERS.values():
         alone = [encoder.encode(text) for text in texts]
@@ -171,8 +171,8 @@ def test_encoding_on_many_threads_gives_what_it_gives_on_one() -> None:
 
 
 @given(sequences)
-def test_padding_fills_up_to_the_longest(given_sequences: list[list[int]]) -> None:
-    arrays = [np.array(sequence, dtype=np.int64) for sequence in given_sequences]
+def test_padding_fills_up_to_the_longest(token_lists: list[list[int]]) -> None:
+    arrays = [np.array(sequence, dtype=np.int64) for sequence in token_lists]
     tokens, lengths = pad_tokens(arrays)
     assert tokens.dtype == lengths.dtype == np.int64
     assert tokens.shape == (len(arrays), max(map(len, arrays), default=0))
@@ -183,7 +183,7 @@ def test_padding_fills_up_to_the_longest(given_sequences: list[list[int]]) -> No
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"not json", b"\xff\xfe", b"[" * 10_000, b'{"version": "9.0"}'])
-def test_a_file_that_is_no_tokenizer_is_named(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_tokenizer_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "tokenizer.json").write_bytes(content)
     with pytest.raises(TokenizerInvalid) as caught:
         TextEncoder.load(tmp_path / "tokenizer.json", 8)

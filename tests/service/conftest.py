@@ -3,22 +3,26 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import httpx
 import pytest
 import structlog
 from fastapi import FastAPI
 
+from bundle import Bundle
 from service import Settings, create_app
 from service.inference.engine import Engine
 from service.inference.execution_plan import ExecutionMode, ExecutionPlan
+from service.inference.providers import Provider
 from service.lifecycle import Phase
 from service.server.server import Server
+from tests.service.support.replaceable_engine import ReplaceableEngine
 from tests.support.tiny_bundle import make_tiny_bundle
 from tests.support.tiny_text_bundle import make_tiny_text_bundle
 
@@ -30,6 +34,12 @@ class Live:
     app: FastAPI
     client: httpx.Client
     port: int
+    engines: Mapping[tuple[str, str], ReplaceableEngine]
+
+    def engine(self, model: str = "tiny", version: str | None = None) -> ReplaceableEngine:
+        """The engine of a served model."""
+        served = self.app.state.repository.get(model, version)
+        return self.engines[served.name, served.version]
 
     def score(self, content: bytes | None = None, model: str = "tiny", **request: Any) -> httpx.Response:
         """POST to the model's score route; `content` is sent as a PNG."""
@@ -54,6 +64,14 @@ def running_service(
         settings: The settings that are not their defaults.
     """
 
+    # Weak references, so that tests see when an engine is freed.
+    engines: WeakValueDictionary[tuple[str, str], ReplaceableEngine] = WeakValueDictionary()
+
+    def open_engine(bundle: Bundle, provider: Provider, *, cores: int) -> ReplaceableEngine:
+        engine = ReplaceableEngine(bundle, provider, cores=cores)
+        engines[bundle.manifest.name, bundle.manifest.version] = engine
+        return engine
+
     def plan_of(engine: Engine, max_batch: int, *_: object) -> ExecutionPlan:
         mode = ExecutionMode.INLINE if inline else ExecutionMode.EXCLUSIVE
         engine.set_mode(mode)
@@ -61,12 +79,15 @@ def running_service(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("service.repository.model.tune", plan_of)
-        with _running(models, settings) as live:
+        patch.setattr("service.repository.model.Engine", open_engine)
+        with _running(models, settings, engines) as live:
             yield live
 
 
 @contextmanager
-def _running(models: Path, settings: dict[str, Any]) -> Iterator[Live]:
+def _running(
+    models: Path, settings: dict[str, Any], engines: Mapping[tuple[str, str], ReplaceableEngine]
+) -> Iterator[Live]:
     configured = Settings(models=str(models), port=0, threads=1, max_batch=settings.pop("max_batch", 8), **settings)
     app = create_app(configured)
     server = Server(app, configured)
@@ -78,7 +99,7 @@ def _running(models: Path, settings: dict[str, Any]) -> Iterator[Live]:
             time.sleep(0.01)
         port = server.servers[0].sockets[0].getsockname()[1]
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
-            yield Live(app, client, port)
+            yield Live(app, client, port, engines)
     finally:
         server.should_exit = True
         thread.join()

@@ -1,4 +1,4 @@
-"""Settings: flags over environment over file over defaults, and nothing wrong accepted silently."""
+"""Settings: the precedence of flags, environment, file and defaults, and the messages for mistakes."""
 
 import os
 from pathlib import Path
@@ -28,6 +28,20 @@ def test_a_flag_beats_the_environment_which_beats_the_file(tmp_path: Path, monke
     assert type(settings) is Settings
 
 
+def test_a_variable_beats_the_file_in_any_case_of_letters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text("port: 1\n")
+    monkeypatch.setenv("ood_port", "3")
+    assert load_settings(file=file).port == 3
+
+
+def test_an_empty_variable_does_not_beat_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text("port: 1\n")
+    monkeypatch.setenv("OOD_PORT", "")
+    assert load_settings(file=file).port == 1
+
+
 def test_the_file_may_be_toml_and_named_by_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "settings.toml"
     file.write_text('log_format = "json"\naccess_log = false\n')
@@ -49,7 +63,7 @@ def test_every_setting_has_a_flag_and_is_explained_by_help(capsys: pytest.Captur
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
         ({"port": "http"}, "OOD_PORT = 'http'"),
         ({"port": "70000"}, "OOD_PORT = '70000'"),
@@ -69,14 +83,14 @@ def test_every_setting_has_a_flag_and_is_explained_by_help(capsys: pytest.Captur
         ({"reload_seconds": "0"}, "OOD_RELOAD_SECONDS = '0'"),
     ],
 )
-def test_a_setting_that_cannot_be_honoured_is_refused_by_name(flags: dict[str, str], said: str) -> None:
+def test_a_wrong_setting_is_refused_by_name(flags: dict[str, str], message: str) -> None:
     with pytest.raises(SettingsError) as error:
         load_settings(flags)
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("name", "text", "message"),
     [
         ("a.yaml", "prot: 1", "there is no setting 'prot'. Did you mean 'port'?"),
         ("a.yaml", "- port", "must be a mapping"),
@@ -84,15 +98,15 @@ def test_a_setting_that_cannot_be_honoured_is_refused_by_name(flags: dict[str, s
         ("a.toml", "port: 1", "cannot be read"),
     ],
 )
-def test_a_wrong_settings_file_is_refused(tmp_path: Path, name: str, text: str, said: str) -> None:
+def test_a_wrong_settings_file_is_refused(tmp_path: Path, name: str, text: str, message: str) -> None:
     file = tmp_path / name
     file.write_text(text)
     with pytest.raises(SettingsError, match=name) as error:
         load_settings(file=file)
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
-def test_a_missing_settings_file_is_refused_and_an_empty_one_taken(tmp_path: Path) -> None:
+def test_a_missing_settings_file_is_refused_and_an_empty_one_accepted(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="cannot be read"):
         load_settings(file=tmp_path / "none.yaml")
     (tmp_path / "empty.yaml").touch()
@@ -104,11 +118,11 @@ def test_an_unquoted_off_is_a_choice_in_yaml(tmp_path: Path) -> None:
     assert load_settings(file=tmp_path / "off.yaml").reload == "off"
 
 
-def test_an_empty_variable_is_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OOD_ALPHA", "")
     assert load_settings().alpha is None
 
 
-def test_a_mistyped_variable_is_noticed() -> None:
+def test_an_unknown_variable_is_reported_with_the_closest_setting() -> None:
     environ = {"OOD_APLHA": "0.1", "OOD_SETTINGS": "x", "OOD_PORT": "1", "PATH": "/bin", "OOD_ZZZ": ""}
     assert unknown_variables(environ) == {"OOD_APLHA": "OOD_ALPHA", "OOD_ZZZ": None}

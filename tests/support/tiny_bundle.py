@@ -1,4 +1,4 @@
-"""A real bundle in milliseconds: a linear colour classifier as an ONNX graph, calibrated by running it."""
+"""A small image bundle, made in milliseconds: a linear colour classifier as an ONNX graph, calibrated by running it."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ from bundle import (
 )
 
 TINY_SCORES = ("msp", "max_logit", "energy", "entropy", "kl_uniform")
-"""The scores that the tiny bundle offers, the default first."""
+"""The scores of the tiny bundle, the default first."""
 
 
 def make_tiny_bundle(
@@ -39,8 +39,8 @@ def make_tiny_bundle(
 ) -> Path:
     """Write the bundle `directory`/`name`/`version` and return its folder.
 
-    With the default labels a red image is "red", and so on: the logits are scaled means of the channels. Further
-    labels, and other channel counts, get random weights from `seed`, which also draws the calibration images.
+    With the default labels a red image is "red", and so on: the logits are scaled means of the channels. The weights of
+    further labels and of other numbers of channels are random, from `seed`. The calibration images are, too.
     """
     folder = directory / name / version
     folder.mkdir(parents=True)
@@ -92,7 +92,7 @@ def tiny_images(n: int, size: int = 8, channels: int = 3, seed: int = 0) -> NDAr
 
 
 def tiny_graph(classes: int, *, size: int = 8, channels: int = 3, seed: int = 0) -> onnx.ModelProto:
-    """The graph by the bundle's contract: `images` uint8 `[N, H, W, C]` to scores, `prediction` and `probability`."""
+    """The bundle's graph, from `images` uint8 `[N, H, W, C]` to scores, `prediction` and `probability`."""
     weight = np.random.default_rng(seed).normal(0, 4, (channels, classes)).astype(np.float32)
     diagonal = min(channels, classes, 3)
     weight[:diagonal, :diagonal] = 4 * np.eye(diagonal, dtype=np.float32)
@@ -126,7 +126,7 @@ def tiny_graph(classes: int, *, size: int = 8, channels: int = 3, seed: int = 0)
 
 
 def score_nodes() -> list[onnx.NodeProto]:
-    """From `logits` `[N, K]`, with the constant `class_axis`, to every score, `prediction` and `probability`."""
+    """Nodes from `logits` `[N, K]` and the constant `class_axis` to every score, `prediction` and `probability`."""
     return [
         helper.make_node("LogSoftmax", ["logits"], ["log_softmax"], axis=1),
         helper.make_node("Softmax", ["logits"], ["softmax"], axis=1),
@@ -145,7 +145,7 @@ def score_nodes() -> list[onnx.NodeProto]:
 
 
 def score_outputs() -> list[onnx.ValueInfoProto]:
-    """The outputs that `score_nodes` computes."""
+    """The outputs of `score_nodes`."""
     outputs = [
         helper.make_tensor_value_info(score, TensorProto.FLOAT, ["N"]) for score in (*TINY_SCORES, "probability")
     ]

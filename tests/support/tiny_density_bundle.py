@@ -1,4 +1,4 @@
-"""A real density bundle in milliseconds: a pixel's bits are its distance from grey, as an ONNX graph."""
+"""A small density bundle, made in milliseconds: the bits of a pixel are its distance from grey."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from bundle import Calibration, CalibrationSpec, ImageInput, LikelihoodSpec, ScoreOutput, save_calibrations, seal_bundle
 
 SIZE = 8
-"""Height and width of its images."""
+"""The height and width of the images."""
 
 
 def make_tiny_density_bundle(directory: Path, *, name: str = "greyness", n_calibration: int = 200) -> Path:

@@ -1,4 +1,4 @@
-"""A real text bundle in milliseconds: words vote for their topic, as an ONNX graph, calibrated by running it."""
+"""A small text bundle, made in milliseconds: each word votes for a topic in an ONNX graph, calibrated by running it."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -30,11 +30,11 @@ TOPICS = {
     "politics": ("vote", "law", "senate", "minister"),
     "science": ("atom", "cell", "proof", "planet"),
 }
-"""The topics of the tiny text bundle, and the words that stand for them."""
+"""The topics of the tiny text bundle, with their words."""
 
 COMMON_WORDS = ("the", "a", "of", "and", "is")
 SAMPLE = "The team won the match: a goal, and the ball is theirs.\n"
-"""What the bundle's `sample.txt` says."""
+"""The content of the bundle's `sample.txt`."""
 
 _UNKNOWN = 1
 
@@ -52,8 +52,8 @@ def make_tiny_text_bundle(
 ) -> Path:
     """Write the bundle `directory`/`name`/`version` and return its folder.
 
-    A classifier tells the `TOPICS` apart by the mean vote of a text's words and offers the scores of the tiny image
-    bundle. Of the task "language-model" it has no labels and one score, `bpw`: the mean surprise of the words.
+    A classifier predicts one of `TOPICS` by the mean vote of a text's words and has the scores of the tiny image
+    bundle. For the task "language-model" there are no labels and one score, `bpw`: the mean bits of the words.
     """
     folder = directory / name / version
     folder.mkdir(parents=True)
@@ -106,7 +106,7 @@ def tiny_tokenizer() -> Tokenizer:
 
 
 def tiny_texts(n: int, *, seed: int = 0, topics: Sequence[str] = tuple(TOPICS)) -> list[str]:
-    """In-distribution texts: mostly words of one topic, 1 to 40 of them."""
+    """In-distribution texts of 1 to 40 words, mostly of one topic."""
     rng = np.random.default_rng(seed)
     return [
         " ".join(rng.choice([*TOPICS[topic] * 2, *COMMON_WORDS, "unheard"], rng.integers(1, 41)))
@@ -115,9 +115,9 @@ def tiny_texts(n: int, *, seed: int = 0, topics: Sequence[str] = tuple(TOPICS)) 
 
 
 def tiny_text_graph(*, classifies: bool = True) -> onnx.ModelProto:
-    """The graph by the bundle's contract: `tokens` int64 `[N, L]`, `lengths` int64 `[N]` to scores `[N]`.
+    """The bundle's graph, from `tokens` int64 `[N, L]` and `lengths` int64 `[N]` to scores `[N]`.
 
-    `[PAD]` has the largest vote of all: a graph that forgot to leave the padding out would show it.
+    `[PAD]` has the largest vote, so that scores that depend on padding differ.
     """
     table = _votes() if classifies else _surprises()
     constants: dict[str, NDArray[np.generic]] = {
@@ -149,7 +149,7 @@ def tiny_text_graph(*, classifies: bool = True) -> onnx.ModelProto:
         nodes += [
             helper.make_node("Squeeze", ["surprise", "axis_1"], ["bpw"]),
             helper.make_node("Squeeze", ["masked", "axis_2"], ["of_words"]),
-            # No bits for the end, which is not counted.
+            # The end of a text is not counted and has no bits.
             helper.make_node("Pad", ["of_words", "one_column"], ["bits"]),
         ]
         constants["one_column"] = np.array([0, 0, 0, 1], dtype=np.int64)
@@ -173,7 +173,7 @@ def tiny_text_graph(*, classifies: bool = True) -> onnx.ModelProto:
 
 
 def _votes() -> NDArray[np.float32]:
-    """`[V, 3]`: each word's logits."""
+    """The logits `[V, 3]` of each word."""
     vocabulary = tiny_tokenizer().get_vocab()
     table = np.zeros((len(vocabulary), len(TOPICS)), dtype=np.float32)
     table[0] = 50
@@ -184,7 +184,7 @@ def _votes() -> NDArray[np.float32]:
 
 
 def _surprises() -> NDArray[np.float32]:
-    """`[V, 1]`: each word's bits; one that was never heard is the greatest surprise."""
+    """The bits `[V, 1]` of each word; unknown words have the most."""
     table = np.linspace(2, 6, tiny_tokenizer().get_vocab_size(), dtype=np.float32)[:, None]
     table[0], table[_UNKNOWN] = 1000, 20
     return table

@@ -110,6 +110,7 @@ def test_versions_that_come_and_go_under_load_fail_no_request(tmp_path: Path, st
     service = start(models, "--reload", "poll", "--reload-seconds", "0.05", "--no-access-log")
     versions = [str(number) for number in range(2, 13)]
     with load(service.address, lambda answer: str(answer["version"])) as outcomes:
+        until(lambda: outcomes["1"] > 5)
         for version in versions:
             make_tiny_bundle(tmp_path / "made", version=version).rename(models / "tiny" / version)
             # Both go at once: the old one when the new one is not served yet.

@@ -161,7 +161,7 @@ def test_ctrl_c_ends_with_0_and_without_a_traceback(models: Path, start: Start) 
     [
         (("--provider", "cuda"), 1, "OOD_PROVIDER=cuda needs CUDAExecutionProvider"),
         (("--models", "no-such-folder"), 1, "The model repository 'no-such-folder' is not a folder"),
-        (("--models", "service"), 1, "holds no bundle"),
+        (("--models", "docs"), 1, "holds no bundle"),
         (("--workers", "0"), 2, "OOD_WORKERS = '0'"),
         (("--port", "http"), 2, "OOD_PORT = 'http'"),
         (("--settings", "no-such-file.yaml"), 2, "no-such-file.yaml cannot be read"),

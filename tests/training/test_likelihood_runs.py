@@ -31,7 +31,7 @@ def whole_line(recipe: dict[str, Any], root: Path, path: Path) -> Run:
 
 
 def report_of(run: Run) -> Report:
-    return Report.model_validate_json((run.report_path / "report.json").read_text(encoding="utf-8"))
+    return Report.from_json((run.report_path / "report.json").read_text(encoding="utf-8"))
 
 
 def bits(report: Report) -> dict[tuple[str, str], float]:

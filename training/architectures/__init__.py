@@ -1,7 +1,8 @@
-"""Networks: each maps normalised images `[N, C, H, W]`, or token ids `[N, L]` and lengths `[N]`, to logits `[N, K]`.
+"""Network architectures, by task. Imports recipes, data and errors at most.
 
-Those of images' density map float pixels 0..255 `[N, C, H, W]` to nats `[N, H, W]`.
-Those of language map symbols `[N, W]` and a state to logits `[N, W, V]` of the next symbols and the next state.
+Classifiers map normalised images `[N, C, H, W]`, or token ids `[N, L]` and lengths `[N]`, to logits `[N, K]`. Density
+networks map float pixels 0..255 `[N, C, H, W]` to nats `[N, H, W]`. Language networks map symbols `[N, W]` and a state
+to the logits `[N, W, V]` of the next symbols and the next state.
 """
 
 from collections.abc import Callable, Mapping

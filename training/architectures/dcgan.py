@@ -1,21 +1,21 @@
-"""DCGAN (Radford, Metz & Chintala 2016): a generator of small square images and the discriminator that mirrors it.
+"""DCGAN (Radford, Metz & Chintala 2016): a generator of small square images and a discriminator of the same depth.
 
-Sizes that halve down to at most 8 fit, so 16, 28, 32 or 64. Images here are `[N, channels, size, size]` in -1..1.
+Images are `[N, channels, size, size]` in -1..1. Repeated halving of the size must end at 8 or less: 16, 28, 32, 64.
 """
 
 from itertools import pairwise
 
 from torch import Tensor, nn
 
-_LARGEST_START = 8
+_MAX_START = 8
 
 
 class Generator(nn.Module):
-    """Noise `[N, latent]` to images in -1..1; `width` channels before the last layer, twice as many each layer back."""
+    """Maps noise `[N, latent]` to images in -1..1; `width` channels before the last layer, doubled per layer before."""
 
     def __init__(self, size: int, channels: int = 3, latent: int = 100, width: int = 64) -> None:
         super().__init__()
-        start, widths = _plan(size, width)
+        start, widths = _layer_sizes(size, width)
         layers: list[nn.Module] = [nn.ConvTranspose2d(latent, widths[-1], start, bias=False)]
         for width_in, width_out in pairwise(reversed(widths)):
             layers += [nn.BatchNorm2d(width_in), nn.ReLU()]
@@ -32,11 +32,11 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images in -1..1 to the logit that an image is real; `width` channels after the first layer."""
+    """Maps images in -1..1 to the logit that an image is real; `width` channels after the first layer."""
 
     def __init__(self, size: int, channels: int = 3, width: int = 64) -> None:
         super().__init__()
-        start, widths = _plan(size, width)
+        start, widths = _layer_sizes(size, width)
         layers: list[nn.Module] = [nn.Conv2d(channels, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
         for width_in, width_out in pairwise(widths):
             layers += [nn.Conv2d(width_in, width_out, 4, stride=2, padding=1, bias=False)]
@@ -50,20 +50,20 @@ class Discriminator(nn.Module):
         return logits
 
 
-def _plan(size: int, width: int) -> tuple[int, list[int]]:
-    """The size that halving ends at, and the channels after each halving; ValueError where it ends too early."""
+def _layer_sizes(size: int, width: int) -> tuple[int, list[int]]:
+    """The size after repeated halving and the channels after each halving; ValueError if that size is too large."""
     widths: list[int] = []
     start = size
     while start % 2 == 0 and start > 4:
         widths.append(width * 2 ** len(widths))
         start //= 2
-    if not widths or start > _LARGEST_START:
-        raise ValueError(f"a DCGAN halves images down to at most {_LARGEST_START} pixels, {size} ends at {start}")
+    if not widths or start > _MAX_START:
+        raise ValueError(f"a DCGAN halves images down to at most {_MAX_START} pixels, {size} ends at {start}")
     return start, widths
 
 
 def _initialise(module: nn.Module) -> None:
-    """Normal weights of deviation 0.02, as in the paper (section 4)."""
+    """Initialise weights from a normal distribution with deviation 0.02 (section 4)."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.normal_(module.weight, 0.0, 0.02)
     elif isinstance(module, nn.BatchNorm2d):

@@ -11,13 +11,13 @@ from torch.nn import functional as F
 from training.architectures.weight_normalisation import WeightNormalised
 
 _GATE_SCALE = 0.1
-"""Of the last convolution's initial outputs: a block starts near the identity, as in the authors' code."""
+"""The scale of the last convolution's initial outputs, which makes a block start near the identity (authors' code)."""
 
 
 class Features(NamedTuple):
     """A block's output `plain` `[N, F, H, W]`, and `active` `[N, 2F, H, W]`: elu of it and of its negative.
 
-    Several layers take the second, each block's as a shortcut too: it is computed and kept once.
+    `active` is stored because several layers use it, as input or as a shortcut.
     """
 
     plain: Tensor
@@ -25,20 +25,26 @@ class Features(NamedTuple):
 
     @classmethod
     def of(cls, plain: Tensor) -> Self:
-        """`plain` and what the layers that take it activated will need."""
+        """`plain` with its activation."""
         return cls(plain, concat_elu(plain))
 
 
 def concat_elu(x: Tensor) -> Tensor:
-    """elu of `x` `[N, F, H, W]` and of -x, one behind the other: `[N, 2F, H, W]`."""
-    # In place of the copy that was just made: the backward pass needs no more than the result.
+    """elu of `x` `[N, F, H, W]` and of -x, concatenated: `[N, 2F, H, W]`."""
+    # In place on the concatenated copy, because the backward pass needs only the result.
     return F.elu(torch.cat((x, -x), dim=1), inplace=True)
 
 
 class GatedResidual(nn.Module):
-    """x + a sigmoid(b), with a and b from two convolutions made by `convolution(width_in, width_out, ...)`.
+    """x + a sigmoid(b), where two convolutions compute a and b from x.
 
-    The first one's output is joined by a 1x1 convolution of the activated shortcuts, `shortcuts` of them `width` wide.
+    The output of the first convolution is added to a 1x1 convolution of the activated shortcuts.
+
+    Args:
+        convolution: Called as `convolution(width_in, width_out, ...)` to make both convolutions.
+        width: The number of features of x and of each shortcut.
+        shortcuts: The number of shortcuts.
+        dropout: The dropout rate between the convolutions.
     """
 
     def __init__(self, convolution: Callable[..., nn.Module], width: int, shortcuts: int, dropout: float) -> None:
@@ -49,7 +55,7 @@ class GatedResidual(nn.Module):
         self.gate = convolution(2 * width, 2 * width, initial_scale=_GATE_SCALE)
 
     def forward(self, x: Features, *shortcuts: Features) -> Features:
-        """The block's output for `x`, informed by `shortcuts` of the same size."""
+        """The block's output for `x` and `shortcuts` of the same size."""
         hidden = self.convolution(x.active)
         if self.shortcut is not None:
             active = [shortcut.active for shortcut in shortcuts]

@@ -5,11 +5,10 @@ from torch import Tensor, nn
 
 
 class GRUClassifier(nn.Module):
-    """Classifies a text by the GRU's last state.
+    """Classifies a text by the GRU's state after its last token.
 
-    Inputs token ids int64 `[N, L]` and lengths int64 `[N]`, 1 or more each; output logits `[N, num_classes]`. The state
-    is read behind each text's own last token, so that padding changes nothing. `dropout` is for embeddings, between
-    layers and for the state.
+    Inputs are token ids int64 `[N, L]` and lengths int64 `[N]` of at least 1; output logits `[N, num_classes]`. Padding
+    does not change the logits. `dropout` applies to embeddings, between layers and to the last state.
     """
 
     def __init__(
@@ -37,16 +36,16 @@ class GRUClassifier(nn.Module):
 
 
 def _exported(gru: nn.GRU, x: Tensor) -> Tensor:
-    """The states `[N, L, hidden]` by ONNX's own GRU operator: the exporter would unroll torch's to one fixed length."""
+    """The states `[N, L, hidden]` from ONNX's GRU operator; the exporter would unroll torch's GRU to a fixed length."""
     x = x.transpose(0, 1)
     length, n, _ = x.shape
     for layer in range(gru.num_layers):
         parameters = (getattr(gru, f"{name}_l{layer}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
-        w, r, bias_w, bias_r = (_reset_behind_update(parameter) for parameter in parameters)
+        w, r, bias_w, bias_r = (_onnx_gate_order(parameter) for parameter in parameters)
         x = torch.onnx.ops.symbolic(
             "GRU",
             (x, w[None], r[None], torch.cat((bias_w, bias_r))[None]),
-            # Torch applies the reset gate to the state's product, not to the state.
+            # Torch applies the reset gate to the product of the state and its weights, not to the state.
             {"hidden_size": gru.hidden_size, "linear_before_reset": 1},
             dtype=x.dtype,
             shape=(length, 1, n, gru.hidden_size),
@@ -55,7 +54,7 @@ def _exported(gru: nn.GRU, x: Tensor) -> Tensor:
     return x.transpose(0, 1)
 
 
-def _reset_behind_update(parameter: Tensor) -> Tensor:
-    """Torch stacks the gates as reset, update, new; ONNX as update, reset, new."""
+def _onnx_gate_order(parameter: Tensor) -> Tensor:
+    """`parameter` with its gates in ONNX's order update, reset, new; torch's order is reset, update, new."""
     gates = parameter.reshape(3, -1, *parameter.shape[1:])
     return gates[torch.tensor([1, 0, 2])].flatten(0, 1)

@@ -1,12 +1,12 @@
 """PixelCNN++ (Salimans, Karpathy, Chen & Kingma, ICLR 2017): the density of images, pixel by pixel.
 
-Two streams of features run side by side: `down` knows the rows above a pixel, `right` (the paper's down-right stream)
-those and what is to the left in its own row. Levels halve the image on the way in and double it on the way out, and
-every layer on the way out takes what the layer of the same size on the way in has computed (figure 2).
+The network has two streams of features. `down` depends on the rows above a pixel; `right` (the paper's down-right
+stream) depends on those and on the pixels to the left in the same row. The encoder halves the image at each level, the
+decoder doubles it, and every decoder layer gets the output of the encoder layer of the same size (figure 2).
 
-At the paper's sizes (160 filters, 5 blocks, 3 levels) a pixel of the image takes 929 filters^2 multiplications, 24
-billion for an image of 32x32. On a CPU take fewer filters: the work goes with their square. Fewer blocks
-or levels reach less far to the left: with two blocks a level a pixel does not see all of a row of twelve.
+At the paper's sizes (160 filters, 5 blocks, 3 levels) a pixel takes 929 filters^2 multiplications, which is 24 billion
+for a 32x32 image. The work grows with the square of the filters, so use fewer on a CPU. With fewer blocks or levels the
+network reaches less far to the left: with two blocks per level a pixel does not depend on all of a row of twelve.
 """
 
 from copy import deepcopy
@@ -29,15 +29,22 @@ from training.architectures.shifted_convolutions import (
 from training.architectures.weight_normalisation import WeightNormalised, initialise_from
 
 _INITIAL_IMAGES = 64
-"""As many as the start is taken from: the statistics of a channel over their pixels are good enough."""
+"""Images for the data-dependent initialisation; their pixels suffice for the statistics of a channel."""
 
 
 class PixelCNN(nn.Module):
-    """Nats of each pixel given those before it, in the order of reading.
+    """Nats of each pixel given the earlier ones, row by row from left to right.
 
     Input float pixels 0..255 `[N, channels, H, W]`, output `[N, H, W]`; H and W must be multiples of
-    2**(levels - 1). `filters` in each stream, `resnets` blocks a level, `mixtures` logistics a pixel; the paper has
-    dropout 0.5. Call `initialise` before training, `folded` before export.
+    2**(levels - 1). Call `initialise` before training and `folded` before export.
+
+    Args:
+        channels: The channels of the images.
+        filters: The features of each stream.
+        resnets: The gated residual blocks per level.
+        levels: The number of image sizes.
+        mixtures: The logistics per pixel.
+        dropout: The dropout rate in each block; 0.5 in the paper.
     """
 
     def __init__(
@@ -63,17 +70,17 @@ class PixelCNN(nn.Module):
                 self.encoder.append(_Halving(filters))
                 self.decoder.append(_Doubling(filters))
             self.encoder.extend(_Block(filters, 0, dropout) for _ in range(resnets))
-            # The deepest level begins with the encoder's last output, the others take one block more to its input.
+            # The decoder starts with the encoder's last output, so that all levels but the deepest have one more block.
             blocks = resnets if level == 0 else resnets + 1
             self.decoder.extend(_Block(filters, 1, dropout) for _ in range(blocks))
         self.last = WeightNormalised(partial(nn.Conv2d, filters, parameters_needed(channels, mixtures), 1))
 
     def initialise(self, pixels: Tensor) -> None:
-        """Set the scales of all layers from training images, float pixels 0..255 `[N, C, H, W]`; draws dropout."""
+        """Set the scales of all layers from training images, float pixels 0..255 `[N, C, H, W]`, with dropout."""
         initialise_from(self, pixels[:_INITIAL_IMAGES])
 
     def folded(self) -> Self:
-        """A copy with plain convolutions in place of weight-normalised ones, to export or to score with."""
+        """A copy with plain instead of weight-normalised convolutions, for export and scoring."""
         copy = deepcopy(self)
         for module in copy.modules():
             if isinstance(module, WeightNormalised):
@@ -93,13 +100,13 @@ class PixelCNN(nn.Module):
                 "fewer levels (each halves but the first)"
             )
         streams = self.first(pixels / 127.5 - 1)
-        known = [streams]
+        encoded = [streams]
         for layer in self.encoder:
             streams = layer(streams)
-            known.append(streams)
-        known.pop()
+            encoded.append(streams)
+        encoded.pop()
         for layer in self.decoder:
-            streams = layer(streams) if isinstance(layer, _Doubling) else layer(streams, known.pop())
+            streams = layer(streams) if isinstance(layer, _Doubling) else layer(streams, encoded.pop())
         parameters: Tensor = self.last(F.elu(streams.right.plain))
         return parameters
 
@@ -110,7 +117,7 @@ class _Streams(NamedTuple):
 
 
 class _First(nn.Module):
-    """Both streams of an image `[N, C, H, W]`, which a channel of ones tells from the padding around it."""
+    """Both streams of an image `[N, C, H, W]`; an added channel of ones distinguishes the image from its padding."""
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
@@ -125,7 +132,7 @@ class _First(nn.Module):
 
 
 class _Block(nn.Module):
-    """A gated residual block in each stream, the second informed by the first, both by `shortcuts` streams."""
+    """A gated residual block per stream; both use the `shortcuts`, and `right` also uses the output of `down`."""
 
     def __init__(self, width: int, shortcuts: int, dropout: float) -> None:
         super().__init__()
@@ -133,8 +140,8 @@ class _Block(nn.Module):
         self.right = GatedResidual(down_right, width, shortcuts + 1, dropout)
 
     def forward(self, streams: _Streams, *shortcuts: _Streams) -> _Streams:
-        above = self.down(streams.down, *(each.down for each in shortcuts))
-        return _Streams(above, self.right(streams.right, above, *(each.right for each in shortcuts)))
+        above = self.down(streams.down, *(shortcut.down for shortcut in shortcuts))
+        return _Streams(above, self.right(streams.right, above, *(shortcut.right for shortcut in shortcuts)))
 
 
 class _Halving(nn.Module):

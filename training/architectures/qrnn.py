@@ -1,12 +1,12 @@
 r"""The QRNN language model (Bradbury et al. 2017, "Quasi-Recurrent Neural Networks", sections 2 and 3.2).
 
-A layer looks at its last `window` inputs at once (a masked convolution) and pools over time, channel by channel:
+A layer is a masked convolution over the last `window` inputs, followed by pooling over time in each channel:
 
     z_t, f_t, o_t = tanh(W_z x), sigma(W_f x), sigma(W_o x),    x = (x_{t-window+1}, ..., x_t)
     c_t = f_t * c_{t-1} + (1 - f_t) * z_t,    h_t = o_t * c_t
 
-The matrix products of all steps are one; only the pooling runs through time. As in the authors' later code (Merity,
-Keskar & Socher 2018, AWD-QRNN) the first layer has a window of 2, the others of 1.
+One matrix product computes the gates of all steps; only the pooling is sequential. As in the authors' later code
+(Merity, Keskar & Socher 2018, AWD-QRNN) the first layer has a window of 2, the others of 1.
 """
 
 import torch
@@ -18,12 +18,18 @@ from training.architectures.language_network import LanguageNetwork
 
 
 class QRNNLanguageModel(LanguageNetwork):
-    """Predicts each symbol by those before it; a `LanguageNetwork`.
+    """Predicts each symbol from the earlier ones.
 
-    `window` is the first layer's. `dropout` is for embeddings, between layers and before the logits; with `zoneout` a
-    cell keeps its value for a step in training, that often (section 2.1). `tied`: the logits' weights are the
-    embedding's, and the last layer has its size; else every layer has `hidden` channels. `pooling` is how the
-    recurrence is computed, `sequence` or `parallel`: the values are the same.
+    Args:
+        vocabulary_size: The number of symbols.
+        embedding: The size of the embedding.
+        hidden: The channels of each layer.
+        layers: The number of layers.
+        window: The inputs per step of the first layer.
+        dropout: The dropout rate of embeddings, between layers and before the logits.
+        zoneout: The probability that a cell keeps its value for a step in training (section 2.1).
+        tied: Whether the logits use the embedding's weights; the last layer then has the size of the embedding.
+        pooling: The implementation of the recurrence, `sequence` or `parallel`, with the same results.
     """
 
     def __init__(
@@ -47,7 +53,7 @@ class QRNNLanguageModel(LanguageNetwork):
             raise ValueError(f"pooling ({pooling}) must be one of {', '.join(FORGET_POOLING)}")
         sizes = [hidden] * (layers - 1) + [embedding if tied else hidden]
         self.embedding = nn.Embedding(vocabulary_size, embedding)
-        # Small, because tied logits are products of embeddings: they start near the uniform distribution.
+        # Small, so that tied logits, which are products of embeddings, start near the uniform distribution.
         nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
         self.dropout = nn.Dropout(dropout)
         stack = [
@@ -62,7 +68,7 @@ class QRNNLanguageModel(LanguageNetwork):
         self._state_sizes = [layer.state_size for layer in stack]
 
     def forward(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits `[N, W, V]` of the symbols behind `inputs` int64 `[N, W]`, and the next state `[N, S]`."""
+        """Logits `[N, W, V]` of the symbols after `inputs` int64 `[N, W]`, and the next state `[N, S]`."""
         x = self.dropout(self.embedding(inputs))
         states: list[Tensor] = []
         for layer, before in zip(self.layers, torch.split(state, self._state_sizes, dim=1), strict=True):
@@ -72,12 +78,12 @@ class QRNNLanguageModel(LanguageNetwork):
         return self.vocabulary(x), torch.cat(states, dim=1)
 
     def initial_state(self, n: int) -> Tensor:
-        """Zeros `[n, S]`: empty cells behind inputs of nothing."""
+        """Zeros `[n, S]`: empty cells and no earlier inputs."""
         return self.embedding.weight.new_zeros((n, sum(self._state_sizes)))
 
 
 class QRNNLayer(nn.Module):
-    """One layer with fo-pooling; its state holds the cell and the `window - 1` inputs before the next."""
+    """One layer with fo-pooling; its state holds the cell and the last `window - 1` inputs."""
 
     def __init__(self, inputs: int, hidden: int, window: int, zoneout: float, pooling: str) -> None:
         super().__init__()
@@ -97,7 +103,7 @@ class QRNNLayer(nn.Module):
         candidate, forget, output = self.gates(torch.cat(windows, dim=2)).chunk(3, dim=2)
         forget = forget.sigmoid()
         if self.training and self.zoneout:
-            # A forget gate of 1 keeps the cell. Without the rescaling of dropout, as the paper says.
+            # A forget gate of 1 keeps the cell. Unlike dropout, zoneout does not rescale (section 2.1).
             forget = 1 - (1 - forget) * F.dropout(torch.ones_like(forget), self.zoneout) * (1 - self.zoneout)
         cells = self.pool(forget, candidate.tanh(), cell.to(forget.dtype))
         last_inputs = seen[:, length:].flatten(1)

@@ -1,11 +1,12 @@
-"""Convolutions that see no later pixel, by padding alone (PixelCNN++, section 2.3 and the authors' code).
+"""Causal convolutions by padding: no output depends on a later pixel (PixelCNN++, section 2.3 and the authors' code).
 
-Down convolutions see their own row and the one above, from one column left to one column right. Down-right
-convolutions see their own row and the one above, their own column and the one to the left. A stack of the first, its
-input moved down by one row, knows every pixel in the rows above; a stack of the second knows those to the left too.
+Down convolutions cover their own row and the one above, from one column left to one column right. Down-right
+convolutions cover their own row and the one above, their own column and the one to the left. A stack of down
+convolutions on an input shifted down by one row depends on every pixel in the rows above; a stack of down-right
+convolutions also depends on those to the left.
 
-The padding above and to the left is a node of its own in front of the convolution, which torch pads on all sides or on
-none; the ONNX exporter merges the two.
+The padding above and to the left is a separate layer, because torch's convolutions pad opposite sides equally. The ONNX
+exporter merges the two.
 """
 
 from functools import partial
@@ -41,12 +42,12 @@ def down_right_doubling(width: int) -> nn.Module:
 
 
 def row_above(width_in: int, width_out: int, *, rows: int) -> nn.Module:
-    """The first convolution of a stream: `rows` rows above, three columns, not the pixel's own row."""
+    """The first convolution of a stream: `rows` rows above and three columns, without the pixel's own row."""
     convolution = partial(nn.Conv2d, width_in, width_out, (rows, 3), padding=(0, 1))
     return nn.Sequential(nn.ZeroPad2d((0, 0, rows, -1)), WeightNormalised(convolution))
 
 
 def column_left(width_in: int, width_out: int) -> nn.Module:
-    """The first convolution of the down-right stream: two rows of the column to the left, not the pixel's own."""
+    """The first convolution of the down-right stream: two rows of the column to the left, without the pixel's own."""
     convolution = partial(nn.Conv2d, width_in, width_out, (2, 1))
     return nn.Sequential(nn.ZeroPad2d((1, -1, 1, 0)), WeightNormalised(convolution))

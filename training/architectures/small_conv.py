@@ -1,4 +1,4 @@
-"""A small convolutional network for MNIST-like data: minutes on a CPU."""
+"""A small convolutional network for MNIST-like data, which trains in minutes on a CPU."""
 
 from torch import Tensor, nn
 

@@ -1,4 +1,4 @@
-"""Weight normalisation (Salimans & Kingma 2016): w = g v / |v| for each filter, with a start taken from data."""
+"""Weight normalisation (Salimans & Kingma 2016), w = g v / |v| for each filter, with data-dependent initialisation."""
 
 from collections.abc import Callable
 from typing import cast
@@ -11,14 +11,18 @@ from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 Convolution = nn.Conv2d | nn.ConvTranspose2d
 
 _CONSTANT = 1e-4
-"""The standard deviation below which a filter's responses to the initial batch say nothing about its scale."""
+"""The standard deviation below which a filter's responses to the initial batch are treated as constant."""
 
 
 class WeightNormalised(nn.Module):
-    """The convolution (with biases) that `build` makes, its filters' lengths g parameters; `initial_scale` at first.
+    """A weight-normalised convolution with biases, whose filter lengths g are parameters.
 
-    Normalising the weights takes time in proportion to their number, once a step: of the convolution's own work that
-    is one part in the number of pixels in the batch. `fold` ends it.
+    Normalising the weights once per step adds one part in the number of pixels of a batch to the convolution's work.
+    `fold` replaces the layer's weights with plain ones.
+
+    Args:
+        build: Makes the convolution.
+        initial_scale: The initial value of g.
     """
 
     def __init__(self, build: Callable[[], Convolution], initial_scale: float = 1.0) -> None:
@@ -28,7 +32,7 @@ class WeightNormalised(nn.Module):
         nn.init.normal_(convolution.weight, 0.0, 0.05)
         nn.init.zeros_(cast(Tensor, convolution.bias))
         self.initial_scale = initial_scale
-        # The dimension of the filters: a transposed convolution has its inputs first.
+        # The dimension of the filters, which is the second one in a transposed convolution.
         dim = 1 if isinstance(convolution, nn.ConvTranspose2d) else 0
         self.convolution = cast(Convolution, weight_norm(convolution, dim=dim))
         nn.init.constant_(self._lengths(), initial_scale)
@@ -39,18 +43,23 @@ class WeightNormalised(nn.Module):
         return output
 
     def fold(self) -> None:
-        """Keep the weights as they are now and leave a plain convolution, as exported graphs need it."""
+        """Replace the convolution with a plain one of the same weights, for export."""
         if not is_parametrized(self.convolution):
             return
-        # Not torch's remove_parametrizations: it changes the class, which copies of the layer share.
+        # torch's remove_parametrizations would change the class, which copies of the layer share.
         plain = self.build().to(self.convolution.weight)
         plain.load_state_dict({"weight": self.convolution.weight, "bias": self.convolution.bias})
         self.convolution = plain
 
     @torch.no_grad()
     def standardise(self, output: Tensor) -> Tensor:
-        """Set lengths and biases so that `output`, the response to the initial batch, would have had mean 0 and
-        standard deviation `initial_scale` in each channel; return it as it would have been.
+        """Set lengths and biases so that the layer's response to the initial batch is standardised.
+
+        Args:
+            output: The response `[N, C, H, W]` to the initial batch with the current weights.
+
+        Returns:
+            The response with the new weights: mean 0 and standard deviation `initial_scale` in each channel.
         """
         std, mean = torch.std_mean(output, dim=(0, 2, 3))
         gain = torch.where(std > _CONSTANT, self.initial_scale / std, 1.0)
@@ -67,9 +76,9 @@ class WeightNormalised(nn.Module):
 
 @torch.no_grad()
 def initialise_from(network: nn.Module, batch: Tensor) -> None:
-    """Data-dependent initialisation (section 3): standardise every `WeightNormalised` on what it makes of `batch`.
+    """Data-dependent initialisation (section 3): standardise the responses of every `WeightNormalised` to `batch`.
 
-    One forward pass, in which each layer sees the standardised output of those before it.
+    Takes one forward pass, in which each layer gets the standardised output of the earlier ones.
     """
     layers = [module for module in network.modules() if isinstance(module, WeightNormalised)]
     hooks = [layer.register_forward_hook(lambda layer, _, output: layer.standardise(output)) for layer in layers]

@@ -39,7 +39,7 @@ class WideResNet(nn.Module):
 
 
 class _Block(nn.Module):
-    """Pre-activation residual block; a 1x1 convolution of the activated input where the shape changes."""
+    """Pre-activation residual block; if the shape changes, the shortcut is a 1x1 convolution of the activated input."""
 
     def __init__(self, width_in: int, width_out: int, stride: int, dropout: float) -> None:
         super().__init__()

@@ -140,7 +140,7 @@ def run_all(
     """
     from training import steps
     from training.commands.run import QuickStartOptions, print_next_steps, print_recipe_path, resolve_run
-    from training.export.export import bundle_path
+    from training.export.bundle_export import recipe_bundle_path
 
     quick_start = QuickStartOptions(in_distribution, outliers, name, size)
     resolved = resolve_run(recipe, _with_devices(overrides, devices), data_dir, quick_start)
@@ -149,7 +149,7 @@ def run_all(
         print_recipe_path(started.recipe_path, resolved.data_dir)
     locations = steps.data_locations(resolved.data_dir)
     # Checked before training, which can take hours: the bundle must not exist.
-    bundle_path(started.recipe, models, version=version, overwrite=overwrite)
+    recipe_bundle_path(started.recipe, models, version=version, overwrite=overwrite)
     steps.fit_run(started, locations, resume=resume)
     steps.calibrate_run(started, locations)
     steps.evaluate_run(started, locations)
@@ -175,11 +175,11 @@ def paper(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
 ) -> None:
     """Show the paper's tables: what the bundles' own reports measured beside what the paper reports."""
-    from training.paper import as_markdown, as_text, compare, measured_runs, paper_tables
+    from training.paper import as_markdown, as_text, compare, latest_reports, paper_tables
 
-    measured = measured_runs(models)
+    reports = latest_reports(models)
     for table in paper_tables():
-        comparison = compare(table, measured)
+        comparison = compare(table, reports)
         if markdown:
             typer.echo(as_markdown(comparison))
         else:

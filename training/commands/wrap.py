@@ -98,7 +98,7 @@ def wrap(
     # Imported here, so that `--help` does not import torch.
     from training.commands.run import print_next_steps
     from training.data import guess_source
-    from training.export.bundle_folder import name_from
+    from training.export.bundle_folder import bundle_name
     from training.recipe import Source
     from training.wrapping.wrap import WrapOptions
     from training.wrapping.wrap import wrap as wrap_classifier
@@ -120,7 +120,7 @@ def wrap(
         model=model,
         logits=logits,
         calibration=source(calibration),
-        name=name_from(name or model.stem),
+        name=bundle_name(name or model.stem),
         data_dir=data_dir,
         models=models,
         version=version,

@@ -1,8 +1,7 @@
-"""Evaluation: how well scores tell out-of-distribution inputs apart, measured as the paper does, tabulated, plotted."""
+"""Evaluation of detection and probabilities as in the paper, with tables and plots. Imports the bundle only."""
 
-from training.evaluation.comparison import AurocChange, Comparison
+from training.evaluation.comparison import AurocChange, PrecisionComparison
 from training.evaluation.detection import DetectionMetrics, MetricSummary, detection_metrics, resampled_metrics
-from training.evaluation.files import write_report
 from training.evaluation.plots import plot_histograms, plot_reliability, plot_rocs
 from training.evaluation.probabilities import (
     confidences,
@@ -11,16 +10,19 @@ from training.evaluation.probabilities import (
     rms_calibration_error,
     soft_f1,
 )
-from training.evaluation.report import Report, SetResult, StageScores, evaluate, manifest_evaluation
+from training.evaluation.report import Report, SetResult, manifest_evaluation
+from training.evaluation.report_files import write_report
+from training.evaluation.stage_evaluation import EvaluationInputs, StageScores, evaluate_stages
 from training.evaluation.stage_probabilities import ProbabilityResult, StageLogits, measure_probabilities
-from training.evaluation.tables import markdown
+from training.evaluation.tables import markdown, markdown_table
 from training.evaluation.temperature import tune_temperature
 
 __all__ = [
     "AurocChange",
-    "Comparison",
     "DetectionMetrics",
+    "EvaluationInputs",
     "MetricSummary",
+    "PrecisionComparison",
     "ProbabilityResult",
     "Report",
     "SetResult",
@@ -28,10 +30,11 @@ __all__ = [
     "StageScores",
     "confidences",
     "detection_metrics",
-    "evaluate",
+    "evaluate_stages",
     "mad_calibration_error",
     "manifest_evaluation",
     "markdown",
+    "markdown_table",
     "measure_probabilities",
     "plot_histograms",
     "plot_reliability",

@@ -1,14 +1,12 @@
-"""The comparison: what a graph of lower precision detects against the full graph it was made of, set by set."""
+"""Comparison of a lower-precision graph with the full-precision graph that it was converted from, set by set."""
 
 from collections.abc import Sequence
 
-from pydantic import BaseModel, ConfigDict
-
-from training.evaluation.markdown_table import markdown_table
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class AurocChange(BaseModel):
-    """The AUROC of one set by one score, in percent, of the full graph (`before`) and of the other (`after`)."""
+    """The AUROC of one set and score, in percent, in full precision (`before`) and in lower precision (`after`)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -19,47 +17,36 @@ class AurocChange(BaseModel):
 
     @property
     def points(self) -> float:
-        """How far it moved, in percentage points; more is better."""
+        """The change in percentage points; positive is better."""
         return round(self.after - self.before, 3)
 
 
-class Comparison(BaseModel):
-    """Every change from the stage `full` to the stage `variant`, which is in `precision`; the largest is below `limit`.
+class PrecisionComparison(BaseModel):
+    """The AUROC changes of all sets and scores between two stages of a report.
 
-    `limit` is in percentage points, of either sign.
+    Attributes:
+        precision: The lower precision, `fp16` or `int8`.
+        full: The name of the full-precision stage in the report.
+        low_precision: The name of the lower-precision stage; `variant` in JSON.
+        limit: The size of a change, in percentage points, from which the export is refused.
+        changes: One change per set and score.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
     precision: str
     full: str
-    variant: str
+    low_precision: str = Field(alias="variant")
     limit: float
     changes: list[AurocChange]
 
     @property
     def largest(self) -> AurocChange:
-        """The largest change."""
+        """The change with the largest absolute value."""
         return max(self.changes, key=lambda change: abs(change.points))
 
     @property
     def beyond_limit(self) -> Sequence[AurocChange]:
         """The changes that reach the limit, the largest first."""
-        found = [change for change in self.changes if abs(change.points) >= self.limit]
-        return sorted(found, key=lambda change: -abs(change.points))
-
-
-def comparison_section(found: Comparison) -> list[str]:
-    """The paragraphs of the report that say what lower precision changed."""
-    largest = found.largest
-    rows = [
-        [each.set, each.score, f"{each.before:.3f}", f"{each.after:.3f}", f"{each.points:+.3f}"]
-        for each in found.changes
-    ]
-    return [
-        f"## AUROC in {found.precision} against float32",
-        f"The largest change is {largest.points:+.3f} points: {largest.set} by `{largest.score}`, from "
-        f"{largest.before:.3f} to {largest.after:.3f}. An export is refused when any set moves by {found.limit:g} "
-        "points or more, up or down.",
-        markdown_table(["set", "score", found.full, found.variant, "change"], rows, text_columns=2),
-    ]
+        refused = [change for change in self.changes if abs(change.points) >= self.limit]
+        return sorted(refused, key=lambda change: -abs(change.points))

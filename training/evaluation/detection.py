@@ -1,5 +1,9 @@
-"""Detection metrics of the paper (section 4.1): FPR at 95% TPR, AUROC, AUPR; outliers positive, averaged over draws."""
+"""Detection metrics of the paper (section 4.1): FPR at 95% TPR, AUROC and AUPR with outliers as the positive class.
 
+Also the paper's mixture of test inputs, one out-of-distribution input per five in-distribution ones.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,13 +11,15 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 Scores = NDArray[np.float64]
+Rows = NDArray[np.int64]
+
 OUTLIERS_PER_INLIER = 0.2
 """The paper's mixture: one outlier per five in-distribution inputs."""
 
 
 @dataclass(frozen=True)
 class DetectionMetrics:
-    """Shares in 0..1: false positive rate at 95% true positive rate, area under the ROC and precision-recall curves."""
+    """Metrics in 0..1: false positive rate at 95% true positive rate, areas under ROC and precision-recall curve."""
 
     fpr95: float
     auroc: float
@@ -28,16 +34,24 @@ class MetricSummary:
     deviation: DetectionMetrics
 
 
-def detection_metrics(inside: Scores, outside: Scores) -> DetectionMetrics:
-    """Metrics of telling anomaly scores `outside` `[M]` from `inside` `[N]`; larger is more anomalous.
+@dataclass(frozen=True)
+class Mixture:
+    """Rows drawn from the in-distribution test set and from each out-of-distribution set."""
 
-    The false positive rate is taken where the true positive rate is nearest to 95%, as the authors' code does
-    (`fpr_and_fdr_at_recall`): the higher one where two are as near, and its highest threshold.
+    in_dist: Rows
+    ood: Mapping[str, Rows]
+
+
+def detection_metrics(in_dist: Scores, ood: Scores) -> DetectionMetrics:
+    """Metrics of separating anomaly scores `ood` `[M]` from `in_dist` `[N]`; larger is more anomalous.
+
+    The false positive rate is that at the threshold whose true positive rate is nearest to 95%, as in the authors' code
+    (`fpr_and_fdr_at_recall`). Of two equally near rates the higher one counts, and of its thresholds the highest.
     """
-    truth = np.concatenate((np.zeros(len(inside), dtype=np.int64), np.ones(len(outside), dtype=np.int64)))
-    scores = np.concatenate((inside, outside))
+    truth = np.concatenate((np.zeros(len(in_dist), dtype=np.int64), np.ones(len(ood), dtype=np.int64)))
+    scores = np.concatenate((in_dist, ood))
     fpr, tpr, _ = roc_curve(truth, scores, drop_intermediate=False)
-    # Rounded, so that two equally near rates tie in floating point too.
+    # Rounded, so that two equally near rates are equal in floating point too.
     nearest = np.lexsort((fpr, -tpr, np.round(np.abs(tpr - 0.95), 12)))[0]
     return DetectionMetrics(
         fpr95=float(fpr[nearest]),
@@ -46,21 +60,60 @@ def detection_metrics(inside: Scores, outside: Scores) -> DetectionMetrics:
     )
 
 
-def resampled_metrics(inside: Scores, outside: Scores, *, draws: int = 10, seed: int = 0) -> MetricSummary:
-    """Mean and deviation over random draws of the paper's mixture, without replacement within a draw.
+def resampled_metrics(in_dist: Scores, ood: Scores, *, draws: int = 10, seed: int = 0) -> MetricSummary:
+    """Mean and deviation of the metrics over random draws of the paper's mixture.
 
-    A set with too few outliers for one per five in-distribution inputs is used whole, against fewer of those.
+    Each draw is without replacement. If there are too few outliers for one per five in-distribution inputs, every draw
+    uses all of them and fewer in-distribution inputs.
+
+    Raises:
+        ValueError: The scores are too few for a single outlier per five in-distribution inputs.
     """
     generator = np.random.default_rng(seed)
-    take_out = min(int(len(inside) * OUTLIERS_PER_INLIER), len(outside))
-    take_in = min(round(take_out / OUTLIERS_PER_INLIER), len(inside))
-    if take_out == 0:
-        raise ValueError(f"{len(inside)} in-distribution and {len(outside)} outlier scores make no 5:1 mixture")
-    found = [
+    n_ood = min(int(len(in_dist) * OUTLIERS_PER_INLIER), len(ood))
+    n_in_dist = min(round(n_ood / OUTLIERS_PER_INLIER), len(in_dist))
+    if n_ood == 0:
+        raise ValueError(f"{len(in_dist)} in-distribution and {len(ood)} outlier scores make no 5:1 mixture")
+    metrics = [
         detection_metrics(
-            generator.choice(inside, take_in, replace=False), generator.choice(outside, take_out, replace=False)
+            generator.choice(in_dist, n_in_dist, replace=False), generator.choice(ood, n_ood, replace=False)
         )
         for _ in range(draws)
     ]
-    table = np.array([(metrics.fpr95, metrics.auroc, metrics.aupr) for metrics in found])
+    table = np.array([(draw.fpr95, draw.auroc, draw.aupr) for draw in metrics])
     return MetricSummary(DetectionMetrics(*table.mean(axis=0).tolist()), DetectionMetrics(*table.std(axis=0).tolist()))
+
+
+def draw_mixture(in_dist: int, ood: Mapping[str, int], *, seed: int) -> Mixture:
+    """Draw the paper's mixture from all out-of-distribution sets together, without replacement.
+
+    The sets contribute equal shares; a set that is too small contributes all its inputs, and the other sets more. The
+    number of in-distribution inputs is five times that of outliers, which is all of them, up to a remainder, unless the
+    sets are too small.
+
+    Args:
+        in_dist: The size of the in-distribution test set.
+        ood: The size of each out-of-distribution set.
+        seed: The seed of the draw.
+
+    Raises:
+        ValueError: The sizes allow no outlier per five in-distribution inputs.
+    """
+    n_ood = min(int(in_dist * OUTLIERS_PER_INLIER), sum(ood.values()))
+    if n_ood == 0:
+        raise ValueError(f"{in_dist} in-distribution and {sum(ood.values())} outlier inputs make no 5:1 mixture")
+    generator = np.random.default_rng(seed)
+    shares = _equal_shares(n_ood, ood)
+    n_in_dist = round(n_ood / OUTLIERS_PER_INLIER)
+    return Mixture(
+        in_dist=np.sort(generator.choice(in_dist, n_in_dist, replace=False)),
+        ood={name: np.sort(generator.choice(n, shares[name], replace=False)) for name, n in ood.items()},
+    )
+
+
+def _equal_shares(total: int, sizes: Mapping[str, int]) -> dict[str, int]:
+    """Shares of `total`, as equal as the `sizes` allow."""
+    shares: dict[str, int] = {}
+    for i, (name, size) in enumerate(sorted(sizes.items(), key=lambda item: item[1])):
+        shares[name] = min(size, (total - sum(shares.values())) // (len(sizes) - i))
+    return shares

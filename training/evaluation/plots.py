@@ -1,4 +1,4 @@
-"""Plots: score histograms, ROC curves and reliability diagrams, stages side by side."""
+"""Plots of a report: score histograms, ROC curves and reliability diagrams, one panel per stage."""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -12,10 +12,10 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from bundle import SCORES
 from training.evaluation.detection import Scores
 from training.evaluation.probabilities import BIN_SIZE, reliability_bins
-from training.evaluation.report import StageScores
+from training.evaluation.stage_evaluation import StageScores
 from training.evaluation.stage_probabilities import stage_predictions
 
-_INSIDE = "#3b4252"
+_IN_DIST_COLOUR = "#3b4252"
 _COLOURS = ("#d1495b", "#0077b6", "#edae49", "#2a9d8f", "#8d5a97", "#7f7f7f", "#b56576", "#457b9d")
 _STYLE = {
     "font.size": 10,
@@ -27,21 +27,28 @@ _STYLE = {
 }
 _BINS = 60
 _RELIABILITY_POINTS = 20
-_INPUTS = {"in-distribution": "#0077b6", "mixture": "#d1495b"}
+_INPUT_COLOURS = {"in-distribution": "#0077b6", "mixture": "#d1495b"}
 
 
 def plot_histograms(stages: Mapping[str, StageScores], score: str, path: Path) -> None:
-    """Densities of the anomaly score, in-distribution (filled) against every set (lines), one panel a stage."""
+    """Plot histograms of the anomaly score: in-distribution (filled) and every out-of-distribution set (lines)."""
     with matplotlib.style.context(_STYLE):
         figure, panels = _panels(len(stages))
         for axes, (stage, scores) in zip(panels, stages.items(), strict=True):
-            inside = scores.inside[score]
-            everything = np.concatenate([inside, *(outside[score] for outside in scores.outside.values())])
-            low, high = np.quantile(everything, (0.001, 0.999)).tolist()
+            in_dist = scores.in_dist[score]
+            all_values = np.concatenate([in_dist, *(ood[score] for ood in scores.ood.values())])
+            low, high = np.quantile(all_values, (0.001, 0.999)).tolist()
             edges = np.linspace(low, high, _BINS + 1).tolist()
-            axes.hist(_clip(inside, edges), edges, weights=_shares(inside), color=_INSIDE, alpha=0.35, label="in-dist.")
-            for colour, (name, outside) in zip(_cycle(len(scores.outside)), scores.outside.items(), strict=True):
-                values = outside[score]
+            axes.hist(
+                _clip(in_dist, edges),
+                edges,
+                weights=_shares(in_dist),
+                color=_IN_DIST_COLOUR,
+                alpha=0.35,
+                label="in-dist.",
+            )
+            for colour, (name, ood) in zip(_cycle(len(scores.ood)), scores.ood.items(), strict=True):
+                values = ood[score]
                 axes.hist(
                     _clip(values, edges),
                     edges,
@@ -58,17 +65,16 @@ def plot_histograms(stages: Mapping[str, StageScores], score: str, path: Path) -
 
 
 def plot_rocs(stages: Mapping[str, StageScores], score: str, path: Path) -> None:
-    """ROC curves of every set, outliers positive, with the 95% TPR line, one panel a stage."""
+    """Plot the ROC curve of every out-of-distribution set, outliers positive, with the line of 95% TPR."""
     with matplotlib.style.context(_STYLE):
         figure, panels = _panels(len(stages))
         for axes, (stage, scores) in zip(panels, stages.items(), strict=True):
-            inside = scores.inside[score]
-            for colour, (name, outside) in zip(_cycle(len(scores.outside)), scores.outside.items(), strict=True):
-                values = outside[score]
-                truth = np.repeat([0, 1], [len(inside), len(values)])
-                both = np.concatenate((inside, values))
-                fpr, tpr, _ = roc_curve(truth, both)
-                axes.plot(fpr, tpr, color=colour, lw=1.8, label=f"{name}  {100 * roc_auc_score(truth, both):.1f}")
+            in_dist = scores.in_dist[score]
+            for colour, (name, ood) in zip(_cycle(len(scores.ood)), scores.ood.items(), strict=True):
+                truth = np.repeat([0, 1], [len(in_dist), len(ood[score])])
+                values = np.concatenate((in_dist, ood[score]))
+                fpr, tpr, _ = roc_curve(truth, values)
+                axes.plot(fpr, tpr, color=colour, lw=1.8, label=f"{name}  {100 * roc_auc_score(truth, values):.1f}")
             axes.axhline(0.95, color="#999999", lw=0.8, ls="--")
             axes.plot((0, 1), (0, 1), color="#cccccc", lw=0.8, ls=":")
             axes.set(title=stage, xlabel="false positive rate", xlim=(-0.01, 1), ylim=(0, 1.01))
@@ -78,10 +84,10 @@ def plot_rocs(stages: Mapping[str, StageScores], score: str, path: Path) -> None
 
 
 def plot_reliability(stages: Mapping[str, StageScores], sets: Collection[str], seed: int, path: Path) -> None:
-    """Accuracy against confidence in bins of equal count, one panel a stage: before temperature (dashed) and after.
+    """Plot accuracy against confidence in bins of equal size, without (dashed) and with temperature.
 
-    In-distribution test inputs alone, and their mixture with the out-of-distribution `sets`, rescaled, as reported.
-    Stages without logits are left out; of those alone nothing is drawn.
+    The curves are those of the in-distribution test set and of the mixture with the out-of-distribution `sets`, with
+    rescaled confidences as in the report. Stages without logits have no panel; without any panel no file is written.
     """
     classifiers = {stage: scores.logits for stage, scores in stages.items() if scores.logits is not None}
     if not classifiers:
@@ -90,19 +96,20 @@ def plot_reliability(stages: Mapping[str, StageScores], sets: Collection[str], s
         figure, panels = _panels(len(classifiers))
         for axes, (stage, logits) in zip(panels, classifiers.items(), strict=True):
             axes.plot((0, 1), (0, 1), color="#999999", lw=0.8, ls=":")
-            for found in stage_predictions(logits, sets, seed=seed):
-                # Fewer and larger bins than the errors are measured in: points that an eye can follow.
-                size = max(BIN_SIZE, len(found.confidence) // _RELIABILITY_POINTS)
-                bins = reliability_bins(found.confidence, found.correct, size)
+            for predictions in stage_predictions(logits, sets, seed=seed):
+                # Fewer and larger bins than for the calibration errors, so that the curves are readable.
+                size = max(BIN_SIZE, len(predictions.confidence) // _RELIABILITY_POINTS)
+                bins = reliability_bins(predictions.confidence, predictions.correct, size)
+                emphasised = predictions.with_temperature
                 axes.plot(
                     bins.confidence,
                     bins.accuracy,
-                    color=_INPUTS[found.inputs],
-                    lw=1.6 if found.tuned else 1.0,
-                    ls="-" if found.tuned else "--",
-                    marker="o" if found.tuned else ".",
+                    color=_INPUT_COLOURS[predictions.inputs],
+                    lw=1.6 if emphasised else 1.0,
+                    ls="-" if emphasised else "--",
+                    marker="o" if emphasised else ".",
                     ms=4,
-                    label=f"{found.inputs}, T = {found.temperature:.2f}",
+                    label=f"{predictions.inputs}, T = {predictions.temperature:.2f}",
                 )
             axes.set(title=stage, xlabel="confidence", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
             axes.legend(loc="upper left")
@@ -120,7 +127,7 @@ def _cycle(n: int) -> list[str]:
 
 
 def _clip(values: Scores, edges: list[float]) -> Scores:
-    """What lies outside the axis is counted in its first and last bin."""
+    """`values` clipped to the axis: the first and the last bin count the values beyond it."""
     return np.clip(values, edges[0], edges[-1])
 
 

@@ -1,40 +1,22 @@
-"""The report: every stage on every out-of-distribution set by every score, as data."""
+"""The report: the figures of every stage on every set by every score, as data that is stored as JSON."""
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from typing import Self
 
-import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-from bundle import SCORES, Calibration, Evaluation, OODResult
-from training.evaluation.comparison import Comparison
-from training.evaluation.detection import DetectionMetrics, MetricSummary, Scores, resampled_metrics
-from training.evaluation.stage_probabilities import ProbabilityResult, StageLogits, measure_probabilities
+from bundle import Evaluation, OODResult
+from training.evaluation.comparison import PrecisionComparison
+from training.evaluation.stage_probabilities import ProbabilityResult
 
-INSIDE = "in-distribution"
+IN_DISTRIBUTION = "in-distribution"
 """The name of the in-distribution test set among sets."""
 
 MEAN = "mean"
-"""The name of the row that averages all sets."""
-
-
-@dataclass(frozen=True)
-class StageScores:
-    """One stage's anomaly scores by score name: on the in-distribution test set, and on each out-of-distribution set.
-
-    `calibrations` are the stage's own. A classifier has an `error`, the share of in-distribution test inputs that it
-    misclassifies, and `logits`, so that its probabilities can be measured too.
-    """
-
-    inside: Mapping[str, Scores]
-    outside: Mapping[str, Mapping[str, Scores]]
-    calibrations: Mapping[str, Calibration]
-    error: float | None = None
-    logits: StageLogits | None = None
+"""The name of the row with the means over all test sets."""
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
 class Spread(_Part):
@@ -45,7 +27,7 @@ class Spread(_Part):
 
 
 class SetResult(_Part):
-    """One stage, one score, one set: the metrics in percent and the share of the set flagged at alpha."""
+    """One stage, one score, one set: the metrics and the share of the set flagged at alpha, in percent."""
 
     set: str
     stage: str
@@ -65,7 +47,7 @@ class FalseFlags(_Part):
 
 
 class MeanBits(_Part):
-    """What a stage's bits of likelihood are on one set, on the mean."""
+    """The mean of a likelihood score of one stage on one set, in bits."""
 
     set: str
     stage: str
@@ -74,13 +56,31 @@ class MeanBits(_Part):
 
 
 class Report(_Part):
-    """Everything that was measured, in percent."""
+    """All figures of an evaluation, in percent unless stated otherwise.
+
+    Attributes:
+        alpha: The false-flag rate of the flags, in 0..1.
+        draws: The number of random draws behind each mean and deviation.
+        default_score: The score that the exported bundle decides by.
+        in_dist: The name of the in-distribution test set; `inside` in JSON.
+        in_dist_size: Its number of inputs; `inside_size` in JSON.
+        calibration_size: The number of inputs behind each calibration.
+        sets: The name of each out-of-distribution set -> its description.
+        validation: The sets that serve for choosing between settings and count in no average.
+        error: The name of each classifier's stage -> its classification error.
+        results: The detection metrics of each set, and their means.
+        false_flags: The flagged share of the in-distribution test set.
+        probabilities: Calibration of each classifier's probabilities.
+        bits: Mean likelihoods in bits, of densities and language models.
+        comparison: In the report of a lower-precision bundle, the comparison with full precision.
+        provenance: Facts about the run, as shown in the report.
+    """
 
     alpha: float
     draws: int
     default_score: str
-    inside: str
-    inside_size: int
+    in_dist: str = Field(alias="inside")
+    in_dist_size: int = Field(alias="inside_size")
     calibration_size: int
     sets: dict[str, str]
     validation: tuple[str, ...] = ()
@@ -89,8 +89,17 @@ class Report(_Part):
     false_flags: list[FalseFlags]
     probabilities: list[ProbabilityResult] = []
     bits: list[MeanBits] = []
-    comparison: Comparison | None = None
+    comparison: PrecisionComparison | None = None
     provenance: dict[str, str]
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The report of a `report.json`; pydantic's ValidationError if the text is no report."""
+        return cls.model_validate_json(text)
+
+    def to_json(self) -> str:
+        """The text of `report.json`."""
+        return self.model_dump_json(by_alias=True, indent=1) + "\n"
 
     @property
     def stages(self) -> list[str]:
@@ -99,7 +108,7 @@ class Report(_Part):
 
     @property
     def test_sets(self) -> list[str]:
-        """The sets that no choice was made by."""
+        """The sets that are not for validation."""
         return [name for name in self.sets if name not in self.validation]
 
     def find(self, name: str, stage: str, score: str) -> SetResult:
@@ -107,58 +116,8 @@ class Report(_Part):
         return next(r for r in self.results if (r.set, r.stage, r.score) == (name, stage, score))
 
 
-def evaluate(
-    stages: Mapping[str, StageScores],
-    *,
-    alpha: float,
-    draws: int,
-    seed: int,
-    default_score: str,
-    inside: str,
-    sets: Mapping[str, str],
-    validation: Collection[str] = (),
-    provenance: Mapping[str, str],
-) -> Report:
-    """Measure every stage, set and score; `sets` says of each set in words what it is.
-
-    The average leaves out the sets named in `validation`. All stages are measured on the same draws.
-    """
-    results: list[SetResult] = []
-    false_flags: list[FalseFlags] = []
-    for stage, scores in stages.items():
-        for score, anomaly in scores.inside.items():
-            calibration = scores.calibrations[score]
-            false_flags.append(
-                FalseFlags(stage=stage, score=score, flagged=_percent(calibration.flagged(anomaly, alpha).mean()))
-            )
-            rows = []
-            for name in sets:
-                outside = scores.outside[name][score]
-                summary = resampled_metrics(anomaly, outside, draws=draws, seed=seed)
-                rows.append(_result(name, stage, score, summary, calibration.flagged(outside, alpha).mean()))
-            results += [*rows, _average([row for row in rows if row.set not in validation])]
-    first = next(iter(stages.values()))
-    logits = {stage: scores.logits for stage, scores in stages.items() if scores.logits is not None}
-    return Report(
-        alpha=alpha,
-        draws=draws,
-        default_score=default_score,
-        inside=inside,
-        inside_size=len(first.inside[default_score]),
-        calibration_size=first.calibrations[default_score].n,
-        sets=dict(sets),
-        validation=tuple(validation),
-        error={stage: _percent(scores.error) for stage, scores in stages.items() if scores.error is not None},
-        results=results,
-        false_flags=false_flags,
-        probabilities=measure_probabilities(logits, [name for name in sets if name not in validation], seed=seed),
-        bits=[row for stage, scores in stages.items() for row in _mean_bits(stage, scores)],
-        provenance=dict(provenance),
-    )
-
-
 def manifest_evaluation(report: Report, stage: str) -> Evaluation:
-    """What a bundle's manifest keeps of the report: every stage on the test sets, and the exported stage's error."""
+    """The figures for a bundle's manifest: those of every stage on the test sets, and the error of `stage`."""
     return Evaluation(
         error_percent=report.error.get(stage),
         sets=[
@@ -174,48 +133,3 @@ def manifest_evaluation(report: Report, stage: str) -> Evaluation:
             if result.set not in report.validation
         ],
     )
-
-
-def _mean_bits(stage: str, scores: StageScores) -> Iterator[MeanBits]:
-    for score, inside in scores.inside.items():
-        if SCORES[score].unit == "bits":
-            for name, values in ((INSIDE, inside), *((name, found[score]) for name, found in scores.outside.items())):
-                # A score in bits is its own anomaly.
-                yield MeanBits(set=name, stage=stage, score=score, bits=round(float(np.mean(values)), 4))
-
-
-def _result(name: str, stage: str, score: str, summary: MetricSummary, flagged: np.floating) -> SetResult:
-    def spread(pick: str) -> Spread:
-        mean: DetectionMetrics = summary.mean
-        return Spread(mean=_percent(getattr(mean, pick)), deviation=_percent(getattr(summary.deviation, pick)))
-
-    return SetResult(
-        set=name,
-        stage=stage,
-        score=score,
-        fpr95=spread("fpr95"),
-        auroc=spread("auroc"),
-        aupr=spread("aupr"),
-        flagged=_percent(flagged),
-    )
-
-
-def _average(rows: list[SetResult]) -> SetResult:
-    """The mean over sets; its deviation is the deviation over the sets' means."""
-
-    def spread(values: list[float]) -> Spread:
-        return Spread(mean=round(float(np.mean(values)), 3), deviation=round(float(np.std(values)), 3))
-
-    return SetResult(
-        set=MEAN,
-        stage=rows[0].stage,
-        score=rows[0].score,
-        fpr95=spread([row.fpr95.mean for row in rows]),
-        auroc=spread([row.auroc.mean for row in rows]),
-        aupr=spread([row.aupr.mean for row in rows]),
-        flagged=round(float(np.mean([row.flagged for row in rows])), 3),
-    )
-
-
-def _percent(share: float | np.floating) -> float:
-    return round(100 * float(share), 3)

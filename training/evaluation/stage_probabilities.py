@@ -1,4 +1,4 @@
-"""Calibration of every stage's probabilities: on the in-distribution test set, and with out-of-distribution inputs."""
+"""Calibration of each stage's probabilities, on the in-distribution test set and on the paper's mixture."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -6,9 +6,9 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-from training.evaluation.mixture import Mixture, draw_mixture
+from training.evaluation.detection import Mixture, draw_mixture
 from training.evaluation.probabilities import (
     Floats,
     confidences,
@@ -19,46 +19,51 @@ from training.evaluation.probabilities import (
 )
 
 Inputs = Literal["in-distribution", "mixture"]
-"""The in-distribution test set alone, or the paper's mixture of it with all out-of-distribution test sets."""
+"""The in-distribution test set alone, or the paper's mixture with all out-of-distribution test sets."""
 
 
 @dataclass(frozen=True)
 class StageLogits:
-    """One stage's logits: `inside` `[N, K]` for the in-distribution test set, whose classes are `targets` `[N]`, and
-    `outside` `[M, K]` for each out-of-distribution set; and the stage's `temperature`.
+    """One stage's logits on the test sets, and its temperature.
 
-    The temperature is tuned on the calibration split. Conformal scores are of the untempered logits: p-values and
-    false-flag rates do not depend on it.
+    Attributes:
+        in_dist: Logits `[N, K]` of the in-distribution test set.
+        targets: The classes `[N]` of that set.
+        ood: Out-of-distribution set -> logits `[M, K]`.
+        temperature: Tuned on the calibration split. Scores, p-values and flags do not use it.
     """
 
-    inside: NDArray[np.floating]
+    in_dist: NDArray[np.floating]
     targets: NDArray[np.int64]
-    outside: Mapping[str, NDArray[np.floating]]
+    ood: Mapping[str, NDArray[np.floating]]
     temperature: float
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a stage predicts on one kind of inputs: confidences and whether each is right, `[N]`.
+    """A stage's predictions on one kind of inputs: confidences and whether each is correct, both `[N]`.
 
-    With a mixture, confidences are rescaled to reach 0, and every prediction on an out-of-distribution input is wrong.
+    On the mixture, confidences are rescaled to 0..1, and every prediction on an out-of-distribution input is wrong.
     """
 
     inputs: Inputs
-    tuned: bool
+    with_temperature: bool
     temperature: float
     confidence: Floats
     correct: NDArray[np.bool_]
 
 
 class ProbabilityResult(BaseModel):
-    """One stage on one kind of inputs, with or without its temperature: calibration errors and soft F1 in percent."""
+    """One stage on one kind of inputs, with or without its temperature: calibration errors and soft F1 in percent.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    `with_temperature` is `tuned` in JSON.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
     stage: str
     inputs: Inputs
-    tuned: bool
+    with_temperature: bool = Field(alias="tuned")
     temperature: float
     size: int
     rms: float
@@ -67,47 +72,56 @@ class ProbabilityResult(BaseModel):
 
 
 def stage_predictions(logits: StageLogits, sets: Collection[str], *, seed: int) -> Iterator[Predictions]:
-    """A stage's predictions without and with temperature: in-distribution, then mixed with the `sets`.
+    """A stage's predictions without and with temperature, on the in-distribution test set and then on the mixture.
 
-    The mixture is one seeded draw, the same for every stage.
+    Args:
+        logits: The stage's logits.
+        sets: The out-of-distribution sets in the mixture.
+        seed: The seed of the mixture, which is therefore the same for every stage.
     """
-    mixture = draw_mixture(len(logits.targets), {name: len(logits.outside[name]) for name in sets}, seed=seed)
-    right = logits.inside.argmax(axis=1) == logits.targets
-    for tuned, temperature in ((False, 1.0), (True, logits.temperature)):
-        yield Predictions("in-distribution", tuned, temperature, confidences(logits.inside, temperature), right)
-    for tuned, temperature in ((False, 1.0), (True, logits.temperature)):
-        yield _mixed(logits, right, mixture, tuned, temperature)
+    mixture = draw_mixture(len(logits.targets), {name: len(logits.ood[name]) for name in sets}, seed=seed)
+    correct = logits.in_dist.argmax(axis=1) == logits.targets
+    temperatures = ((False, 1.0), (True, logits.temperature))
+    for with_temperature, temperature in temperatures:
+        confidence = confidences(logits.in_dist, temperature)
+        yield Predictions("in-distribution", with_temperature, temperature, confidence, correct)
+    for with_temperature, temperature in temperatures:
+        yield _mixture_predictions(logits, correct, mixture, with_temperature, temperature)
 
 
 def measure_probabilities(
     stages: Mapping[str, StageLogits], sets: Collection[str], *, seed: int
 ) -> list[ProbabilityResult]:
-    """Every stage's calibration errors and soft F1 on every kind of inputs."""
+    """The calibration errors and soft F1 of every stage, as `stage_predictions` lists them; `sets` form the mixture."""
     return [
         ProbabilityResult(
             stage=stage,
-            inputs=found.inputs,
-            tuned=found.tuned,
-            temperature=round(found.temperature, 4),
-            size=len(found.confidence),
-            rms=_percent(rms_calibration_error(found.confidence, found.correct)),
-            mad=_percent(mad_calibration_error(found.confidence, found.correct)),
-            soft_f1=_percent(soft_f1(found.confidence, found.correct)),
+            inputs=predictions.inputs,
+            with_temperature=predictions.with_temperature,
+            temperature=round(predictions.temperature, 4),
+            size=len(predictions.confidence),
+            rms=_percent(rms_calibration_error(predictions.confidence, predictions.correct)),
+            mad=_percent(mad_calibration_error(predictions.confidence, predictions.correct)),
+            soft_f1=_percent(soft_f1(predictions.confidence, predictions.correct)),
         )
         for stage, logits in stages.items()
-        for found in stage_predictions(logits, sets, seed=seed)
+        for predictions in stage_predictions(logits, sets, seed=seed)
     ]
 
 
-def _mixed(
-    logits: StageLogits, right: NDArray[np.bool_], mixture: Mixture, tuned: bool, temperature: float
+def _mixture_predictions(
+    logits: StageLogits,
+    correct_in_dist: NDArray[np.bool_],
+    mixture: Mixture,
+    with_temperature: bool,
+    temperature: float,
 ) -> Predictions:
-    outside = [logits.outside[name][rows] for name, rows in mixture.outside.items()]
-    drawn = np.concatenate([logits.inside[mixture.inside], *outside])
+    ood = [logits.ood[name][rows] for name, rows in mixture.ood.items()]
+    drawn = np.concatenate([logits.in_dist[mixture.in_dist], *ood])
     correct = np.zeros(len(drawn), dtype=np.bool_)
-    correct[: len(mixture.inside)] = right[mixture.inside]
+    correct[: len(mixture.in_dist)] = correct_in_dist[mixture.in_dist]
     confidence = posterior_rescaling(confidences(drawn, temperature), drawn.shape[1])
-    return Predictions("mixture", tuned, temperature, confidence, correct)
+    return Predictions("mixture", with_temperature, temperature, confidence, correct)
 
 
 def _percent(share: float) -> float:

@@ -1,29 +1,41 @@
-"""Tables: the report as Markdown, baseline beside Outlier Exposure, the better figure bold."""
+"""The report as a Markdown page with tables: stages side by side, the better figure in bold."""
 
 from collections.abc import Callable, Sequence
 
 from bundle import SCORES
-from training.evaluation.comparison import comparison_section
-from training.evaluation.markdown_table import markdown_table
-from training.evaluation.probability_table import probability_section
-from training.evaluation.report import INSIDE, MEAN, Report, SetResult, Spread
+from training.evaluation.comparison import PrecisionComparison
+from training.evaluation.probabilities import BIN_SIZE
+from training.evaluation.report import IN_DISTRIBUTION, MEAN, Report, SetResult, Spread
+from training.evaluation.stage_probabilities import ProbabilityResult
 
-_METRICS: Sequence[tuple[str, str, bool, Callable[[SetResult], Spread]]] = (
-    ("FPR95", "fpr95", False, lambda row: row.fpr95),
-    ("AUROC", "auroc", True, lambda row: row.auroc),
-    ("AUPR", "aupr", True, lambda row: row.aupr),
+# Column title, whether larger values are better, and the value of a row.
+_METRICS: Sequence[tuple[str, bool, Callable[[SetResult], Spread]]] = (
+    ("FPR95", False, lambda row: row.fpr95),
+    ("AUROC", True, lambda row: row.auroc),
+    ("AUPR", True, lambda row: row.aupr),
+)
+_CALIBRATION_MEASURES: Sequence[tuple[str, bool, Callable[[ProbabilityResult], float]]] = (
+    ("RMS", False, lambda row: row.rms),
+    ("MAD", False, lambda row: row.mad),
+    ("soft F1", True, lambda row: row.soft_f1),
 )
 
 
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, text_columns: int = 1) -> str:
+    """A Markdown table; the first `text_columns` columns are left-aligned, the others, with figures, right-aligned."""
+    rule = ["---"] * text_columns + ["---:"] * (len(head) - text_columns)
+    return "\n".join("| " + " | ".join(line) + " |" for line in (head, rule, *rows))
+
+
 def markdown(report: Report, title: str) -> str:
-    """The whole report as a Markdown page."""
+    """The report as a Markdown page."""
     stages = report.stages
     scores = [report.default_score, *(s for s in _scores(report) if s != report.default_score)]
     parts = [
         f"# {title}",
-        f"In-distribution test set: {report.inside}, {report.inside_size:,} inputs. Percent; FPR at 95% TPR (lower is "
-        f"better), AUROC, AUPR. Outliers are positive, one per five in-distribution inputs, mean ± standard deviation "
-        f"over {report.draws} draws (in the last row: over the sets).",
+        f"In-distribution test set: {report.in_dist}, {report.in_dist_size:,} inputs. Percent; FPR at 95% TPR (lower "
+        f"is better), AUROC, AUPR. Outliers are positive, one per five in-distribution inputs, mean ± standard "
+        f"deviation over {report.draws} draws (in the last row: over the sets).",
     ]
     if report.error:
         parts.append(
@@ -31,7 +43,7 @@ def markdown(report: Report, title: str) -> str:
             "| classification error | " + " | ".join(f"{report.error[stage]:.2f}" for stage in stages) + " |"
         )
     if report.comparison is not None:
-        parts += comparison_section(report.comparison)
+        parts += _precision_section(report.comparison)
     if report.bits:
         parts += ["## Mean bits", _bits(report, stages)]
     tested = [*report.test_sets, MEAN]
@@ -48,7 +60,7 @@ def markdown(report: Report, title: str) -> str:
         f"Calibrated on {report.calibration_size:,} held-out in-distribution inputs. The in-distribution row is the "
         f"false-flag rate, {100 * report.alpha:g}% by design; the others are the share of each set that is caught.",
         _flags(report, stages),
-        *probability_section(report),
+        *_probability_section(report),
         "## The sets",
         "\n".join(f"- **{name}**: {words}" for name, words in report.sets.items()),
         "## Provenance",
@@ -62,17 +74,17 @@ def _scores(report: Report) -> list[str]:
 
 
 def _bits(report: Report, stages: list[str]) -> str:
-    """What is more likely than the in-distribution images (fewer bits) is bold: a likelihood alone is no detector."""
+    """Mean bits per set; bold if fewer than in-distribution, which shows that a likelihood alone is no detector."""
     scores = list(dict.fromkeys(row.score for row in report.bits))
-    found = {(row.set, row.stage, row.score): row.bits for row in report.bits}
+    bits = {(row.set, row.stage, row.score): row.bits for row in report.bits}
     columns = [(stage, score) for score in scores for stage in stages]
     lines = []
-    for name in (INSIDE, *report.sets):
+    for name in (IN_DISTRIBUTION, *report.sets):
         cells = []
         for stage, score in columns:
-            bits, inside = found[name, stage, score], found[INSIDE, stage, score]
-            cells.append(f"**{bits:.2f}**" if bits < inside else f"{bits:.2f}")
-        lines.append([f"*{name}*" if name == INSIDE else name, *cells])
+            value, in_dist = bits[name, stage, score], bits[IN_DISTRIBUTION, stage, score]
+            cells.append(f"**{value:.2f}**" if value < in_dist else f"{value:.2f}")
+        lines.append([f"*{name}*" if name == IN_DISTRIBUTION else name, *cells])
     table = markdown_table(["set", *(f"{score} {stage}" for stage, score in columns)], lines)
     return f"{table}\n\nBold: fewer bits than in-distribution inputs, the model finds the set *more* likely."
 
@@ -83,12 +95,12 @@ def _detection(report: Report, stages: list[str], score: str, sets: Sequence[str
     for name in sets:
         rows = [report.find(name, stage, score) for stage in stages]
         cells = []
-        for _, _, higher, pick in _METRICS:
-            found = [pick(row) for row in rows]
-            best = (max if higher else min)(spread.mean for spread in found)
-            for spread in found:
+        for _, larger_is_better, metric in _METRICS:
+            spreads = [metric(row) for row in rows]
+            best = (max if larger_is_better else min)(spread.mean for spread in spreads)
+            for spread in spreads:
                 text = f"{spread.mean:.2f} ± {spread.deviation:.2f}"
-                cells.append(f"**{text}**" if spread.mean == best and len(found) > 1 else text)
+                cells.append(f"**{text}**" if spread.mean == best and len(spreads) > 1 else text)
         lines.append([f"*{name}*" if name == MEAN else name, *cells])
     return markdown_table(head, lines)
 
@@ -96,8 +108,57 @@ def _detection(report: Report, stages: list[str], score: str, sets: Sequence[str
 def _flags(report: Report, stages: list[str]) -> str:
     scores = _scores(report)
     columns = [(stage, score) for score in scores for stage in stages]
-    false = {(row.stage, row.score): row.flagged for row in report.false_flags}
-    lines = [[f"*{INSIDE}*", *(f"{false[column]:.2f}" for column in columns)]]
+    false_flags = {(row.stage, row.score): row.flagged for row in report.false_flags}
+    lines = [[f"*{IN_DISTRIBUTION}*", *(f"{false_flags[column]:.2f}" for column in columns)]]
     for name in report.sets:
         lines.append([name, *(f"{report.find(name, stage, score).flagged:.2f}" for stage, score in columns)])
     return markdown_table(["set", *(f"{score} {stage}" for stage, score in columns)], lines)
+
+
+def _precision_section(comparison: PrecisionComparison) -> list[str]:
+    """The paragraphs on the changes in lower precision."""
+    largest = comparison.largest
+    rows = [
+        [change.set, change.score, f"{change.before:.3f}", f"{change.after:.3f}", f"{change.points:+.3f}"]
+        for change in comparison.changes
+    ]
+    return [
+        f"## AUROC in {comparison.precision} against float32",
+        f"The largest change is {largest.points:+.3f} points: {largest.set} by `{largest.score}`, from "
+        f"{largest.before:.3f} to {largest.after:.3f}. An export is refused when any set moves by {comparison.limit:g} "
+        "points or more, up or down.",
+        markdown_table(["set", "score", comparison.full, comparison.low_precision, "change"], rows, text_columns=2),
+    ]
+
+
+def _probability_section(report: Report) -> list[str]:
+    """The paragraphs on calibration errors and soft F1; none for a report without probabilities."""
+    if not report.probabilities:
+        return []
+    stages = list(dict.fromkeys(row.stage for row in report.probabilities))
+    cases: dict[tuple[str, bool], list[ProbabilityResult]] = {}
+    for row in report.probabilities:
+        cases.setdefault((row.inputs, row.with_temperature), []).append(row)
+    temperatures = ", ".join(f"{row.stage} {row.temperature:.3f}" for row in cases.get((IN_DISTRIBUTION, True), []))
+    return [
+        "## Calibration of probabilities",
+        f"Percent: RMS and MAD calibration error of the maximum softmax probability over bins of {BIN_SIZE} "
+        f"predictions (lower is better); soft F1 of finding wrong predictions by their low probability (higher is "
+        f"better). *Mixture* adds one out-of-distribution test input per five in-distribution ones, in equal shares of "
+        f"the test sets; each prediction on one is wrong, and probabilities are rescaled from [1/K, 1] to [0, 1]. "
+        f"Temperature, tuned on the calibration split: {temperatures}. Scores, p-values and flags do not use it.",
+        markdown_table(
+            ["inputs", *(f"{name} {stage}" for name, *_ in _CALIBRATION_MEASURES for stage in stages)],
+            [_probability_row(rows) for rows in cases.values()],
+        ),
+    ]
+
+
+def _probability_row(stages: list[ProbabilityResult]) -> list[str]:
+    first = stages[0]
+    cells = [f"{first.inputs}{', with temperature' if first.with_temperature else ''} ({first.size:,})"]
+    for _, larger_is_better, measure in _CALIBRATION_MEASURES:
+        values = [measure(row) for row in stages]
+        best = (max if larger_is_better else min)(values)
+        cells += [f"**{value:.2f}**" if value == best and len(values) > 1 else f"{value:.2f}" for value in values]
+    return cells

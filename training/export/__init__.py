@@ -1,1 +1,1 @@
-"""Trained models become ONNX bundles. Imports evaluation, scoring and the layers below them."""
+"""Export of trained models as ONNX bundles in full or lower precision. Imports scoring, evaluation and below."""

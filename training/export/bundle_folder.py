@@ -1,4 +1,4 @@
-"""The bundle's folder: its place in the model repository, filled whole or not at all."""
+"""The folder of a new bundle in the model repository; it appears only when it is complete."""
 
 import re
 import shutil
@@ -9,8 +9,8 @@ from pathlib import Path
 from training.errors import RunError
 
 
-def bundle_place(models: Path, name: str, version: str, *, overwrite: bool) -> Path:
-    """`models/<name>/<version>`; RunError when it exists and `overwrite` is off."""
+def new_bundle_path(models: Path, name: str, version: str, *, overwrite: bool) -> Path:
+    """`models/<name>/<version>`; RunError if it exists and `overwrite` is off."""
     path = models / name / version
     if path.exists() and not overwrite:
         raise RunError(str(path), "exists", "Give the new bundle another --version, or replace this one: --overwrite")
@@ -19,9 +19,9 @@ def bundle_place(models: Path, name: str, version: str, *, overwrite: bool) -> P
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill, which takes the place of `path` when the block ends well and is gone when it does not.
+    """Yield an empty folder, which replaces `path` if the block succeeds and is deleted if it raises.
 
-    So is the folder above it where nothing else is in it.
+    After an error, the parent of `path` is deleted too if it is empty.
     """
     partial = path.with_name(f".{path.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -32,11 +32,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         partial.rename(path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-        # Refused where anything is in it.
+        # rmdir fails if the folder is not empty.
         with suppress(OSError):
             path.parent.rmdir()
 
 
-def name_from(text: str) -> str:
-    """`text` as a bundle's name: lower case letters, digits, dots and dashes, 64 at most; `model` if none is left."""
+def bundle_name(text: str) -> str:
+    """A bundle name made from `text`: lower-case letters, digits, dots and dashes, 64 at most; `model` if none."""
     return re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-._")[:64] or "model"

@@ -1,4 +1,4 @@
-"""Variant export: a finished stage becomes a bundle in lower precision, if that detects what full precision does."""
+"""Export of a finished stage as a bundle in lower precision, after checking that it detects as full precision does."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -6,25 +6,32 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from bundle import Calibration
-from training import evaluation
 from training.data import Examples, InDistributionData
 from training.errors import PrecisionError
-from training.evaluation import AurocChange, Comparison, Report, StageScores
+from training.evaluation import (
+    AurocChange,
+    EvaluationInputs,
+    PrecisionComparison,
+    Report,
+    StageScores,
+    evaluate_stages,
+    manifest_evaluation,
+    write_report,
+)
+from training.export.bundle_export import GRAPH, SAMPLES, evenly_spaced, seal_run_bundle, write_checked_graph
 from training.export.bundle_folder import atomic_folder
-from training.export.export import GRAPH, SAMPLES, sample_of, seal_run, write_checked_graph
 from training.export.onnx_graph import graph_feeds, run_graph
 from training.export.quantize import LowPrecision, write_low_precision
 from training.models.score_heads import ScoredModel
 from training.run import Run
-from training.scoring.calibrate import anomalies
-from training.scoring.score import Outputs
+from training.scoring.batch_scoring import Outputs
+from training.scoring.calibration import anomalies, calibrations_from
 
 LIMIT = 0.1
-"""Percentage points that no set's AUROC may move by."""
+"""The change of a set's AUROC, in percentage points, from which the export is refused."""
 
-_RANGED_ON = 512
-"""Training inputs that the scales of int8 activations are set by."""
+_RANGE_INPUTS = 512
+"""Training inputs that determine the scales of int8 activations."""
 
 
 def export_low_precision(
@@ -32,99 +39,112 @@ def export_low_precision(
     model: ScoredModel,
     precision: LowPrecision,
     *,
-    inside: InDistributionData,
-    sets: Mapping[str, Examples],
-    full: Report,
+    in_dist: InDistributionData,
+    ood: Mapping[str, Examples],
+    full_report: Report,
     write_sample: Callable[[Path], None],
     path: Path,
 ) -> None:
     """Write the bundle `path`, `<name>/<version>`, in `precision`, calibrated and evaluated through its own graph.
 
-    `sets` are all out-of-distribution sets and `full` is the run's report on them. Raises ParityError where the float32
-    graph is not the model, GraphError where it cannot be had in `precision`, and PrecisionError where the AUROC of any
-    set by any score moves by `LIMIT` or more; then nothing is written.
+    Nothing is written if an error is raised.
+
+    Args:
+        run: The run directory.
+        model: The model of the exported stage.
+        precision: The lower precision.
+        in_dist: The in-distribution sets.
+        ood: All out-of-distribution sets.
+        full_report: The run's report on those sets.
+        write_sample: Writes a sample input for a first request into the folder it is called with.
+        path: The bundle's path.
+
+    Raises:
+        ParityError: The float32 graph does not give the scores of the torch model.
+        GraphError: The graph cannot be converted to `precision`.
+        PrecisionError: The AUROC of a set by a score changes by `LIMIT` or more.
     """
     recipe, prepare = run.recipe, model.model.prepare
-    stage = recipe.export.stage
-    variant = f"{stage} {precision}"
-
-    def measured(graph: Path, calibration: Outputs) -> StageScores:
-        test = run_graph(graph, inside.test.x, prepare)
-        error = None
-        if "prediction" in test:
-            error = float(np.mean(test["prediction"] != inside.test.targets()))
-        return StageScores(
-            inside=anomalies(test, model.scores),
-            outside={
-                name: anomalies(run_graph(graph, examples.x, prepare), model.scores) for name, examples in sets.items()
-            },
-            calibrations={
-                name: Calibration.from_scores(values) for name, values in anomalies(calibration, model.scores).items()
-            },
-            error=error,
-        )
-
+    full_stage = recipe.export.stage
+    low_stage = f"{full_stage} {precision}"
     with atomic_folder(path) as partial, TemporaryDirectory() as scratch:
         write_sample(partial)
-        whole, graph = Path(scratch) / GRAPH, partial / GRAPH
-        outputs, _ = write_checked_graph(run, model, whole, inside.calibration, sample_of(inside.test, SAMPLES))
-        ranged_on = sample_of(inside.train, _RANGED_ON)
-        write_low_precision(whole, graph, precision, graph_feeds(model.model.input_names, ranged_on.x, prepare))
-        own_outputs = run_graph(graph, inside.calibration.x, prepare)
-        stages = {stage: measured(whole, outputs), variant: measured(graph, own_outputs)}
-        report = evaluation.evaluate(
-            stages,
+        full_graph, low_graph = Path(scratch) / GRAPH, partial / GRAPH
+        samples = evenly_spaced(in_dist.test, SAMPLES)
+        full_outputs, _ = write_checked_graph(run, model, full_graph, in_dist.calibration, samples)
+        range_inputs = evenly_spaced(in_dist.train, _RANGE_INPUTS)
+        feeds = graph_feeds(model.model.input_names, range_inputs.x, prepare)
+        write_low_precision(full_graph, low_graph, precision, feeds)
+        low_outputs = run_graph(low_graph, in_dist.calibration.x, prepare)
+        inputs = EvaluationInputs(
+            stages={
+                full_stage: _graph_scores(full_graph, model, full_outputs, in_dist.test, ood),
+                low_stage: _graph_scores(low_graph, model, low_outputs, in_dist.test, ood),
+            },
+            title=f"Evaluation of {path.parent.name}",
             alpha=recipe.export.alpha,
             draws=recipe.evaluation.draws,
             seed=recipe.seed,
             default_score=recipe.export.default_score,
-            inside=full.inside,
-            sets=full.sets,
-            validation=full.validation,
-            provenance=full.provenance,
+            in_dist=full_report.in_dist,
+            sets=full_report.sets,
+            validation=full_report.validation,
+            provenance=full_report.provenance,
         )
-        report = report.model_copy(update={"comparison": _compare(report, stage, variant, precision)})
-        title = f"Evaluation of {path.parent.name}"
-        evaluation.write_report(
-            report,
-            stages,
-            partial / "report",
-            title=title,
-            seed=recipe.seed,
-            score=recipe.export.default_score,
-        )
-        seal_run(
+        report = evaluate_stages(inputs)
+        comparison = _compare(report, full_stage, low_stage, precision)
+        report = report.model_copy(update={"comparison": comparison})
+        write_report(report, inputs, partial / "report")
+        seal_run_bundle(
             run,
             model,
             partial,
             path,
-            calibration=inside.calibration,
-            outputs=own_outputs,
-            evaluation=evaluation.manifest_evaluation(report, variant),
+            calibration=in_dist.calibration,
+            outputs=low_outputs,
+            evaluation=manifest_evaluation(report, low_stage),
             precision=precision,
         )
 
 
-def _compare(report: Report, full: str, variant: str, precision: LowPrecision) -> Comparison:
-    """The changes of every set by every score; PrecisionError where one reaches the limit."""
+def _graph_scores(
+    graph: Path, model: ScoredModel, calibration_outputs: Outputs, test: Examples, ood: Mapping[str, Examples]
+) -> StageScores:
+    """The scores of `graph` on the test sets, with calibrations from its outputs on the calibration split."""
+    outputs = run_graph(graph, test.x, model.model.prepare)
+    return StageScores(
+        in_dist=anomalies(outputs, model.scores),
+        ood={
+            name: anomalies(run_graph(graph, examples.x, model.model.prepare), model.scores)
+            for name, examples in ood.items()
+        },
+        calibrations=calibrations_from(calibration_outputs, model.scores),
+        error=float(np.mean(outputs["prediction"] != test.targets())) if "prediction" in outputs else None,
+    )
+
+
+def _compare(report: Report, full_stage: str, low_stage: str, precision: LowPrecision) -> PrecisionComparison:
+    """The AUROC changes of all sets and scores; PrecisionError if one reaches the limit."""
     changes = [
         AurocChange(
             set=row.set,
             score=row.score,
             before=row.auroc.mean,
-            after=report.find(row.set, variant, row.score).auroc.mean,
+            after=report.find(row.set, low_stage, row.score).auroc.mean,
         )
         for row in report.results
-        if row.stage == full and row.set in report.sets
+        if row.stage == full_stage and row.set in report.sets
     ]
-    found = Comparison(precision=precision, full=full, variant=variant, limit=LIMIT, changes=changes)
-    if found.beyond_limit:
+    comparison = PrecisionComparison(
+        precision=precision, full=full_stage, low_precision=low_stage, limit=LIMIT, changes=changes
+    )
+    if comparison.beyond_limit:
         moved = "; ".join(
             f"'{change.set}' by {change.score} from {change.before:.3f} to {change.after:.3f}"
-            for change in found.beyond_limit
+            for change in comparison.beyond_limit
         )
         reason = f"moves the AUROC of a set by {LIMIT:g} points or more: {moved}"
         raise PrecisionError(
             f"precision {precision}", reason, "No bundle was written; export it with another --precision"
         )
-    return found
+    return comparison

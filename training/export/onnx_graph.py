@@ -1,4 +1,4 @@
-"""The ONNX graph: written by torch's exporter, run by ONNX Runtime, compared with the torch model on real inputs."""
+"""ONNX graphs of scored models: export from torch, execution with ONNX Runtime, comparison of their outputs."""
 
 import logging
 import warnings
@@ -18,21 +18,24 @@ from training.export.window_scan import splice_window_scan
 from training.models.language_model import LanguageModel
 from training.models.model import Model
 from training.models.score_heads import ScoredModel
-from training.scoring.score import Outputs, in_order, row_batches, scoring_order
+from training.scoring.batch_scoring import Outputs, restore_order, row_batches, scoring_order
 
 Prepare = Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
-"""Makes a graph's inputs, in their order, of stored rows: a model's method of that name."""
+"""Converts stored rows to a graph's inputs, in their order: the method `prepare` of a model."""
 
 _OPSET = 18
 _BATCH = 64
 
 
 def write_graph(model: ScoredModel, example: NDArray[Any], path: Path) -> None:
-    """Write `model` with a dynamic batch (and text length) to one self-contained file.
+    """Write `model` as one self-contained file with a dynamic batch size and, for texts, a dynamic length.
 
-    `example` are two stored rows or more; texts of two tokens or more.
+    Args:
+        model: The model; it is set to evaluation mode and moved to the CPU.
+        example: At least two stored rows to trace the model with; texts of at least two tokens.
+        path: The file to write.
     """
-    # The exporter reports operators of packages that are not installed, and its own deprecations.
+    # The exporter logs operators of packages that are not installed and warns of its own deprecations.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(action="ignore", category=Warning):
         torch.onnx.export(
@@ -41,22 +44,22 @@ def write_graph(model: ScoredModel, example: NDArray[Any], path: Path) -> None:
             str(path),
             input_names=list(model.model.input_names),
             output_names=list(model.output_names),
-            # One tuple for all inputs because `forward` takes them as `*inputs`.
+            # A tuple within a tuple, because `forward` has the single parameter `*inputs`.
             dynamic_shapes=(model.model.dynamic_shapes,),
             opset_version=_OPSET,
             dynamo=True,
             external_data=False,
             verbose=False,
         )
-        written = onnx.load(path)
+        graph = onnx.load(path)
         if isinstance(model.model, LanguageModel):
-            splice_window_scan(written, model.model)
-    strip_source_locations(written)
-    onnx.save(written, path)
+            splice_window_scan(graph, model.model)
+    strip_source_locations(graph)
+    onnx.save(graph, path)
 
 
 def strip_source_locations(model: onnx.ModelProto) -> None:
-    """Drop the exporter's notes on each part of `model`: stack traces with its machine's paths."""
+    """Delete the exporter's metadata from `model`: stack traces with paths of the machine that exported it."""
     parts: list[Any] = [model, *model.functions]
     graphs = [model.graph]
     nodes = [node for function in model.functions for node in function.node]
@@ -68,17 +71,23 @@ def strip_source_locations(model: onnx.ModelProto) -> None:
         for node in nodes:
             parts += [node, *node.attribute]
             graphs += [
-                inner for attribute in node.attribute for inner in (attribute.g, *attribute.graphs) if inner.node
+                subgraph
+                for attribute in node.attribute
+                for subgraph in (attribute.g, *attribute.graphs)
+                if subgraph.node
             ]
         nodes = []
     for part in parts:
-        for note in ("metadata_props", "doc_string"):
-            if note in part.DESCRIPTOR.fields_by_name:
-                part.ClearField(note)
+        for field in ("metadata_props", "doc_string"):
+            if field in part.DESCRIPTOR.fields_by_name:
+                part.ClearField(field)
 
 
 def _example_inputs(model: Model, rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Inputs of `rows`, or of all but the last where batch and length agree: the exporter would take them for one."""
+    """The model's inputs for `rows`, without the last row if batch size and length are equal.
+
+    The exporter would otherwise treat the two as one dynamic dimension.
+    """
     inputs = model.prepare(rows)
     return model.prepare(rows[:-1]) if inputs[0].shape[0] == inputs[0].shape[1] else inputs
 
@@ -89,37 +98,51 @@ def run_graph(
     prepare: Prepare = lambda rows: (rows,),
     batch_size: int = _BATCH,
 ) -> Outputs:
-    """Every output of the graph that is `[N]`, by name, computed by ONNX Runtime on the CPU.
+    """The one-dimensional outputs of the graph for stored `inputs`, computed by ONNX Runtime on the CPU.
 
-    Images need no `prepare`.
+    Args:
+        path: The graph's file.
+        inputs: Stored images or texts, `[N, ...]`.
+        prepare: Converts stored rows to the graph's inputs; the default is for images.
+        batch_size: Inputs per call.
     """
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    takes = [node.name for node in session.get_inputs()]
+    input_names = [node.name for node in session.get_inputs()]
     names = [output.name for output in session.get_outputs() if len(output.shape) == 1]
     order = scoring_order(inputs)
-    parts = [session.run(names, feed) for feed in graph_feeds(takes, inputs, prepare, batch_size)]
+    parts = [session.run(names, feed) for feed in graph_feeds(input_names, inputs, prepare, batch_size)]
     return {
-        name: in_order(np.concatenate(column), order)
+        name: restore_order(np.concatenate(column), order)
         for name, column in zip(names, zip(*parts, strict=True), strict=True)
     }
 
 
 def graph_feeds(
-    takes: Sequence[str], inputs: InputArray, prepare: Prepare, batch_size: int = _BATCH
+    input_names: Sequence[str], inputs: InputArray, prepare: Prepare, batch_size: int = _BATCH
 ) -> Iterator[dict[str, NDArray[np.generic]]]:
-    """What a graph with the inputs `takes` is fed for stored rows, a batch at a time in the order of scoring."""
+    """The graph's inputs by name for stored `inputs` `[N, ...]`, batch by batch in the order of scoring."""
     for _, rows in row_batches(scoring_order(inputs), batch_size):
         prepared = prepare(torch.from_numpy(np.ascontiguousarray(inputs[rows])))
-        yield dict(zip(takes, (tensor.numpy() for tensor in prepared), strict=True))
+        yield dict(zip(input_names, (tensor.numpy() for tensor in prepared), strict=True))
 
 
 def check_parity(
     expected: Outputs, graph_outputs: Outputs, tolerance: float, *, reference: str = "torch"
 ) -> dict[str, float]:
-    """The largest absolute difference of each float output; ParityError when one exceeds `tolerance`.
+    """Compare outputs with those of a reference implementation.
 
-    `reference` is what computed the `expected` outputs. A predicted class may differ only where its probability ties
-    within the tolerance.
+    Args:
+        expected: The outputs of the reference.
+        graph_outputs: The outputs of the graph.
+        tolerance: The largest allowed absolute difference of a float output.
+        reference: The name of the reference, for error messages.
+
+    Returns:
+        Float output -> its largest absolute difference.
+
+    Raises:
+        ParityError: The outputs' names differ, a difference exceeds `tolerance` or is NaN, or more than 0.1% of the
+            predicted classes differ.
     """
     if set(expected) != set(graph_outputs):
         raise ParityError("the graph", f"has outputs {sorted(graph_outputs)}", f"Expected {sorted(expected)}")
@@ -128,10 +151,10 @@ def check_parity(
         for name, values in expected.items()
         if np.issubdtype(values.dtype, np.floating)
     }
-    # A NaN difference is a failure too.
-    worst = {name: difference for name, difference in differences.items() if not difference <= tolerance}
-    if worst:
-        detail = ", ".join(f"{name} by {difference:.2g}" for name, difference in worst.items())
+    # `not <=` instead of `>`, so that NaN counts as too large.
+    too_large = {name: difference for name, difference in differences.items() if not difference <= tolerance}
+    if too_large:
+        detail = ", ".join(f"{name} by {difference:.2g}" for name, difference in too_large.items())
         raise ParityError(
             "the exported graph", f"differs from {reference} beyond {tolerance:g}: {detail}", "Do not ship it"
         )

@@ -1,4 +1,4 @@
-"""Provenance: what a bundle says of its own making."""
+"""Provenance of a bundle: data, recipe, versions, hardware and time of its training."""
 
 import hashlib
 import subprocess
@@ -21,29 +21,29 @@ _Fingerprints = TypeAdapter(list[DataFingerprint])
 
 
 def save_fingerprints(run: Run, data: Sequence[Examples]) -> None:
-    """Note in the run directory which sets it is trained, calibrated and tested on; each one's name is its role."""
-    found = [
+    """Write fingerprints of the training, calibration and test sets to the run directory; a set's name is its role."""
+    fingerprints = [
         DataFingerprint(
-            role=images.name,
-            name=Path(images.source).stem,
-            source=_origin(images),
-            rows=len(images),
-            sha256=images.sha256,
+            role=examples.name,
+            name=Path(examples.source).stem,
+            source=_short_source(examples),
+            rows=len(examples),
+            sha256=examples.sha256,
         )
-        for images in data
+        for examples in data
     ]
-    run.data_path.write_bytes(_Fingerprints.dump_json(found, indent=2))
+    run.data_path.write_bytes(_Fingerprints.dump_json(fingerprints, indent=2))
 
 
 def describe_training(run: Run, stage: str) -> Training:
-    """Recipe, data fingerprints by role, seed, objective, versions, hardware and time of the stages behind `stage`."""
+    """The manifest's section on the training of `stage`; time is that of all stages it depends on."""
     recipe = run.recipe
-    records = [run.record(name) for name in _behind(recipe, stage)]
+    records = [run.record(name) for name in _with_ancestors(recipe, stage)]
     text = run.recipe_path.read_bytes()
     return Training(
         recipe=f"{recipe.name}.yaml",
         recipe_sha256=hashlib.sha256(text).hexdigest(),
-        data=_saved_fingerprints(run),
+        data=_load_fingerprints(run),
         seed=recipe.seed,
         objective=recipe.stages[stage].objective.name,
         stage=stage,
@@ -55,34 +55,34 @@ def describe_training(run: Run, stage: str) -> Training:
     )
 
 
-def _behind(recipe: Recipe, stage: str) -> list[str]:
-    """The stages that `stage` starts from, directly or not, and itself, in their order."""
-    found = {stage}
+def _with_ancestors(recipe: Recipe, stage: str) -> list[str]:
+    """`stage` and the stages that it starts from, directly or indirectly, in their order."""
+    names = {stage}
     for name in reversed(list(recipe.stages)):
-        if name in found:
-            found.update(recipe.stages[name].starts)
-    return [name for name in recipe.stages if name in found]
+        if name in names:
+            names.update(recipe.stages[name].starts)
+    return [name for name in recipe.stages if name in names]
 
 
-def _origin(images: Examples) -> str:
-    """The last two parts of where a set is: what tells it apart, and nothing of the machine it was read on."""
-    return "/".join(Path(images.source).parts[-2:])
+def _short_source(examples: Examples) -> str:
+    """The last two parts of a set's path, which identify it without revealing paths of the machine."""
+    return "/".join(Path(examples.source).parts[-2:])
 
 
-def _saved_fingerprints(run: Run) -> list[DataFingerprint]:
+def _load_fingerprints(run: Run) -> list[DataFingerprint]:
     try:
         return _Fingerprints.validate_json(run.data_path.read_bytes())
     except OSError as error:
-        remedy = "Run `fit RECIPE --resume`, which notes it without training again"
-        raise RunError(str(run.data_path), "is missing: what was trained on is not known", remedy) from error
+        remedy = "Run `fit RECIPE --resume`, which writes it without training again"
+        raise RunError(str(run.data_path), "is missing: the training data are not known", remedy) from error
 
 
 def _commit() -> str | None:
-    """The commit of this source tree, None where it is installed elsewhere than in its own repository."""
-    here = Path(__file__)
+    """The commit of this source tree; None if the package is not installed from its own repository."""
+    module = Path(__file__)
     try:
-        for command in (["git", "ls-files", "--error-unmatch", here.name], ["git", "rev-parse", "HEAD"]):
-            found = subprocess.run(command, cwd=here.parent, capture_output=True, text=True, check=True)
+        for command in (["git", "ls-files", "--error-unmatch", module.name], ["git", "rev-parse", "HEAD"]):
+            completed = subprocess.run(command, cwd=module.parent, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
-    return found.stdout.strip()
+    return completed.stdout.strip()

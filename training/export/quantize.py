@@ -1,4 +1,4 @@
-"""The variant graph: an exported graph in a lower precision, its inputs and outputs and its scores as they were."""
+"""Conversion of an exported graph to float16 or int8; inputs, outputs and the computation of scores stay float32."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -21,17 +21,24 @@ Feed = Mapping[str, NDArray[np.generic]]
 
 _QUANTISED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _WEIGHTED = (*_QUANTISED, "GRU", "LSTM", "RNN", "Scan", "Loop", "If")
-"""Operators that compute a model's features; what comes behind the last of them makes scores of them."""
+"""Operators that compute a model's features; the nodes after the last of them compute scores."""
 
-_FEWEST = 3
-"""The first and the last stay float32: what they round, every class and every score has to bear."""
+_MIN_QUANTISED = 3
+"""The first and the last quantisable operator stay float32, because their rounding affects every class and score."""
 
 
 def write_low_precision(graph: Path, target: Path, precision: LowPrecision, feeds: Iterable[Feed]) -> None:
-    """Write `graph` in `precision` to `target`; what makes scores of the last weighted operator's values stays float32.
+    """Write `graph` in `precision` to `target`; nodes after the last weighted operator stay float32.
 
-    For int8, the values that real training inputs, the batches `feeds`, take inside the graph set the activations'
-    scales. Raises GraphError where there is nothing to be computed in int8.
+    Args:
+        graph: The file of the float32 graph.
+        target: The file to write.
+        precision: The lower precision.
+        feeds: Batches of real training inputs. For int8, the values inside the graph for these inputs determine the
+            scales of activations.
+
+    Raises:
+        GraphError: The graph has too few operators that int8 supports.
     """
     if precision == "fp16":
         model = onnx.load(graph)
@@ -49,18 +56,20 @@ def write_low_precision(graph: Path, target: Path, precision: LowPrecision, feed
 
 
 def _write_int8(graph: Path, target: Path, feeds: Iterable[Feed]) -> None:
-    """Static quantisation: with scales that are taken from each batch, a row's scores would depend on the others."""
+    """Quantise statically: with dynamic scales, the scores of a row would depend on the rest of its batch."""
     with TemporaryDirectory() as scratch:
         folded = Path(scratch) / "folded.onnx"
-        # Batch normalisation goes into the convolutions before it, and shapes are noted for the quantiser.
+        # Folds batch normalisation into the convolutions and infers the shapes that the quantiser needs.
         quant_pre_process(graph, folded, skip_symbolic_shape=True)
         model = onnx.load(folded)
         _name_nodes(model.graph)
         onnx.save(model, folded)
-        chosen = [node.name for node in model.graph.node if node.op_type in _QUANTISED]
-        if len(chosen) < _FEWEST:
-            known = ", ".join(_QUANTISED)
-            reason = f"has {len(chosen)} of the operators {known} outside of loops, int8 needs {_FEWEST} or more"
+        names = [node.name for node in model.graph.node if node.op_type in _QUANTISED]
+        if len(names) < _MIN_QUANTISED:
+            supported = ", ".join(_QUANTISED)
+            reason = (
+                f"has {len(names)} of the operators {supported} outside of loops, int8 needs {_MIN_QUANTISED} or more"
+            )
             raise GraphError("the graph", reason, "Export it with --precision fp16")
         quantize_static(
             folded,
@@ -68,11 +77,10 @@ def _write_int8(graph: Path, target: Path, feeds: Iterable[Feed]) -> None:
             _Feeds(feeds),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(_QUANTISED),
-            # CIFAR-10, OE: 0.07 points of AUROC at most on traffic signs and characters with both ends in float32, 0.9
-            # without.
-            nodes_to_exclude=[chosen[0], chosen[-1]],
+            # Quantising them too changes the AUROC too much (see docs/performance.md).
+            nodes_to_exclude=[names[0], names[-1]],
             per_channel=True,
-            # Seven bits of weight: with eight, CPUs without VNNI saturate sums, and scores would depend on the machine.
+            # Seven-bit weights: with eight bits, sums saturate on CPUs without VNNI and scores depend on the machine.
             reduce_range=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
@@ -96,12 +104,12 @@ def _name_nodes(graph: GraphProto) -> None:
 
 
 def _score_nodes(graph: GraphProto) -> list[NodeProto]:
-    """The nodes that no weighted operator depends on, those operators themselves left out."""
-    before: set[str] = set()
-    found = []
+    """The nodes that are no weighted operator and that no weighted operator depends on."""
+    required: set[str] = set()
+    score_nodes = []
     for node in reversed(graph.node):
-        if node.op_type in _WEIGHTED or before.intersection(node.output):
-            before.update(name for name in node.input if name)
+        if node.op_type in _WEIGHTED or required.intersection(node.output):
+            required.update(name for name in node.input if name)
         else:
-            found.append(node)
-    return found
+            score_nodes.append(node)
+    return score_nodes

@@ -1,4 +1,4 @@
-"""The loop over a text's windows in an ONNX graph: one window's step, exported once, as the body of a Scan operator."""
+"""The loop over a text's windows in an ONNX graph: a Scan operator whose body is the exported step of one window."""
 
 from typing import Any
 
@@ -14,32 +14,32 @@ _PREFIX = "window."
 
 
 def splice_window_scan(graph: onnx.ModelProto, model: LanguageModel) -> None:
-    """Replace the node that stands for `model`'s loop over windows in `graph`, which stays one self-contained file."""
-    (at,) = (i for i, node in enumerate(graph.graph.node) if (node.domain, node.op_type) == (SCAN_DOMAIN, SCAN))
-    stand_in = graph.graph.node[at]
+    """Replace the placeholder node of `model`'s loop over windows in `graph` with a Scan operator."""
+    (index,) = (i for i, node in enumerate(graph.graph.node) if (node.domain, node.op_type) == (SCAN_DOMAIN, SCAN))
+    placeholder = graph.graph.node[index]
     step = onnx.compose.add_prefix(_exported_step(model, graph.opset_import[0].version), _PREFIX).graph
-    # The weights go outside: there ONNX Runtime may prepare them once.
+    # Weights outside the loop's body are prepared once by ONNX Runtime.
     graph.graph.initializer.extend(step.initializer)
     del step.initializer[:]
     del step.value_info[:]
     loop = helper.make_node(
         "Scan",
-        list(stand_in.input),
-        [f"{_PREFIX}last_state", stand_in.output[0]],
+        list(placeholder.input),
+        [f"{_PREFIX}last_state", placeholder.output[0]],
         name=SCAN,
         body=step,
         num_scan_inputs=2,
         scan_input_axes=[1, 1],
         scan_output_axes=[1],
     )
-    graph.graph.node[at].CopyFrom(loop)
+    graph.graph.node[index].CopyFrom(loop)
     domains = [opset for opset in graph.opset_import if opset.domain != SCAN_DOMAIN]
     del graph.opset_import[:]
     graph.opset_import.extend(domains)
 
 
 class _Step(nn.Module):
-    """`score_window` as a module, which is what the exporter takes."""
+    """`score_window` as a module, because the exporter accepts modules only."""
 
     def __init__(self, model: LanguageModel) -> None:
         super().__init__()

@@ -1,1 +1,1 @@
-"""Stages of training with Lightning: optimizers, checkpoints, precision. Imports objectives and lower layers."""
+"""Training of a recipe's stages with Lightning: stages, weights, optimizers, checkpoints. Imports objectives."""

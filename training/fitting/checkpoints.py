@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there: a full disk costs the newest one, never the one before it."""
+"""Atomic checkpoints: a failed write leaves the previous checkpoint unchanged."""
 
 import os
 import shutil
@@ -15,31 +15,37 @@ _REMEDY = "Free some disk space, then continue with --resume; the last whole che
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and moves it there in one step.
+    """Writes a checkpoint to a temporary file in the same folder and renames it.
 
-    Lightning's own way leads over the system's folder for temporary files: from another file system it is copied onto
-    the last checkpoint, which a full disk then leaves cut off.
+    Lightning writes to the system's temporary folder. If that is another file system, the checkpoint is copied over
+    the previous one, and a full disk truncates it.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:  # noqa: ARG002 - Lightning's signature
-        """Write `checkpoint` to `path`. Raises RunError where it cannot be written."""
+        """Write `checkpoint` to `path`. Raises RunError if it cannot be written."""
         target = Path(path)
-        part = target.with_name(f".{target.name}.part")
+        partial = target.with_name(f".{target.name}.part")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            with part.open("wb") as file:
+            with partial.open("wb") as file:
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())
-            part.replace(target)
+            partial.replace(target)
         except (OSError, RuntimeError) as error:
-            # Torch reports what the file refuses as a RuntimeError of its own.
-            part.unlink(missing_ok=True)
+            # torch.save raises RuntimeError when the file cannot be written.
+            partial.unlink(missing_ok=True)
             raise RunError(str(target), f"the checkpoint cannot be written ({error})", _REMEDY) from error
 
 
 def require_disk_space(folder: Path, model: nn.Module, optimizer: str) -> None:
-    """Raise RunError now, not after the first epoch, where `folder` has no room for two checkpoints of `model`."""
+    """Raise RunError if `folder` has no room for two checkpoints of `model`.
+
+    Args:
+        folder: Where checkpoints will be written.
+        model: The model to be trained.
+        optimizer: The recipe's name of the optimizer. `sgd` keeps one value per weight, the others keep two.
+    """
     weights = sum(value.numel() * value.element_size() for value in model.state_dict().values())
     copies = 2 if optimizer == "sgd" else 3
     needed, free = 2 * copies * weights, shutil.disk_usage(folder).free

@@ -1,4 +1,4 @@
-"""The Lightning module: the objective of each paired batch, the optimizer, a learning rate for every step."""
+"""The Lightning module that trains a model: the objective of each batch, the optimizer and the learning rate."""
 
 import math
 from typing import Any
@@ -15,14 +15,21 @@ from training.models.model import Model
 from training.objectives import Objective
 from training.recipe import Stage
 
-_CHECK_EVERY = 50
-"""Steps between looks at the loss: each look waits for the device."""
+_LOG_INTERVAL = 50
+"""Steps between two reads of the loss, because each read waits for the device."""
 
 
 class TrainingTask(lightning.LightningModule):
-    """Trains `model` by `objective` on `Batch`es of stored rows, images augmented by `augment`.
+    """Trains `model` with `objective` on each `Batch`.
 
-    `augment_outliers`, where given, takes its place for outliers.
+    Args:
+        model: The model to train.
+        objective: The loss. An objective with state is a module and becomes part of the checkpoint.
+        stage: The optimizer, the learning rate and its schedule.
+        seed: The seed of augmentation and dropout.
+        augment: The augmentation of images; None for texts.
+        augment_outliers: The augmentation of outliers; None for the same as `augment`.
+        compiled: Whether to compile the model with torch.compile.
     """
 
     def __init__(
@@ -38,9 +45,8 @@ class TrainingTask(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self.model = model
-        # The call, not the module: a second module would double every weight in the checkpoint.
+        # The call is compiled, not the module: a second module would double every weight in the checkpoint.
         self._network = torch.compile(model.__call__) if compiled else model.__call__
-        # An objective with state is a module and becomes a part of the checkpoint.
         self.objective = objective
         self._stage = stage
         self._seed = seed
@@ -48,14 +54,14 @@ class TrainingTask(lightning.LightningModule):
         self.last_loss = math.nan
 
     def on_train_epoch_start(self) -> None:
-        """Reseed by epoch: a resumed run augments and drops out as the uninterrupted one would have."""
+        """Seed torch by epoch, so that a resumed run augments and drops out as an uninterrupted run does."""
         torch.manual_seed(hash((self._seed, self.current_epoch, self.global_rank)) % 2**63)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """The objective's loss of one paired batch."""
+        """The objective's loss of one paired batch, a scalar."""
         loss = self.objective(self._forward, self._augmented(batch))
-        if batch_index % _CHECK_EVERY == 0 or batch_index + 1 == self.trainer.num_training_batches:
-            self._look_at(loss.value, loss.logits_in, batch.y_in)
+        if batch_index % _LOG_INTERVAL == 0 or batch_index + 1 == self.trainer.num_training_batches:
+            self._log(loss.value, loss.logits_in, batch.y_in)
         return loss.value
 
     def _forward(self, rows: Tensor) -> Any:
@@ -69,7 +75,8 @@ class TrainingTask(lightning.LightningModule):
             x_out = self._augment_outliers(x_out)
         return batch._replace(x_in=x_in, x_out=x_out)
 
-    def _look_at(self, loss: Tensor, logits: Tensor | None, targets: Tensor) -> None:
+    def _log(self, loss: Tensor, logits: Tensor | None, targets: Tensor) -> None:
+        """Log the loss, the accuracy and the learning rate. Raises DivergedError if the loss is not finite."""
         self.last_loss = float(loss.detach())
         if not math.isfinite(self.last_loss):
             raise DivergedError(
@@ -77,29 +84,29 @@ class TrainingTask(lightning.LightningModule):
                 f"the loss is {self.last_loss}",
                 "Lower the stage's learning_rate or give it warmup, and start anew with --overwrite",
             )
-        seen = {"loss": self.last_loss}
+        metrics = {"loss": self.last_loss}
         if logits is not None:
-            seen["accuracy"] = float((logits.detach().argmax(dim=1) == targets).float().mean())
-        self.log_dict(seen, prog_bar=True, logger=False)
-        # To the loggers directly: `log` would write at steps of its own choice, the last seen value again and again.
+            metrics["accuracy"] = float((logits.detach().argmax(dim=1) == targets).float().mean())
+        self.log_dict(metrics, prog_bar=True, logger=False)
+        # The loggers are called directly, because Lightning's `log` would repeat the last value at steps of its choice.
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         for logger in self.loggers:
-            logger.log_metrics({**seen, "learning_rate": rate, "epoch": self.current_epoch}, step=self.global_step)
+            logger.log_metrics({**metrics, "learning_rate": rate, "epoch": self.current_epoch}, step=self.global_step)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The stage's optimizer; by step, the learning rate rises linearly in the warm-up and follows the schedule."""
+        """The stage's optimizer, with a learning rate per step: a linear warm-up, then the stage's schedule."""
         stage = self._stage
         optimizer = build_optimizer(stage, self.model)
-        total = int(self.trainer.estimated_stepping_batches)
-        warm = round(stage.warmup * total)
+        total_steps = int(self.trainer.estimated_stepping_batches)
+        warmup_steps = round(stage.warmup * total_steps)
 
-        def factor(step: int) -> float:
-            if step < warm:
-                return (step + 1) / warm
+        def rate_factor(step: int) -> float:
+            if step < warmup_steps:
+                return (step + 1) / warmup_steps
             if stage.schedule == "constant":
                 return 1.0
-            done = (step - warm) / max(total - warm, 1)
-            return 1 - done if stage.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
+            progress = (step - warmup_steps) / max(total_steps - warmup_steps, 1)
+            return 1 - progress if stage.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
 
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

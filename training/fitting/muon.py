@@ -1,7 +1,8 @@
-"""Muon: momentum, orthogonalised as a matrix before it is added (Jordan 2024, kellerjordan.github.io/posts/muon).
+"""Muon: SGD with orthogonalised momentum for matrices (Jordan 2024, kellerjordan.github.io/posts/muon).
 
-PyTorch's own Muon takes matrices only. This one takes convolutions and, like that of Jordan's CIFAR-10 networks, fixes
-the norm of each weight, which a normalisation behind it makes meaningless; parameters of other groups get SGD.
+PyTorch's own Muon accepts matrices only. This one accepts convolutions too. Like the optimizer of Jordan's CIFAR-10
+networks it fixes the norm of each weight, which the following normalisation makes irrelevant. Parameters of other
+groups are trained with SGD.
 """
 
 import math
@@ -16,10 +17,10 @@ _STEPS = 3
 
 
 def orthogonalised(matrix: Tensor, steps: int = _STEPS) -> Tensor:
-    """About the nearest semi-orthogonal matrix to `matrix` `[R, C]`, by a quintic Newton-Schulz iteration.
+    """Approximates the semi-orthogonal matrix nearest to `matrix` `[R, C]` by a quintic Newton-Schulz iteration.
 
-    Five `steps` bring singular values that are not far below the largest between 0.5 and 1.5; the three that training
-    takes leave the small ones smaller.
+    Five `steps` bring singular values that are not far below the largest to 0.5..1.5. After three steps, the number
+    used in training, small singular values are still small.
     """
     a, b, c = _COEFFICIENTS
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
@@ -34,7 +35,7 @@ def orthogonalised(matrix: Tensor, steps: int = _STEPS) -> Tensor:
 class Muon(torch.optim.SGD):
     """Nesterov SGD, and Muon for the groups with `muon=True`: weights `[out, ...]` of at least two dimensions.
 
-    Those take no weight decay: before each step they are scaled to the norm √out.
+    Before each step Muon scales a weight to the norm √out. Weight decay does not apply to those groups.
     """
 
     def __init__(self, groups: list[dict[str, Any]], lr: float, *, momentum: float, weight_decay: float) -> None:
@@ -46,22 +47,22 @@ class Muon(torch.optim.SGD):
     def step(self, closure: Callable[[], float]) -> float: ...
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """One step of every group; the loss that `closure` gives, if any."""
+        """Take one step in every group; returns the loss of `closure`, if given."""
         with torch.enable_grad():
             loss = None if closure is None else closure()
-        every = self.param_groups
+        all_groups = self.param_groups
         try:
-            self.param_groups = [group for group in every if not group.get("muon")]
+            self.param_groups = [group for group in all_groups if not group.get("muon")]
             super().step()
         finally:
-            self.param_groups = every
-        for group in every:
+            self.param_groups = all_groups
+        for group in all_groups:
             if group.get("muon"):
-                self._step(group)
+                self._step_muon(group)
         return loss
 
     @torch.no_grad()
-    def _step(self, group: dict[str, Any]) -> None:
+    def _step_muon(self, group: dict[str, Any]) -> None:
         for weight in group["params"]:
             if weight.grad is None:
                 continue

@@ -1,4 +1,4 @@
-"""The optimizer of a stage: which parameters it trains, and at which rates."""
+"""The optimizer of a stage: parameter groups and their learning rates."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,9 +15,10 @@ _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 def build_optimizer(stage: Stage, model: nn.Module) -> torch.optim.Optimizer:
-    """The optimizer that `stage` names, over the parameters of `model` that are trained.
+    """The optimizer that `stage` names, for the trainable parameters of `model`.
 
-    Raises RecipeError where the stage treats convolutions or batch normalisations apart and the model has none.
+    Raises:
+        RecipeError: The stage has options for convolutions or batch normalisations and the model has none.
     """
     groups = _parameter_groups(stage, model)
     rate, decay = stage.learning_rate, stage.weight_decay
@@ -32,24 +33,24 @@ def build_optimizer(stage: Stage, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def _parameter_groups(stage: Stage, model: nn.Module) -> list[dict[str, Any]]:
-    """The trained parameters: those of Muon and the biases of batch normalisations apart where the stage says so."""
-    rest: dict[Tensor, None] = {parameter: None for parameter in model.parameters() if parameter.requires_grad}
+    """The trainable parameters, with groups for Muon and for biases of batch normalisations if the stage has them."""
+    remaining: dict[Tensor, None] = {parameter: None for parameter in model.parameters() if parameter.requires_grad}
     groups: list[dict[str, Any]] = []
 
-    def apart(key: str, found: Sequence[Tensor], **options: Any) -> None:
-        taken = [tensor for tensor in found if tensor in rest]
-        if not taken:
+    def add_group(key: str, candidates: Sequence[Tensor], **options: Any) -> None:
+        parameters = [tensor for tensor in candidates if tensor in remaining]
+        if not parameters:
             raise RecipeError(f"stages: {key}", "the network has nothing that it could train", f"Leave {key} out")
-        for tensor in taken:
-            del rest[tensor]
-        groups.append({"params": taken, **options})
+        for tensor in parameters:
+            del remaining[tensor]
+        groups.append({"params": parameters, **options})
 
     if stage.muon is not None:
-        convolutions = [module.weight for module in model.modules() if isinstance(module, _CONVOLUTIONS)]
-        apart("muon", convolutions, muon=True, lr=stage.muon.learning_rate, momentum=stage.muon.momentum)
-    if (times := stage.norm_bias_rate) != 1:
+        weights = [module.weight for module in model.modules() if isinstance(module, _CONVOLUTIONS)]
+        add_group("muon", weights, muon=True, lr=stage.muon.learning_rate, momentum=stage.muon.momentum)
+    if (factor := stage.norm_bias_rate) != 1:
         norms = [module for module in model.modules() if isinstance(module, _BATCH_NORMS) and module.affine]
         biases = [norm.bias for norm in norms]
-        decay = stage.weight_decay / times
-        apart("norm_bias_rate", biases, lr=stage.learning_rate * times, weight_decay=decay)
-    return [{"params": list(rest)}, *groups]
+        decay = stage.weight_decay / factor
+        add_group("norm_bias_rate", biases, lr=stage.learning_rate * factor, weight_decay=decay)
+    return [{"params": list(remaining)}, *groups]

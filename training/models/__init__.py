@@ -1,1 +1,1 @@
-"""Networks with inputs and predictions: classifiers, density models, language models. Imports data and lower layers."""
+"""Models: networks with their input conversion, predictions and exported scores. Imports architectures and below."""

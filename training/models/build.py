@@ -1,4 +1,4 @@
-"""Building: a recipe's model, and the graph with its scores."""
+"""Builds the model of a recipe, and the exported model with its scores."""
 
 from training.architectures import ARCHITECTURES, DENSITY_ARCHITECTURES, TEXT_ARCHITECTURES
 from training.models.classifier import Classifier, ImageClassifier, Mirrored, TextClassifier
@@ -13,39 +13,45 @@ from training.recipe import Recipe, TextConfig, build_component
 def build_model(recipe: Recipe, num_classes: int, vocabulary_size: int | None = None) -> Model:
     """The recipe's model, freshly initialised from torch's generator.
 
-    `num_classes` are a classifier's; `vocabulary_size` is one more than the largest token id of a model of texts.
+    Args:
+        recipe: Names the task and the architecture.
+        num_classes: The number of classes of a classifier; other tasks ignore it.
+        vocabulary_size: The largest token id plus 1, for models of texts.
     """
-    plan, chosen = recipe.input, recipe.architecture
-    if isinstance(plan, TextConfig):
+    config, architecture = recipe.input, recipe.architecture
+    if isinstance(config, TextConfig):
         if vocabulary_size is None:
             raise ValueError("a model of texts needs the size of its vocabulary")
         if recipe.task == "language-model":
-            how = recipe.likelihood
-            return build_language_model(chosen, vocabulary_size, window=how.window, count_end=how.count_end)
+            likelihood = recipe.likelihood
+            window, count_end = likelihood.window, likelihood.count_end
+            return build_language_model(architecture, vocabulary_size, window=window, count_end=count_end)
         network = build_component(
             "architecture",
-            chosen,
+            architecture,
             TEXT_ARCHITECTURES,
             num_classes=num_classes + recipe.confidence_branch,
             vocabulary_size=vocabulary_size,
-            max_tokens=plan.max_tokens,
+            max_tokens=config.max_tokens,
         )
         return TextClassifier(network, confidence_branch=recipe.confidence_branch)
     if recipe.task == "density":
-        return Density(build_component("architecture", chosen, DENSITY_ARCHITECTURES, channels=plan.channels))
+        return Density(build_component("architecture", architecture, DENSITY_ARCHITECTURES, channels=config.channels))
     outputs = num_classes + recipe.confidence_branch
-    network = build_component("architecture", chosen, ARCHITECTURES, num_classes=outputs, channels=plan.channels)
-    return ImageClassifier(network, plan, confidence_branch=recipe.confidence_branch)
+    network = build_component(
+        "architecture", architecture, ARCHITECTURES, num_classes=outputs, channels=config.channels
+    )
+    return ImageClassifier(network, config, confidence_branch=recipe.confidence_branch)
 
 
 def scored_model(recipe: Recipe, model: Model) -> ScoredModel:
-    """`model` with the scores that the recipe exports; RecipeError when it cannot compute one."""
+    """`model` with the scores that the recipe exports; RecipeError if the model cannot compute one of them."""
     scores = recipe.export.scores
     if isinstance(model, Density):
         per = recipe.likelihood.per
         return ScoredDensity(model, scores, per)
     if isinstance(model, LanguageModel):
-        assert isinstance(recipe.input, TextConfig), "the recipe's validation ties language models to texts"
+        assert isinstance(recipe.input, TextConfig), "recipe validation requires text input for language models"
         return ScoredLanguageModel(model, scores, recipe.input.unit)
-    assert isinstance(model, Classifier), "the third kind of model"
+    assert isinstance(model, Classifier), "every other model is a classifier"
     return ScoredClassifier(Mirrored(model) if recipe.export.mirror else model, scores)

@@ -1,4 +1,6 @@
-"""Classifiers of images and of texts: a network of logits with what makes its input of stored rows."""
+"""Classifiers of images and of texts, and their predictions."""
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -6,11 +8,32 @@ from torch import Tensor, nn
 from bundle import ImageInput
 from training.data.token_ids import TEXT_INPUTS, text_batch, text_shapes
 from training.models.model import BATCH, Model
-from training.models.prediction import Prediction
+
+
+class Prediction(NamedTuple):
+    """Class logits `[N, K]` and, from a network with a confidence branch, the logits `[N]` of b(x)."""
+
+    logits: Tensor
+    confidence_logit: Tensor | None = None
+
+    def split(self, n: int) -> "tuple[Prediction, Prediction]":
+        """The predictions of the first `n` inputs and of the remaining ones."""
+        confidence = self.confidence_logit
+        if confidence is None:
+            return Prediction(self.logits[:n]), Prediction(self.logits[n:])
+        return Prediction(self.logits[:n], confidence[:n]), Prediction(self.logits[n:], confidence[n:])
+
+    def float(self) -> "Prediction":
+        """The prediction in float32."""
+        confidence = self.confidence_logit
+        return Prediction(self.logits.float(), None if confidence is None else confidence.float())
 
 
 class Classifier(Model):
-    """Base of both kinds: `network` gives `num_classes` logits and, with a confidence branch, one more."""
+    """Base of image and text classifiers.
+
+    The network returns one logit per class and, with a confidence branch, one more.
+    """
 
     def __init__(self, network: nn.Module, *, confidence_branch: bool = False) -> None:
         super().__init__(network)
@@ -23,9 +46,9 @@ class Classifier(Model):
 
 
 class ImageClassifier(Classifier):
-    """Normalises uint8 images `[N, H, W, C]` and hands them to a network of images `[N, C, H, W]`.
+    """Normalises uint8 images `[N, H, W, C]` and passes them to a network of images `[N, C, H, W]`.
 
-    `input.mean` and `input.std` are per channel, for pixel values scaled to 0..1.
+    `spec.mean` and `spec.std` are per channel, for pixel values scaled to 0..1.
     """
 
     mean: Tensor
@@ -42,33 +65,33 @@ class ImageClassifier(Classifier):
 
     def normalise(self, images: Tensor) -> Tensor:
         """Float images `[N, C, H, W]` from `[N, H, W, C]`."""
-        # The permuted tensor is channels-last already: no copy is made on the way to a channels-last network.
+        # The permuted tensor is already in channels-last memory format, so a channels-last network needs no copy.
         return (images.permute(0, 3, 1, 2).to(self.mean.dtype) - self.mean) * self.scale
 
     def initialise(self, rows: Tensor) -> None:
-        """Let a network that starts from data (it has a method `initialise`) see uint8 training images."""
-        start = getattr(self.network, "initialise", None)
-        if callable(start):
-            start(self.normalise(rows))
+        """Call the network's own method `initialise`, if it has one, with uint8 training images `[N, H, W, C]`."""
+        initialise = getattr(self.network, "initialise", None)
+        if callable(initialise):
+            initialise(self.normalise(rows))
 
 
 class TextClassifier(Classifier):
-    """Hands token ids and lengths to a network of texts."""
+    """Passes token ids and lengths to a network of texts."""
 
     input_names = TEXT_INPUTS
     dynamic_shapes = text_shapes(BATCH)
 
     def forward(self, tokens: Tensor, lengths: Tensor) -> Prediction:
-        """The prediction for token ids `tokens` int64 `[N, L]`, of which each row's first `lengths` `[N]` count."""
+        """The prediction for token ids int64 `[N, L]`; text i is the first `lengths[i]` ids of row i."""
         return self._predict(self.network(tokens, lengths))
 
     def prepare(self, rows: Tensor) -> tuple[Tensor, ...]:
-        """Token ids `[N, L]`, L the batch's longest text, and lengths `[N]`."""
+        """Token ids `[N, L]` and lengths `[N]`, with L the length of the batch's longest text."""
         return text_batch(rows)
 
 
 class Mirrored(Classifier):
-    """The mean logits of each image and its mirror image: test-time augmentation inside the graph."""
+    """Test-time augmentation inside the graph: the mean logits of each image and its mirror image."""
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__(classifier, confidence_branch=classifier.confidence_branch)

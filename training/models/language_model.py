@@ -1,9 +1,9 @@
-r"""The language model: a network of symbols with what a text's likelihood needs of it (paper, section 4.4).
+r"""Language models and their predictions: the likelihood of a text, symbol by symbol (paper, section 4.4).
 
     p(text) = prod_{i=1}^{n+1} p(s_i | s_1, ..., s_{i-1}),    s_1..s_n the text's tokens, s_{n+1} = END
 
-END is one symbol more than the vocabulary has, so that any tokenizer will do. It is what the network reads first, too:
-a text begins where another has ended. The probabilities of all texts of all lengths sum to 1.
+END is an additional symbol after the vocabulary, so that any tokenizer can be used. It is also the first symbol that
+the network reads. The probabilities of all texts of all lengths sum to 1.
 """
 
 import math
@@ -16,25 +16,42 @@ from torch.nn import functional as F
 from training.architectures import LANGUAGE_ARCHITECTURES, LanguageNetwork
 from training.data.token_ids import TEXT_INPUTS, text_batch, text_shapes
 from training.models.model import BATCH, Model
-from training.models.prediction import TokenPrediction
 from training.recipe import Component, build_component
 
 SCAN_DOMAIN, SCAN = "ood", "ScoreWindows"
-"""The name of the node in an exported graph that stands for the loop over windows."""
+"""Domain and name of the placeholder node for the loop over windows in an exported graph."""
+
+
+class TokenPrediction(NamedTuple):
+    """Logits `[N, L+1, V]`, target symbols int64 `[N, L+1]`, and bool `[N, L+1]` that is True within each text.
+
+    V includes END. Each text's END is a target and is counted.
+    """
+
+    logits: Tensor
+    targets: Tensor
+    counted: Tensor
+
+    def float(self) -> "TokenPrediction":
+        """The prediction in float32."""
+        return self._replace(logits=self.logits.float())
 
 
 class TextBits(NamedTuple):
-    """Bits per symbol of each text `[N]`, and the bits of each symbol `[N, L+1]`, 0 behind the text."""
+    """Bits of each symbol `[N, L+1]`, 0 after the text's end, and the number of counted symbols `[N]` of each text."""
 
-    mean: Tensor
     of_symbols: Tensor
+    num_symbols: Tensor
 
 
 class LanguageModel(Model):
-    """Predicts a text of n tokens as n + 1 symbols with `network`, which takes `vocabulary_size` + 1 of them.
+    """Predicts a text of n tokens as n + 1 symbols with `network`, whose vocabulary has `vocabulary_size` + 1 symbols.
 
-    Texts are scored `window` symbols at a time: memory for logits does not grow with a text's length. Without
-    `count_end` the bits per symbol are those of the tokens alone.
+    Args:
+        network: The network that predicts each symbol from the earlier ones.
+        vocabulary_size: The number of token ids, without END.
+        window: Symbols scored at a time, so that memory for logits does not grow with a text's length.
+        count_end: Whether bits per symbol include END.
     """
 
     network: LanguageNetwork
@@ -52,61 +69,60 @@ class LanguageModel(Model):
         self.count_end = count_end
 
     def forward(self, tokens: Tensor, lengths: Tensor) -> TokenPrediction:
-        """Training's view of token ids int64 `[N, L]`, of which each row's first `lengths` `[N]` count, in one pass."""
+        """Predict token ids int64 `[N, L]` in one pass, for training; text i is the first `lengths[i]` ids of row i."""
         inputs, targets = self._symbols(tokens, lengths)
         logits, _ = self.network(inputs, self.network.initial_state(len(inputs)))
         return TokenPrediction(logits.float(), targets, _positions(targets) <= lengths[:, None])
 
     def prepare(self, rows: Tensor) -> tuple[Tensor, ...]:
-        """Token ids `[N, L]`, L the batch's longest text, and lengths `[N]`, of stored rows int32 `[N, max_tokens]`."""
+        """Token ids `[N, L]` and lengths `[N]` of stored rows int32 `[N, max_tokens]`, with L the largest length."""
         return text_batch(rows)
 
     def nats(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """-ln p of every symbol, float32 `[N, L+1]`, 0 behind the text; computed window by window."""
+        """-ln p of every symbol, float32 `[N, L+1]`, 0 after the text's end; computed window by window."""
         inputs, targets = self._symbols(tokens, lengths)
         n, symbols = inputs.shape
-        count = (symbols + self.window - 1) // self.window
-        missing = count * self.window - symbols
+        windows = (symbols + self.window - 1) // self.window
+        padding = windows * self.window - symbols
         # [N, windows, window]
-        pieces = tuple(torch.unflatten(F.pad(part, (0, missing)), 1, (-1, self.window)) for part in (inputs, targets))
-        run = self._exported_windows if torch.onnx.is_in_onnx_export() else self._score_windows
-        nats = run(self.network.initial_state(n), *pieces).flatten(1)[:, :symbols]
+        split = tuple(torch.unflatten(F.pad(part, (0, padding)), 1, (-1, self.window)) for part in (inputs, targets))
+        score = self._exported_windows if torch.onnx.is_in_onnx_export() else self._score_windows
+        nats = score(self.network.initial_state(n), *split).flatten(1)[:, :symbols]
         return nats.where(_positions(targets) <= lengths[:, None], 0.0)
 
     def bits(self, tokens: Tensor, lengths: Tensor) -> TextBits:
-        """The bits per symbol of each text and the bits of every symbol; END's are left out without `count_end`."""
+        """The bits of every symbol and the number of symbols of each text; END is included if `count_end`."""
         bits = self.nats(tokens, lengths) / math.log(2)
         if self.count_end:
-            return TextBits(bits.sum(dim=1) / (lengths + 1), bits)
-        bits = bits.where(_positions(bits) < lengths[:, None], 0.0)
-        return TextBits(bits.sum(dim=1) / lengths, bits)
+            return TextBits(bits, lengths + 1)
+        return TextBits(bits.where(_positions(bits) < lengths[:, None], 0.0), lengths)
 
     def _symbols(self, tokens: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """What the network reads and what it is to predict, both int64 `[N, L+1]`."""
+        """The network's inputs and its targets, both int64 `[N, L+1]`."""
         end = tokens.new_full((tokens.shape[0], 1), self.end)
         targets = torch.cat((tokens, end), dim=1)
         targets = targets.where(_positions(targets) != lengths[:, None], self.end)
         return torch.cat((end, tokens), dim=1), targets
 
     def score_window(self, state: Tensor, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """One step of `nats`: the next state `[N, S]`, and -ln p of each of `targets` behind `inputs`, all `[N, W]`."""
+        """One step of `nats`: the next state `[N, S]`, and -ln p of `targets` given `inputs`, all `[N, W]`."""
         logits, state = self.network(inputs, state)
-        # A likelihood is a sum of hundreds of terms: in float32, whatever precision the network ran in.
+        # A likelihood is a sum of hundreds of terms and is computed in float32 in any precision of the network.
         of_targets = logits.float().log_softmax(dim=2).gather(2, targets[..., None]).squeeze(2)
         return state, -of_targets
 
     def _score_windows(self, state: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
-        """-ln p of windows `[N, windows, window]`, one after the other."""
-        found: list[Tensor] = []
-        for piece in zip(inputs.unbind(dim=1), targets.unbind(dim=1), strict=True):
-            state, nats = self.score_window(state, *piece)
-            found.append(nats)
-        return torch.stack(found, dim=1)
+        """-ln p of all symbols of `[N, windows, window]`, one window after another."""
+        all_nats: list[Tensor] = []
+        for window in zip(inputs.unbind(dim=1), targets.unbind(dim=1), strict=True):
+            state, nats = self.score_window(state, *window)
+            all_nats.append(nats)
+        return torch.stack(all_nats, dim=1)
 
     def _exported_windows(self, state: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
-        """A node that stands for `_score_windows`, for `training.export.window_scan` to put ONNX's Scan in its place.
+        """A placeholder node for `_score_windows`, which `training.export.window_scan` replaces with ONNX's Scan.
 
-        The exporter would unroll the loop to one fixed length, and torch's own `scan` fixes the batch size.
+        The exporter would unroll the loop to a fixed length, and torch's own `scan` fixes the batch size.
         """
         arguments = (state, inputs, targets)
         return torch.onnx.ops.symbolic(f"{SCAN_DOMAIN}::{SCAN}", arguments, dtype=torch.float32, shape=inputs.shape)
@@ -115,11 +131,11 @@ class LanguageModel(Model):
 def build_language_model(
     architecture: Component, vocabulary_size: int, *, window: int = 32, count_end: bool = True
 ) -> LanguageModel:
-    """A model of texts over `vocabulary_size` token ids, freshly initialised from torch's generator."""
+    """A language model over `vocabulary_size` token ids, freshly initialised from torch's generator."""
     network = build_component("architecture", architecture, LANGUAGE_ARCHITECTURES, vocabulary_size=vocabulary_size + 1)
     return LanguageModel(network, vocabulary_size, window=window, count_end=count_end)
 
 
 def _positions(symbols: Tensor) -> Tensor:
-    """0, 1, ... for the columns of `symbols` `[N, L]`, as `[1, L]`."""
+    """The column indices `[1, L]` of `symbols` `[N, L]`."""
     return torch.arange(symbols.shape[1], device=symbols.device)[None]

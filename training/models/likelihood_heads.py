@@ -1,4 +1,4 @@
-"""Likelihood heads: bits of an input and of each of its parts, inside the exported graph (paper, section 4.4)."""
+"""Likelihood heads: the bits of an input and of each of its parts, inside the exported graph (paper, section 4.4)."""
 
 import math
 from collections.abc import Sequence
@@ -6,57 +6,63 @@ from typing import Literal
 
 from torch import Tensor
 
-from training.errors import RecipeError
+from bundle import SCORES, ModelOutput
 from training.models.density import Density
 from training.models.language_model import LanguageModel
-from training.models.score_heads import ScoredModel
+from training.models.score_heads import ScoredModel, require_scores
 
 PARTS = "bits"
 """The graph output with the bits of each part of an input."""
 
 
 class ScoredDensity(ScoredModel):
-    """Bits per pixel: nll / (num_pixels * ln 2), a pixel counted once or once `per` colour channel.
+    """A density of images with its scores, counted per pixel or `per` colour channel.
 
-    Outputs: `bpp` float32 `[N]`, and `bits` float32 `[N, H, W]`, those of each pixel with all its channels.
+    Outputs: each of `scores` float32 `[N]`, and `bits` float32 `[N, H, W]`, those of each pixel, all channels together.
+
+    Raises:
+        RecipeError: if one of `scores` is not computed from the bits of pixels.
     """
 
     parts = PARTS
 
     def __init__(self, density: Density, scores: Sequence[str], per: Literal["pixel", "channel"]) -> None:
-        _require(scores, "bpp")
+        require_scores(scores, ("pixel_bits", "count"))
         folded = getattr(density.network, "folded", None)
         super().__init__(Density(folded()) if callable(folded) else density, scores, (*scores, PARTS))
         self.per = per
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Score and parts of images `[N, H, W, C]`."""
+        """Scores and parts of images `[N, H, W, C]`."""
         (images,) = inputs
         bits = self.model(images).float().nats / math.log(2)
-        counted = images.shape[3] if self.per == "channel" else 1
-        return bits.mean(dim=(1, 2)) / counted, bits
+        _, height, width, channels = images.shape
+        count = height * width * (channels if self.per == "channel" else 1)
+        outputs: dict[ModelOutput, Tensor | int] = {"pixel_bits": bits, "count": count}
+        return (*(SCORES[name].compute(outputs) for name in self.scores), bits)
 
 
 class ScoredLanguageModel(ScoredModel):
-    """Bits per word or character: nll / (length * ln 2).
+    """A language model of words or characters with its scores.
 
-    Outputs: `bpw` or `bpc` float32 `[N]`, and `bits` float32 `[N, L+1]`, those of each token and of the end.
+    Outputs: each of `scores` float32 `[N]`, and `bits` float32 `[N, L+1]`, those of each token and of the end.
+
+    Raises:
+        RecipeError: if one of `scores` is not computed from the bits of `unit`.
     """
 
     parts = PARTS
     model: LanguageModel
 
     def __init__(self, model: LanguageModel, scores: Sequence[str], unit: Literal["word", "character"]) -> None:
-        _require(scores, "bpw" if unit == "word" else "bpc")
+        bits_output: ModelOutput = "word_bits" if unit == "word" else "character_bits"
+        require_scores(scores, (bits_output, "count"))
         super().__init__(model, scores, (*scores, PARTS))
+        self.bits_output = bits_output
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Score and parts of token ids `[N, L]` with lengths `[N]`."""
+        """Scores and parts of token ids `[N, L]` with lengths `[N]`."""
         tokens, lengths = inputs
-        bits = self.model.bits(tokens, lengths)
-        return bits.mean, bits.of_symbols
-
-
-def _require(scores: Sequence[str], only: str) -> None:
-    if tuple(scores) != (only,):
-        raise RecipeError("export.scores", f"this model has the score {only} alone", f"Set export.scores: [{only}]")
+        bits, num_symbols = self.model.bits(tokens, lengths)
+        outputs: dict[ModelOutput, Tensor] = {self.bits_output: bits, "count": num_symbols}
+        return (*(SCORES[name].compute(outputs) for name in self.scores), bits)

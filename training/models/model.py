@@ -1,4 +1,4 @@
-"""The model that is trained and exported alike: a network with what makes its input of stored rows."""
+"""The base class of all models: a network and the conversion of stored examples to its inputs."""
 
 from typing import Any
 
@@ -6,13 +6,17 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 BATCH = Dim("N")
+"""The batch dimension of exported graphs."""
 
 
 class Model(nn.Module):
     """Base of classifiers, densities and language models.
 
-    `input_names` and `dynamic_shapes` describe the exported graph's inputs, which `prepare` makes of stored rows. What
-    `forward` returns has a method `float`: itself in float32, whatever precision the network ran in.
+    `forward` returns a named tuple with a method `float`, which converts it from the network's precision to float32.
+
+    Attributes:
+        input_names: Names of the exported graph's inputs, in the order in which `prepare` returns them.
+        dynamic_shapes: Dynamic dimensions of each of those inputs, for torch.export.
     """
 
     input_names: tuple[str, ...] = ("images",)
@@ -23,8 +27,8 @@ class Model(nn.Module):
         self.network = network
 
     def prepare(self, rows: Tensor) -> tuple[Tensor, ...]:
-        """The graph's inputs for stored rows, `[N, ...]` as in `training.data.InputArray`: images as they are."""
+        """The graph's inputs for stored rows `[N, ...]` of a `training.data.InputArray`; images are unchanged."""
         return (rows,)
 
     def initialise(self, rows: Tensor) -> None:
-        """Let a network that starts from data see stored training rows."""
+        """Initialise a network from stored training rows, if it has data-dependent initialisation."""

@@ -1,32 +1,20 @@
-"""Score heads: every score of a classifier's prediction as torch computes it, inside the exported graph."""
+"""Score heads: the scores of `bundle.SCORES` as torch modules, for the graph of a trained or a wrapped classifier."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from bundle import SCORES, ModelOutput
 from training.errors import RecipeError
 from training.models.classifier import Classifier
 from training.models.model import Model
-from training.models.prediction import Prediction
-
-LOGIT_SCORES: Mapping[str, Callable[[Tensor], Tensor]] = {
-    "msp": lambda logits: logits.softmax(dim=1).amax(dim=1),
-    "max_logit": lambda logits: logits.amax(dim=1),
-    "energy": lambda logits: -logits.logsumexp(dim=1),
-    "entropy": lambda logits: -(logits.softmax(dim=1) * F.log_softmax(logits, dim=1)).sum(dim=1),
-    "kl_uniform": lambda logits: -F.log_softmax(logits, dim=1).mean(dim=1),
-}
-"""Name in `bundle.SCORES` -> value `[N]` of logits `[N, K]`, in the units of that table."""
-
-CONFIDENCE = "confidence"
 
 
 class ScoredModel(nn.Module):
     """A model with its scores: the graph that a bundle holds.
 
-    Outputs, in the order of `output_names`: each of `scores` float32 `[N]`, then what else the kind of model has.
-    `parts` is the output with the bits of an input's parts, of a model that has likelihoods.
+    Outputs, in the order of `output_names`: each of `scores` float32 `[N]`, then the further outputs of the kind of
+    model. `parts` names the output with the bits of an input's parts; None for models without likelihoods.
     """
 
     parts: str | None = None
@@ -38,29 +26,51 @@ class ScoredModel(nn.Module):
         self.output_names = tuple(output_names)
 
 
-class ScoredClassifier(ScoredModel):
-    """A classifier with its scores.
+class ClassifierHead(nn.Module):
+    """Computes a classifier's scores and its prediction from its logits.
 
-    Outputs, in the order of `output_names`: each score float32 `[N]`, the predicted class int64 `[N]` and its
-    probability float32 `[N]`.
+    Outputs, in the order of `output_names`: each of `scores` `[N]`, the predicted class int64 `[N]` and its probability
+    `[N]`, in the floating-point type of the logits.
+
+    Raises:
+        RecipeError: if one of `scores` needs more than the logits and, with a `confidence_branch`, its logit.
     """
 
+    def __init__(self, scores: Sequence[str], *, confidence_branch: bool = False) -> None:
+        super().__init__()
+        outputs: list[ModelOutput] = ["logits", "confidence_logit"] if confidence_branch else ["logits"]
+        require_scores(scores, outputs)
+        self.scores = tuple(scores)
+        self.output_names = (*scores, "prediction", "probability")
+
+    def forward(self, logits: Tensor, confidence_logit: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Scores and prediction of logits `[N, K]` and, of a confidence branch, logits `[N]`."""
+        probability, predicted = logits.softmax(dim=1).max(dim=1)
+        outputs: Mapping[ModelOutput, Tensor | None] = {"logits": logits, "confidence_logit": confidence_logit}
+        return (*(SCORES[name].compute(outputs) for name in self.scores), predicted, probability)
+
+
+class ScoredClassifier(ScoredModel):
+    """A classifier with its scores and prediction; see `ClassifierHead` for the outputs and errors."""
+
     def __init__(self, classifier: Classifier, scores: Sequence[str]) -> None:
-        known = [*LOGIT_SCORES, *([CONFIDENCE] if classifier.confidence_branch else [])]
-        missing = [name for name in scores if name not in known]
-        if missing:
-            reason = f"{', '.join(missing)} cannot be computed from this classifier"
-            raise RecipeError("export.scores", reason, f"Choose among {', '.join(known)}")
-        super().__init__(classifier, scores, (*scores, "prediction", "probability"))
+        head = ClassifierHead(scores, confidence_branch=classifier.confidence_branch)
+        super().__init__(classifier, scores, head.output_names)
+        self.head = head
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Scores and prediction of what the classifier takes."""
-        prediction: Prediction = self.model(*inputs).float()
-        probability, predicted = prediction.logits.softmax(dim=1).max(dim=1)
-        return (*(_score(name, prediction) for name in self.scores), predicted, probability)
+        """Scores and prediction for the classifier's inputs."""
+        outputs: tuple[Tensor, ...] = self.head(*self.model(*inputs).float())
+        return outputs
 
 
-def _score(name: str, prediction: Prediction) -> Tensor:
-    if name == CONFIDENCE and prediction.confidence_logit is not None:
-        return prediction.confidence_logit.sigmoid()
-    return LOGIT_SCORES[name](prediction.logits)
+def require_scores(scores: Sequence[str], outputs: Collection[ModelOutput]) -> None:
+    """Check that a model with these `outputs` can compute each of `scores`.
+
+    Raises:
+        RecipeError: naming the scores that it cannot compute and those that it can.
+    """
+    computable = [name for name, score in SCORES.items() if set(score.inputs) <= set(outputs)]
+    if missing := [name for name in scores if name not in computable]:
+        reason = f"{', '.join(missing)} cannot be computed from this model"
+        raise RecipeError("export.scores", reason, f"Choose among {', '.join(computable)}")

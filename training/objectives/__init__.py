@@ -1,4 +1,7 @@
-"""Training objectives, one file each: losses of an in-distribution batch and, for most, a batch of outliers."""
+"""Training objectives, one file each: losses of an in-distribution batch and, in most, a batch of outliers.
+
+Imports models, data and below.
+"""
 
 from collections.abc import Callable, Mapping
 
@@ -39,7 +42,7 @@ OBJECTIVES: Mapping[Task, Mapping[str, Callable[..., Objective]]] = {
         "outlier_exposure": LanguageModelOutlierExposure,
     },
 }
-"""By a recipe's task and the objective's name."""
+"""A recipe's task -> the objective's name -> its class."""
 
 __all__ = [
     "OBJECTIVES",

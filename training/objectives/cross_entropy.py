@@ -1,4 +1,4 @@
-"""Plain cross entropy: the baseline that Outlier Exposure is measured against."""
+"""Cross entropy: the baseline that Outlier Exposure is compared with."""
 
 from torch.nn import functional as F
 
@@ -7,7 +7,7 @@ from training.objectives.objective import Forward, Loss
 
 
 class CrossEntropy:
-    """Mean cross entropy on the in-distribution batch; sees no outliers."""
+    """Mean cross entropy on the in-distribution batch; uses no outliers."""
 
     uses_outliers = False
     uses_confidence = False

@@ -2,8 +2,8 @@ r"""Energy-bounded fine-tuning (Liu, Wang, Owens & Li, NeurIPS 2020, section 3.3
 
     E_in[-log f_y(x)] + weight * (E_in[max(0, E(x) - margin_in)^2] + E_out[max(0, margin_out - E(x'))^2])
 
-with the energy E(x) = -logsumexp of the logits: in-distribution inputs are pushed below one margin, outliers above
-another.
+with the energy E(x) = -logsumexp of the logits. The loss penalises in-distribution energies above margin_in and outlier
+energies below margin_out.
 """
 
 from torch import Tensor
@@ -32,7 +32,7 @@ def energy_bounded_loss(
 
 
 class EnergyBounded:
-    """The energy-bounded loss with its margins fixed by the recipe."""
+    """The energy-bounded loss with margins and weight from the recipe."""
 
     uses_outliers = True
     uses_confidence = False
@@ -45,13 +45,13 @@ class EnergyBounded:
 
     def __call__(self, forward: Forward, batch: Batch) -> Loss:
         """The loss of a paired batch."""
-        inside, outside = forward_pair(forward, batch)
+        in_dist, outliers = forward_pair(forward, batch)
         loss = energy_bounded_loss(
-            inside.logits,
+            in_dist.logits,
             batch.y_in,
-            outside.logits,
+            outliers.logits,
             margin_in=self.margin_in,
             margin_out=self.margin_out,
             weight=self.weight,
         )
-        return Loss(loss, inside.logits)
+        return Loss(loss, in_dist.logits)

@@ -2,9 +2,10 @@ r"""The joint confidence loss (Lee, Lee, Lee & Shin, ICLR 2018, equation 4 and a
 
     min_G max_D min_f  E_in[-log f_y(x)] + beta * E_G[KL(U || f(x'))] + E_in[log D(x)] + E_G[log(1 - D(x'))]
 
-Each step trains the discriminator D to tell training images from generated ones, then the generator G to fool D while
-the classifier f is unsure of its images, which draws them to the boundary of the data, then f to be unsure of them.
-Like the authors' code G maximises log D(x') instead of minimising log(1 - D(x')), whose gradient vanishes early.
+Each step trains three networks. The discriminator D learns to distinguish training images from generated ones. The
+generator G learns to make images that D takes for training images and on which the classifier f predicts uniformly;
+such images lie near the boundary of the data. Then f learns to predict uniformly on them.
+As in the authors' code, G maximises log D(x') instead of minimising log(1 - D(x')), whose gradient vanishes early.
 """
 
 import copy
@@ -42,10 +43,10 @@ def generator_loss(generated: Tensor, logits: Tensor, beta: float) -> Tensor:
 
 
 class Player(nn.Module):
-    """One of the GAN's networks with the Adam optimizer that trains it, both a part of the checkpoint.
+    """One of the GAN's networks with its Adam optimizer; the checkpoint contains both.
 
-    Its parameters require a gradient only inside `step`: no other backward pass, no other optimizer and no
-    distributed wrapper of the classifier's task ever sees them.
+    The parameters require gradients only inside `learning`, so that the classifier's backward pass, its optimizer and
+    its distributed wrapper ignore them.
     """
 
     def __init__(self, network: nn.Module, learning_rate: float) -> None:
@@ -55,14 +56,14 @@ class Player(nn.Module):
         self._restored: dict[str, Any] | None = None
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """What the network makes of `inputs`, in float32 whatever precision the classifier is trained in."""
+        """The network's outputs for `inputs`, computed in float32 in any precision of the classifier."""
         with torch.autocast(inputs.device.type, enabled=False):
             outputs: Tensor = self.network(inputs)
         return outputs
 
     @contextmanager
     def learning(self) -> Iterator[None]:
-        """Within, a forward pass is recorded for `step`."""
+        """Record forward passes inside the block, so that `step` can differentiate them."""
         self.network.requires_grad_(True)
         try:
             yield
@@ -70,9 +71,9 @@ class Player(nn.Module):
             self.network.requires_grad_(False)
 
     def step(self, loss: Tensor) -> None:
-        """Lower `loss`, a scalar made under `learning`, by one step; no other parameter gets a gradient of it."""
+        """Take one step on `loss`, a scalar computed inside `learning`; no other parameter gets a gradient from it."""
         if self._restored is not None:
-            # Not when the checkpoint is read: Adam's averages follow the parameters only to where they are then.
+            # Not done in set_extra_state: the state is moved to the device of the parameters, which may still change.
             self._optimizer.load_state_dict(self._restored)
             self._restored = None
         parameters = list(self.network.parameters())
@@ -87,15 +88,21 @@ class Player(nn.Module):
         return self._optimizer.state_dict() if self._restored is None else self._restored
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Take up the optimizer's state with the next step."""
+        """Restore the optimizer's state at the next step."""
         self._restored = copy.deepcopy(state)
 
 
 class JointConfidence(nn.Module):
-    """The joint confidence loss, its generator and discriminator (DCGANs) trained along inside `forward`.
+    """The joint confidence loss; `forward` also trains its generator and discriminator (DCGANs).
 
-    `input_shape` is that of the images, (H, W, C). `latent` is the length of the noise, `width` that of the DCGANs,
-    `learning_rate` Adam's for both. Generated images go to the classifier as floats 0..255, not through JPEG.
+    The classifier gets generated images as floats 0..255, without JPEG compression.
+
+    Args:
+        input_shape: The shape of the images, (H, W, C), with H = W.
+        beta: The weight of both KL terms.
+        latent: The length of the noise vector.
+        width: The width of the DCGANs.
+        learning_rate: Adam's learning rate for both DCGANs.
     """
 
     uses_outliers = False
@@ -126,34 +133,34 @@ class JointConfidence(nn.Module):
             generated = self.generate(n, images.device)
             self._step_discriminator(images, generated.detach())
             self._step_generator(forward, images, generated)
-        inside, outside = forward(torch.cat((images, self.generate(n, images.device)))).split(n)
-        loss = F.cross_entropy(inside.logits, batch.y_in) + self.beta * kl_from_uniform(outside.logits)
-        return Loss(loss, inside.logits)
+        in_dist, of_generated = forward(torch.cat((images, self.generate(n, images.device)))).split(n)
+        loss = F.cross_entropy(in_dist.logits, batch.y_in) + self.beta * kl_from_uniform(of_generated.logits)
+        return Loss(loss, in_dist.logits)
 
     def generate(self, n: int, device: torch.device) -> Tensor:
         """`n` new images, float 0..255 `[n, H, W, C]`; draws from torch's generator."""
         images: Tensor = self.generator(torch.randn(n, self.latent, device=device))
         return (127.5 * (images + 1)).permute(0, 2, 3, 1)
 
-    def _judge(self, images: Tensor) -> Tensor:
+    def _discriminate(self, images: Tensor) -> Tensor:
         """D's logits `[N]` of images `[N, H, W, C]`."""
         logits: Tensor = self.discriminator((images / 127.5 - 1).permute(0, 3, 1, 2))
         return logits
 
     def _step_discriminator(self, images: Tensor, generated: Tensor) -> None:
         with self.discriminator.learning():
-            # A batch each, as DCGAN's batch normalisation needs it.
-            self.discriminator.step(discriminator_loss(self._judge(images), self._judge(generated)))
+            # Two separate batches, as DCGAN's batch normalisation requires.
+            self.discriminator.step(discriminator_loss(self._discriminate(images), self._discriminate(generated)))
 
     def _step_generator(self, forward: Forward, images: Tensor, generated: Tensor) -> None:
-        # Beside real images: by itself, a batch of generated ones would be normalised by its own statistics and leave
-        # them in the classifier's running averages.
-        _, outside = forward(torch.cat((images, generated))).split(len(images))
-        self.generator.step(generator_loss(self._judge(generated), outside.logits, self.beta))
+        # In one batch with real images: the classifier's batch normalisation would otherwise use, and store in its
+        # running averages, the statistics of generated images alone.
+        _, of_generated = forward(torch.cat((images, generated))).split(len(images))
+        self.generator.step(generator_loss(self._discriminate(generated), of_generated.logits, self.beta))
 
 
 def _averaged(gradient: Tensor) -> Tensor:
-    """The gradient's mean over the processes of a distributed run: every one of them takes the same step."""
+    """The mean of `gradient` over the processes of a distributed run, so that all take the same step."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.all_reduce(gradient)
         gradient /= torch.distributed.get_world_size()

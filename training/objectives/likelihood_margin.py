@@ -12,16 +12,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from training.data.pairing import Batch
-from training.models.prediction import Likelihood
+from training.models.density import Likelihood
 from training.objectives.maximum_likelihood import maximum_likelihood_loss
 from training.objectives.objective import Loss, not_negative, outliers_of
 
 
 def likelihood_margin_loss(nll_in: Tensor, nll_out: Tensor, num_pixels: int) -> Tensor:
-    """Scalar margin loss in nats of `nll_in` `[N]` and `nll_out` `[M]`, nats for each image of `num_pixels` pixels.
+    """Scalar margin loss in nats of images with likelihoods `nll_in` `[N]` and outliers with `nll_out` `[M]`, in nats.
 
-    The mean over all N x M pairs: images and outliers are drawn independently of each other, so every pair is a sample
-    of the paper's expectation, and comparing them costs nothing beside computing their likelihoods. N and M may differ.
+    The loss is the mean over all N x M pairs. Images and outliers are drawn independently, so every pair is a sample of
+    the paper's expectation.
     """
     return F.relu(num_pixels + nll_in[:, None] - nll_out).mean()
 

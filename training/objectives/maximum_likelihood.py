@@ -1,4 +1,4 @@
-"""Maximum likelihood for density networks: the mean negative log-likelihood of a dimension of the inputs."""
+"""Maximum likelihood for density networks: the mean negative log-likelihood per dimension of the inputs."""
 
 from collections.abc import Callable
 from math import prod
@@ -6,21 +6,21 @@ from math import prod
 from torch import Tensor
 
 from training.data.pairing import Batch
-from training.models.prediction import Likelihood
+from training.models.density import Likelihood
 from training.objectives.objective import Loss
 
 
 def maximum_likelihood_loss(nll: Tensor, dimensions: int) -> Tensor:
-    """Scalar loss, nats per dimension: `nll` `[N]` in nats for each input of `dimensions` values.
+    """Scalar loss in nats per dimension, of `nll` `[N]` in nats for inputs of `dimensions` values each.
 
-    The mean is over dimensions, so that learning rates carry over from one image size to another; divide by ln 2 for
-    the bits per dimension that papers report. An image's dimensions are its height x width x channels.
+    An image's dimensions are height x width x channels. The mean is over dimensions, so that learning rates carry over
+    between image sizes. Divide by ln 2 for the bits per dimension that papers report.
     """
     return nll.mean() / dimensions
 
 
 class MaximumLikelihood:
-    """Mean nats per dimension of the in-distribution images; sees no outliers."""
+    """Mean nats per dimension of the in-distribution images; uses no outliers."""
 
     uses_outliers = False
     uses_confidence = False

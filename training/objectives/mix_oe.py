@@ -2,9 +2,7 @@ r"""MixOE, mixture outlier exposure (Zhang, Inkawhich, Linderman, Chen & Li, WAC
 
     E_in[-log f_y(x)] + weight * E[H(t; f(m))],    m = l x + (1 - l) x',    t = l onehot(y) + (1 - l) U
 
-with l ~ Beta(alpha, alpha).
-The mixtures lie between the in-distribution and the outliers, and confidence is taught to decay from the one to the
-other.
+with l ~ Beta(alpha, alpha). The loss lets the confidence decay from in-distribution inputs to outliers.
 """
 
 import torch
@@ -16,13 +14,13 @@ from training.objectives.objective import Forward, Loss, not_negative
 
 
 def mixture_targets(targets: Tensor, num_classes: int, share: Tensor) -> Tensor:
-    """Soft targets `[N, K]`: `share` `[N]` of each one-hot target `[N]`, the rest spread evenly over the classes."""
+    """Soft targets `[N, K]`: weight `share` `[N]` on the class `targets` `[N]`, the rest uniform over all classes."""
     one_hot = F.one_hot(targets, num_classes).to(share.dtype)
     return share[:, None] * one_hot + (1 - share[:, None]) / num_classes
 
 
 class MixOE:
-    """Cross entropy on the in-distribution batch and on its mixtures, by pixel, with as many outliers."""
+    """Cross entropy on the in-distribution batch and on its pixel-wise mixtures with as many outliers."""
 
     uses_outliers = True
     uses_confidence = False
@@ -35,12 +33,12 @@ class MixOE:
         """The loss of a paired batch of images; ValueError for texts, or for fewer outliers than images."""
         n = len(batch.x_in)
         if batch.x_out is None or len(batch.x_out) < n or batch.x_in.dim() != 4:
-            raise ValueError("MixOE mixes images, each with an outlier of its own: set the stage's outlier_ratio to 1")
-        # One share for a whole batch, as in mixup's and the authors' code.
+            raise ValueError("MixOE mixes each image with a different outlier: set the stage's outlier_ratio to 1")
+        # One share for the batch, as in the code of mixup and of the authors.
         share = self._mixing.sample().to(batch.x_in.device).expand(n)
-        inside = batch.x_in.float()
-        mixed = torch.lerp(batch.x_out[:n].float(), inside, share[:, None, None, None])
-        predicted, of_mixed = forward(torch.cat((inside, mixed))).split(n)
-        soft = mixture_targets(batch.y_in, predicted.logits.shape[1], share)
-        loss = F.cross_entropy(predicted.logits, batch.y_in) + self.weight * F.cross_entropy(of_mixed.logits, soft)
-        return Loss(loss, predicted.logits)
+        images = batch.x_in.float()
+        mixed = torch.lerp(batch.x_out[:n].float(), images, share[:, None, None, None])
+        in_dist, of_mixed = forward(torch.cat((images, mixed))).split(n)
+        soft = mixture_targets(batch.y_in, in_dist.logits.shape[1], share)
+        loss = F.cross_entropy(in_dist.logits, batch.y_in) + self.weight * F.cross_entropy(of_mixed.logits, soft)
+        return Loss(loss, in_dist.logits)

@@ -2,7 +2,7 @@ r"""Outlier Exposure for classifiers (Hendrycks, Mazeika & Dietterich, ICLR 2019
 
     E_in[-log f_y(x)] + weight * E_out[H(U; f(x'))],    H(U; f(x')) = -1/K sum_k log f_k(x')
 
-On outliers the softmax is drawn towards the uniform distribution U over the K classes.
+On outliers the loss pulls the softmax towards the uniform distribution U over the K classes.
 """
 
 from torch import Tensor
@@ -27,7 +27,7 @@ def outlier_exposure_loss(logits_in: Tensor, targets: Tensor, logits_out: Tensor
 
 
 class OutlierExposure:
-    """The Outlier Exposure loss with its weight fixed by the recipe."""
+    """The Outlier Exposure loss with the weight from the recipe."""
 
     uses_outliers = True
     uses_confidence = False
@@ -37,5 +37,6 @@ class OutlierExposure:
 
     def __call__(self, forward: Forward, batch: Batch) -> Loss:
         """The loss of a paired batch."""
-        inside, outside = forward_pair(forward, batch)
-        return Loss(outlier_exposure_loss(inside.logits, batch.y_in, outside.logits, self.weight), inside.logits)
+        in_dist, outliers = forward_pair(forward, batch)
+        loss = outlier_exposure_loss(in_dist.logits, batch.y_in, outliers.logits, self.weight)
+        return Loss(loss, in_dist.logits)

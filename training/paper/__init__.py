@@ -1,20 +1,19 @@
-"""The paper's tables, with the figures of this repository's own bundles beside the paper's."""
+"""The paper's tables with the figures of this repository's bundles. Imports evaluation and errors."""
 
-from training.paper.compare import Comparison, compare
+from training.paper.compare import ComparisonTable, as_markdown, as_text, compare
 from training.paper.figures import Experiment, Figures, PaperFigures, PaperTable, paper_tables
-from training.paper.render import as_markdown, as_text
-from training.paper.reports import Measured, measured_runs
+from training.paper.reports import BundleReport, latest_reports
 
 __all__ = [
-    "Comparison",
+    "BundleReport",
+    "ComparisonTable",
     "Experiment",
     "Figures",
-    "Measured",
     "PaperFigures",
     "PaperTable",
     "as_markdown",
     "as_text",
     "compare",
-    "measured_runs",
+    "latest_reports",
     "paper_tables",
 ]

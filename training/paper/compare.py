@@ -1,12 +1,17 @@
-"""Comparisons: a table of the paper as text cells, what the bundles measured beside what the paper reports."""
+"""Tables of the paper with the figures of bundles next to the paper's own, for a terminal or as Markdown."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from training.evaluation import ProbabilityResult, SetResult
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from training.evaluation import ProbabilityResult, SetResult, markdown_table
 from training.evaluation.report import MEAN
 from training.paper.figures import Experiment, Figures, PaperTable
-from training.paper.reports import Measured
+from training.paper.reports import BundleReport
 
 NOT_RUN = "not run at paper scale"
 
@@ -18,8 +23,8 @@ _ERRORS = {"RMS": "rms", "MAD": "mad", "soft F1": "soft_f1"}
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """A table of text: `rows` below `head`, whose first `text_columns` are words, and notes on what was run."""
+class ComparisonTable:
+    """A table of text cells with notes below it; the first `text_columns` columns hold words, the others figures."""
 
     title: str
     head: Sequence[str]
@@ -28,59 +33,83 @@ class Comparison:
     text_columns: int
 
 
-def compare(table: PaperTable, measured: Mapping[str, Measured]) -> Comparison:
-    """Fill the rows of `table` with what was `measured`, by recipe name."""
-    notes = _notes(table, measured)
+def compare(table: PaperTable, reports: Mapping[str, BundleReport]) -> ComparisonTable:
+    """The paper's `table` with the figures of `reports`, which are by recipe name."""
+    notes = _notes(table, reports)
     if table.score is None:
         head = ["data", "run", "inputs", *_ERRORS]
-        rows = [row for each in table.experiments for row in _probabilities(each, measured.get(each.recipe))]
+        rows = []
+        for experiment in table.experiments:
+            rows += _probabilities(experiment, reports.get(experiment.recipe))
         about = (
             f"{_ARROW}, percent; T: with temperature. "
             "Mixture: with one out-of-distribution test input per five in-distribution ones."
         )
-        return Comparison(table.title, head, rows, [about, *notes], text_columns=3)
+        return ComparisonTable(table.title, head, rows, [about, *notes], text_columns=3)
     head = ["data", "run", *(name for label in _METRICS for name in (label, "paper"))]
-    rows = [_detection(each, measured.get(each.recipe), table.score) for each in table.experiments]
+    rows = [_detection(experiment, reports.get(experiment.recipe), table.score) for experiment in table.experiments]
     about = f"{_ARROW}, percent, mean over the test sets, which are not in every case the paper's."
-    return Comparison(table.title, head, rows, [about, *notes], text_columns=2)
+    return ComparisonTable(table.title, head, rows, [about, *notes], text_columns=2)
 
 
-def _notes(table: PaperTable, measured: Mapping[str, Measured]) -> list[str]:
+def as_text(table: ComparisonTable) -> Group:
+    """The table for a Rich console."""
+    rich_table = Table(
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        title=Text(table.title, style="bold"),
+        title_justify="left",
+    )
+    for i, name in enumerate(table.head):
+        rich_table.add_column(name, justify="left" if i < table.text_columns else "right", overflow="fold")
+    for row in table.rows:
+        rich_table.add_row(*(Text(cell) for cell in row))
+    return Group(rich_table, *(Text(note, style="dim") for note in table.notes), Text())
+
+
+def as_markdown(table: ComparisonTable) -> str:
+    """The table as a Markdown section with its notes."""
+    rows = markdown_table(table.head, table.rows, text_columns=table.text_columns)
+    return "\n\n".join([f"### {table.title}", rows, "\n".join(f"- {note}" for note in table.notes)]) + "\n"
+
+
+def _notes(table: PaperTable, reports: Mapping[str, BundleReport]) -> list[str]:
     notes = []
-    for each in table.experiments:
-        if each.paper is not None and each.paper.source is not None:
-            notes.append(f"{each.inside}: paper's figures {each.paper.source}.")
-        run = measured.get(each.recipe)
-        if run is not None:
-            notes.append(f"{run.title}: {run.scale}. Test sets: {', '.join(run.report.test_sets)}.")
+    for experiment in table.experiments:
+        if experiment.paper is not None and experiment.paper.source is not None:
+            notes.append(f"{experiment.in_dist}: paper's figures {experiment.paper.source}.")
+        bundle = reports.get(experiment.recipe)
+        if bundle is not None:
+            notes.append(f"{bundle.title}: {bundle.scale}. Test sets: {', '.join(bundle.report.test_sets)}.")
             if table.score is not None:
-                notes += _gains(each, run, table.score)
+                notes += _improvement_note(experiment, bundle, table.score)
     return notes
 
 
-def _gains(experiment: Experiment, run: Measured, score: str) -> list[str]:
-    """Whether the last stage beats the baseline on every test set, or else where not, by which metric, and why."""
-    found = {(row.set, row.stage): _figures(row) for row in run.report.results if row.score == score}
-    if len(run.stages) < 2 or not found:
+def _improvement_note(experiment: Experiment, bundle: BundleReport, score: str) -> list[str]:
+    """A note on whether the last stage beats the baseline on every test set, and otherwise on which not, and why."""
+    figures = {(row.set, row.stage): _figures(row) for row in bundle.report.results if row.score == score}
+    if len(bundle.stages) < 2 or not figures:
         return []
-    missed = []
-    for name in run.report.test_sets:
-        before, after = found[name, run.stages[0]], found[name, run.stages[-1]]
-        worse = [
-            f"{label} {_arrow([before, after], pick, digits=2)}"
-            for label, pick in _METRICS.items()
-            if not _better(getattr(before, pick), getattr(after, pick), best=_BEST[pick])
+    not_better = []
+    for name in bundle.report.test_sets:
+        before, after = figures[name, bundle.stages[0]], figures[name, bundle.stages[-1]]
+        metrics = [
+            f"{label} {_arrow([before, after], metric, digits=2)}"
+            for label, metric in _METRICS.items()
+            if not _is_better(getattr(before, metric), getattr(after, metric), best=_BEST[metric])
         ]
-        if worse:
-            missed.append(f"{name} ({', '.join(worse)})")
-    if not missed:
-        return [f"{run.title}: better than its baseline on every test set by all three metrics."]
+        if metrics:
+            not_better.append(f"{name} ({', '.join(metrics)})")
+    if not not_better:
+        return [f"{bundle.title}: better than its baseline on every test set by all three metrics."]
     why = f" {experiment.why}" if experiment.why else ""
-    return [f"{run.title}: not better than its baseline on {', '.join(missed)}.{why}"]
+    return [f"{bundle.title}: not better than its baseline on {', '.join(not_better)}.{why}"]
 
 
-def _better(before: float, after: float, best: float) -> bool:
-    """Whether `after` is nearer to the `best` value there is, or both are there."""
+def _is_better(before: float, after: float, best: float) -> bool:
+    """Whether `after` is nearer to the `best` possible value, or both have that value."""
     return abs(after - best) < abs(before - best) or before == after == best
 
 
@@ -89,17 +118,17 @@ def _not_run(experiment: Experiment) -> str:
     return NOT_RUN if file is None else f"{NOT_RUN} ({file})"
 
 
-def _detection(experiment: Experiment, run: Measured | None, score: str) -> list[str]:
-    title, ours = _not_run(experiment), [""] * len(_METRICS)
-    if run is not None and not any(row.score == score for row in run.report.results):
-        title = f"{run.title}: no {score} in its report"
-    elif run is not None:
-        means = [_figures(run.report.find(MEAN, stage, score)) for stage in run.stages]
-        title, ours = run.title, [_arrow(means, pick) for pick in _METRICS.values()]
-    cells = [experiment.inside, title]
-    for own, pick in zip(ours, _METRICS.values(), strict=True):
+def _detection(experiment: Experiment, bundle: BundleReport | None, score: str) -> list[str]:
+    title, measured = _not_run(experiment), [""] * len(_METRICS)
+    if bundle is not None and not any(row.score == score for row in bundle.report.results):
+        title = f"{bundle.title}: no {score} in its report"
+    elif bundle is not None:
+        means = [_figures(bundle.report.find(MEAN, stage, score)) for stage in bundle.stages]
+        title, measured = bundle.title, [_arrow(means, metric) for metric in _METRICS.values()]
+    cells = [experiment.in_dist, title]
+    for cell, metric in zip(measured, _METRICS.values(), strict=True):
         paper = experiment.paper
-        cells += [own, "" if paper is None else _arrow([paper.baseline, paper.exposed], pick)]
+        cells += [cell, "" if paper is None else _arrow([paper.baseline, paper.exposed], metric)]
     return cells
 
 
@@ -107,23 +136,23 @@ def _figures(row: SetResult) -> Figures:
     return Figures(fpr95=row.fpr95.mean, auroc=row.auroc.mean, aupr=row.aupr.mean)
 
 
-def _probabilities(experiment: Experiment, run: Measured | None) -> list[list[str]]:
-    """A row for each kind of inputs, without and with temperature."""
+def _probabilities(experiment: Experiment, bundle: BundleReport | None) -> list[list[str]]:
+    """One row per kind of inputs, without and with temperature."""
     blank = [""] * (len(_ERRORS) + 1)
-    if run is None:
-        return [[experiment.inside, _not_run(experiment), *blank]]
-    found = {(row.inputs, row.tuned, row.stage): row for row in run.report.probabilities}
-    if not found:
-        return [[experiment.inside, f"{run.title}: no probabilities in its report", *blank]]
+    if bundle is None:
+        return [[experiment.in_dist, _not_run(experiment), *blank]]
+    results = {(row.inputs, row.with_temperature, row.stage): row for row in bundle.report.probabilities}
+    if not results:
+        return [[experiment.in_dist, f"{bundle.title}: no probabilities in its report", *blank]]
     rows = []
-    for inputs, tuned in dict.fromkeys((row.inputs, row.tuned) for row in run.report.probabilities):
-        stages = [found[inputs, tuned, stage] for stage in run.stages]
-        cells = [_arrow(stages, pick) for pick in _ERRORS.values()]
-        rows.append([experiment.inside, run.title, f"{inputs}, T" if tuned else inputs, *cells])
+    for inputs, with_temperature in dict.fromkeys(key[:2] for key in results):
+        stages = [results[inputs, with_temperature, stage] for stage in bundle.stages]
+        cells = [_arrow(stages, metric) for metric in _ERRORS.values()]
+        rows.append([experiment.in_dist, bundle.title, f"{inputs}, T" if with_temperature else inputs, *cells])
     return rows
 
 
-def _arrow(stages: Sequence[Figures | ProbabilityResult], pick: str, digits: int = 1) -> str:
-    """The figures of `stages` in their order; a run of one stage has no baseline before its own."""
-    values = [f"{getattr(stage, pick):.{digits}f}" for stage in stages]
+def _arrow(stages: Sequence[Figures | ProbabilityResult], metric: str, digits: int = 1) -> str:
+    """The metric's values of `stages`, joined by arrows; a single stage, without a baseline, gets a leading arrow."""
+    values = [f"{getattr(stage, metric):.{digits}f}" for stage in stages]
     return " → ".join(values if len(values) > 1 else ["", *values]).strip()

@@ -1,4 +1,4 @@
-"""The paper's own figures, and the recipes that repeat its experiments: `figures.yaml`, validated."""
+"""The paper's figures and the recipes that repeat its experiments, read from `figures.yaml`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -25,7 +25,10 @@ class Figures(_Part):
 
 
 class PaperFigures(_Part):
-    """What the paper reports without and with Outlier Exposure; `source` where it is not the paper's own table."""
+    """The paper's figures without and with Outlier Exposure.
+
+    `source` is given if the figures are not from the paper's own table.
+    """
 
     baseline: Figures
     exposed: Figures
@@ -33,25 +36,29 @@ class PaperFigures(_Part):
 
 
 class Experiment(_Part):
-    """A row: the in-distribution data, the name of the recipe that repeats it, and the paper's figures if known.
+    """A row of a table.
 
-    `why` is a sentence that is shown where a bundle of that recipe does not beat its baseline on some set.
+    Attributes:
+        in_dist: The in-distribution data.
+        recipe: The name of the recipe that repeats the experiment.
+        paper: The paper's figures, if it has any.
+        why: A sentence shown if a bundle of that recipe does not beat its baseline on every set.
     """
 
-    inside: str
+    in_dist: str
     recipe: str
     paper: PaperFigures | None = None
     why: str | None = None
 
     @property
     def recipe_file(self) -> str | None:
-        """The file name of the recipe in `training/recipes`, None while there is none."""
+        """The file name of the recipe in `training/recipes`, None if it does not exist."""
         path = _RECIPES / f"{self.recipe}.yaml"
         return path.name if path.exists() else None
 
 
 class PaperTable(_Part):
-    """A table of detection by `score` (of `bundle.SCORES`), or without one, of the calibration of probabilities."""
+    """A table of detection by `score` (a name in `bundle.SCORES`), or of calibration of probabilities without one."""
 
     title: str
     score: str | None = None

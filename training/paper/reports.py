@@ -1,4 +1,4 @@
-"""What was measured: the reports inside a model repository's bundles, by the recipe that made each."""
+"""The evaluation reports of a model repository's bundles, by recipe."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +14,16 @@ _REPORT = "report/report.json"
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A bundle's report, its `stages` in order up to the one that the bundle serves, and the `data` that it names."""
+class BundleReport:
+    """The report of a bundle.
+
+    Attributes:
+        name: The bundle's name.
+        version: The bundle's version.
+        stages: The stages in order, up to the one that the bundle serves.
+        data: The fingerprints of the data that the bundle was trained and tested on.
+        report: The figures.
+    """
 
     name: str
     version: int
@@ -30,47 +38,49 @@ class Measured:
 
     @property
     def scale(self) -> str:
-        """How many examples it was trained on; epochs, time and hardware of every stage, in words."""
-        trained_on = {"in-distribution train": "examples", "outliers": "outliers"}
-        sizes = " and ".join(f"{each.rows:,} {trained_on[each.role]}" for each in self.data if each.role in trained_on)
+        """The number of training examples, and epochs, time and hardware of every stage, as text."""
+        nouns = {"in-distribution train": "examples", "outliers": "outliers"}
+        sizes = " and ".join(f"{data.rows:,} {nouns[data.role]}" for data in self.data if data.role in nouns)
         facts = self.report.provenance.items()
         stages = [f"{key.removeprefix('stage ')}: {value}" for key, value in facts if key.startswith("stage ")]
         return "; ".join([f"trained on {sizes}", *stages] if sizes else stages)
 
 
-def measured_runs(models: Path) -> Mapping[str, Measured]:
-    """The newest bundle of every recipe's name in the repository `models`, of those that hold a report.
+def latest_reports(models: Path) -> Mapping[str, BundleReport]:
+    """Recipe name -> the report of its newest bundle in the repository `models`; bundles without a report are skipped.
 
-    Raises RunError when `models` is no directory or a report cannot be read, BundleError when a bundle is not whole.
+    Raises:
+        RunError: `models` is no directory, or a report cannot be read.
+        BundleError: A bundle is incomplete.
     """
     if not models.is_dir():
         raise RunError(str(models), "is no directory", "Give a model repository: --models DIR")
-    found: dict[str, Measured] = {}
+    latest: dict[str, BundleReport] = {}
     for manifest in sorted(models.glob(f"*/*/{MANIFEST_NAME}")):
-        # A hidden folder is an export that is still being written.
+        # A hidden folder is an unfinished export.
         if any(part.startswith(".") for part in manifest.relative_to(models).parts):
             continue
         bundle = load_bundle(manifest.parent)
         training = bundle.manifest.training
         if training is None or _REPORT not in bundle.manifest.files:
             continue
-        # What was made of a bundle holds itself against that one, not against the paper.
+        # A lower-precision bundle is compared with its full-precision bundle, not with the paper.
         if bundle.manifest.precision != "fp32":
             continue
         recipe = Path(training.recipe).stem
-        measured = _measured(bundle, training)
-        if recipe not in found or found[recipe].version < measured.version:
-            found[recipe] = measured
-    return found
+        report = _read_report(bundle, training)
+        if recipe not in latest or latest[recipe].version < report.version:
+            latest[recipe] = report
+    return latest
 
 
-def _measured(bundle: Bundle, training: Training) -> Measured:
+def _read_report(bundle: Bundle, training: Training) -> BundleReport:
     path = bundle.path / _REPORT
     try:
-        report = Report.model_validate_json(path.read_text(encoding="utf-8"))
+        report = Report.from_json(path.read_text(encoding="utf-8"))
     except ValidationError as error:
         raise RunError(str(path), f"is no report: {error}", "Evaluate the run and export it again") from error
-    return Measured(
+    return BundleReport(
         name=bundle.manifest.name,
         version=int(bundle.manifest.version),
         stages=report.stages[: report.stages.index(training.stage) + 1],

@@ -11,11 +11,11 @@ from training.data import DataLocations, class_folders, columns_of, guess_source
 from training.data.sources import Rows, read_rows
 from training.data.text_loading import read_texts, strings
 from training.errors import DataError
-from training.export.bundle_folder import name_from
+from training.export.bundle_folder import bundle_name
 from training.quick_start.presets import image_preset, text_preset
 from training.quick_start.survey import survey_images, survey_words
 from training.recipe import Recipe, Source, apply_override, parse_recipe
-from training.scoring.alpha import DEFAULT_ALPHA, attainable_alpha
+from training.scoring.calibration import DEFAULT_ALPHA, attainable_alpha
 
 _MIN_EXAMPLES, _MIN_PER_CLASS, _MIN_OUTLIERS = 70, 5, 10
 _MAX_HELD_OUT = 5000
@@ -88,7 +88,7 @@ def quick_start(
     else:
         typical = survey_images(data.in_dist_rows, data.in_dist.image)
         preset = image_preset(sizes.train, typical, size, test_size=sizes.test)
-    raw = _recipe(preset, data, sizes, name_from(name or in_dist.resolve().stem))
+    raw = _recipe(preset, data, sizes, bundle_name(name or in_dist.resolve().stem))
     for override in overrides:
         apply_override(raw, override)
     recipe = parse_recipe(raw, "the quick start's recipe")

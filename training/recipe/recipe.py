@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Discriminator, Field, model_validator
 
-from bundle import SCORES, ImageInput
+from bundle import LOGIT_SCORES, SCORES, ImageInput
 from training.recipe.components import Component
 from training.recipe.data_config import InDistribution, Outliers, Synthetic, TestSet
 from training.recipe.section import Section
@@ -86,7 +86,7 @@ class Export(Section):
 
     stage: str
     version: Annotated[str, BeforeValidator(_as_text), Field(pattern=r"^[1-9][0-9]{0,8}$")] = "1"
-    scores: tuple[str, ...] = ("msp", "max_logit", "energy", "entropy", "kl_uniform")
+    scores: tuple[str, ...] = LOGIT_SCORES
     default_score: str = "msp"
     alpha: float = Field(default=0.01, gt=0, lt=1)
     tolerance: float = Field(default=1e-3, gt=0)

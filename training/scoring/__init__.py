@@ -1,1 +1,1 @@
-"""Scores of examples by a trained model, and their calibration. Imports fitting and the layers below it."""
+"""Scores of stored examples by a trained model, and their calibration. Imports evaluation, fitting and below."""

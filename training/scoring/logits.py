@@ -1,4 +1,4 @@
-"""Logits: what a scored classifier's own graph does not output, kept while it scores."""
+"""Logits of a scored classifier, recorded during scoring because its graph does not output them."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,16 +9,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from training.evaluation import StageLogits
-from training.models.prediction import Prediction
+from training.models.classifier import Prediction
 from training.models.score_heads import ScoredClassifier
-from training.scoring.score import Outputs
+from training.scoring.batch_scoring import Outputs
 
 LOGITS = "logits"
-"""The name of the logits beside the graph's own outputs."""
+"""The key of the logits among a model's outputs."""
 
 
 class RecordedLogits:
-    """The logits of every batch that was scored, in order."""
+    """The logits of all scored batches, in the order of scoring."""
 
     def __init__(self) -> None:
         self._batches: list[Tensor] = []
@@ -27,15 +27,15 @@ class RecordedLogits:
         """Float32 `[N, K]`."""
         return torch.cat(self._batches).numpy()
 
-    def _keep(self, _module: nn.Module, _inputs: object, prediction: Prediction) -> None:
+    def _record(self, _module: nn.Module, _inputs: object, prediction: Prediction) -> None:
         self._batches.append(prediction.logits.detach().float().cpu())
 
 
 @contextmanager
 def recorded_logits(model: ScoredClassifier) -> Iterator[RecordedLogits]:
-    """Keep the logits of what `model` scores within the block; the graph and the scoring are as without it."""
+    """Record the logits of everything that `model` scores inside the block."""
     recorded = RecordedLogits()
-    hook = model.model.register_forward_hook(recorded._keep)
+    hook = model.model.register_forward_hook(recorded._record)
     try:
         yield recorded
     finally:
@@ -43,12 +43,23 @@ def recorded_logits(model: ScoredClassifier) -> Iterator[RecordedLogits]:
 
 
 def stage_logits(
-    inside: Outputs, targets: NDArray[np.int64], outside: Mapping[str, Outputs], temperature: float
+    in_dist: Outputs, targets: NDArray[np.int64], ood: Mapping[str, Outputs], temperature: float
 ) -> StageLogits:
-    """A stage's logits for the report, of what it makes of the test set of classes `targets` and of every other set."""
+    """A stage's logits for the report.
+
+    Args:
+        in_dist: The stage's outputs on the in-distribution test set.
+        targets: The classes `[N]` of that set.
+        ood: The stage's outputs on each out-of-distribution set.
+        temperature: The stage's temperature.
+    """
 
     def logits(outputs: Outputs) -> NDArray[np.float32]:
         return outputs[LOGITS].astype(np.float32, copy=False)
 
-    found = {name: logits(outputs) for name, outputs in outside.items()}
-    return StageLogits(inside=logits(inside), targets=targets, outside=found, temperature=temperature)
+    return StageLogits(
+        in_dist=logits(in_dist),
+        targets=targets,
+        ood={name: logits(outputs) for name, outputs in ood.items()},
+        temperature=temperature,
+    )

@@ -1,4 +1,4 @@
-"""Class names: what the classifier's outputs are called, and which of them a labelled data set means."""
+"""Class names of a wrapped classifier, and the classes of labelled data in the classifier's order."""
 
 from collections.abc import Sequence
 
@@ -9,31 +9,34 @@ from training.data import Examples
 from training.errors import DataError
 
 
-def class_names(given: Sequence[str] | None, num_classes: int, *labelled: Examples | None) -> tuple[str, ...]:
-    """The names `given`, else those of the first labelled data set that has names, else `class 0`, `class 1`, ...
+def class_names(option: Sequence[str] | None, num_classes: int, *labelled: Examples | None) -> tuple[str, ...]:
+    """The names in `option`, or those of the first of `labelled` that has names, or `class 0`, `class 1`, ...
 
-    Raises DataError unless there are `num_classes`.
+    Raises:
+        DataError: if the number of names is not `num_classes`.
     """
-    named = next((each for each in labelled if each is not None and each.labels and not _numbered(each)), None)
-    names = tuple(given) if given is not None else named.labels if named is not None else None
+    names, origin = option, "--labels"
     if names is None:
-        return tuple(f"class {i}" for i in range(num_classes))
+        named = next((data for data in labelled if data is not None and data.labels and not _has_numbers(data)), None)
+        if named is None:
+            return tuple(f"class {i}" for i in range(num_classes))
+        names, origin = named.labels, named.source
     if len(names) != num_classes:
-        origin = "--labels" if given is not None or named is None else named.source
         reason = f"names {len(names)} classes, the logits have {num_classes}"
         raise DataError(origin, reason, "Give every class's name in the model's order: --labels a,b,c or a file")
-    return names
+    return tuple(names)
 
 
 def targets_among(examples: Examples, names: Sequence[str]) -> NDArray[np.int64]:
-    """The classes `[N]` of `examples` as indices into `names`: by name, or by number where the data has numbers.
+    """The classes `[N]` of `examples` as indices into `names`: by name, or by number if the data have numbers.
 
-    Raises DataError for unlabelled data and for labels that are none of these.
+    Raises:
+        DataError: if the data have no labels or other ones.
     """
     targets = examples.targets()
     if set(examples.labels) <= set(names):
         index = [names.index(label) for label in examples.labels]
-    elif _numbered(examples) and max(map(int, examples.labels)) < len(names):
+    elif _has_numbers(examples) and max(map(int, examples.labels)) < len(names):
         index = [int(label) for label in examples.labels]
     else:
         unknown = [label for label in examples.labels if label not in names]
@@ -42,5 +45,5 @@ def targets_among(examples: Examples, names: Sequence[str]) -> NDArray[np.int64]
     return np.asarray(index, dtype=np.int64)[targets]
 
 
-def _numbered(examples: Examples) -> bool:
+def _has_numbers(examples: Examples) -> bool:
     return all(label.isdecimal() for label in examples.labels)

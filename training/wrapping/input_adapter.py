@@ -1,4 +1,4 @@
-"""The plan: how what a bundle takes becomes what a foreign graph takes, one class for each kind of input."""
+"""The interface of input adapters: from a bundle's inputs to an ONNX classifier's, one class per kind of input."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,25 +7,29 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from onnx import NodeProto, TensorProto, ValueInfoProto
+from onnx import GraphProto
 
 from bundle import ImageInput, TextInput
 from training.data import DataLocations, Reader
 
 Feed = Mapping[str, NDArray[np.generic]]
+"""The arrays of a graph's inputs, by name."""
+
+PREFIX = "ood-input/"
+"""The prefix of tensors between the bundle's inputs and the classifier's."""
 
 
 class InputAdapter(Protocol):
-    """How the inputs of one kind are read, and made the foreign graph's: by NumPy, and by nodes inside the graph."""
+    """Reads inputs of one kind and converts them to the classifier's: in NumPy, and as a graph."""
 
     @property
     def options(self) -> str:
-        """The command's options that say what the graph takes, for messages."""
+        """The command's options that describe the classifier's input, for messages."""
         ...
 
     @property
     def remedy(self) -> str:
-        """How to export a graph in whose batches every row is its own."""
+        """How to export a classifier whose logits for an input do not depend on the rest of the batch."""
         ...
 
     @property
@@ -34,30 +38,23 @@ class InputAdapter(Protocol):
         ...
 
     @property
-    def inputs(self) -> list[ValueInfoProto]:
-        """The inputs of the bundle's graph."""
+    def files(self) -> Mapping[str, Path]:
+        """Further files of the bundle, by their names in it."""
         ...
 
     @property
-    def files(self) -> Mapping[str, Path]:
-        """Files that the bundle needs besides, by their names in it."""
+    def graph(self) -> GraphProto:
+        """The conversion as ONNX nodes: the outputs are the classifier's inputs, in their order."""
         ...
 
     def reader(self, locations: DataLocations) -> Reader:
-        """Reads sources as rows `[N, ...]`."""
+        """A reader of data sets as rows `[N, ...]`."""
         ...
 
     def prepare(self, rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """What the bundle's graph takes for stored rows, in the order of `inputs`."""
+        """The inputs of the bundle's graph for stored rows, in the order of the graph."""
         ...
 
     def feed(self, rows: NDArray[Any]) -> Feed:
-        """What the foreign graph takes for stored rows, computed by NumPy: the reference for `nodes`."""
-        ...
-
-    def nodes(self, targets: Mapping[str, str]) -> tuple[list[NodeProto], list[TensorProto]]:
-        """Nodes and constants that compute the foreign graph's inputs from `inputs`.
-
-        `targets` are the names that its inputs have in the bundle's graph, by those that they had.
-        """
+        """The classifier's inputs for stored rows, computed by NumPy: `graph` is compared with it."""
         ...

@@ -1,4 +1,4 @@
-"""The text plan: how a bundle's token ids and lengths become the ids and masks that a foreign graph takes."""
+"""The text adapter: from a bundle's token ids and lengths to the ids and masks that an ONNX classifier takes."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,35 +8,40 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import GraphProto, TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer
 
 from bundle import TextEncoder, TextInput
 from training.data import DataLocations, TextReader
 from training.data.token_ids import TEXT_INPUTS, text_batch
 from training.errors import DataError, GraphError
-from training.wrapping.input_adapter import Feed
-from training.wrapping.original import GraphInput, Original, opset_of
+from training.wrapping.input_adapter import PREFIX, Feed
+from training.wrapping.onnx_classifier import GraphInput, OnnxClassifier, opset_of
 
 Role = Literal["tokens", "mask", "lengths", "types"]
+"""The meaning of a classifier's input: token ids, attention mask, lengths, or token type ids."""
 
 _FILE = "tokenizer.json"
-_PREFIX = "ood-input/"
 _TOKENS, _LENGTHS = TEXT_INPUTS
 _INTEGERS = (TensorProto.INT64, TensorProto.INT32)
 _MIN_OPSET = 11
-"""Of the operator Range."""
+"""The first opset with the operator Range."""
 _PADDING_TOKENS = ("[PAD]", "<pad>", "<PAD>", "PAD", "<|pad|>")
 _SUPPORTED = (
-    "wrap takes token ids [N, L], and of attention_mask [N, L], token_type_ids [N, L] and lengths [N] what there is"
+    "Inputs can be token ids [N, L] and, optionally, attention_mask [N, L], token_type_ids [N, L] and lengths [N]"
 )
 
 
 @dataclass(frozen=True)
 class TextAdapter:
-    """`spec` is the bundle's input, `roles` what each of the foreign graph's inputs is, `padding` its id of padding.
+    """Makes the classifier's ids and masks from token ids and lengths.
 
-    `encoder` is the tokenizer in the file `tokenizer`.
+    Attributes:
+        spec: the bundle's input.
+        encoder: the tokenizer.
+        tokenizer: the tokenizer's file.
+        padding: the classifier's id of padding.
+        roles: the classifier's inputs, in their order, with their meaning.
     """
 
     spec: TextInput
@@ -49,27 +54,21 @@ class TextAdapter:
 
     @property
     def remedy(self) -> str:
-        """How to export a graph that padding does not change."""
+        """How to export a classifier whose logits do not depend on padding."""
         axes = (
             "torch.onnx.export(..., dynamic_axes={'input_ids': {0: 'N', 1: 'L'}, 'attention_mask': {0: 'N', 1: 'L'}})"
         )
         if any(role in ("mask", "lengths") for _, role in self.roles):
             return f"Export it with a dynamic batch and length, in evaluation mode: {axes}"
-        return f"It takes neither attention_mask nor lengths, so that it cannot know what padding is; export it: {axes}"
-
-    @property
-    def inputs(self) -> list[ValueInfoProto]:
-        """`tokens` `[N, L]` and `lengths` `[N]`."""
-        axes = {_TOKENS: ["N", "L"], _LENGTHS: ["N"]}
-        return [helper.make_tensor_value_info(name, TensorProto.INT64, axes[name]) for name in TEXT_INPUTS]
+        return f"It takes neither attention_mask nor lengths, so padding is a part of the text; export it: {axes}"
 
     @property
     def files(self) -> Mapping[str, Path]:
-        """The tokenizer."""
+        """The tokenizer's file."""
         return {_FILE: self.tokenizer}
 
     def reader(self, locations: DataLocations) -> TextReader:
-        """Reads texts with the tokenizer."""
+        """A reader of texts as token ids of the tokenizer."""
         return TextReader(self.encoder, locations)
 
     def prepare(self, rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -78,12 +77,12 @@ class TextAdapter:
 
     @property
     def longest_row(self) -> NDArray[np.int32]:
-        """One text `[1, max_tokens]` of the ids from the largest down, which shows tables that are too small."""
+        """One text `[1, max_tokens]` of the largest ids: classifiers with smaller embedding tables fail on it."""
         ids = self.encoder.vocabulary_size - 1 - np.arange(self.spec.max_tokens)
         return np.asarray(ids % self.encoder.vocabulary_size, dtype=np.int32)[None]
 
     def feed(self, rows: NDArray[Any]) -> Feed:
-        """The foreign graph's inputs for stored rows int32 `[N, T]`."""
+        """The classifier's inputs for stored rows int32 `[N, T]`."""
         tokens, lengths = (tensor.numpy() for tensor in text_batch(torch.from_numpy(rows)))
         mask = np.arange(tokens.shape[1]) < lengths[:, None]
         values: dict[Role, NDArray[Any]] = {
@@ -93,14 +92,16 @@ class TextAdapter:
             "types": np.zeros_like(tokens),
         }
         return {
-            each.name: values[role].astype(helper.tensor_dtype_to_np_dtype(each.elem_type)) for each, role in self.roles
+            target.name: values[role].astype(helper.tensor_dtype_to_np_dtype(target.elem_type))
+            for target, role in self.roles
         }
 
-    def nodes(self, targets: Mapping[str, str]) -> tuple[list[NodeProto], list[TensorProto]]:
-        """Nodes and constants that compute the foreign graph's inputs from `tokens` and `lengths`."""
+    @property
+    def graph(self) -> GraphProto:
+        """Padding and masks, from `tokens` int64 `[N, L]` and `lengths` int64 `[N]` to the classifier's inputs."""
         constants = {"column": [-1, 1], "length-axis": 1, "zero": 0, "one": 1, "padding": self.padding}
-        names = {name: f"{_PREFIX}{name}" for name in (*constants, "shape", "length", "positions", "ends", "mask")}
-        filled, types = f"{_PREFIX}filled", f"{_PREFIX}types"
+        names = {name: f"{PREFIX}{name}" for name in (*constants, "shape", "length", "positions", "ends", "mask")}
+        filled, types = f"{PREFIX}filled", f"{PREFIX}types"
         nodes = [
             helper.make_node("Shape", [_TOKENS], [names["shape"]]),
             helper.make_node("Gather", [names["shape"], names["length-axis"]], [names["length"]]),
@@ -111,84 +112,97 @@ class TextAdapter:
             helper.make_node("Sub", [_TOKENS, _TOKENS], [types]),
         ]
         values: dict[Role, str] = {"tokens": filled, "mask": names["mask"], "lengths": _LENGTHS, "types": types}
+        outputs = [
+            helper.make_tensor_value_info(f"{PREFIX}{role}-input", target.elem_type, None)
+            for target, role in self.roles
+        ]
         nodes += [
-            helper.make_node("Cast", [values[role]], [targets[each.name]], to=each.elem_type)
-            for each, role in self.roles
+            helper.make_node("Cast", [values[role]], [output.name], to=target.elem_type)
+            for (target, role), output in zip(self.roles, outputs, strict=True)
         ]
-        return nodes, [
-            numpy_helper.from_array(np.array(value, dtype=np.int64), names[name]) for name, value in constants.items()
-        ]
+        axes = {_TOKENS: ["N", "L"], _LENGTHS: ["N"]}
+        return helper.make_graph(
+            nodes,
+            "text-adapter",
+            [helper.make_tensor_value_info(name, TensorProto.INT64, axes[name]) for name in TEXT_INPUTS],
+            outputs,
+            [numpy_helper.from_array(np.asarray(value, np.int64), names[name]) for name, value in constants.items()],
+        )
 
 
 def text_adapter(
-    original: Original, tokenizer: Path, *, max_tokens: int | None, announce: Callable[[str], None]
+    classifier: OnnxClassifier, tokenizer: Path, *, max_tokens: int | None, announce: Callable[[str], None]
 ) -> TextAdapter:
-    """Read off the graph's inputs what each of them is; what was guessed is announced.
+    """The adapter for a `classifier` of texts; the meaning of its inputs comes from their names and shapes.
 
-    `max_tokens` is the tokenizer's own limit where None. Raises GraphError for inputs that are none of a text's,
-    DataError for a missing limit, TokenizerInvalid.
+    Args:
+        classifier: the classifier.
+        tokenizer: its tokenizer's file.
+        max_tokens: the tokens that it reads of a text; None for the tokenizer's own limit.
+        announce: gets a line for each guess.
+
+    Raises:
+        GraphError: if an input is none of a text's, or the opset is too old.
+        DataError: if there is no limit of tokens.
+        TokenizerInvalid: if the file is not a tokenizer that encodes every text.
     """
-    if 0 < opset_of(original.model) < _MIN_OPSET:
-        reason = f"its opset is {opset_of(original.model)}, older than {_MIN_OPSET}"
+    if 0 < opset_of(classifier.model) < _MIN_OPSET:
+        reason = f"its opset is {opset_of(classifier.model)}, older than {_MIN_OPSET}"
         raise GraphError("the graph", reason, "Convert it first (onnx.version_converter.convert_version)")
-    roles = tuple(_roles(original.inputs))
-    announce("inputs: " + ", ".join(f"{each.name} as {role}" for each, role in roles))
-    longest = max_tokens or _own_limit(tokenizer)
-    if longest is None:
+    roles = tuple(_roles(classifier.inputs))
+    announce("inputs: " + ", ".join(f"{target.name} as {role}" for target, role in roles))
+    # Loads it first for the errors that this raises.
+    TextEncoder.load(tokenizer, 2**16)
+    loaded = Tokenizer.from_file(str(tokenizer))
+    limit = max_tokens or _token_limit(loaded)
+    if limit is None:
         raise DataError(
-            "--max-tokens", "is missing, and the tokenizer has no limit", "Give what the model was made for"
+            "--max-tokens", "is missing, and the tokenizer has no limit", "Give the limit that the model was made for"
         )
-    encoder = TextEncoder.load(tokenizer, longest)
-    padding = _padding(tokenizer)
-    announce(f"texts: up to {longest} tokens, padding has the id {padding}")
-    return TextAdapter(TextInput(tokenizer=_FILE, max_tokens=longest), encoder, tokenizer, padding, roles)
+    encoder = TextEncoder.load(tokenizer, limit)
+    padding = _padding_id(loaded)
+    announce(f"texts: up to {limit} tokens, padding has the id {padding}")
+    return TextAdapter(TextInput(tokenizer=_FILE, max_tokens=limit), encoder, tokenizer, padding, roles)
 
 
 def _roles(inputs: Sequence[GraphInput]) -> Iterator[tuple[GraphInput, Role]]:
-    taken = set[Role]()
-    for each in inputs:
-        role = _role(each)
-        if role in taken:
-            raise GraphError(each.name, f"is a second input of {role}", _SUPPORTED)
-        if any(dimension is not None for dimension in each.shape):
-            shown = ", ".join("?" if dimension is None else str(dimension) for dimension in each.shape)
+    roles = set[Role]()
+    for value in inputs:
+        role = _role(value)
+        if role in roles:
+            raise GraphError(value.name, f"is a second input of {role}", _SUPPORTED)
+        if any(size is not None for size in value.shape):
+            shape = ", ".join("?" if size is None else str(size) for size in value.shape)
             raise GraphError(
-                each.name,
-                f"its shape [{shown}] is fixed",
+                value.name,
+                f"its shape [{shape}] is fixed",
                 "Export it with a dynamic batch and length (dynamic_shapes or dynamic_axes)",
             )
-        taken.add(role)
-        yield each, role
-    if "tokens" not in taken:
+        roles.add(role)
+        yield value, role
+    if "tokens" not in roles:
         raise GraphError("the graph", "takes no token ids", _SUPPORTED)
 
 
-def _role(given: GraphInput) -> Role:
-    name, axes = given.name.lower(), len(given.shape)
-    if axes == 1 and given.elem_type in _INTEGERS:
+def _role(value: GraphInput) -> Role:
+    name, axes = value.name.lower(), len(value.shape)
+    if axes == 1 and value.elem_type in _INTEGERS:
         return "lengths"
     if axes == 2 and "mask" in name:
         return "mask"
-    if axes == 2 and given.elem_type in _INTEGERS and "position" not in name:
+    if axes == 2 and value.elem_type in _INTEGERS and "position" not in name:
         return "types" if "type" in name or "segment" in name else "tokens"
-    kind = TensorProto.DataType.Name(given.elem_type).lower()
-    raise GraphError(given.name, f"is an input of {kind} with {axes} dimensions that no text gives", _SUPPORTED)
+    kind = TensorProto.DataType.Name(value.elem_type).lower()
+    raise GraphError(value.name, f"is an input of {kind} with {axes} dimensions that no text gives", _SUPPORTED)
 
 
-def _own_limit(tokenizer: Path) -> int | None:
-    truncation = _load(tokenizer).truncation
+def _token_limit(tokenizer: Tokenizer) -> int | None:
+    truncation = tokenizer.truncation
     return None if truncation is None else int(truncation["max_length"])
 
 
-def _padding(tokenizer: Path) -> int:
-    """The id that the tokenizer itself pads with, else that of a token known to be for padding, else 0."""
-    loaded = _load(tokenizer)
-    if loaded.padding is not None:
-        return int(loaded.padding["pad_id"])
-    return next((found for token in _PADDING_TOKENS if (found := loaded.token_to_id(token)) is not None), 0)
-
-
-def _load(tokenizer: Path) -> Tokenizer:
-    # For the errors that it raises.
-    TextEncoder.load(tokenizer, 2**16)
-    return Tokenizer.from_file(str(tokenizer))
+def _padding_id(tokenizer: Tokenizer) -> int:
+    """The id that the tokenizer pads with, else that of a token with a usual name for padding, else 0."""
+    if tokenizer.padding is not None:
+        return int(tokenizer.padding["pad_id"])
+    return next((id_ for token in _PADDING_TOKENS if (id_ := tokenizer.token_to_id(token)) is not None), 0)

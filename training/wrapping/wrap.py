@@ -1,4 +1,4 @@
-"""Wrap: any ONNX classifier becomes a bundle, calibrated and held against its own logits, without retraining."""
+"""Wrap: turns an ONNX classifier into a calibrated bundle, without training, and compares it with its own logits."""
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -10,47 +10,45 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from bundle import Calibration, CalibrationSpec, Parity, ScoreOutput, save_calibrations, seal_bundle, sha256_file
+from bundle import (
+    LOGIT_SCORES,
+    CalibrationSpec,
+    Parity,
+    ScoreOutput,
+    save_calibrations,
+    seal_bundle,
+    sha256_file,
+)
 from training.data import DataLocations, Examples, Progress, StoredArray
 from training.errors import DataError, RecipeError
 from training.evaluation import manifest_evaluation, tune_temperature
-from training.export.bundle_folder import atomic_folder, bundle_place
+from training.export.bundle_folder import atomic_folder, new_bundle_path
 from training.export.onnx_graph import check_parity, run_graph
+from training.models.score_heads import ClassifierHead
 from training.recipe import Source
-from training.scoring.alpha import attainable_alpha
-from training.scoring.calibrate import anomalies
-from training.scoring.score import Outputs, scoring_order
-from training.wrapping import (
-    SCORE_NAMES,
-    STAGE,
-    Evaluated,
-    InputAdapter,
-    Layout,
-    Original,
-    OriginalLogits,
-    Resize,
-    TextAdapter,
-    class_names,
-    evaluate_wrapped,
-    image_adapter,
-    load_original,
-    reference_scores,
-    require_logits,
-    targets_among,
-    text_adapter,
-    with_dynamic_batch,
-    wrap_graph,
-)
+from training.scoring.batch_scoring import Outputs, scoring_order
+from training.scoring.calibration import DEFAULT_ALPHA, attainable_alpha, calibrations_from
+from training.wrapping.class_names import class_names, targets_among
+from training.wrapping.dynamic_batch import with_dynamic_batch
+from training.wrapping.evaluation import STAGE, EvaluationData, evaluate_wrapped
+from training.wrapping.image_adapter import Layout, Resize, image_adapter
+from training.wrapping.input_adapter import InputAdapter
+from training.wrapping.logits import require_logits
+from training.wrapping.onnx_classifier import OnnxClassifier, load_classifier
+from training.wrapping.score_head import reference_outputs
+from training.wrapping.sessions import ClassifierLogits
+from training.wrapping.text_adapter import TextAdapter, text_adapter
+from training.wrapping.wrapped_graph import wrap_graph
 
 _GRAPH, _CALIBRATION = "model.onnx", "calibration.npz"
 _TOLERANCE = 1e-3
-_FEWEST = 20
-_PROVED_ON = 5
+_MIN_CALIBRATION = 20
+_BATCH_CHECK_ROWS = 5
 
 
 @dataclass(frozen=True)
 class WrapOptions:
-    """What to wrap and how; paths of sources are relative to `data_dir`. The command's help explains each."""
+    """The options of the command `wrap`, whose help explains each. Paths of sources are relative to `data_dir`."""
 
     model: Path
     logits: str | None
@@ -77,56 +75,63 @@ class WrapOptions:
 
 
 def wrap(options: WrapOptions, announce: Callable[[str], None], progress: Progress) -> Path:
-    """Write the bundle and return its folder.
+    """Write the bundle.
 
-    Raises GraphError, DataError, ParityError when the graph, the data or the result is not what it must be.
+    Args:
+        options: the classifier, the data and the bundle.
+        announce: gets a line for each guess and result.
+        progress: gets the progress of loading and scoring.
+
+    Returns:
+        The bundle's folder.
+
+    Raises:
+        GraphError: if the classifier cannot be wrapped.
+        DataError: if the data do not fit it.
+        ParityError: if the bundle's graph does not compute the scores of the classifier's own logits.
+        RecipeError: if the default score is not a score of logits.
+        RunError: if the bundle exists already.
     """
-    if options.default_score not in SCORE_NAMES:
-        raise RecipeError(
-            "--default-score", f"'{options.default_score}' is unknown", f"Known: {', '.join(SCORE_NAMES)}"
-        )
-    if options.ood and options.test is None:
-        raise DataError("--ood", "needs in-distribution inputs to be told from", "Give a labelled set: --test")
-    path = bundle_place(options.models, options.name, str(options.version), overwrite=options.overwrite)
-    if options.test is not None and options.tokenizer is not None and not options.ood:
-        raise DataError("--test", "has nothing to be told from", "Give out-of-distribution texts: --ood NAME=PATH")
-    original = load_original(options.model, options.logits)
-    adapter = _adapter(original, options, announce)
+    _check_options(options)
+    path = new_bundle_path(options.models, options.name, str(options.version), overwrite=options.overwrite)
+    classifier = load_classifier(options.model, options.logits)
+    adapter = _adapter(classifier, options, announce)
     reader = adapter.reader(DataLocations(data_dir=options.data_dir))
     calibration = reader.load(options.calibration, name="calibration", progress=progress)
     alpha = _alpha(options.alpha, calibration, announce)
-    logits_of = OriginalLogits(original, adapter)
+    compute_logits = ClassifierLogits(classifier, adapter)
     if isinstance(adapter, TextAdapter):
-        logits_of(StoredArray(adapter.longest_row))
-    spread = np.linspace(0, len(calibration) - 1, _PROVED_ON).astype(np.int64)
-    dynamic = with_dynamic_batch(original, adapter, calibration.x[scoring_order(calibration.x)[spread]])
+        compute_logits(StoredArray(adapter.longest_row))
+    spread = np.linspace(0, len(calibration) - 1, _BATCH_CHECK_ROWS).astype(np.int64)
+    dynamic = with_dynamic_batch(classifier, adapter, calibration.x[scoring_order(calibration.x)[spread]])
 
-    def logits_for(examples: Examples) -> NDArray[np.float32]:
-        return logits_of(examples.x, lambda done, n: progress(f"logits: {examples.name}", done, n))
+    def logits_of(examples: Examples) -> NDArray[np.float32]:
+        return compute_logits(examples.x, lambda done, n: progress(f"logits: {examples.name}", done, n))
 
-    logits = logits_for(calibration)
-    require_logits(original, logits, adapter.options)
+    logits = logits_of(calibration)
+    require_logits(classifier.model, classifier.logits, logits, adapter.options)
     test = None if options.test is None else reader.load(options.test, name="in-distribution test", progress=progress)
     labels = class_names(options.labels, logits.shape[1], calibration, test)
+    head = ClassifierHead(LOGIT_SCORES)
     with atomic_folder(path) as partial:
         graph = partial / _GRAPH
-        onnx.save(wrap_graph(dynamic, adapter), graph)
+        onnx.save(wrap_graph(dynamic, adapter, head, logits.shape[1]), graph)
         outputs = run_graph(graph, calibration.x, adapter.prepare)
-        differences = check_parity(reference_scores(logits), outputs, _TOLERANCE, reference="the original's logits")
-        calibrations = {
-            name: Calibration.from_scores(values) for name, values in anomalies(outputs, SCORE_NAMES).items()
-        }
+        expected = reference_outputs(head, logits)
+        differences = check_parity(expected, outputs, _TOLERANCE, reference="the classifier's own logits")
+        calibrations = calibrations_from(outputs, LOGIT_SCORES)
         save_calibrations(partial / _CALIBRATION, calibrations)
         reader.write_sample(options.test or options.calibration, partial)
         for file, source in adapter.files.items():
             shutil.copy(source, partial / file)
-        origin = f"{options.model.name} (sha256 {sha256_file(options.model)}), logits '{original.logits}'"
+        origin = f"{options.model.name} (sha256 {sha256_file(options.model)}), logits '{classifier.logits}'"
         report = None
         if test is not None:
+            ood = {name: reader.load(source, name=name, progress=progress) for name, source in options.ood.items()}
+            temperature = _temperature(calibration, labels, logits)
             report = evaluate_wrapped(
-                Evaluated(test, targets_among(test, labels), calibrations, _temperature(calibration, labels, logits)),
-                {name: reader.load(source, name=name, progress=progress) for name, source in options.ood.items()},
-                lambda examples: (run_graph(graph, examples.x, adapter.prepare), logits_for(examples)),
+                EvaluationData(test, targets_among(test, labels), ood, calibrations, temperature),
+                lambda examples: (run_graph(graph, examples.x, adapter.prepare), logits_of(examples)),
                 alpha=alpha,
                 default_score=options.default_score,
                 title=f"Evaluation of {options.name}",
@@ -143,27 +148,41 @@ def wrap(options: WrapOptions, announce: Callable[[str], None], progress: Progre
                 "task": "classification",
                 "input": adapter.spec,
                 "labels": list(labels),
-                "scores": [ScoreOutput(name=name, output=name) for name in SCORE_NAMES],
+                "scores": [ScoreOutput(name=name, output=name) for name in LOGIT_SCORES],
                 "default_score": options.default_score,
                 "model": _GRAPH,
-                "precision": original.precision,
+                "precision": classifier.precision,
                 "calibration": CalibrationSpec(
-                    file=_CALIBRATION, n=len(calibration), source=_shown(calibration), alpha=alpha
+                    file=_CALIBRATION,
+                    n=len(calibration),
+                    source=f"calibration, {Path(calibration.source).name}",
+                    alpha=alpha,
                 ),
                 "evaluation": None if report is None else manifest_evaluation(report, STAGE),
                 "parity": Parity(tolerance=_TOLERANCE, max_difference=differences, inputs=len(calibration)),
                 "created": datetime.now(UTC).replace(microsecond=0),
             },
         )
-    _report_accuracy(outputs, calibration, labels, adapter.options, announce)
+    _announce_accuracy(outputs, calibration, labels, adapter.options, announce)
     return path
 
 
-def _adapter(original: Original, options: WrapOptions, announce: Callable[[str], None]) -> InputAdapter:
+def _check_options(options: WrapOptions) -> None:
+    if options.default_score not in LOGIT_SCORES:
+        reason = f"'{options.default_score}' is unknown"
+        raise RecipeError("--default-score", reason, f"Known: {', '.join(LOGIT_SCORES)}")
+    if options.ood and options.test is None:
+        raise DataError("--ood", "needs in-distribution inputs to be compared with", "Give a labelled set: --test")
+    if options.test is not None and options.tokenizer is not None and not options.ood:
+        remedy = "Give out-of-distribution texts: --ood NAME=PATH"
+        raise DataError("--test", "has no out-of-distribution set to be compared with", remedy)
+
+
+def _adapter(classifier: OnnxClassifier, options: WrapOptions, announce: Callable[[str], None]) -> InputAdapter:
     if options.tokenizer is not None:
-        return text_adapter(original, options.tokenizer, max_tokens=options.max_tokens, announce=announce)
+        return text_adapter(classifier, options.tokenizer, max_tokens=options.max_tokens, announce=announce)
     return image_adapter(
-        original,
+        classifier,
         layout=options.layout,
         size=options.size,
         mean=options.mean,
@@ -174,40 +193,36 @@ def _adapter(original: Original, options: WrapOptions, announce: Callable[[str],
     )
 
 
-def _alpha(wanted: float | None, calibration: Examples, announce: Callable[[str], None]) -> float:
+def _alpha(option: float | None, calibration: Examples, announce: Callable[[str], None]) -> float:
     n = len(calibration)
-    if n < _FEWEST:
-        raise DataError(calibration.source, f"holds {n} examples to calibrate with", f"Give {_FEWEST} or more")
+    if n < _MIN_CALIBRATION:
+        raise DataError(calibration.source, f"holds {n} examples to calibrate with", f"Give {_MIN_CALIBRATION} or more")
     attainable = attainable_alpha(n)
-    if wanted is not None and wanted * (n + 1) < 1:
-        reason = f"{n} examples can flag nothing at alpha {wanted:g}"
+    if option is not None and option * (n + 1) < 1:
+        reason = f"{n} examples can flag nothing at alpha {option:g}"
         raise DataError(calibration.source, reason, f"Give more, or --alpha {attainable:g}")
-    if wanted is None and attainable > attainable_alpha(10**6):
-        announce(f"alpha: {attainable:g}, the least that {n} calibration examples can flag anything at")
-    return attainable if wanted is None else wanted
+    if option is None and attainable > DEFAULT_ALPHA:
+        announce(f"alpha: {attainable:g}, the smallest at which {n} calibration examples can flag an input")
+    return attainable if option is None else option
 
 
 def _temperature(calibration: Examples, labels: Sequence[str], logits: NDArray[np.float32]) -> float | None:
-    """The temperature of the report's probabilities, None where the calibration data's classes are not known."""
+    """The temperature of the report's probabilities; None if the calibration data have no classes of the model."""
     try:
         return tune_temperature(logits, targets_among(calibration, labels))
     except DataError:
         return None
 
 
-def _report_accuracy(
-    outputs: Outputs, calibration: Examples, labels: Sequence[str], given: str, announce: Callable[[str], None]
+def _announce_accuracy(
+    outputs: Outputs, calibration: Examples, labels: Sequence[str], options: str, announce: Callable[[str], None]
 ) -> None:
-    """A wrong normalisation, layout, tokenizer or order of classes shows here first."""
+    """Announce the accuracy on the calibration data: wrong preprocessing or class names make it low."""
     try:
-        right = float(np.mean(outputs["prediction"] == targets_among(calibration, labels)))
+        accuracy = float(np.mean(outputs["prediction"] == targets_among(calibration, labels)))
     except DataError:
         return
     announce(
-        f"the model is right about {right:.1%} of the calibration data; if it should be better, check {given}, and "
-        "--labels"
+        f"the model is right about {accuracy:.1%} of the calibration data; if it should be better, check {options}, "
+        "and --labels"
     )
-
-
-def _shown(examples: Examples) -> str:
-    return f"calibration, {Path(examples.source).name}"

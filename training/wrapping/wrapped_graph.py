@@ -1,47 +1,55 @@
-"""The wrapped graph: a bundle's inputs in, a foreign classifier in the middle, scores and prediction out."""
+"""The wrapped graph: input adapter, ONNX classifier and score head, joined into the graph of a bundle."""
 
 from collections.abc import Mapping
 
-from onnx import GraphProto, ModelProto, helper
+from onnx import GraphProto, ModelProto, compose, helper
 
+from training.models.score_heads import ClassifierHead
 from training.wrapping.input_adapter import InputAdapter
-from training.wrapping.original import Original, graphs_of, opset_of, reads
-from training.wrapping.score_nodes import SCORE_NAMES, score_nodes, score_outputs
+from training.wrapping.onnx_classifier import OnnxClassifier, graphs_of, opset_of
+from training.wrapping.score_head import LOGITS, head_graph
 
 _DEFAULT_OPSET = 18
 
 
-def wrap_graph(original: Original, adapter: InputAdapter) -> ModelProto:
-    """The bundle's graph of an `original` with a dynamic batch; the original is left as it is."""
+def wrap_graph(classifier: OnnxClassifier, adapter: InputAdapter, head: ClassifierHead, num_classes: int) -> ModelProto:
+    """The bundle's graph of a `classifier` with a dynamic batch. `classifier` does not change.
+
+    The classifier's tensors keep their names, except those whose names the bundle's graph uses itself.
+
+    Raises:
+        GraphError: if the classifier's opset has no operators for one of the scores.
+    """
     model = ModelProto()
-    model.CopyFrom(original.model)
-    own = [each.name for each in adapter.inputs]
-    taken = {name: f"original/{name}" for name in (*own, *SCORE_NAMES, "prediction", "probability")}
-    for inner in graphs_of(model.graph):
-        _rename(inner, taken)
-    logits = taken.get(original.logits, original.logits)
-    before, constants = adapter.nodes({each.name: taken.get(each.name, each.name) for each in original.inputs})
+    model.CopyFrom(classifier.model)
     if not opset_of(model):
         model.opset_import.append(helper.make_opsetid("", _DEFAULT_OPSET))
-    after, more = score_nodes(logits, opset_of(model))
-    graph = model.graph
-    nodes = [*before, *graph.node, *after]
-    del graph.node[:], graph.input[:], graph.output[:]
-    graph.node.extend(nodes)
-    graph.initializer.extend([*constants, *more])
-    # A shape that named the fixed batch, or axes that this operator set has elsewhere: ONNX Runtime would warn of them.
-    used = {name for node in graph.node for name in reads(node)}
-    weights = [each for each in graph.initializer if each.name in used]
-    del graph.initializer[:]
-    graph.initializer.extend(weights)
-    graph.input.extend(adapter.inputs)
-    graph.output.extend(score_outputs())
+    before, after = adapter.graph, head_graph(head, num_classes, opset_of(model))
+    names = [value.name for value in before.input]
+    for part in (before, after):
+        names += [name for node in part.node for name in node.output] + [tensor.name for tensor in part.initializer]
+    renamed = {name: f"classifier/{name}" for name in names}
+    for graph in graphs_of(model.graph):
+        _rename(graph, renamed)
+    outputs = (output.name for output in before.output)
+    inputs = (renamed.get(value.name, value.name) for value in classifier.inputs)
+    logits = renamed.get(classifier.logits, classifier.logits)
+    # Not `merge_models`: it requires equal IR versions and a type for the logits.
+    joined = compose.merge_graphs(before, model.graph, list(zip(outputs, inputs, strict=True)))
+    joined = compose.merge_graphs(joined, after, [(logits, LOGITS)], name="wrapped")
+    # The logits are there without a type. ONNX Runtime infers all types itself.
+    joined.ClearField("value_info")
+    joined.ClearField("doc_string")
+    model.graph.CopyFrom(joined)
     model.producer_name = "ood-scoring-service"
     return model
 
 
 def _rename(graph: GraphProto, names: Mapping[str, str]) -> None:
-    """Rename values in `graph`, not in the graphs inside it."""
+    """Rename tensors in `graph`, but not in the graphs inside its nodes.
+
+    `compose.add_prefix_graph` leaves weights that an inner graph reads without the prefix.
+    """
     for node in graph.node:
         for field in (node.input, node.output):
             for i, name in enumerate(field):

@@ -1,13 +1,12 @@
 """The scoring route in the OpenAPI document: parameters, bodies, answers, examples."""
 
-from collections.abc import Mapping
 from typing import Any
 
-from service.errors import PROBLEM_JSON
+from service.http.problem_json import PROBLEM_JSON
 from service.inputs.modalities import MODALITIES
 from service.inputs.modality import Modality
 from service.protocols.native.parsing import FORM_TYPE, JSON_TYPE
-from service.protocols.native.schemas import ProblemAnswer, ScoreResponse
+from service.protocols.native.schemas import ScoreResponse
 
 _NUMBER_OR_MAP = {
     "anyOf": [{"type": "number"}, {"type": "object", "additionalProperties": {"type": "number"}}],
@@ -33,7 +32,6 @@ _INPUT = {
         },
     ]
 }
-PROBLEM_CONTENT = {PROBLEM_JSON: {"schema": ProblemAnswer.model_json_schema()}}
 _PROBLEMS = {
     400: "Malformed body.",
     404: "Unknown model or version.",
@@ -42,7 +40,7 @@ _PROBLEMS = {
     415: "A content type that the model does not take.",
     422: "Undecodable or invalid input.",
     503: "Overloaded, starting or draining; see Retry-After.",
-    504: "The deadline passed.",
+    504: "The deadline was exceeded.",
 }
 
 
@@ -63,19 +61,11 @@ def score_operation(which: str, *, version: bool = False) -> dict[str, Any]:
         "tags": ["scoring"],
         "responses": {
             200: {"model": ScoreResponse, "description": "A result for each input, in their order."},
-            **problem_responses(_PROBLEMS),
+            **PROBLEM_JSON.responses(_PROBLEMS),
         },
+        "examples": score_examples,
         "openapi_extra": {"parameters": parameters, "requestBody": {"required": True, "content": _bodies()}},
     }
-
-
-def problem_responses(descriptions: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
-    """The errors of a route, for `APIRoute(responses=...)`, under the media type that they really have."""
-    responses: dict[int | str, dict[str, Any]] = {
-        status: {"description": text, "content": PROBLEM_CONTENT} for status, text in descriptions.items()
-    }
-    # Without a default FastAPI would add its own validation error, which nobody here ever gets.
-    return responses | {"default": {"description": "Any other error.", "content": PROBLEM_CONTENT}}
 
 
 def _bodies() -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import orjson
-from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -12,6 +11,7 @@ from service.http.body import read_body
 from service.http.deadline import DISCONNECTED
 from service.http.fast_routes import FastRoute
 from service.http.request_id import REQUEST_ID
+from service.http.route import Route
 from service.inputs.payloads import Input
 from service.protocols.dependencies import Dependencies
 from service.protocols.native.openapi import score_operation
@@ -21,7 +21,7 @@ from service.scoring.options import Options, parse_options, query_options
 from service.scoring.scored_input import Result
 
 
-def routes(dependencies: Dependencies) -> list[APIRoute]:
+def routes(dependencies: Dependencies) -> list[Route]:
     """The routes that score with the latest version of a model, and with a named one."""
     pipeline, load_shedder, settings = dependencies.pipeline, dependencies.load_shedder, dependencies.settings
 

@@ -2,7 +2,7 @@
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from bundle import Evaluation, Input, LikelihoodSpec, Precision, Training
 
@@ -87,18 +87,6 @@ class ScoreResponse(BaseModel):
     warnings: list[str] | None = Field(None, description="Present where an option cannot have its effect.")
 
 
-class ProblemAnswer(BaseModel):
-    """An error (RFC 9457)."""
-
-    model_config = ConfigDict(extra="allow")
-
-    type: str = Field(examples=["unknown-model"])
-    title: str
-    status: int
-    detail: str
-    request_id: str
-
-
 class CanaryAnswer(BaseModel):
     """The version that gets a share of the requests that name none."""
 
@@ -176,12 +164,12 @@ class IndexEntry(BaseModel):
     name: str
     version: str
     state: Literal["READY", "UNAVAILABLE"]
-    reason: str = Field(description="Why it is not served; of a served one, why newer files in its place are not.")
+    reason: str = Field(description="Why it is not served; for a served version, why newer files of it are not.")
 
     @classmethod
-    def at(cls, place: str, state: Literal["READY", "UNAVAILABLE"], reason: str) -> Self:
+    def at(cls, bundle_id: str, state: Literal["READY", "UNAVAILABLE"], reason: str) -> Self:
         """The entry of the folder `name/version`."""
-        name, _, version = place.partition("/")
+        name, _, version = bundle_id.partition("/")
         return cls(name=name, version=version, state=state, reason=reason)
 
 

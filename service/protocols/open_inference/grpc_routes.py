@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
-from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
@@ -16,8 +15,10 @@ from tritonclient.grpc import service_pb2
 from service.http.body import read_body
 from service.http.fast_routes import FastRoute
 from service.http.request_id import REQUEST_ID
+from service.http.route import Route
 from service.lifecycle import Phase
 from service.protocols.dependencies import Dependencies
+from service.protocols.open_inference.error_format import INFERENCE_ERROR
 from service.protocols.open_inference.grpc_messages import (
     inference_message,
     metadata_message,
@@ -40,7 +41,7 @@ class _Rpc(FastRoute):
         return super().matches(scope) if DEADLINE in scope else (Match.NONE, {})
 
 
-def routes(dependencies: Dependencies) -> list[APIRoute]:
+def routes(dependencies: Dependencies) -> list[Route]:
     """The routes of metadata, health and inference."""
     repository, lifecycle, settings = dependencies.repository, dependencies.lifecycle, dependencies.settings
 
@@ -77,22 +78,29 @@ def routes(dependencies: Dependencies) -> list[APIRoute]:
             results = await score(dependencies.pipeline, model, inference, disconnected=None, shadowed=version is None)
         return inference_message(model, inference, results)
 
-    def rpc(name: str, answer: Callable[[Request, Any], Awaitable[Any]]) -> APIRoute:
+    def rpc(name: str, answer: Callable[[Request, Any], Awaitable[Any]], *, quiet: bool = False) -> Route:
         # The protobuf package knows its messages; they are not looked up for each request.
         kind = getattr(service_pb2, _SERVICE.methods_by_name[name].input_type.name)
 
         async def endpoint(request: Request) -> Response:
             body = await read_body(request, settings.max_body_bytes, settings.receive_timeout_seconds)
-            pixels = max((math.prod(model.modality.pixels or (0,)) for model in repository), default=0)
+            pixels = max((math.prod(model.modality.pixel_shape or (0,)) for model in repository), default=0)
             message = read_message(kind, body, max_inputs=settings.max_inputs, pixels=pixels)
             return Response((await answer(request, message)).SerializeToString())
 
-        return _Rpc(f"/{_SERVICE.full_name}/{name}", endpoint, methods=["POST"], include_in_schema=False)
+        return _Rpc(
+            f"/{_SERVICE.full_name}/{name}",
+            endpoint,
+            methods=["POST"],
+            error_format=INFERENCE_ERROR,
+            quiet=quiet,
+            include_in_schema=False,
+        )
 
     return [
-        rpc("ServerLive", live),
-        rpc("ServerReady", ready),
-        rpc("ModelReady", model_ready),
+        rpc("ServerLive", live, quiet=True),
+        rpc("ServerReady", ready, quiet=True),
+        rpc("ModelReady", model_ready, quiet=True),
         rpc("ServerMetadata", server),
         rpc("ModelMetadata", metadata),
         rpc("ModelInfer", infer),

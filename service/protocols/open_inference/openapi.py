@@ -1,12 +1,12 @@
 """How the protocol's routes look in the OpenAPI document, with examples that work as they stand."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
 from service.inputs.modality import Modality
-from service.protocols.open_inference.schemas import InferenceError, InferenceRequest, InferenceResponse
+from service.protocols.open_inference.error_format import INFERENCE_ERROR
+from service.protocols.open_inference.schemas import InferenceRequest, InferenceResponse
 
 _JSON, _BINARY = "application/json", "application/octet-stream"
 _HEADER = "Inference-Header-Content-Length"
@@ -15,14 +15,8 @@ _LENGTH = {
     "description": "Bytes of JSON at the start of the body; binary tensor data follow.",
 }
 _WITH_BINARY = {"schema": {"type": "string", "format": "binary"}}
-ERROR_CONTENT = {_JSON: {"schema": InferenceError.model_json_schema()}}
-"""The protocol's errors, by media type."""
-
 _REFERENCE = "#/components/schemas/{model}"
-REQUEST_SCHEMAS: Mapping[str, Any] = models_json_schema([(InferenceRequest, "validation")], ref_template=_REFERENCE)[1][
-    "$defs"
-]
-"""The schemas that a request refers to, for the document's components: the routes take requests as they are."""
+_, _REQUEST_DEFINITIONS = models_json_schema([(InferenceRequest, "validation")], ref_template=_REFERENCE)
 
 _INFER_ERRORS = {
     400: "Malformed body.",
@@ -31,16 +25,8 @@ _INFER_ERRORS = {
     415: "A compressed body.",
     422: "A tensor or parameter that is invalid, or an input that cannot be scored; the error names it.",
     503: "Overloaded, starting or draining; see Retry-After.",
-    504: "The deadline passed.",
+    504: "The deadline was exceeded.",
 }
-
-
-def error_responses(descriptions: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
-    """The errors of a route, for `APIRoute(responses=...)`."""
-    responses: dict[int | str, dict[str, Any]] = {
-        status: {"description": text, "content": ERROR_CONTENT} for status, text in descriptions.items()
-    }
-    return responses | {"default": {"description": "Any other error.", "content": ERROR_CONTENT}}
 
 
 def infer_operation(which: str, *, version: bool = False) -> dict[str, Any]:
@@ -57,7 +43,10 @@ def infer_operation(which: str, *, version: bool = False) -> dict[str, Any]:
         "name": f"infer_{which.replace(' ', '_')}",
         "operation_id": f"infer_{which.replace(' ', '_')}",
         "summary": f"Infer with the {which}",
-        "responses": {200: answer, **error_responses(_INFER_ERRORS)},
+        "responses": {200: answer, **INFERENCE_ERROR.responses(_INFER_ERRORS)},
+        "error_format": INFERENCE_ERROR,
+        "examples": infer_examples,
+        "schemas": _REQUEST_DEFINITIONS["$defs"],
         "openapi_extra": {
             "parameters": [*parameters, {"name": _HEADER, "in": "header", "required": False, **_LENGTH}],
             "requestBody": {
@@ -74,7 +63,7 @@ def infer_operation(which: str, *, version: bool = False) -> dict[str, Any]:
 def infer_examples(modality: Modality) -> dict[str, Any]:
     """Requests that a model of `modality` answers."""
     (data,) = modality.example().values()
-    one = {"name": modality.tensor, "datatype": "BYTES", "shape": [1], "data": [data]}
+    one = {"name": modality.tensor_name, "datatype": "BYTES", "shape": [1], "data": [data]}
     two = one | {"shape": [2], "data": [data, data]}
     wanted = [{"name": name} for name in ("flagged", "p_value")]
     return {

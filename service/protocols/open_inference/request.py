@@ -128,7 +128,7 @@ async def score(
 
 
 def _read(text: bytes, modality: Modality, max_inputs: int) -> InferenceRequest:
-    pixels = 0 if modality.pixels is None else max(_JSON_PIXELS, math.prod(modality.pixels))
+    pixels = 0 if modality.pixel_shape is None else max(_JSON_PIXELS, math.prod(modality.pixel_shape))
     # A pixel of a single channel, nested, has two marks.
     if has_too_many_values(text, limit=16 * max_inputs + 1024 + 2 * pixels):
         remedy = "Send pixels as binary tensor data, or files as BYTES; or split" if pixels else "Split"
@@ -148,13 +148,13 @@ def validated(validate: Callable[[Any], InferenceRequest], given: Any, modality:
         elif not where:
             raise MalformedBody(f"The body is not an inference request in JSON: {reason}") from None
         elif where == ("inputs",):
-            reason = f"give a list of one tensor, {modality.tensor!r}, that holds every input"
+            reason = f"give a list of one tensor, {modality.tensor_name!r}, that holds every input"
         raise InvalidParameter(".".join(map(str, where))[:128], reason) from None
 
 
 def _inputs(tensor: InputTensor, binary_tail: memoryview | None, modality: Modality, max_inputs: int) -> list[Input]:
-    if tensor.name != modality.tensor:
-        raise InvalidParameter(f"input {tensor.name[:64]!r}", f"this model's input is {modality.tensor!r}")
+    if tensor.name != modality.tensor_name:
+        raise InvalidParameter(f"input {tensor.name[:64]!r}", f"this model's input is {modality.tensor_name!r}")
     here = f"input {tensor.name!r}"
     data = _binary_data(here, tensor, binary_tail)
     count = _count(here, tensor, modality)
@@ -202,10 +202,10 @@ def _count(here: str, tensor: InputTensor, modality: Modality) -> int:
     shape = tensor.shape
     taken = {"BYTES": ["[N]", "[N, 1]"]}
     fits = len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)
-    if modality.pixels is not None:
-        taken["UINT8"] = [f"[N, {', '.join(map(str, modality.pixels))}]"]
+    if modality.pixel_shape is not None:
+        taken["UINT8"] = [f"[N, {', '.join(map(str, modality.pixel_shape))}]"]
         if tensor.datatype == "UINT8":
-            fits = tuple(shape[1:]) == modality.pixels
+            fits = tuple(shape[1:]) == modality.pixel_shape
     if tensor.datatype not in taken:
         forms = "; ".join(f"{datatype} of shape {' or '.join(shapes)}" for datatype, shapes in taken.items())
         raise InvalidParameter(here, f"datatype {tensor.datatype[:64]!r} is not taken; send {forms}")

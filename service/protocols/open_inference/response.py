@@ -46,11 +46,13 @@ def inference_response(model: Model, inference: Inference, results: Sequence[Sco
 def model_metadata(model: Model, versions: list[str]) -> ModelMetadata:
     """A model by its tensors. Of its input's two forms, where there are two, the one of a fixed shape comes first."""
     modality = model.modality
-    if modality.pixels is None:
-        taken = TensorMetadata(name=modality.tensor, datatype="BYTES", shape=[-1], parameters=None)
+    if modality.pixel_shape is None:
+        taken = TensorMetadata(name=modality.tensor_name, datatype="BYTES", shape=[-1], parameters=None)
     else:
         files = {"alternative": "BYTES [-1]: encoded image files of any size"}
-        taken = TensorMetadata(name=modality.tensor, datatype="UINT8", shape=[-1, *modality.pixels], parameters=files)
+        taken = TensorMetadata(
+            name=modality.tensor_name, datatype="UINT8", shape=[-1, *modality.pixel_shape], parameters=files
+        )
     return ModelMetadata(
         name=model.name,
         versions=versions,

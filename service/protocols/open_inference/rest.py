@@ -1,9 +1,9 @@
 """`/v2...`: the Open Inference Protocol (KServe V2, REST)."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -12,9 +12,11 @@ from service.http.body import read_body, require_identity
 from service.http.deadline import DISCONNECTED
 from service.http.fast_routes import FastRoute
 from service.http.request_id import REQUEST_ID
+from service.http.route import Route
 from service.lifecycle import Lifecycle, Phase
 from service.protocols.dependencies import Dependencies
-from service.protocols.open_inference.openapi import error_responses, infer_operation
+from service.protocols.open_inference.error_format import INFERENCE_ERROR
+from service.protocols.open_inference.openapi import infer_operation
 from service.protocols.open_inference.request import HEADER_LENGTH, parse_header_length, parse_inference, score
 from service.protocols.open_inference.response import inference_response, model_metadata
 from service.protocols.open_inference.schemas import (
@@ -28,9 +30,10 @@ from service.protocols.open_inference.schemas import (
 from service.repository.served import Repository
 
 _TAG = "open inference protocol"
+_route = partial(Route, error_format=INFERENCE_ERROR, tags=[_TAG])
 
 
-def routes(dependencies: Dependencies) -> list[APIRoute]:
+def routes(dependencies: Dependencies) -> list[Route]:
     """The routes of metadata, health and inference."""
     lifecycle, admin = dependencies.lifecycle, dependencies.settings.admin_keys_file is not None
     extensions = ["binary_tensor_data", *(["model_repository"] if admin else [])]
@@ -41,7 +44,7 @@ def routes(dependencies: Dependencies) -> list[APIRoute]:
     ]
 
 
-def _server(lifecycle: Lifecycle, version: str, extensions: list[str]) -> list[APIRoute]:
+def _server(lifecycle: Lifecycle, version: str, extensions: list[str]) -> list[Route]:
     async def server() -> ServerMetadata:
         """What serves, and which of the protocol's extensions it has."""
         return ServerMetadata(name="ood-scoring-service", version=version, extensions=extensions)
@@ -55,13 +58,13 @@ def _server(lifecycle: Lifecycle, version: str, extensions: list[str]) -> list[A
         return _readiness(lifecycle, {})
 
     return [
-        APIRoute("/v2", server, tags=[_TAG], name="server_metadata", responses=error_responses({})),
-        APIRoute("/v2/health/live", live, tags=[_TAG], name="server_live", responses=error_responses({})),
-        APIRoute("/v2/health/ready", ready, tags=[_TAG], name="server_ready", responses=_ready_responses(ServerReady)),
+        _route("/v2", server, name="server_metadata", responses=INFERENCE_ERROR.responses({})),
+        _route("/v2/health/live", live, quiet=True, name="server_live", responses=INFERENCE_ERROR.responses({})),
+        _route("/v2/health/ready", ready, quiet=True, name="server_ready", responses=_ready_responses(ServerReady)),
     ]
 
 
-def _models(repository: Repository, lifecycle: Lifecycle) -> list[APIRoute]:
+def _models(repository: Repository, lifecycle: Lifecycle) -> list[Route]:
     async def metadata(model: str) -> ModelMetadata:
         """The tensors that the latest version of a model takes and gives; -1 is the number of inputs."""
         lifecycle.require_loaded()
@@ -82,12 +85,12 @@ def _models(repository: Repository, lifecycle: Lifecycle) -> list[APIRoute]:
         lifecycle.require_loaded()
         return _readiness(lifecycle, {"name": repository.get(model, version).name})
 
-    def about(path: str, endpoint: Any) -> APIRoute:
-        errors = error_responses({404: "Unknown model or version.", 503: "Starting."})
-        return APIRoute(path, endpoint, tags=[_TAG], response_model_exclude_none=True, responses=errors)
+    def about(path: str, endpoint: Any) -> Route:
+        errors = INFERENCE_ERROR.responses({404: "Unknown model or version.", 503: "Starting."})
+        return _route(path, endpoint, response_model_exclude_none=True, responses=errors)
 
-    def readiness(path: str, endpoint: Any) -> APIRoute:
-        return APIRoute(path, endpoint, tags=[_TAG], responses=_ready_responses(ModelReady))
+    def readiness(path: str, endpoint: Any) -> Route:
+        return _route(path, endpoint, responses=_ready_responses(ModelReady))
 
     model, version = "/v2/models/{model}", "/v2/models/{model}/versions/{version}"
     return [
@@ -98,7 +101,7 @@ def _models(repository: Repository, lifecycle: Lifecycle) -> list[APIRoute]:
     ]
 
 
-def _inference(dependencies: Dependencies) -> list[APIRoute]:
+def _inference(dependencies: Dependencies) -> list[Route]:
     pipeline, load_shedder, settings = dependencies.pipeline, dependencies.load_shedder, dependencies.settings
 
     async def infer(request: Request) -> Response:
@@ -144,7 +147,7 @@ def _readiness(lifecycle: Lifecycle, content: Mapping[str, str]) -> Response:
 
 
 def _ready_responses(answer: type[ServerReady]) -> dict[int | str, dict[str, Any]]:
-    return error_responses({}) | {
+    return INFERENCE_ERROR.responses({}) | {
         200: {"model": answer},
         503: {"model": answer | InferenceError, "description": "Starting or draining."},
     }

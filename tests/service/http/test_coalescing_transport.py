@@ -1,4 +1,4 @@
-"""The transport that joins two writes, on a real socket of the event loop that serves."""
+"""`CoalescingTransport` on a real socket of uvloop, the event loop of the service."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,8 +10,8 @@ from service.http.coalescing_transport import CoalescingTransport
 
 
 def served(use: Callable[[CoalescingTransport], object]) -> tuple[bytes, list[dict[str, Any]]]:
-    """What a client receives until the connection ends, and what the event loop complained of."""
-    complaints: list[dict[str, Any]] = []
+    """Return what a client receives until the connection ends, and the errors of the event loop."""
+    errors: list[dict[str, Any]] = []
 
     class Server(asyncio.Protocol):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -19,17 +19,17 @@ def served(use: Callable[[CoalescingTransport], object]) -> tuple[bytes, list[di
 
     async def scenario() -> bytes:
         loop = asyncio.get_running_loop()
-        loop.set_exception_handler(lambda _, context: complaints.append(context))
-        async with await loop.create_server(Server, "127.0.0.1", 0) as server:
+        loop.set_exception_handler(lambda _, context: errors.append(context))
+        async with asyncio.timeout(20), await loop.create_server(Server, "127.0.0.1", 0) as server:
             reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
             received = await reader.read()
             writer.close()
             return received
 
-    return uvloop.run(scenario()), complaints
+    return uvloop.run(scenario()), errors
 
 
-def test_all_is_sent_in_its_order_before_a_close() -> None:
+def test_all_writes_are_sent_in_order_before_a_close() -> None:
     def use(transport: CoalescingTransport) -> None:
         for part in (b"a", b"b", b"", b"c"):
             transport.write(part)
@@ -38,15 +38,27 @@ def test_all_is_sent_in_its_order_before_a_close() -> None:
     assert served(use) == (b"abc", [])
 
 
-def test_what_nothing_follows_is_sent_all_the_same() -> None:
-    def use(transport: CoalescingTransport) -> None:
-        transport.write(b"alone")
-        asyncio.get_running_loop().call_later(0.05, transport.close)
+def test_a_single_write_is_sent_without_a_close() -> None:
+    async def scenario() -> bytes:
+        transports: list[CoalescingTransport] = []
 
-    assert served(use) == (b"alone", [])
+        class Server(asyncio.Protocol):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                transports.append(CoalescingTransport(transport, asyncio.get_running_loop()))
+                transports[0].write(b"alone")
+
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(20), await loop.create_server(Server, "127.0.0.1", 0) as server:
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            received = await reader.readexactly(5)
+            transports[0].close()
+            writer.close()
+            return received
+
+    assert uvloop.run(scenario()) == b"alone"
 
 
-def test_what_is_held_when_the_connection_is_aborted_is_dropped() -> None:
+def test_a_buffered_write_is_dropped_when_the_connection_is_aborted() -> None:
     def use(transport: CoalescingTransport) -> None:
         transport.write(b"late")
         transport.abort()

@@ -107,7 +107,6 @@ def test_a_body_that_comes_byte_by_byte_is_408_too(strict: Live) -> None:
         problem_of(trickle(slow), 408, "request-timeout")
 
 
-@pytest.mark.timeout(60)
 def test_a_body_that_takes_longer_than_the_timeout_at_the_minimum_pace_is_read() -> None:
     timeout, parts, part = 10.0, 5, bytes(200_000)
     received = 0

@@ -17,6 +17,7 @@ from structlog.testing import capture_logs
 from service.auth.api_keys import digest_of
 from service.errors import Overloaded
 from service.http.load_shedding import LoadShedder
+from service.http.route import Route
 from service.inference.outcomes import QueueFull
 from service.lifecycle import Lifecycle
 from service.telemetry.access_log import AccessLog
@@ -156,7 +157,8 @@ def test_a_rejection_is_remembered_for_a_second() -> None:
         load_shedder = LoadShedder(AccessLog(Metrics(), enabled=False), lifecycle)
         metrics = SimpleNamespace(rejected=lambda _: None)
         model: Any = SimpleNamespace(name="tiny", batcher=FullBatcher(), metrics=metrics)
-        scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": [], "route": None}
+        route = Route("/", lambda: None)
+        scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": [], "route": route}
         with pytest.raises(Overloaded):
             load_shedder.check(scope, model, timeout_ms=1000)
         await loop.advance(0.99)

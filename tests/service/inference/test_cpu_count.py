@@ -1,4 +1,4 @@
-"""Cores that this process may really use."""
+"""The number of cores that a process may use."""
 
 import os
 from pathlib import Path
@@ -7,15 +7,21 @@ import pytest
 
 from service.inference.cpu_count import available_cores
 
-SEEN = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+ALL = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @pytest.mark.parametrize(
     ("quota", "cores"),
-    [("max 100000", SEEN), ("50000 100000", 1), ("100000 100000", 1), ("100000000 100000", SEEN), ("nonsense", SEEN)],
+    [
+        ("max 100000", ALL),
+        ("50000 100000", 1),
+        ("100000 100000", 1),
+        ("100000000 100000", ALL),
+        ("nonsense", ALL),
+    ],
 )
 def test_a_container_quota_limits_the_cores(tmp_path: Path, quota: str, cores: int) -> None:
     file = tmp_path / "cpu.max"
     file.write_text(quota + "\n")
     assert available_cores(file) == cores
-    assert available_cores(tmp_path / "none") == SEEN
+    assert available_cores(tmp_path / "none") == ALL

@@ -1,6 +1,7 @@
 """Calls through fixed buffers: they give the rows of plain calls, and on CUDA are replayed as graphs."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from bundle import load_bundle
 from service.inference.batch_tuning import batch_sizes
-from service.inference.cuda_graphs import CudaGraphRunner
+from service.inference.cuda_graphs import CudaGraphRunner, record_graphs
 from service.inference.engine import Engine
 from service.inference.providers import CPU, CUDA, Provider
 from tests.support.tiny_bundle import tiny_images
@@ -47,10 +48,41 @@ def test_a_batch_beyond_the_largest_size_is_an_error(tiny_bundle: Path) -> None:
         runner.run({"images": tiny_images(5)})
 
 
-def test_graphs_are_not_used_on_the_cpu(tiny_bundle: Path) -> None:
+def test_a_recorded_runner_reproduces_the_plain_session(tiny_bundle: Path) -> None:
+    session = onnxruntime.InferenceSession(tiny_bundle / "model.onnx", providers=[CPU])
+    feeds = [{"images": tiny_images(size)} for size in (1, 2, 4)]
+    runner = record_graphs(session, session, ["msp", "energy"], feeds, "cpu")
+    feed = {"images": tiny_images(3, seed=5)}
+    for rows, expected in zip(runner.run(feed), session.run(["msp", "energy"], feed), strict=True):
+        np.testing.assert_allclose(rows, expected, rtol=1e-5)
+
+
+def test_graphs_that_compute_other_outputs_are_refused(tiny_bundle: Path) -> None:
+    session = onnxruntime.InferenceSession(tiny_bundle / "model.onnx", providers=[CPU])
+
+    class OtherSession:
+        def run(self, names: Any, feed: Any) -> Any:
+            return [rows + 1 for rows in session.run(names, feed)]
+
+    with pytest.raises(ValueError, match="other outputs for a batch of 1"):
+        record_graphs(session, OtherSession(), ["energy"], [{"images": tiny_images(1)}], "cpu")
+
+
+@pytest.mark.parametrize(("provider", "used"), [(CPU, False), (CUDA, True)])
+def test_graphs_are_used_on_cuda_only(
+    tiny_bundle: Path, provider: str, used: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def record_on_cpu(*arguments: Any) -> CudaGraphRunner:
+        return record_graphs(*arguments, "cpu")
+
+    monkeypatch.setattr("service.inference.engine.record_graphs", record_on_cpu)
     engine = Engine(load_bundle(tiny_bundle), Provider(CPU, required=True, graphs=True), cores=1)
+    engine.provider = provider
     engine.warm_up(4)
-    assert not engine.uses_cuda_graphs
+    assert engine.uses_cuda_graphs is used
+    plain = Engine(load_bundle(tiny_bundle), Provider(CPU, required=True), cores=1)
+    images = list(tiny_images(3))
+    np.testing.assert_allclose(engine.run(images)["msp"], plain.run(images)["msp"], rtol=1e-5)
 
 
 @NEEDS_CUDA

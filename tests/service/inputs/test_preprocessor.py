@@ -1,4 +1,4 @@
-"""Preparing: order, worker threads, and work that nobody waits for any more."""
+"""The preprocessor: order, worker threads, and cancelled work."""
 
 import asyncio
 import threading
@@ -14,12 +14,13 @@ from service.inputs.payloads import Input, Payload, Text
 from service.inputs.preprocessor import Preprocessor
 from service.inputs.texts import Texts
 from tests.support.tiny_text_bundle import tiny_tokenizer
+from tests.support.waiting import until_async
 
 ENCODER = TextEncoder(tiny_tokenizer(), 8)
 
 
-class Watched(Texts):
-    """Texts that notes which thread prepared each one, and waits at the gate."""
+class RecordingTexts(Texts):
+    """Texts that records which thread prepared each of them, and waits at a gate."""
 
     def __init__(self) -> None:
         super().__init__(ENCODER, 8)
@@ -50,20 +51,20 @@ def inputs(*texts: str) -> list[Input]:
     return [Input(Text(text)) for text in texts]
 
 
-def test_a_text_is_prepared_at_once_unless_much_of_it_must_be_read(preprocessor: Preprocessor) -> None:
-    for text, where in (("ball", "MainThread"), ("ball " * 900, "MainThread"), ("x" * 4500, "prepare")):
-        watched = Watched()
-        asyncio.run(preprocessor.prepare(inputs(text), watched, lambda _: None))
-        assert [name.split("_")[0] for name in watched.threads] == [where]
+def test_a_text_is_prepared_inline_unless_much_of_it_must_be_read(preprocessor: Preprocessor) -> None:
+    for text, thread in (("ball", "MainThread"), ("ball " * 900, "MainThread"), ("x" * 4500, "prepare")):
+        texts = RecordingTexts()
+        asyncio.run(preprocessor.prepare(inputs(text), texts, lambda _: None))
+        assert [name.split("_")[0] for name in texts.threads] == [thread]
 
 
 def test_a_text_over_the_limit_is_refused_at_once(preprocessor: Preprocessor) -> None:
-    watched = Watched()
-    (refused,) = asyncio.run(preprocessor.prepare(inputs("w" * 5001), watched, lambda _: None))
+    texts = RecordingTexts()
+    (refused,) = asyncio.run(preprocessor.prepare(inputs("w" * 5001), texts, lambda _: None))
     assert isinstance(refused, InputError)
     assert refused.type == "text-too-long"
     assert "5,001 characters, more than the limit of 5,000" in refused.detail
-    assert watched.threads == ["MainThread"]
+    assert texts.threads == ["MainThread"]
 
 
 @pytest.mark.parametrize("count", [2, 7, 8, 9, 64, 257])
@@ -73,24 +74,26 @@ def test_many_inputs_come_back_in_order_each_observed_once(preprocessor: Preproc
     seconds: list[float] = []
     prepared = asyncio.run(preprocessor.prepare(inputs(*texts), Texts(ENCODER, 8), seconds.append))
     assert len(seconds) == count
-    for text, each in zip(texts, prepared, strict=True):
+    for text, array in zip(texts, prepared, strict=True):
         if text == " ":
-            assert isinstance(each, InputError)
+            assert isinstance(array, InputError)
         else:
-            np.testing.assert_array_equal(each, ENCODER.encode(text))
+            np.testing.assert_array_equal(array, ENCODER.encode(text))
 
 
-def test_what_nobody_waits_for_is_dropped(preprocessor: Preprocessor) -> None:
-    watched = Watched()
-    watched.gate.clear()
+def test_the_inputs_of_a_cancelled_request_are_dropped(preprocessor: Preprocessor) -> None:
+    texts = RecordingTexts()
+    texts.gate.clear()
 
-    async def give_up() -> None:
-        async with asyncio.timeout(0.1):
-            await preprocessor.prepare(inputs(*["ball"] * 100), watched, lambda _: None)
+    async def cancel() -> None:
+        task = asyncio.create_task(preprocessor.prepare(inputs(*["ball"] * 100), texts, lambda _: None))
+        # Both threads are at work.
+        await until_async(lambda: len(texts.threads) == 2)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
-    with pytest.raises(TimeoutError):
-        asyncio.run(give_up())
-    watched.gate.set()
-    # The pool is still there for others, and has not prepared what was left.
+    asyncio.run(cancel())
+    texts.gate.set()
+    # The pool still serves other requests, and has not prepared the rest of the cancelled one.
     asyncio.run(preprocessor.prepare(inputs(*["goal"] * 4), Texts(ENCODER, 8), lambda _: None))
-    assert len(watched.threads) == 2
+    assert len(texts.threads) == 2

@@ -1,4 +1,4 @@
-"""Collections are scored into the rows that the HTTP API answers."""
+"""score-dataset writes the rows that the HTTP API answers."""
 
 import json
 import subprocess
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("logging_as_it_was")
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Twenty noisy images in two folders, of other sizes than the model's, one in capital letters."""
+    """Twenty noisy images in two folders, of another size than the model's; one has a suffix in capital letters."""
     folder = tmp_path / "photos"
     for index, image in enumerate(tiny_images(20, size=12, seed=3)):
         (folder / f"{index % 2}").mkdir(parents=True, exist_ok=True)
@@ -45,10 +45,10 @@ def flat(result: dict[str, Any]) -> dict[str, Any]:
     return row | {"error": None, "error_detail": None}
 
 
-def same(given: dict[str, Any], wanted: dict[str, Any]) -> bool:
+def same(row: dict[str, Any], expected: dict[str, Any]) -> bool:
     return all(
-        pytest.approx(value, rel=1e-5) == given[name] if isinstance(value, float) else value == given[name]
-        for name, value in wanted.items()
+        pytest.approx(value, rel=1e-5) == row[name] if isinstance(value, float) else value == row[name]
+        for name, value in expected.items()
     )
 
 
@@ -95,7 +95,7 @@ def test_threads_and_batches_in_flight_change_no_row(tiny_bundle: Path, tmp_path
     assert rows(tmp_path / "one") == rows(tmp_path / "four")
 
 
-def test_the_output_is_a_folder_that_pandas_reads_with_the_terms_beside_it(
+def test_the_output_is_a_folder_that_pandas_reads_and_holds_the_terms_of_the_run(
     text_repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = parquet(tmp_path / "texts.parquet", text=[SPORTS, "qqq " * 5, POLITICS, None], name=list("abcd"))
@@ -109,10 +109,10 @@ def test_the_output_is_a_folder_that_pandas_reads_with_the_terms_beside_it(
     assert run["complete"]["inputs"] == 4
     assert run["complete"]["errors"] == {"empty-input": 1}
     assert run["complete"]["flagged"]["msp"] == int(np.sum(frame.flagged[:3].astype(bool)))
-    said = capsys.readouterr().out
-    assert "4 inputs" in said
-    assert "error empty-input: 1" in said
-    assert "at alpha 0.05" in said
+    printed = capsys.readouterr().out
+    assert "4 inputs" in printed
+    assert "error empty-input: 1" in printed
+    assert "at alpha 0.05" in printed
 
 
 def test_a_run_in_which_nothing_could_be_scored_ends_with_1(tiny_bundle: Path, tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_run_in_which_nothing_could_be_scored_ends_with_1(tiny_bundle: Path, t
         (("--provider", "cuda"), "OOD_PROVIDER=cuda"),
     ],
 )
-def test_what_cannot_be_scored_as_asked_is_refused_with_the_reason(
+def test_a_run_that_is_impossible_as_requested_is_refused_with_the_reason(
     flags: tuple[str, ...], reason: str, repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = parquet(tmp_path / "x.parquet", image=[picture()], text=[SPORTS])
@@ -145,7 +145,7 @@ def test_what_cannot_be_scored_as_asked_is_refused_with_the_reason(
     assert not (tmp_path / "out").exists()
 
 
-def test_an_alpha_that_flags_nothing_is_pointed_out(
+def test_an_alpha_at_which_nothing_can_be_flagged_is_a_warning(
     tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = parquet(tmp_path / "x.parquet", image=[picture()])

@@ -1,9 +1,8 @@
-"""Interrupted runs go on, with the rows of an uninterrupted one; other runs into the same folder are refused."""
+"""Interrupted runs resume and write identical rows; a different run into the same folder is refused."""
 
 import json
 import re
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from tests.service.support.offline_runs import begin, rows, score
 from tests.support.tiny_bundle import make_tiny_bundle
 from tests.support.tiny_text_bundle import make_tiny_text_bundle, tiny_texts
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("logging_as_it_was")
 
@@ -27,30 +27,29 @@ def texts(tmp_path: Path) -> Path:
     return path
 
 
-def test_after_kill_9_the_rows_are_those_of_a_run_without_interruption(
+def test_after_sigkill_a_resumed_run_has_the_rows_of_an_uninterrupted_one(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = tmp_path / "many.txt"
     source.write_text("\n".join(["", *tiny_texts(2_500)]))
     flags = ("--part-size", "25", "--scores", "msp,energy")
     killed = begin(source, tmp_path / "killed", *flags, model=model)
-    while len(list((tmp_path / "killed").glob("part-*"))) < 3 and killed.poll() is None:
-        time.sleep(0.005)
+    until(lambda: len(list((tmp_path / "killed").glob("part-*"))) >= 3 or killed.poll() is not None)
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
-    there = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "killed").glob("part-*")}
-    assert 3 <= len(there) < 101, "killed in the middle"
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "killed").glob("part-*")}
+    assert 3 <= len(before) < 101, "killed in the middle"
 
     assert score(source, tmp_path / "killed", *flags, model=model) == 0
-    assert f"{25 * len(there):,} of 2,501 inputs are in" in capsys.readouterr().err
-    assert score(source, tmp_path / "whole", *flags, model=model) == 0
-    assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
-    assert (tmp_path / "killed" / "_run.json").read_text() == (tmp_path / "whole" / "_run.json").read_text()
-    kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "killed").glob("part-*")}
-    assert there.items() <= kept.items(), "what was written is not computed again"
+    assert f"{25 * len(before):,} of 2,501 inputs are in" in capsys.readouterr().err
+    assert score(source, tmp_path / "uninterrupted", *flags, model=model) == 0
+    assert rows(tmp_path / "killed") == rows(tmp_path / "uninterrupted")
+    assert (tmp_path / "killed" / "_run.json").read_text() == (tmp_path / "uninterrupted" / "_run.json").read_text()
+    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "killed").glob("part-*")}
+    assert before.items() <= after.items(), "existing parts are not computed again"
 
 
-def test_parts_missing_anywhere_are_the_ones_that_are_computed(model: Path, texts: Path, tmp_path: Path) -> None:
+def test_only_missing_parts_are_computed(model: Path, texts: Path, tmp_path: Path) -> None:
     assert score(texts, tmp_path / "out", "--part-size", "10", model=model) == 0
     before = rows(tmp_path / "out")
     for part in (2, 3, 7, 9):
@@ -63,14 +62,14 @@ def test_parts_missing_anywhere_are_the_ones_that_are_computed(model: Path, text
 @pytest.mark.parametrize(
     ("flags", "difference"),
     [
-        (("--alpha", "0.2"), "alpha: 0.05 there, 0.2 now"),
-        (("--scores", "msp,energy"), r"scores: \['msp'\] there, \['msp', 'energy'\] now"),
-        (("--part-size", "11"), "part_size: 10 there, 11 now"),
-        (("--max-batch", "4"), "batch: 8 there, 4 now"),
-        (("--max-text-chars", "10"), "max_text_chars: 100000 there, 10 now"),
+        (("--alpha", "0.2"), "alpha: 0.05 in the folder, 0.2 requested"),
+        (("--scores", "msp,energy"), r"scores: \['msp'\] in the folder, \['msp', 'energy'\] requested"),
+        (("--part-size", "11"), "part_size: 10 in the folder, 11 requested"),
+        (("--max-batch", "4"), "batch: 8 in the folder, 4 requested"),
+        (("--max-text-chars", "10"), "max_text_chars: 100000 in the folder, 10 requested"),
     ],
 )
-def test_going_on_with_something_else_is_refused_with_the_difference(
+def test_resuming_with_different_terms_is_refused_with_the_differences(
     flags: tuple[str, ...],
     difference: str,
     model: Path,
@@ -92,21 +91,21 @@ def test_another_model_or_a_changed_source_is_refused(
     other = make_tiny_text_bundle(tmp_path / "others", version="2", seed=1)
     assert score(texts, tmp_path / "out", model=other) == 2
     refusal = capsys.readouterr().err
-    assert "version: 1 there, 2 now" in refusal
+    assert "version: 1 in the folder, 2 requested" in refusal
     assert "bundle_sha256" in refusal
     texts.write_text(texts.read_text().replace("the", "teh"))
     assert score(texts, tmp_path / "out", model=model) == 2
     assert "source fingerprint" in capsys.readouterr().err
 
 
-def test_overwrite_removes_the_other_rows(model: Path, texts: Path, tmp_path: Path) -> None:
+def test_overwrite_removes_the_rows_of_another_run(model: Path, texts: Path, tmp_path: Path) -> None:
     assert score(texts, tmp_path / "out", "--part-size", "10", model=model) == 0
     assert score(texts, tmp_path / "out", "--alpha", "0.2", "--overwrite", model=model) == 0
     assert len(rows(tmp_path / "out")) == 95
     assert json.loads((tmp_path / "out" / "_run.json").read_text())["terms"]["alpha"] == 0.2
 
 
-def test_a_folder_with_other_files_is_left_alone(
+def test_a_folder_with_other_files_is_refused_and_not_changed(
     model: Path, texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert score(texts, tmp_path, "--overwrite", model=model) == 2
@@ -114,16 +113,16 @@ def test_a_folder_with_other_files_is_left_alone(
     assert [path.name for path in tmp_path.iterdir()] == ["texts.txt"]
 
 
-def test_a_complete_run_says_so_again(
+def test_a_complete_run_prints_its_summary_again(
     model: Path, texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert score(texts, tmp_path / "out", model=model) == 0
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     assert score(texts, tmp_path / "out", model=model) == 0
-    assert capsys.readouterr().out == said
+    assert capsys.readouterr().out == printed
 
 
-def test_a_disk_that_cannot_be_written_is_named(
+def test_an_unwritable_output_folder_is_named(
     texts: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert score(texts, texts / "out", model=model) == 1

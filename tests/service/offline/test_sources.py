@@ -1,4 +1,4 @@
-"""Every kind of collection: its inputs and keys in order, from any place on, read as they are asked for."""
+"""Every kind of collection yields its inputs and keys in order, from any position on, and reads lazily."""
 
 import json
 from collections.abc import Iterator
@@ -12,10 +12,9 @@ from service.errors import InputError
 from service.inputs.payloads import Text
 from service.offline import folder_source, record_source
 from service.offline.errors import ModelUnusable, SourceUnusable
-from service.offline.in_order import in_order
-from service.offline.items import payload_of
-from service.offline.source import Source
-from service.offline.sources import open_source
+from service.offline.open_source import open_source
+from service.offline.parts import map_in_order
+from service.offline.source import Source, payload_of
 from tests.service.support.offline_runs import parquet
 
 ODD = 'a "quoted", \u00e9 text\nof two lines'
@@ -23,15 +22,15 @@ BYTES_AND_PATH = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
 def contents(source: Source, start: int = 0) -> list[tuple[object, object]]:
-    """Keys with texts, bytes, or types of errors."""
-    found = []
+    """The keys, each with a text, bytes or the type of an error."""
+    items = []
     for item in source.items(start):
         payload = payload_of(item)
         plain = (
             payload.text if isinstance(payload, Text) else payload.type if isinstance(payload, InputError) else payload
         )
-        found.append((item.key, plain))
-    return found
+        items.append((item.key, plain))
+    return items
 
 
 def opened(path: Path, modality: Literal["image", "text"] = "text", **names: str) -> Source:
@@ -44,13 +43,13 @@ def written(path: Path, content: str | bytes) -> Path:
     return path
 
 
-def test_a_text_file_has_a_text_a_line(tmp_path: Path) -> None:
+def test_a_text_file_has_one_text_per_line(tmp_path: Path) -> None:
     source = opened(written(tmp_path / "t.txt", "\ufeffone\r\n\r\nthree\nfour".encode() + b"\n\xff\n"))
     assert contents(source) == [(0, "one"), (1, ""), (2, "three"), (3, "four"), (4, "undecodable-text")]
     assert source.identity.inputs == 5
 
 
-def test_json_lines_have_texts_and_keys_and_slips_of_their_own(tmp_path: Path) -> None:
+def test_json_lines_have_texts_keys_and_errors_of_single_lines(tmp_path: Path) -> None:
     lines = [
         json.dumps({"text": ODD, "id": 7}),
         "{broken",
@@ -82,9 +81,9 @@ def test_parquet_has_texts_by_rows_across_files_and_row_groups(tmp_path: Path) -
     parquet(tmp_path / "shards" / "b.parquet", text=["3", None], n=[3, 4])
     parquet(tmp_path / "shards" / "a.parquet", row_group_size=2, text=["0", "1", "2"], n=[0, 1, 2])
     parquet(tmp_path / "shards" / "_metadata.parquet", other=[1])
-    wanted = [(0, "0"), (1, "1"), (2, "2"), (3, "3"), (4, "empty-input")]
-    assert contents(opened(tmp_path / "shards")) == wanted
-    assert contents(opened(tmp_path / "shards", column="text", key="n")) == wanted
+    expected = [(0, "0"), (1, "1"), (2, "2"), (3, "3"), (4, "empty-input")]
+    assert contents(opened(tmp_path / "shards")) == expected
+    assert contents(opened(tmp_path / "shards", column="text", key="n")) == expected
 
 
 @pytest.mark.parametrize(
@@ -102,7 +101,7 @@ def test_parquet_has_images_as_bytes_or_as_the_struct_of_hugging_face(column: pa
     assert contents(source) == [(0, b"x"), (1, "empty-input")]
 
 
-def test_a_folder_has_its_images_by_path_and_one_that_vanished_is_an_error(tmp_path: Path) -> None:
+def test_a_folder_has_its_images_by_path_and_a_vanished_image_is_an_error(tmp_path: Path) -> None:
     for name in ("b/2.png", "b/1.JPG", "a.webp", "b/notes.txt", "c/d/e.bmp"):
         written(tmp_path / "images" / name, name)
     source = opened(tmp_path / "images", "image")
@@ -118,7 +117,7 @@ def test_a_folder_has_its_images_by_path_and_one_that_vanished_is_an_error(tmp_p
 
 @pytest.fixture(params=["lines", "jsonl", "csv", "parquet", "images"])
 def collection(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Literal["image", "text"]]:
-    """Fifty inputs; those of text files of odd lengths."""
+    """Fifty inputs; those of text files have different lengths."""
     texts = [f'{index} "x",{"y" * (index * 7 % 11)}' for index in range(50)]
     if request.param == "lines":
         return written(tmp_path / "c.txt", "\n".join(texts)), "text"
@@ -134,7 +133,7 @@ def collection(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Li
     return tmp_path / "c", "image"
 
 
-def test_reading_can_begin_anywhere(
+def test_reading_can_start_at_any_position(
     collection: tuple[Path, Literal["image", "text"]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (folder_source, record_source):
@@ -146,7 +145,7 @@ def test_reading_can_begin_anywhere(
         assert contents(source, start) == everything[start:], start
 
 
-def test_a_collection_that_changed_is_known_by_another_fingerprint(
+def test_a_changed_collection_has_another_identity(
     collection: tuple[Path, Literal["image", "text"]],
 ) -> None:
     path, modality = collection
@@ -162,13 +161,13 @@ def test_a_collection_that_changed_is_known_by_another_fingerprint(
     assert opened(path, modality).identity != before
 
 
-def test_a_line_without_end_does_not_come_into_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_beyond_the_limit_is_an_error_of_that_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(record_source, "_LONGEST_LINE", 64)
     source = opened(written(tmp_path / "t.txt", "short\n" + "x" * 1000 + "\nlast"))
     assert contents(source) == [(0, "short"), (1, "text-too-long"), (2, "last")]
 
 
-def test_inputs_are_taken_only_a_little_ahead_of_their_results() -> None:
+def test_inputs_are_read_only_a_little_ahead_of_their_results() -> None:
     taken = 0
 
     def inputs() -> Iterator[int]:
@@ -177,7 +176,7 @@ def test_inputs_are_taken_only_a_little_ahead_of_their_results() -> None:
             taken += 1
             yield number
 
-    for done, result in enumerate(in_order(lambda number: -number, inputs(), threads=3), 1):
+    for done, result in enumerate(map_in_order(lambda number: -number, inputs(), threads=3), 1):
         assert result == 1 - done
         assert taken - done <= 6
 
@@ -192,15 +191,13 @@ def test_inputs_are_taken_only_a_little_ahead_of_their_results() -> None:
         ("folder/notes.md", "hello", "holds neither parquet files nor images"),
     ],
 )
-def test_what_is_no_collection_is_refused_with_what_is_one(
-    name: str, content: str, reason: str, tmp_path: Path
-) -> None:
+def test_an_unsupported_source_is_refused_with_the_reason(name: str, content: str, reason: str, tmp_path: Path) -> None:
     path = written(tmp_path / name, content)
     with pytest.raises(SourceUnusable, match=reason):
         opened(path.parent if name.startswith("folder") else path)
 
 
-def test_a_column_that_must_be_chosen_or_does_not_fit_is_refused_with_those_that_do(tmp_path: Path) -> None:
+def test_an_ambiguous_or_unsuitable_column_is_refused_with_the_suitable_ones(tmp_path: Path) -> None:
     path = parquet(tmp_path / "x.parquet", title=["a"], body=["b"], n=[1])
     with pytest.raises(SourceUnusable, match=r"title, body could\. Name it with --column"):
         opened(path)

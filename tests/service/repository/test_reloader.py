@@ -1,18 +1,21 @@
-"""Reload by polling: what appears is served, what is broken never replaces what is good, what goes is drained."""
+"""Reloading: new bundles are served, broken ones never replace good ones, removed versions finish their requests."""
 
 import asyncio
 import shutil
 import socket
 import threading
-import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from bundle import Bundle
+from service.errors import UnknownModel
+from service.inference.engine import EngineError
 from service.inference.providers import CPU, Provider
 from service.repository.model import Model, model_loader
 from service.repository.reloader import Reloader
@@ -43,14 +46,14 @@ def polled(models: Path, serve: Serve) -> Iterator[Live]:
 
 
 def export(models: Path, **bundle: Any) -> Path:
-    """A bundle that appears in one step, as a whole."""
+    """Create a bundle that appears in the repository in one step."""
     made = make_tiny_bundle(models.parent / "elsewhere", **bundle)
-    place = models / made.parent.name / made.name
-    place.parent.mkdir(exist_ok=True)
-    if place.exists():
-        place.rename(models.parent / "old")
-    made.rename(place)
-    return place
+    folder = models / made.parent.name / made.name
+    folder.parent.mkdir(exist_ok=True)
+    if folder.exists():
+        folder.rename(models.parent / "old")
+    made.rename(folder)
+    return folder
 
 
 def versions(live: Live, model: str = "tiny") -> list[str]:
@@ -59,13 +62,46 @@ def versions(live: Live, model: str = "tiny") -> list[str]:
 
 
 def refused(live: Live) -> dict[str, str]:
-    return {each["path"]: each["reason"] for each in live.client.get("/v1/models").json()["refused"]}
+    return {entry["path"]: entry["reason"] for entry in live.client.get("/v1/models").json()["refused"]}
 
 
 def damage(folder: Path) -> None:
     data = bytearray((folder / "model.onnx").read_bytes())
     data[len(data) // 2] ^= 1
     (folder / "model.onnx").write_bytes(data)
+
+
+class Reloading:
+    """A started reloader without a service around it, which polls when the test says so."""
+
+    def __init__(self, models: Path) -> None:
+        self.repository, metrics = Repository(models), Metrics()
+        self.reloader = Reloader(self.repository, metrics)
+        provider = Provider(CPU, required=False)
+        self.load_model = model_loader(Settings(threads=1), provider, metrics, asyncio.get_running_loop())
+
+    def versions(self) -> list[str]:
+        return self.repository.versions("tiny")
+
+    def reasons(self) -> list[str]:
+        return [refused.reason for refused in self.repository.refused]
+
+
+@asynccontextmanager
+async def started(models: Path, before_load: Callable[[Bundle], None] = lambda _: None) -> AsyncIterator[Reloading]:
+    """Start a reloader that calls `before_load` before it loads a bundle."""
+    async with asyncio.timeout(60):
+        reloading = Reloading(models)
+
+        def load_model(bundle: Bundle) -> Model:
+            before_load(bundle)
+            return reloading.load_model(bundle)
+
+        await reloading.reloader.start(load_model)
+        try:
+            yield reloading
+        finally:
+            await reloading.reloader.close()
 
 
 def test_a_new_version_and_a_new_model_are_served_without_a_restart(models: Path, polled: Live) -> None:
@@ -79,7 +115,7 @@ def test_a_new_version_and_a_new_model_are_served_without_a_restart(models: Path
     assert value(polled.client, "ood_queue_capacity", model="tiny") == 1024
 
 
-def test_new_content_replaces_the_same_version_and_its_counters_go_on(models: Path, polled: Live) -> None:
+def test_new_content_replaces_the_same_version_and_its_counters_continue(models: Path, polled: Live) -> None:
     polled.score(picture())
     export(models, labels=("rouge", "vert", "bleu"), n_calibration=300, default_score="energy")
     until(lambda: polled.client.get("/v1/models/tiny").json()["labels"][0] == "rouge")
@@ -96,10 +132,10 @@ def test_new_content_replaces_the_same_version_and_its_counters_go_on(models: Pa
 def test_a_broken_bundle_never_replaces_a_good_one_and_is_tried_again_when_it_changes(
     models: Path, polled: Live
 ) -> None:
-    place = models / "tiny" / "1"
+    folder = models / "tiny" / "1"
     before = polled.score(picture()).json()
-    shutil.copytree(place, models.parent / "good")
-    damage(place)
+    shutil.copytree(folder, models.parent / "good")
+    damage(folder)
     until(lambda: "tiny/1" in refused(polled))
     assert "its SHA-256 is" in refused(polled)["tiny/1"]
     assert polled.score(picture()).json() == before
@@ -108,14 +144,14 @@ def test_a_broken_bundle_never_replaces_a_good_one_and_is_tried_again_when_it_ch
     until(lambda: "tiny/2" in refused(polled))
     assert versions(polled) == ["1"]
     assert value(polled.client, "ood_refused_bundles") == 2
-    # Once for each state of its files: not once for each look.
+    # Once for each state of its files, not once for each scan.
     assert value(polled.client, "ood_reloads_total", model="tiny", result="refused") - count <= 2
-    shutil.copytree(models.parent / "good", place, dirs_exist_ok=True)
+    shutil.copytree(models.parent / "good", folder, dirs_exist_ok=True)
     damage(models / "tiny" / "2")
     until(lambda: versions(polled) == ["1", "2"] and not refused(polled))
 
 
-def test_what_was_only_touched_or_copied_is_not_loaded_again(models: Path, polled: Live) -> None:
+def test_a_bundle_that_was_only_touched_or_copied_is_not_loaded_again(models: Path, polled: Live) -> None:
     model = polled.app.state.repository.get("tiny")
     loaded = value(polled.client, "ood_reloads_total", model="tiny", result="loaded")
     shutil.copytree(models / "tiny" / "1", models / ".copy")
@@ -129,42 +165,78 @@ def test_what_was_only_touched_or_copied_is_not_loaded_again(models: Path, polle
     assert value(polled.client, "ood_reloads_total", model="tiny", result="loaded") == loaded + 1
 
 
-def test_what_is_still_written_to_is_left_alone(models: Path, polled: Live) -> None:
-    place = export(models, version="2")
-    for number in range(40):
-        (place / "part").write_text("x" * number)
-        assert versions(polled) == ["1"]
-        time.sleep(POLL["reload_seconds"] / 3)
-    (place / "part").unlink()
-    until(lambda: versions(polled) == ["1", "2"])
+def test_a_bundle_that_is_still_written_is_left_alone(models: Path) -> None:
+    async def scenario() -> None:
+        async with started(models) as reloading:
+            part = export(models, version="2") / "part"
+            for size in range(4):
+                part.write_text("x" * size)
+                await reloading.reloader.poll_once()
+                assert reloading.versions() == ["1"]
+            await reloading.reloader.poll_once()
+            assert reloading.versions() == ["1", "2"]
+
+    asyncio.run(scenario())
 
 
-def test_what_changed_while_it_was_loaded_is_not_served(models: Path) -> None:
-    async def scenario() -> tuple[list[str], list[str], list[str]]:
-        repository, metrics = Repository(models), Metrics()
-        reloader = Reloader(repository, metrics)
-        load = model_loader(Settings(threads=1), Provider(CPU, required=False), metrics, asyncio.get_running_loop())
+def test_a_bundle_that_changes_while_it_is_loaded_is_refused_and_loaded_again(models: Path) -> None:
+    def write_once(bundle: Bundle) -> None:
+        if bundle.manifest.version == "2" and not (bundle.path / "later").exists():
+            (bundle.path / "later").touch()
 
-        def load_meanwhile(bundle: Bundle) -> Model:
-            if bundle.manifest.version == "2" and not (bundle.path / "later").exists():
-                (bundle.path / "later").touch()
-            return load(bundle)
-
+    async def scenario() -> None:
         export(models, version="2")
-        await reloader.start(load_meanwhile)
-        first = repository.versions("tiny")
-        reasons = [each.reason for each in repository.refused]
-        await reloader.load("tiny")
-        second = repository.versions("tiny")
-        await reloader.close()
-        return first, reasons, second
+        async with started(models, write_once) as reloading:
+            assert reloading.versions() == ["1"]
+            assert reloading.reasons()[0].startswith("its files changed while it was loaded")
+            await reloading.reloader.poll_once()
+            await reloading.reloader.poll_once()
+            assert (reloading.versions(), reloading.reasons()) == (["1", "2"], [])
 
-    first, reasons, second = asyncio.run(scenario())
-    assert (first, second) == (["1"], ["1", "2"])
-    assert reasons[0].startswith("its files changed while it was loaded")
+    asyncio.run(scenario())
 
 
-def test_a_folder_without_a_manifest_is_no_bundle_yet(models: Path, polled: Live) -> None:
+def test_a_refused_bundle_is_tried_again_on_request_though_its_files_are_unchanged(models: Path) -> None:
+    attempts: list[str] = []
+
+    def fail_once(bundle: Bundle) -> None:
+        attempts.append(bundle.manifest.version)
+        if attempts == ["1", "2"]:
+            raise EngineError(bundle, "out of memory", "Add some")
+
+    async def scenario() -> None:
+        export(models, version="2")
+        async with started(models, fail_once) as reloading:
+            assert (reloading.versions(), reloading.reasons()) == (["1"], ["model.onnx: out of memory. Add some."])
+            for _ in range(3):
+                await reloading.reloader.poll_once()
+            assert attempts == ["1", "2"], "polling waits until the files change"
+            assert await reloading.reloader.load("tiny") == []
+            assert (reloading.versions(), reloading.reasons()) == (["1", "2"], [])
+
+    asyncio.run(scenario())
+
+
+def test_an_unloaded_model_stays_away_until_it_is_loaded_again(models: Path) -> None:
+    async def scenario() -> None:
+        export(models, name="other")
+        async with started(models) as reloading:
+            await reloading.reloader.unload("tiny")
+            export(models, version="2")
+            for _ in range(2):
+                await reloading.reloader.poll_once()
+            assert reloading.repository.names == ["other"]
+            assert reloading.reloader.unloaded() == ["tiny/1", "tiny/2"]
+            assert await reloading.reloader.load("tiny") == []
+            assert reloading.versions() == ["1", "2"]
+            assert reloading.reloader.unloaded() == []
+            with pytest.raises(UnknownModel):
+                await reloading.reloader.load("none")
+
+    asyncio.run(scenario())
+
+
+def test_a_folder_without_a_manifest_waits_until_the_manifest_is_there(models: Path, polled: Live) -> None:
     made = make_tiny_bundle(models.parent / "elsewhere", version="2")
     shutil.copytree(made, models / "tiny" / "2", ignore=shutil.ignore_patterns("manifest.json"))
     export(models, version="3")
@@ -174,7 +246,7 @@ def test_a_folder_without_a_manifest_is_no_bundle_yet(models: Path, polled: Live
     until(lambda: versions(polled) == ["1", "2", "3"])
 
 
-def test_a_version_that_goes_takes_its_series_and_its_memory_with_it(models: Path, polled: Live) -> None:
+def test_a_removed_version_frees_its_series_threads_and_memory(models: Path, polled: Live) -> None:
     export(models, version="7")
     until(lambda: versions(polled) == ["1", "7"])
     polled.score(picture())
@@ -185,25 +257,24 @@ def test_a_version_that_goes_takes_its_series_and_its_memory_with_it(models: Pat
     until(lambda: versions(polled) == ["1"])
     until(lambda: not any(("version", "7") in labels for _, labels in samples(polled.client)))
     assert value(polled.client, "ood_queue_capacity", model="tiny") == 1024
-    # At once, not when the collector of cycles comes by: a session is large.
+    # By reference counts alone, not by the garbage collector: a session is large.
     assert [part() for part in parts] == [None] * 3
     assert "engine-tiny-7-0" not in {thread.name for thread in threading.enumerate()}
     assert polled.score(picture()).json()["version"] == "1"
 
 
-def test_a_model_that_goes_takes_all_its_series_with_it(models: Path, polled: Live) -> None:
-    place = export(models, name="other")
+def test_a_removed_model_frees_all_its_series(models: Path, polled: Live) -> None:
+    folder = export(models, name="other")
     until(lambda: versions(polled, "other") == ["1"])
     polled.score(picture(), model="other")
-    shutil.rmtree(place.parent)
+    shutil.rmtree(folder.parent)
     until(lambda: not versions(polled, "other"))
     problem(polled.score(picture(), model="other"), 404, "unknown-model")
-    # What became of the model stays told.
-    told = {"ood_reloads_total", "ood_reloads_created"}
-    until(lambda: {name for name, labels in samples(polled.client) if ("model", "other") in labels} <= told)
+    kept = {"ood_reloads_total", "ood_reloads_created"}
+    until(lambda: {name for name, labels in samples(polled.client) if ("model", "other") in labels} <= kept)
 
 
-def test_the_last_good_version_stays_while_what_is_to_replace_it_is_broken(models: Path, polled: Live) -> None:
+def test_the_last_good_version_stays_while_its_replacement_is_broken(models: Path, polled: Live) -> None:
     damage(export(models, version="2"))
     until(lambda: "tiny/2" in refused(polled))
     shutil.rmtree(models / "tiny" / "1")
@@ -214,20 +285,31 @@ def test_the_last_good_version_stays_while_what_is_to_replace_it_is_broken(model
     until(lambda: versions(polled) == ["2"])
 
 
-def test_a_repository_that_is_gone_or_empty_takes_nothing_away(models: Path, polled: Live) -> None:
-    models.rename(models.parent / "unmounted")
-    for _ in range(2):
-        # Longer than two looks.
-        with pytest.raises(AssertionError, match="did not become true"):
-            until(lambda: polled.score(picture()).status_code != 200, seconds=0.3)
-        models.mkdir(exist_ok=True)
-    models.rmdir()
-    (models.parent / "unmounted").rename(models)
-    export(models, version="2")
-    until(lambda: versions(polled) == ["1", "2"])
+def test_a_missing_or_empty_repository_removes_no_model_and_is_logged_once(models: Path) -> None:
+    unmounted = models.parent / "unmounted"
+
+    async def scenario() -> None:
+        async with started(models) as reloading:
+            models.rename(unmounted)
+            for reason in ("is not a folder", "is empty"):
+                with capture_logs() as lines:
+                    for _ in range(3):
+                        await reloading.reloader.poll_once()
+                        assert reloading.versions() == ["1"]
+                assert [line["event"] for line in lines] == ["repository unavailable"]
+                assert reason in lines[0]["reason"]
+                models.mkdir(exist_ok=True)
+            models.rmdir()
+            unmounted.rename(models)
+            export(models, version="2")
+            for _ in range(2):
+                await reloading.reloader.poll_once()
+            assert reloading.versions() == ["1", "2"]
+
+    asyncio.run(scenario())
 
 
-def test_a_request_that_has_a_model_is_answered_by_it_after_it_went(models: Path, polled: Live) -> None:
+def test_a_request_is_answered_by_its_version_after_that_is_removed(models: Path, polled: Live) -> None:
     export(models, version="7")
     until(lambda: versions(polled) == ["1", "7"])
     body = picture()
@@ -253,8 +335,12 @@ def test_the_service_ends_while_a_replaced_model_is_still_in_use(models: Path, s
     assert set(threading.enumerate()) <= before
 
 
-def test_without_reload_the_repository_is_read_once(models: Path, serve: Serve) -> None:
-    with serve(models) as live:
-        export(models, version="2")
-        with pytest.raises(AssertionError, match="did not become true"):
-            until(lambda: versions(live) != ["1"], seconds=0.3)
+@pytest.mark.parametrize(("reload", "intervals"), [("off", []), ("poll", [0.03])])
+def test_the_repository_is_polled_only_if_the_setting_says_so(
+    models: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch, reload: str, intervals: list[float]
+) -> None:
+    polled: list[float] = []
+    monkeypatch.setattr(Reloader, "poll", lambda _, seconds: polled.append(seconds))
+    with serve(models, reload=reload, reload_seconds=0.03) as live:
+        assert versions(live) == ["1"]
+    assert polled == intervals

@@ -1,4 +1,4 @@
-"""A repository by URI: fetched, verified, refreshed, and served from its copy when the storage is away."""
+"""A repository by URI: downloaded, verified, refreshed, and served from its copy while the storage is unreachable."""
 
 import shutil
 from collections.abc import Iterator
@@ -22,19 +22,19 @@ URI = "memory://bucket/models"
 
 @pytest.fixture
 def storage() -> Iterator[Any]:
-    """An object storage in memory."""
+    """Object storage in memory."""
     files = fsspec.filesystem("memory")
     yield files
     files.store.clear()
 
 
-def upload(storage: Any, local: Path, place: str = "tiny/1") -> None:
+def upload(storage: Any, local: Path, bundle_id: str = "tiny/1") -> None:
     for file in local.rglob("*"):
         if file.is_file():
-            storage.pipe(f"bucket/models/{place}/{file.relative_to(local)}", file.read_bytes())
+            storage.pipe(f"bucket/models/{bundle_id}/{file.relative_to(local)}", file.read_bytes())
 
 
-def test_bundles_are_fetched_whole_and_only_once(storage: Any, tmp_path: Path, tiny_bundle: Path) -> None:
+def test_bundles_are_downloaded_completely_and_only_once(storage: Any, tmp_path: Path, tiny_bundle: Path) -> None:
     upload(storage, tiny_bundle)
     mirror = Mirror(URI, tmp_path / "copy")
     mirror.refresh()
@@ -44,7 +44,7 @@ def test_bundles_are_fetched_whole_and_only_once(storage: Any, tmp_path: Path, t
     assert (tmp_path / "copy/tiny/1/model.onnx").stat().st_ino == before
 
 
-def test_what_is_new_comes_and_what_is_gone_goes(storage: Any, tmp_path: Path, tiny_bundle: Path) -> None:
+def test_new_bundles_are_downloaded_and_removed_ones_deleted(storage: Any, tmp_path: Path, tiny_bundle: Path) -> None:
     upload(storage, tiny_bundle)
     mirror = Mirror(URI, tmp_path / "copy")
     mirror.refresh()
@@ -60,7 +60,7 @@ def test_what_is_new_comes_and_what_is_gone_goes(storage: Any, tmp_path: Path, t
 
 
 @pytest.mark.parametrize("harm", ["missing", "changed"])
-def test_a_bundle_that_is_not_whole_yet_does_not_replace_the_copy(
+def test_an_incomplete_bundle_does_not_replace_the_copy(
     storage: Any, tmp_path: Path, tiny_bundle: Path, harm: str
 ) -> None:
     upload(storage, tiny_bundle)
@@ -68,21 +68,21 @@ def test_a_bundle_that_is_not_whole_yet_does_not_replace_the_copy(
     mirror.refresh()
     good = (tmp_path / "copy/tiny/1" / MANIFEST_NAME).read_bytes()
     upload(storage, make_tiny_bundle(tmp_path / "made", seed=3))
-    whole = storage.cat_file("bucket/models/tiny/1/calibration.npz")
+    complete = storage.cat_file("bucket/models/tiny/1/calibration.npz")
     if harm == "missing":
         storage.rm("bucket/models/tiny/1/calibration.npz")
     else:
-        storage.pipe("bucket/models/tiny/1/calibration.npz", whole[:-1])
+        storage.pipe("bucket/models/tiny/1/calibration.npz", complete[:-1])
     mirror.refresh()
     assert (tmp_path / "copy/tiny/1" / MANIFEST_NAME).read_bytes() == good
     load_bundle(tmp_path / "copy/tiny/1")
-    storage.pipe("bucket/models/tiny/1/calibration.npz", whole)
+    storage.pipe("bucket/models/tiny/1/calibration.npz", complete)
     mirror.refresh()
     assert (tmp_path / "copy/tiny/1" / MANIFEST_NAME).read_bytes() != good
     load_bundle(tmp_path / "copy/tiny/1")
 
 
-def test_a_uri_that_cannot_be_read_is_said_and_the_copy_stays(storage: Any, tmp_path: Path, tiny_bundle: Path) -> None:
+def test_an_unreadable_uri_is_an_error_and_the_copy_stays(storage: Any, tmp_path: Path, tiny_bundle: Path) -> None:
     upload(storage, tiny_bundle)
     mirror = Mirror(URI, tmp_path / "copy")
     assert mirror.is_empty()
@@ -95,7 +95,7 @@ def test_a_uri_that_cannot_be_read_is_said_and_the_copy_stays(storage: Any, tmp_
         Mirror("nosuch://x", tmp_path / "other").refresh()
 
 
-def test_a_manifest_cannot_lead_out_of_the_folder(storage: Any, tmp_path: Path, tiny_bundle: Path) -> None:
+def test_a_manifest_cannot_name_files_outside_the_folder(storage: Any, tmp_path: Path, tiny_bundle: Path) -> None:
     upload(storage, tiny_bundle)
     text = (tiny_bundle / MANIFEST_NAME).read_text().replace('"model.onnx":', '"../../../evil":')
     storage.pipe(f"bucket/models/tiny/1/{MANIFEST_NAME}", text.encode())
@@ -104,7 +104,7 @@ def test_a_manifest_cannot_lead_out_of_the_folder(storage: Any, tmp_path: Path, 
     assert [file.name for file in (tmp_path / "copy").rglob("*") if file.is_file()] == [MANIFEST_NAME]
 
 
-def test_several_may_refresh_one_folder_at_a_time(storage: Any, tmp_path: Path, tiny_bundle: Path) -> None:
+def test_several_mirrors_may_refresh_one_folder_at_once(storage: Any, tmp_path: Path, tiny_bundle: Path) -> None:
     for version in range(1, 6):
         upload(storage, make_tiny_bundle(tmp_path / "made", version=str(version)), f"tiny/{version}")
     with ThreadPoolExecutor(4) as workers:
@@ -127,5 +127,5 @@ def test_a_service_serves_a_uri_and_follows_it(serve: Serve, tmp_path: Path) -> 
         assert live.score(picture()).json()["version"] == "2"
 
 
-def test_each_uri_has_a_copy_of_its_own() -> None:
+def test_each_uri_has_a_separate_copy() -> None:
     assert default_folder("s3://a/models") != default_folder("s3://b/models")

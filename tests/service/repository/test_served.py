@@ -1,4 +1,4 @@
-"""The repository: what is served, what is refused, and why."""
+"""The repository at the start: which bundles are served, which are refused, and why."""
 
 import asyncio
 import json
@@ -42,7 +42,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
-def test_a_version_may_be_a_link_but_no_version_is_served_under_two_names(tmp_path: Path, serve: Serve) -> None:
+def test_a_version_may_be_a_symbolic_link_but_is_not_served_under_two_names(tmp_path: Path, serve: Serve) -> None:
     stored = make_tiny_bundle(tmp_path / "volume").rename(tmp_path / "volume" / "abc")
     models = tmp_path / "models" / "tiny"
     models.mkdir(parents=True)
@@ -54,7 +54,7 @@ def test_a_version_may_be_a_link_but_no_version_is_served_under_two_names(tmp_pa
     assert [refused["path"] for refused in listed["refused"]] == ["tiny/latest"]
 
 
-def test_a_bad_bundle_is_refused_with_its_reason_and_the_others_are_served(tmp_path: Path, serve: Serve) -> None:
+def test_an_invalid_bundle_is_refused_with_its_reason_and_the_others_are_served(tmp_path: Path, serve: Serve) -> None:
     make_tiny_bundle(tmp_path)
     for name, (damage, _) in DAMAGES.items():
         damage(make_tiny_bundle(tmp_path, name=name))
@@ -66,8 +66,8 @@ def test_a_bad_bundle_is_refused_with_its_reason_and_the_others_are_served(tmp_p
         assert [model["name"] for model in listed["models"]] == ["tiny"]
         reasons = {refused["path"]: refused["reason"] for refused in listed["refused"]}
         assert set(reasons) == {*(f"{name}/1" for name in DAMAGES), "shallow"}
-        for name, (_, said) in DAMAGES.items():
-            assert said in reasons[f"{name}/1"]
+        for name, (_, reason) in DAMAGES.items():
+            assert reason in reasons[f"{name}/1"]
         assert "one level deeper" in reasons["shallow"]
         assert str(tmp_path) not in json.dumps(listed)
         assert live.client.get("/readyz").status_code == 200
@@ -83,7 +83,7 @@ def test_versions_are_ordered_as_numbers_and_the_latest_is_the_default(tmp_path:
         assert live.client.get("/v1/models/tiny/versions/9").json()["version"] == "9"
 
 
-def test_a_model_is_listed_with_what_a_client_needs(live: Live) -> None:
+def test_a_model_is_listed_with_its_labels_scores_and_calibration(live: Live) -> None:
     models = live.client.get("/v1/models").json()["models"]
     assert [model["name"] for model in models] == ["grey", "tiny"]
     tiny = models[1]
@@ -97,7 +97,7 @@ def test_a_model_is_listed_with_what_a_client_needs(live: Live) -> None:
     assert {"training", "evaluation"} <= detail.keys()
 
 
-def test_the_alpha_of_the_settings_replaces_the_bundles(repository: Path, serve: Serve) -> None:
+def test_the_alpha_of_the_settings_replaces_that_of_the_bundle(repository: Path, serve: Serve) -> None:
     with serve(repository, alpha=0.25) as live:
         tiny = live.client.get("/v1/models/tiny").json()
         calibration = live.app.state.repository.get("tiny").bundle.calibrations["msp"]
@@ -108,13 +108,13 @@ def load_nothing(bundle: Bundle) -> Model:
     raise AssertionError(bundle)
 
 
-def test_a_folder_without_a_bundle_is_no_repository(tmp_path: Path) -> None:
-    for root, said in ((tmp_path, "holds no bundle"), (tmp_path / "none", "is not a folder")):
-        with pytest.raises(RepositoryError, match=said):
+def test_a_folder_without_a_bundle_is_refused_as_a_repository(tmp_path: Path) -> None:
+    for root, message in ((tmp_path, "holds no bundle"), (tmp_path / "none", "is not a folder")):
+        with pytest.raises(RepositoryError, match=message):
             asyncio.run(Reloader(Repository(root), Metrics()).start(load_nothing))
 
 
-def test_a_service_without_a_single_good_bundle_fails_to_start(tmp_path: Path) -> None:
+def test_a_service_without_a_valid_bundle_fails_to_start(tmp_path: Path) -> None:
     flip_a_byte(make_tiny_bundle(tmp_path))
 
     async def start() -> Exception | None:

@@ -1,6 +1,8 @@
-"""Shadow versions: they are counted, and no answer differs, waits or fails because of them."""
+"""Shadow versions: their scores are counted, and no answer differs, waits or fails because of them."""
 
 import shutil
+import socket
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -8,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from service.inputs.modality import Array
 from tests.service.conftest import Live, Serve
+from tests.service.support.engine_gate import EngineGate, replace_engine
 from tests.service.support.exposition import value
 from tests.service.support.pictures import encoded, picture
 from tests.support.tiny_bundle import make_tiny_bundle
@@ -36,20 +40,16 @@ def shadowed(models: Path, serve: Serve) -> Iterator[Live]:
         yield live
 
 
-def slow(live: Live, version: str, seconds: float) -> None:
-    """Let a version's engine take that long for each batch."""
-    batcher = live.app.state.repository.get("tiny", version).batcher
-    run = batcher._run
-
-    def slowly(items: Sequence[Any], *, exclusive: bool) -> Mapping[str, Any]:
-        time.sleep(seconds)
-        return run(items, exclusive=exclusive)
-
-    batcher._run = slowly
-
-
 def total(live: Live, name: str, version: str, **labels: str) -> float:
     return value(live.client, name, model="tiny", version=version, **labels)
+
+
+def is_listening(live: Live) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", live.port), timeout=10).close()
+    except ConnectionRefusedError:
+        return False
+    return True
 
 
 def test_shadows_never_change_an_answer(models: Path, shadowed: Live, tmp_path: Path, serve: Serve) -> None:
@@ -59,15 +59,15 @@ def test_shadows_never_change_an_answer(models: Path, shadowed: Live, tmp_path: 
         {"inputs": [GREY], "threshold": 0.5},
         {"inputs": [{"image": "%"}]},
     ]
-    with serve(tmp_path) as alone:
+    with serve(tmp_path) as unshadowed:
         for request in requests:
-            answers = [live.score(json=request).json() for live in (shadowed, alone)]
+            answers = [live.score(json=request).json() for live in (shadowed, unshadowed)]
             for answer in answers:
                 answer.pop("request_id", None)
             assert answers[0] == answers[1]
 
 
-def test_what_a_shadow_scores_is_counted_as_its_own(shadowed: Live) -> None:
+def test_inputs_that_a_shadow_scores_are_counted_for_the_shadow(shadowed: Live) -> None:
     shadowed.score(json={"inputs": [RED, GREY, GREY, {"image": "%"}], "scores": ["msp", "energy"]})
     for version in ("2", "3"):
         until(lambda version=version: total(shadowed, "ood_inputs_total", version) == 3)
@@ -79,7 +79,7 @@ def test_what_a_shadow_scores_is_counted_as_its_own(shadowed: Live) -> None:
     assert total(shadowed, "ood_shadow_disagreements_total", "3", score="msp") == 2
     assert total(shadowed, "ood_inputs_total", "1") == 3
     assert total(shadowed, "ood_traffic_share", "2", role="shadow") == 1
-    # What it cannot take is no input of its own, and told.
+    # Inputs of another modality are not scored, but counted as dropped.
     assert total(shadowed, "ood_inputs_total", "4") == 0
     assert total(shadowed, "ood_shadow_dropped_total", "4", reason="failed") == 3
 
@@ -91,7 +91,7 @@ def test_a_request_that_names_a_version_is_not_shadowed(shadowed: Live) -> None:
     assert total(shadowed, "ood_inputs_total", "1") == 2
 
 
-def test_the_options_of_a_request_hold_for_its_shadows(shadowed: Live) -> None:
+def test_the_options_of_a_request_apply_to_its_shadows(shadowed: Live) -> None:
     shadowed.score(json={"inputs": [GREY], "alpha": 0.3, "scores": ["energy"]})
     until(lambda: total(shadowed, "ood_inputs_total", "3") == 1)
     assert total(shadowed, "ood_flagged_inputs_total", "3", score="energy") == total(
@@ -100,37 +100,50 @@ def test_the_options_of_a_request_hold_for_its_shadows(shadowed: Live) -> None:
     assert total(shadowed, "ood_p_value_count", "3", score="msp") == 0
 
 
-def test_a_slow_shadow_delays_no_answer_and_drops_what_its_queue_cannot_take(models: Path, serve: Serve) -> None:
+def test_a_blocked_shadow_delays_no_answer_and_drops_inputs_that_its_queue_cannot_take(
+    models: Path, serve: Serve
+) -> None:
     with serve(models, queue_size=4, max_inputs=4, max_batch=1) as live:
-        slow(live, "3", 0.3)
-        began = time.monotonic()
+        gate = EngineGate(live, version="3")
         for _ in range(10):
             assert live.score(json={"inputs": [RED, RED]}).status_code == 200
-        assert time.monotonic() - began < 2
         until(lambda: total(live, "ood_shadow_dropped_total", "3", reason="overloaded") > 0)
+        gate.open()
 
 
-def test_a_shadow_gives_way_where_the_queue_that_answers_is_half_full(models: Path, serve: Serve) -> None:
+def test_a_shadow_drops_inputs_while_the_answering_queue_is_half_full(models: Path, serve: Serve) -> None:
     with serve(models, queue_size=4, max_inputs=4) as live:
         batcher = live.app.state.repository.get("tiny", "1").batcher
         with batcher.reserve(3), live.app.state.repository.get("tiny", "2").batcher.reserve(4):
             assert live.score(json={"inputs": [RED]}).status_code == 200
-            # The fullest queue that answers: a shadow's own may be full.
+            # The gauge reports the fullest queue of a version that answers; that of a shadow may be full.
             assert value(live.client, "ood_queue_depth", model="tiny") == 3
         assert total(live, "ood_shadow_dropped_total", "2", reason="overloaded") == 1
 
 
-def test_a_shadow_that_is_late_or_fails_is_counted_as_that(shadowed: Live) -> None:
-    def fail(items: Sequence[Any], *, exclusive: bool) -> Mapping[str, Any]:
+def test_inputs_of_a_shadow_whose_engine_fails_are_counted_as_failed(shadowed: Live) -> None:
+    def fail(items: Sequence[Array], *, exclusive: bool) -> Mapping[str, Array]:
         raise RuntimeError("out of order")
 
-    shadowed.app.state.repository.get("tiny", "2").batcher._run = fail
+    replace_engine(shadowed, fail, version="2")
     assert shadowed.score(json={"inputs": [RED, RED]}).status_code == 200
     until(lambda: total(shadowed, "ood_shadow_dropped_total", "2", reason="failed") == 2)
-    slow(shadowed, "3", 0.4)
-    for _ in range(2):
-        assert shadowed.score(json={"inputs": [RED], "timeout_ms": 200}).status_code == 200
+
+
+def test_inputs_that_wait_for_a_shadow_beyond_their_deadline_are_counted_as_such(shadowed: Live) -> None:
+    gate = EngineGate(shadowed, version="3")
+    batcher = shadowed.app.state.repository.get("tiny", "3").batcher
+    timeout_seconds = 1.0
+    for waiting in range(2):
+        request = {"inputs": [RED], "timeout_ms": round(timeout_seconds * 1000)}
+        assert shadowed.score(json=request).status_code == 200
+        gate.until_batches(1)
+        until(lambda waiting=waiting: batcher.depth == waiting)
+    # Until the deadline of the second input has passed, however fast the machine is.
+    time.sleep(timeout_seconds)
+    gate.open()
     until(lambda: total(shadowed, "ood_shadow_dropped_total", "3", reason="deadline-passed") == 1)
+    until(lambda: total(shadowed, "ood_inputs_total", "3") == 1)
 
 
 def test_a_shadow_of_texts_with_the_same_tokenizer_scores_what_was_encoded(tmp_path: Path, serve: Serve) -> None:
@@ -143,7 +156,16 @@ def test_a_shadow_of_texts_with_the_same_tokenizer_scores_what_was_encoded(tmp_p
         assert value(live.client, "ood_preprocess_seconds_count", model="topics") == 2
 
 
-def test_the_service_ends_while_a_shadow_is_at_work(models: Path, serve: Serve) -> None:
+def test_the_service_ends_while_a_shadow_is_scoring(models: Path, serve: Serve) -> None:
     with serve(models) as live:
-        slow(live, "3", 1)
+        gate = EngineGate(live, version="3")
         live.score(json={"inputs": [RED]})
+        gate.until_batches(1)
+
+        def open_after_the_end_began() -> None:
+            until(lambda: not is_listening(live))
+            gate.open()
+
+        opener = threading.Thread(target=open_after_the_end_began)
+        opener.start()
+    opener.join()

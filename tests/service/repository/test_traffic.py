@@ -1,15 +1,18 @@
-"""Traffic control: who answers requests that name no version, and what traffic.yaml may say."""
+"""Traffic control: which version answers a request that names none, and the rules of traffic.yaml."""
 
 import asyncio
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from service.app import create_app
-from service.repository.traffic_rules import TrafficError, read_rules
+from service.repository.model import Model
+from service.repository.traffic import traffic_of
+from service.repository.traffic_rules import CanaryRule, TrafficError, TrafficRule, read_rules
 from service.settings import Settings
 from tests.service.conftest import Live, Serve
 from tests.service.support.exposition import value
@@ -35,13 +38,13 @@ def polled(models: Path, serve: Serve) -> Iterator[Live]:
 
 
 def rule(live: Live, text: str, **expected: Any) -> None:
-    """Write traffic.yaml in one step, and wait until the service says that it follows it."""
+    """Write traffic.yaml in one step, and wait until the service reports the expected traffic."""
     file = live.app.state.repository.root / "traffic.yaml"
     partial = file.with_name(".traffic")
     partial.write_text(text)
     partial.replace(file)
-    wanted = {"serve": "3", "canary": None, "shadow": []} | expected
-    until(lambda: live.client.get("/v1/models/tiny").json()["traffic"] == wanted)
+    traffic = {"serve": "3", "canary": None, "shadow": []} | expected
+    until(lambda: live.client.get("/v1/models/tiny").json()["traffic"] == traffic)
 
 
 def version(live: Live, request_id: str) -> str:
@@ -60,7 +63,7 @@ def test_a_pinned_version_answers_until_the_pin_is_gone(polled: Live) -> None:
     assert value(polled.client, "ood_traffic_share", model="tiny", version="1", role="serve") == 0
 
 
-def test_the_canary_gets_its_share_and_a_retry_the_same_version(polled: Live) -> None:
+def test_the_canary_gets_its_share_and_a_repeated_request_gets_the_same_version(polled: Live) -> None:
     share, requests = 0.2, 600
     rule(polled, "tiny:\n  canary: {version: '3', percent: 20}\n", serve="2", canary={"version": "3", "percent": 20.0})
     answered = {f"id-{number}": version(polled, f"id-{number}") for number in range(requests)}
@@ -70,7 +73,7 @@ def test_the_canary_gets_its_share_and_a_retry_the_same_version(polled: Live) ->
     assert abs(counts["3"] - share * requests) < 5 * (requests * share * (1 - share)) ** 0.5
     for sent, first in list(answered.items())[:20]:
         assert version(polled, sent) == first
-    # By whatever protocol.
+    # The protocol makes no difference.
     for sent, first in list(answered.items())[:20]:
         answer = polled.client.post(
             "/v2/models/tiny/infer",
@@ -79,7 +82,7 @@ def test_the_canary_gets_its_share_and_a_retry_the_same_version(polled: Live) ->
         )
         assert (answer.status_code, answer.json()["model_version"]) == (200, first)
     rule(polled, "tiny:\n  canary: {version: '3', percent: 40}\n", serve="2", canary={"version": "3", "percent": 40.0})
-    # Who was in stays in when the share grows.
+    # A request that the canary answered stays with the canary when its share grows.
     canaries = [sent for sent, first in answered.items() if first == "3"][:20]
     assert {version(polled, sent) for sent in canaries} == {"3"}
     assert value(polled.client, "ood_traffic_share", model="tiny", version="3", role="canary") == pytest.approx(0.4)
@@ -87,17 +90,17 @@ def test_the_canary_gets_its_share_and_a_retry_the_same_version(polled: Live) ->
     assert pinned.json()["version"] == "1"
 
 
-def test_a_version_that_is_tried_out_is_never_the_latest(polled: Live) -> None:
+def test_a_version_on_trial_is_never_the_latest(polled: Live) -> None:
     rule(polled, "tiny: {shadow: [3], canary: {version: 2, percent: 0}}", serve="1", shadow=["3"],
          canary={"version": "2", "percent": 0.0})  # fmt: skip
     assert version(polled, "a") == "1"
 
 
 @pytest.mark.parametrize("text", ["tiny: {serv: '1'}", "tiny: [", "tiny: {canary: {version: 2, percent: 101}}"])
-def test_a_broken_file_keeps_the_rules_before_and_tells_why(polled: Live, text: str) -> None:
+def test_a_broken_file_keeps_the_previous_rules_and_is_refused_with_its_reason(polled: Live, text: str) -> None:
     rule(polled, "tiny: {serve: '2'}", serve="2")
     rule(polled, text, serve="2")
-    until(lambda: "traffic.yaml" in {each["path"] for each in polled.client.get("/v1/models").json()["refused"]})
+    until(lambda: "traffic.yaml" in {entry["path"] for entry in polled.client.get("/v1/models").json()["refused"]})
     assert version(polled, "a") == "2"
 
 
@@ -105,7 +108,7 @@ def test_a_rule_about_a_version_that_is_not_served_waits_for_it(polled: Live) ->
     rule(polled, "tiny: {serve: '2'}", serve="2")
     rule(polled, "tiny: {serve: '4', shadow: ['5']}\nnone: {serve: '1'}", serve="2")
     until(lambda: len(polled.client.get("/v1/models").json()["refused"]) == 3)
-    reasons = [each["reason"] for each in polled.client.get("/v1/models").json()["refused"]]
+    reasons = [entry["reason"] for entry in polled.client.get("/v1/models").json()["refused"]]
     assert [reason.split(":")[0] for reason in reasons] == ["tiny.serve", "tiny.shadow", "none.serve"]
     make_tiny_bundle(polled.app.state.repository.root / ".elsewhere", version="4")
     root = polled.app.state.repository.root
@@ -113,7 +116,7 @@ def test_a_rule_about_a_version_that_is_not_served_waits_for_it(polled: Live) ->
     until(lambda: version(polled, "a") == "4")
 
 
-def test_the_rules_hold_from_the_start_without_reload(tmp_path: Path, serve: Serve) -> None:
+def test_the_rules_apply_from_the_start_without_reload(tmp_path: Path, serve: Serve) -> None:
     make_tiny_bundle(tmp_path)
     make_tiny_bundle(tmp_path, version="2")
     (tmp_path / "traffic.yaml").write_text("tiny: {serve: '1'}")
@@ -121,7 +124,7 @@ def test_the_rules_hold_from_the_start_without_reload(tmp_path: Path, serve: Ser
         assert version(live, "a") == "1"
 
 
-def test_a_start_with_a_broken_file_fails_by_its_key(tmp_path: Path) -> None:
+def test_a_start_with_a_broken_file_fails_and_names_the_key(tmp_path: Path) -> None:
     make_tiny_bundle(tmp_path)
     (tmp_path / "traffic.yaml").write_text("tiny: {serve: newest}")
 
@@ -134,8 +137,26 @@ def test_a_start_with_a_broken_file_fails_by_its_key(tmp_path: Path) -> None:
     assert "traffic.yaml: tiny.serve: String should match" in str(asyncio.run(start()))
 
 
+def served(*versions: str) -> dict[str, Model]:
+    """Stand-ins for the served versions of a model; traffic rules look at nothing but names."""
+    return {version: cast("Model", SimpleNamespace(name="tiny", version=version)) for version in versions}
+
+
+def test_a_canary_that_is_not_served_gets_no_request() -> None:
+    rule = TrafficRule(canary=CanaryRule(version="9", percent=100))
+    traffic = traffic_of(rule, served("1", "2"), previous="2")
+    assert {traffic.choose(f"id-{number}").version for number in range(100)} == {"2"}
+    assert traffic.shares() == {("2", "serve"): 1.0}
+
+
+def test_the_newest_version_answers_if_every_version_is_on_trial() -> None:
+    rule = TrafficRule(canary=CanaryRule(version="1", percent=0), shadow=("2", "3"))
+    traffic = traffic_of(rule, served("1", "2", "3"), previous="")
+    assert traffic.serve.version == "3"
+
+
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("tiny: {serve: newest}", "tiny.serve: String should match"),
         ("tiny: {canary: {version: '2', percent: .nan}}", "tiny.canary.percent: Input should be"),
@@ -148,12 +169,12 @@ def test_a_start_with_a_broken_file_fails_by_its_key(tmp_path: Path) -> None:
         ("\x00", "it cannot be read"),
     ],
 )
-def test_what_is_wrong_in_the_file_is_told_by_its_key(tmp_path: Path, text: str, said: str) -> None:
+def test_an_error_in_the_file_names_its_key(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "traffic.yaml"
     file.write_text(text)
     with pytest.raises(TrafficError) as error:
         read_rules(file)
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 def test_versions_may_be_numbers_and_the_file_empty_or_absent(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Reading answers that are problems."""
+"""Checks of error responses (`application/problem+json`)."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ import httpx
 
 
 def problem(answer: httpx.Response, status: int, kind: str) -> dict[str, Any]:
+    """Assert that `answer` is a problem of the type `kind`, and return its fields."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     content: dict[str, Any] = answer.json()

@@ -1,10 +1,12 @@
-"""A gate in front of a running model's engine, and requests that wait behind it."""
+"""Control over a running model's engine: a gate that blocks its batches, failures, and requests that wait."""
 
 import threading
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import httpx
 
+from service.inputs.modality import Array, Run
 from tests.service.conftest import Live
 from tests.service.support.pictures import picture
 from tests.support.waiting import until
@@ -18,11 +20,9 @@ class EngineGate:
     """
 
     def __init__(self, live: Live, model: str = "tiny", version: str | None = None) -> None:
-        batcher = live.app.state.repository.get(model, version).batcher
         self.batches: list[int] = []
         self._opened = threading.Event()
-        self._run = batcher._run
-        batcher._run = self._run_when_open
+        self._run = replace_engine(live, self._run_when_open, model, version)
 
     def open(self) -> None:
         """Let the blocked batch and all later ones through."""
@@ -32,10 +32,18 @@ class EngineGate:
         """Wait until `count` batches have reached the gate."""
         until(lambda: len(self.batches) >= count)
 
-    def _run_when_open(self, items: Any, **options: Any) -> Any:
+    def _run_when_open(self, items: Sequence[Array], *, exclusive: bool) -> Mapping[str, Array]:
         self.batches.append(len(items))
-        assert self._opened.wait(20), "the gate was not opened"
-        return self._run(items, **options)
+        assert self._opened.wait(60), "the gate was not opened"
+        return self._run(items, exclusive=exclusive)
+
+
+def replace_engine(live: Live, run: Run, model: str = "tiny", version: str | None = None) -> Run:
+    """Let `run` compute a model's batches, and return what computed them before."""
+    engine = live.engine(model, version)
+    previous = engine.replacement or engine.run_unreplaced
+    engine.replacement = run
+    return previous
 
 
 def post_in_background(live: Live, **request: Any) -> tuple[threading.Thread, list[httpx.Response]]:

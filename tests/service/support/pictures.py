@@ -1,4 +1,4 @@
-"""Picture files for requests."""
+"""Image files for requests."""
 
 import base64
 import struct
@@ -9,14 +9,14 @@ from PIL import Image
 
 
 def picture(colour: str = "red", size: tuple[int, int] = (8, 8), file_format: str = "PNG") -> bytes:
-    """A file of one colour."""
+    """An image file of one colour."""
     file = BytesIO()
     Image.new("RGB", size, colour).save(file, file_format)
     return file.getvalue()
 
 
 def encoded(data: bytes) -> str:
-    """A file as JSON carries it."""
+    """The Base64 text of a file, for JSON."""
     return base64.b64encode(data).decode()
 
 
@@ -29,7 +29,7 @@ def animation() -> bytes:
 
 
 def declared_size(width: int, height: int) -> bytes:
-    """A PNG whose header says `width` x `height`, with hardly anything behind it."""
+    """A PNG whose header declares `width` x `height`, with almost no image data."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForSequenceClassification
 from typer.testing import CliRunner
 
-from bundle import TextEncoder, TextInput, load_bundle, pad_tokens
+from bundle import LOGIT_SCORES, TextEncoder, TextInput, load_bundle, pad_tokens
 from tests.training.support.datasets_on_disk import InterruptedInputs
 from tests.training.support.texts_on_disk import TOPICS, sentences, tiny_text_recipe, write_texts, write_tiny_texts
 from training.architectures import GRUClassifier, TransformerClassifier
@@ -22,12 +22,13 @@ from training.commands.app import app
 from training.data import NO_TOKEN, DataLocations, StoredArray, TextReader, load_in_distribution, open_reader
 from training.errors import DataError, RecipeError
 from training.export.onnx_graph import check_parity, run_graph, write_graph
-from training.fitting.fit import fit_stages, load_model
+from training.fitting.stages import fit_stages
+from training.fitting.weights import load_model
 from training.models.classifier import TextClassifier
-from training.models.score_heads import LOGIT_SCORES, ScoredClassifier
+from training.models.score_heads import ScoredClassifier
 from training.recipe import Source, parse_recipe
 from training.run import Run
-from training.scoring.score import score_inputs
+from training.scoring.batch_scoring import score_inputs
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +137,7 @@ def test_the_vocabulary_holds_no_word_that_only_the_calibration_split_has(tmp_pa
 def test_the_graph_scores_as_torch_does_at_every_batch_size_and_length(tmp_path: Path) -> None:
     torch.manual_seed(1)
     network = GRUClassifier(5, vocabulary_size=40, embedding=8, hidden=12)
-    model = ScoredClassifier(TextClassifier(network).eval(), tuple(LOGIT_SCORES))
+    model = ScoredClassifier(TextClassifier(network).eval(), LOGIT_SCORES)
     write_graph(model, random_tokens(8, 10, 0).array, tmp_path / "model.onnx")
     for longest in (1, 2, 10, 70):
         texts = random_tokens(33, longest, longest)

@@ -5,18 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scipy.special import logsumexp, softmax
-from scipy.stats import entropy
 
-from bundle import ImageInput
+from bundle import LOGIT_SCORES, ImageInput
 from tests.training.support.datasets_on_disk import stripes
 from training.architectures import ARCHITECTURES
 from training.data import StoredArray
-from training.errors import ParityError, RecipeError
+from training.errors import ParityError
 from training.export.onnx_graph import check_parity, run_graph, write_graph
 from training.models.classifier import ImageClassifier, Mirrored
-from training.models.score_heads import LOGIT_SCORES, ScoredClassifier
-from training.scoring.score import Outputs, score_inputs
+from training.models.score_heads import ScoredClassifier
+from training.scoring.batch_scoring import Outputs, score_inputs
 
 SPEC = ImageInput(height=16, width=16, channels=3, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.25))
 OPTIONS = {
@@ -34,7 +32,7 @@ def scored(name: str) -> ScoredClassifier:
     classifier.initialise(torch.from_numpy(IMAGES.array))
     # A training pass gives batch normalisation statistics that are not the identity.
     classifier.train()(torch.from_numpy(IMAGES.array))
-    return ScoredClassifier(classifier.eval(), tuple(LOGIT_SCORES))
+    return ScoredClassifier(classifier.eval(), LOGIT_SCORES)
 
 
 def by_graph(model: ScoredClassifier, folder: Path, batch_size: int = 64) -> Outputs:
@@ -56,7 +54,7 @@ def test_a_mirrored_classifier_scores_an_image_and_its_mirror_image_alike_in_tor
     tmp_path: Path,
 ) -> None:
     plain = scored("whitened_conv").model
-    model = ScoredClassifier(Mirrored(plain), tuple(LOGIT_SCORES))
+    model = ScoredClassifier(Mirrored(plain), LOGIT_SCORES)
     mirrored = StoredArray(np.ascontiguousarray(IMAGES.array[:, :, ::-1]))
     write_graph(model, IMAGES.array[:2], tmp_path / "model.onnx")
     there, back = score_inputs(model, IMAGES), run_graph(tmp_path / "model.onnx", mirrored, model.model.prepare, 5)
@@ -87,27 +85,3 @@ def test_other_predictions_are_no_parity() -> None:
     ours, theirs = ({"prediction": np.array(classes)} for classes in ([0, 1], [0, 0]))
     with pytest.raises(ParityError, match="predicts"):
         check_parity(ours, theirs, 1e-3)
-
-
-def test_every_score_head_equals_its_definition_computed_by_scipy() -> None:
-    logits = 5 * np.random.default_rng(0).normal(size=(50, 7))
-    p = softmax(logits, axis=1)
-    expected = {
-        "msp": p.max(axis=1),
-        "max_logit": logits.max(axis=1),
-        "energy": -logsumexp(logits, axis=1),
-        "entropy": entropy(p, axis=1),
-        "kl_uniform": -np.log(p).mean(axis=1),
-    }
-    assert set(expected) == set(LOGIT_SCORES)
-    for name, values in expected.items():
-        np.testing.assert_allclose(LOGIT_SCORES[name](torch.from_numpy(logits)), values, rtol=1e-9, err_msg=name)
-
-
-def test_entropy_of_a_certain_prediction_is_zero_not_nan() -> None:
-    assert float(LOGIT_SCORES["entropy"](torch.tensor([[500.0, -500.0, 0.0]]))) == 0.0
-
-
-def test_a_score_that_logits_do_not_give_is_refused_by_name() -> None:
-    with pytest.raises(RecipeError, match="bpp"):
-        ScoredClassifier(ImageClassifier(torch.nn.Identity(), SPEC), ("msp", "bpp"))

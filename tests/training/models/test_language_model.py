@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bundle.scores.bpw import bits_per_word
 from training.data import NO_TOKEN
 from training.export.onnx_graph import write_graph
 from training.models.classifier import TextClassifier
@@ -96,7 +97,7 @@ def test_padding_and_the_rest_of_the_batch_change_no_score(length: int, padding:
     lengths[1] = length
     alone = scored.bits(tokens[1:2, :length], lengths[1:2])
     together = scored.bits(tokens, lengths)
-    torch.testing.assert_close(together.mean[1:2], alone.mean)
+    torch.testing.assert_close(bits_per_word(*together)[1:2], bits_per_word(*alone))
     torch.testing.assert_close(together.of_symbols[1:2, : length + 1], alone.of_symbols)
     assert not together.of_symbols[1, length + 1 :].any()
 
@@ -105,7 +106,7 @@ def test_bits_per_symbol_count_the_end_or_leave_it_out() -> None:
     tokens, lengths = texts(4, 8)
     nats = model().nats(tokens, lengths)
     ends = nats[torch.arange(4), lengths]
-    with_end, without = (model(count_end=count).bits(tokens, lengths).mean for count in (True, False))
+    with_end, without = (bits_per_word(*model(count_end=count).bits(tokens, lengths)) for count in (True, False))
     torch.testing.assert_close(with_end, nats.sum(dim=1) / (lengths + 1) / math.log(2))
     torch.testing.assert_close(without, (nats.sum(dim=1) - ends) / lengths / math.log(2))
 
@@ -130,8 +131,9 @@ def test_a_few_steps_of_training_lower_the_loss() -> None:
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0] / 2
-    told_apart = learner.eval().bits(torch.stack((tokens[0], tokens[0].flip(0))), torch.tensor([20, 20])).mean
-    assert told_apart[0] < told_apart[1]
+    learned_and_reversed = torch.stack((tokens[0], tokens[0].flip(0)))
+    learned, other = bits_per_word(*learner.eval().bits(learned_and_reversed, torch.tensor([20, 20])))
+    assert learned < other
 
 
 def test_a_window_of_nothing_is_refused() -> None:
@@ -165,7 +167,7 @@ def test_the_graph_scores_as_torch_does(session: onnxruntime.InferenceSession, n
     with torch.inference_mode():
         expected = model().bits(tokens, lengths)
     mean, of_symbols = by_graph(session, tokens, lengths)
-    np.testing.assert_allclose(mean, expected.mean, atol=1e-5)
+    np.testing.assert_allclose(mean, bits_per_word(*expected), atol=1e-5)
     np.testing.assert_allclose(of_symbols, expected.of_symbols, atol=1e-5)
 
 

@@ -19,8 +19,9 @@ from tests.training.support.datasets_on_disk import InterruptedInputs, checkers,
 from training.architectures.dcgan import Discriminator, Generator
 from training.data import Batch, Examples, StoredArray
 from training.errors import RecipeError
-from training.fitting.fit import fit_stages, load_model
-from training.models.prediction import Prediction
+from training.fitting.stages import fit_stages
+from training.fitting.weights import load_model
+from training.models.classifier import Prediction
 from training.objectives import JointConfidence
 from training.objectives.joint_confidence import Player, discriminator_loss, generator_loss, kl_from_uniform
 from training.recipe import parse_recipe

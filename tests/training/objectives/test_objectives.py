@@ -13,7 +13,7 @@ from scipy.stats import entropy
 from torch import Tensor
 
 from training.data import Batch
-from training.models.prediction import Prediction
+from training.models.classifier import Prediction
 from training.objectives import (
     OBJECTIVES,
     Confidence,

@@ -10,7 +10,7 @@ from tests.support.tiny_bundle import make_tiny_bundle
 from training.commands.app import app, main
 from training.evaluation import ProbabilityResult, Report, SetResult
 from training.evaluation.report import Spread
-from training.paper import measured_runs, paper_tables
+from training.paper import latest_reports, paper_tables
 
 ROOT = Path(__file__).parents[3]
 
@@ -24,8 +24,8 @@ def report(fpr95: float, stages: tuple[str, ...], probabilities: list[Probabilit
         alpha=0.01,
         draws=2,
         default_score="msp",
-        inside="test",
-        inside_size=100,
+        in_dist="test",
+        in_dist_size=100,
         calibration_size=100,
         sets={"lakes": "lakes", "tuning": "to choose by"},
         validation=("tuning",),
@@ -52,7 +52,7 @@ def reported_bundle(
     manifest = load_bundle(folder).manifest
     (folder / MANIFEST_NAME).unlink()
     (folder / "report").mkdir()
-    (folder / "report" / "report.json").write_text(report(fpr95, stages, probabilities or []).model_dump_json())
+    (folder / "report" / "report.json").write_text(report(fpr95, stages, probabilities or []).to_json())
     made = {
         "recipe": f"{recipe}.yaml",
         "recipe_sha256": "0" * 64,
@@ -132,12 +132,12 @@ def test_a_set_on_which_both_are_perfect_is_no_set_on_which_the_baseline_was_not
     manifest = load_bundle(folder).manifest
     path = folder / "report" / "report.json"
     perfect = {"fpr95": 0.0, "auroc": 100.0, "aupr": 100.0}
-    measured = Report.model_validate_json(path.read_text())
+    measured = Report.from_json(path.read_text())
     results = [
         row.model_copy(update={metric: Spread(mean=value, deviation=0) for metric, value in perfect.items()})
         for row in measured.results
     ]
-    path.write_text(measured.model_copy(update={"results": results}).model_dump_json())
+    path.write_text(measured.model_copy(update={"results": results}).to_json())
     seal_bundle(folder, manifest.model_dump(exclude={"files", "schema_version"}))
     assert "better than its baseline on every test set by all three metrics" in section(tmp_path, "Table 1")
 
@@ -151,7 +151,14 @@ def test_a_score_that_was_not_measured_is_not_replaced_by_another(tmp_path: Path
 def test_probabilities_are_compared_stage_by_stage(tmp_path: Path) -> None:
     measured = [
         ProbabilityResult(
-            stage=stage, inputs="mixture", tuned=True, temperature=2.0, size=120, rms=rms, mad=rms - 1, soft_f1=50.0
+            stage=stage,
+            inputs="mixture",
+            with_temperature=True,
+            temperature=2.0,
+            size=120,
+            rms=rms,
+            mad=rms - 1,
+            soft_f1=50.0,
         )
         for stage, rms in (("baseline", 20.0), ("oe", 5.0))
     ]
@@ -216,4 +223,4 @@ def test_the_figures_are_in_the_package() -> None:
 def test_a_bundle_in_lower_precision_does_not_stand_for_its_run(tmp_path: Path) -> None:
     reported_bundle(tmp_path, "cifar10-oe", version="1")
     reported_bundle(tmp_path, "cifar10-oe", version="2", precision="int8")
-    assert measured_runs(tmp_path)["cifar10-oe"].version == 1
+    assert latest_reports(tmp_path)["cifar10-oe"].version == 1

@@ -9,8 +9,8 @@ from tests.training.support.datasets_on_disk import stripes
 from training.data import StoredArray
 from training.models.classifier import ImageClassifier
 from training.models.score_heads import ScoredClassifier
+from training.scoring.batch_scoring import score_inputs
 from training.scoring.logits import recorded_logits
-from training.scoring.score import score_inputs
 
 SPEC = ImageInput(height=16, width=16, channels=3, mean=(0.0,) * 3, std=(1 / 255,) * 3)
 IMAGES = StoredArray(stripes(37, seed=1)[0])

@@ -1,4 +1,4 @@
-"""ONNX classifiers as other people save them: exported from torch, or written operator by operator."""
+"""ONNX classifiers of images as users have them: exported from torch, or written operator by operator."""
 
 from pathlib import Path
 
@@ -13,40 +13,39 @@ MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
 
 
 class Network(nn.Module):
-    """Three classes of normalised 16x16 images `[N, 3, 16, 16]`; logits, or their softmax."""
+    """A classifier of normalised images `[N, 3, 16, 16]` with three classes."""
 
-    def __init__(self, softmax: bool = False) -> None:
+    def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(3)
         self.features = nn.Sequential(nn.Conv2d(3, 6, 3, 2), nn.BatchNorm2d(6), nn.ReLU(), nn.AdaptiveAvgPool2d(2))
         self.classifier = nn.Linear(24, 3)
-        self.softmax = softmax
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         features: torch.Tensor = self.features(images)
         logits: torch.Tensor = 4 * self.classifier(features.reshape(features.shape[0], 24))
-        return logits.softmax(dim=1) if self.softmax else logits
+        return logits
 
     @torch.inference_mode()
     def logits_of(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Of uint8 images `[N, 16, 16, 3]`."""
+        """The logits of uint8 images `[N, 16, 16, 3]`."""
         pixels = torch.tensor(images).permute(0, 3, 1, 2) / 255
         scaled = (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
         logits: NDArray[np.float32] = self.eval()(scaled).numpy()
         return logits
 
 
-def export(network: Network, path: Path, *, dynamic: bool = True, external_data: bool = False) -> Path:
-    """Write `network` with torch's exporter: input `pixels`, output `scores`."""
+def export(network: Network, path: Path) -> Path:
+    """Write `network` with torch's exporter: input `pixels`, output `scores`, dynamic batch."""
     torch.onnx.export(
         network.eval(),
-        (torch.zeros(2 if dynamic else 1, 3, 16, 16),),
+        (torch.zeros(2, 3, 16, 16),),
         str(path),
         input_names=["pixels"],
         output_names=["scores"],
-        dynamic_shapes=({0: torch.export.Dim("batch")},) if dynamic else None,
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
         dynamo=True,
-        external_data=external_data,
+        external_data=False,
         verbose=False,
     )
     return path
@@ -55,10 +54,10 @@ def export(network: Network, path: Path, *, dynamic: bool = True, external_data:
 def write_fixed(
     path: Path, *, batch: int | None = 2, opset: int = 13, channels_last: bool = False, tied: bool = False
 ) -> NDArray[np.float32]:
-    """Write a linear classifier of three classes saved for `batch` images; its weights `[48, 3]`.
+    """Write a linear classifier of three classes for the fixed batch size `batch`, and return its weights `[48, 3]`.
 
-    It averages 16x16 images over 4x4 cells, flattens by a Reshape to a constant shape, and multiplies. The input is
-    called `images` and an inner value `energy`, as a bundle's own are. `tied` makes rows depend on each other.
+    It averages 16x16 images over 4x4 cells, flattens them by a Reshape to a constant shape, and multiplies. The input
+    `images` and the inner tensor `energy` have names of a bundle's graph. `tied` makes rows depend on each other.
     """
     weights = np.random.default_rng(4).normal(0, 0.5, (48, 3)).astype(np.float32)
     n = "N" if batch is None else batch
@@ -90,7 +89,7 @@ def write_fixed(
 
 
 def fixed_logits(images: NDArray[np.uint8], weights: NDArray[np.float32]) -> NDArray[np.float64]:
-    """What the classifier of `write_fixed` makes of uint8 images `[N, 16, 16, 3]` scaled to 0..1."""
+    """The logits of the classifier of `write_fixed` for uint8 images `[N, 16, 16, 3]`, scaled to 0..1."""
     cells = (images / 255).reshape(len(images), 4, 4, 4, 4, 3).mean(axis=(2, 4))
     logits: NDArray[np.float64] = cells.transpose(0, 3, 1, 2).reshape(len(images), 48) @ weights
     return logits

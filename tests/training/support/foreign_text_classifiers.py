@@ -1,6 +1,8 @@
-"""ONNX classifiers of texts as other people save them, with their tokenizer: exported from torch with dynamic axes."""
+"""ONNX classifiers of texts as users have them, with their tokenizer: exported from torch with dynamic axes."""
 
+import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -12,7 +14,7 @@ MAX_TOKENS = 16
 
 
 def make_tokenizer(*, own_limit: bool = True, words: int | None = None) -> Tokenizer:
-    """Words of the topics behind a mark [CLS]; padding has the largest id."""
+    """A tokenizer of the words of the topics, after a special token [CLS]; padding has the largest id."""
     known = sorted({word for topic in TOPICS for text in sentences(topic, 200, 1) for word in _words(text)})
     extra = [f"extra{i}" for i in range(words or 0)]
     ids = {token: i for i, token in enumerate(["[UNK]", "[CLS]", *known, *extra, "[PAD]"])}
@@ -31,9 +33,9 @@ def _words(text: str) -> list[str]:
 
 
 class TextNetwork(nn.Module):
-    """Attention over embedded words and positions; logits `[N, 2]`. What is `masked` is left out of it.
+    """Attention over embedded words and positions; logits `[N, 2]`. If `masked`, it ignores padding.
 
-    Positions are counted by the padding's id, as RoBERTa's are.
+    Positions are counted by the id of padding, as RoBERTa does.
     """
 
     def __init__(self, tokenizer: Tokenizer, *, masked: bool = True) -> None:
@@ -70,12 +72,12 @@ class TextNetwork(nn.Module):
         return torch.tensor([each.ids for each in found]), torch.tensor([each.attention_mask for each in found])
 
     def train_on(self, tokenizer: Tokenizer) -> "TextNetwork":
-        """A second of training on the topics."""
-        texts = [text for topic in TOPICS for text in sentences(topic, 100, 1)]
-        targets = torch.arange(len(TOPICS)).repeat_interleave(100)
+        """Train on the topics for 20 steps."""
+        texts = [text for topic in TOPICS for text in sentences(topic, 50, 1)]
+        targets = torch.arange(len(TOPICS)).repeat_interleave(50)
         ids, mask = self.batch(tokenizer, texts)
-        optimizer = torch.optim.Adam(self.parameters(), 0.05)
-        for _ in range(60):
+        optimizer = torch.optim.Adam(self.parameters(), 0.1)
+        for _ in range(20):
             optimizer.zero_grad()
             nn.functional.cross_entropy(self(ids, mask), targets).backward()
             optimizer.step()
@@ -89,18 +91,25 @@ def export_texts(
     *,
     dtype: torch.dtype = torch.int64,
     dynamic: bool = True,
+    dynamo: bool = False,
 ) -> Path:
-    """Write `network` with torch's exporter: the `inputs`, all `[N, L]` of `dtype`, and the output `scores`."""
+    """Write `network` with one of torch's exporters: the `inputs`, all `[N, L]` of `dtype`, and the output `scores`."""
     n, length = torch.export.Dim("batch"), torch.export.Dim("length", max=MAX_TOKENS)
-    torch.onnx.export(
-        network.eval(),
-        tuple(torch.ones(2, 5, dtype=dtype) for _ in inputs),
-        str(path),
-        input_names=list(inputs),
-        output_names=["scores"],
-        dynamic_shapes=tuple({0: n, 1: length} for _ in inputs) if dynamic else None,
-        dynamo=True,
-        external_data=False,
-        verbose=False,
-    )
+    shapes: dict[str, Any] = {}
+    if dynamic and dynamo:
+        shapes["dynamic_shapes"] = tuple({0: n, 1: length} for _ in inputs)
+    elif dynamic:
+        shapes["dynamic_axes"] = {name: {0: "batch", 1: "length"} for name in inputs} | {"scores": {0: "batch"}}
+    with warnings.catch_warnings(action="ignore"):
+        torch.onnx.export(
+            network.eval(),
+            tuple(torch.ones(2, 5, dtype=dtype) for _ in inputs),
+            str(path),
+            input_names=list(inputs),
+            output_names=["scores"],
+            dynamo=dynamo,
+            external_data=False,
+            verbose=False,
+            **shapes,
+        )
     return path

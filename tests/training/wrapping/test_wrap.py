@@ -1,4 +1,4 @@
-"""Wrapping: a foreign ONNX classifier becomes a bundle that scores as its own logits say, or is refused with reason."""
+"""Wrapping of image classifiers: the bundle's scores are those of the classifier's logits, or it is refused."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,11 +9,10 @@ import pytest
 from numpy.typing import NDArray
 from onnxruntime.transformers.float16 import convert_float_to_float16
 from PIL import Image
-from scipy.special import logsumexp, softmax
-from scipy.stats import entropy
+from scipy.special import logsumexp
 from typer.testing import CliRunner
 
-from bundle import Bundle, load_bundle
+from bundle import LOGIT_SCORES, Bundle, load_bundle
 from tests.service.conftest import running_service
 from tests.training.support.datasets_on_disk import checkers, stripes, write_parquet
 from tests.training.support.foreign_classifiers import (
@@ -25,6 +24,7 @@ from tests.training.support.foreign_classifiers import (
     write_bytes_classifier,
     write_fixed,
 )
+from tests.training.support.reference_scores import reference_scores
 from training.commands.app import app
 from training.data import StoredArray
 from training.errors import TrainingError
@@ -37,7 +37,7 @@ COLOURS = ("blue", "green", "red")
 
 
 def write_folder(path: Path, n: int = 10) -> Path:
-    """An image folder of three classes; each class of one colour."""
+    """Write an image folder of three classes, each of one colour."""
     generator = np.random.default_rng(n)
     for i, colour in enumerate(COLOURS):
         (path / colour).mkdir(parents=True)
@@ -57,6 +57,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="module")
+def network_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`Network()`, exported; the input is `pixels`, the logits are `scores`."""
+    return export(Network(), tmp_path_factory.mktemp("network") / "net.onnx")
+
+
 Wrap = Callable[..., Bundle]
 
 
@@ -66,11 +72,11 @@ def wrap(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> Wrap:
     monkeypatch.setenv("OOD_CACHE", str(tmp_path / "cache"))
 
     def run(model: Path, *arguments: str, calibration: Path = data / "calibration") -> Bundle:
-        places = ["--calibration", str(calibration), "--models", str(tmp_path / "models"), "--name", "foreign"]
-        done = CliRunner().invoke(app, ["wrap", str(model), *places, *arguments])
-        if done.exception is not None and not isinstance(done.exception, SystemExit):
-            raise done.exception
-        assert done.exit_code == 0, done.output
+        options = ["--calibration", str(calibration), "--models", str(tmp_path / "models"), "--name", "foreign"]
+        result = CliRunner().invoke(app, ["wrap", str(model), *options, *arguments])
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == 0, result.output
         return load_bundle(tmp_path / "models" / "foreign" / "1")
 
     return run
@@ -78,75 +84,66 @@ def wrap(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> Wrap:
 
 def assert_scores(bundle: Bundle, logits: NDArray[np.floating]) -> None:
     """The bundle's graph scores `IMAGES`, in any batch, as SciPy does their `logits`."""
-    probability = softmax(logits.astype(np.float64), axis=1)
+    expected = reference_scores(logits)
     for batch_size in (1, 7, 24):
-        found = run_graph(bundle.model_path, StoredArray(IMAGES), batch_size=batch_size)
-        expected = {
-            "msp": probability.max(axis=1),
-            "max_logit": logits.max(axis=1),
-            "energy": -logsumexp(logits, axis=1),
-            "entropy": entropy(probability, axis=1),
-            "kl_uniform": -np.log(probability).mean(axis=1),
-            "probability": probability.max(axis=1),
-        }
-        for name, values in expected.items():
-            assert found[name].dtype == np.float32
-            np.testing.assert_allclose(found[name], values, atol=1e-4, err_msg=name)
-        assert found["prediction"].dtype == np.int64
-        np.testing.assert_array_equal(found["prediction"], logits.argmax(axis=1))
+        outputs = run_graph(bundle.model_path, StoredArray(IMAGES), batch_size=batch_size)
+        assert set(outputs) == {*expected, "prediction", "probability"}
+        for name, values in (*expected.items(), ("probability", expected["msp"])):
+            assert outputs[name].dtype == np.float32
+            np.testing.assert_allclose(outputs[name], values, atol=1e-4, err_msg=name)
+        assert outputs["prediction"].dtype == np.int64
+        np.testing.assert_array_equal(outputs["prediction"], logits.argmax(axis=1))
 
 
-def test_a_torch_network_becomes_a_bundle_that_scores_as_torch_and_scipy_do(tmp_path: Path, wrap: Wrap) -> None:
-    network = Network()
-    bundle = wrap(export(network, tmp_path / "net.onnx"), "--logits", "scores", *NORMALISED)
-    assert_scores(bundle, network.logits_of(IMAGES))
+def test_a_wrapped_torch_network_scores_as_torch_and_scipy_do(network_file: Path, wrap: Wrap) -> None:
+    bundle = wrap(network_file, "--logits", "scores", *NORMALISED)
+    assert_scores(bundle, Network().logits_of(IMAGES))
     manifest = bundle.manifest
     assert manifest.training is None
     assert manifest.labels == list(COLOURS)
     assert manifest.calibration.n == 120
     assert "Wrapped from net.onnx (sha256 " in manifest.description
     assert manifest.parity is not None
-    assert set(manifest.parity.max_difference) == {"msp", "max_logit", "energy", "entropy", "kl_uniform", "probability"}
+    assert set(manifest.parity.max_difference) == {*LOGIT_SCORES, "probability"}
     assert {"sample.png", "model.onnx"} <= set(manifest.files)
 
 
-def test_weights_beside_the_file_are_put_inside_it(tmp_path: Path, wrap: Wrap) -> None:
-    network = Network()
-    path = export(network, tmp_path / "net.onnx")
-    model = onnx.load(path)
-    onnx.save(model, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+def test_weights_in_another_file_are_part_of_the_bundles_graph(tmp_path: Path, network_file: Path, wrap: Wrap) -> None:
+    path = tmp_path / "net.onnx"
+    onnx.save(onnx.load(network_file), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
     assert (tmp_path / "weights.bin").exists()
-    assert_scores(wrap(path, "--logits", "scores", *NORMALISED), network.logits_of(IMAGES))
+    assert_scores(wrap(path, "--logits", "scores", *NORMALISED), Network().logits_of(IMAGES))
 
 
-def test_a_classifier_in_half_precision_says_so(tmp_path: Path, wrap: Wrap) -> None:
-    path = export(Network(), tmp_path / "net.onnx")
-    full = wrap(path, "--logits", "scores", *NORMALISED)
+def test_the_manifest_states_the_precision_of_a_classifier_in_float16(
+    tmp_path: Path, network_file: Path, wrap: Wrap
+) -> None:
+    full = wrap(network_file, "--logits", "scores", *NORMALISED)
     expected = run_graph(full.model_path, StoredArray(IMAGES))
-    onnx.save(convert_float_to_float16(onnx.load(path), keep_io_types=True), path)
-    half = wrap(path, "--logits", "scores", *NORMALISED, "--overwrite")
+    onnx.save(convert_float_to_float16(onnx.load(network_file), keep_io_types=True), tmp_path / "net.onnx")
+    half = wrap(tmp_path / "net.onnx", "--logits", "scores", *NORMALISED, "--overwrite")
     assert (full.manifest.precision, half.manifest.precision) == ("fp32", "fp16")
     np.testing.assert_allclose(run_graph(half.model_path, StoredArray(IMAGES))["msp"], expected["msp"], atol=0.01)
 
 
 @pytest.mark.parametrize(("opset", "channels_last"), [(11, False), (13, False), (13, True)])
-def test_a_graph_saved_for_one_batch_size_takes_any_and_its_inner_logits_are_found(
+def test_a_graph_with_a_fixed_batch_takes_any_and_inner_tensors_can_be_logits(
     opset: int, channels_last: bool, tmp_path: Path, wrap: Wrap
 ) -> None:
     weights = write_fixed(tmp_path / "fixed.onnx", opset=opset, channels_last=channels_last)
     bundle = wrap(tmp_path / "fixed.onnx", "--logits", "plain")
     assert_scores(bundle, fixed_logits(IMAGES, weights))
-    assert b"somebody" not in bundle.model_path.read_bytes()
+    assert b"somebody" not in bundle.model_path.read_bytes(), "the path in the classifier's notes"
 
 
-def test_pixel_values_up_to_255_are_a_matter_of_scale(tmp_path: Path, wrap: Wrap) -> None:
+def test_mean_and_std_can_be_those_of_pixel_values_up_to_255(tmp_path: Path, wrap: Wrap) -> None:
     weights = write_fixed(tmp_path / "fixed.onnx")
     bundle = wrap(tmp_path / "fixed.onnx", "--logits", "plain", "--scale", "255", "--mean", "100", "--std", "50,40,30")
     scaled = (IMAGES - 100.0) / np.array([50, 40, 30])
     assert_scores(bundle, fixed_logits(scaled * 255, weights))
 
 
-def test_a_graph_of_bytes_is_used_as_it_is(tmp_path: Path, wrap: Wrap) -> None:
+def test_a_classifier_of_bytes_gets_the_images_without_conversion(tmp_path: Path, wrap: Wrap) -> None:
     bundle = wrap(write_bytes_classifier(tmp_path / "bytes.onnx"), "--logits", "scores", "--labels", "r,g,b")
     assert_scores(bundle, 0.1 * IMAGES.mean(axis=(1, 2)))
     assert bundle.manifest.labels == ["r", "g", "b"]
@@ -162,27 +159,26 @@ def test_a_test_set_gives_the_bundle_a_report(tmp_path: Path, data: Path, wrap: 
     assert bundle.manifest.evaluation.error_percent == 0
     assert {row.name for row in bundle.manifest.evaluation.sets} == {"checkers", "gaussian", "blobs", "mean"}
     text = (bundle.path / "report" / "report.json").read_text()
-    report = Report.model_validate_json(text)
+    report = Report.from_json(text)
     assert report.probabilities
     assert report.alpha == 0.05
     assert str(data) not in text
     assert {"report/report.md", "report/roc.png", "report/reliability.png"} <= set(bundle.manifest.files)
 
 
-def test_the_service_serves_a_wrapped_classifier(tmp_path: Path, wrap: Wrap) -> None:
-    network = Network()
-    bundle = wrap(export(network, tmp_path / "net.onnx"), "--logits", "scores", *NORMALISED)
+def test_the_service_serves_a_wrapped_classifier(tmp_path: Path, network_file: Path, wrap: Wrap) -> None:
+    bundle = wrap(network_file, "--logits", "scores", *NORMALISED)
     sample = (bundle.path / "sample.png").read_bytes()
-    expected = network.logits_of(np.asarray(Image.open(bundle.path / "sample.png"))[None])
+    expected = Network().logits_of(np.asarray(Image.open(bundle.path / "sample.png"))[None])
     with running_service(tmp_path / "models") as live:
-        answer = live.score(sample, model="foreign", params={"scores": "all"}).json()["results"][0]
-    assert answer["prediction"]["index"] == expected.argmax()
-    assert answer["scores"]["energy"]["value"] == pytest.approx(-logsumexp(expected), abs=1e-3)
-    assert not answer["flagged"]
+        result = live.score(sample, model="foreign", params={"scores": "all"}).json()["results"][0]
+    assert result["prediction"]["index"] == expected.argmax()
+    assert result["scores"]["energy"]["value"] == pytest.approx(-logsumexp(expected), abs=1e-3)
+    assert not result["flagged"]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ([], "no --logits given. .*Candidates: probabilities, plain, energy"),
         (["--logits", "absent"], "has no tensor 'absent'.*Candidates: probabilities, plain"),
@@ -197,11 +193,11 @@ def test_the_service_serves_a_wrapped_classifier(tmp_path: Path, wrap: Wrap) -> 
         (["--logits", "plain", "--ood", "a=b"], "does not exist"),
     ],
 )
-def test_what_cannot_be_wrapped_is_refused_with_its_remedy(
-    arguments: list[str], said: str, tmp_path: Path, wrap: Wrap
+def test_options_that_do_not_fit_the_classifier_or_the_data_are_refused_with_a_remedy(
+    arguments: list[str], message: str, tmp_path: Path, wrap: Wrap
 ) -> None:
     write_fixed(tmp_path / "fixed.onnx")
-    with pytest.raises(TrainingError, match=said):
+    with pytest.raises(TrainingError, match=message):
         wrap(tmp_path / "fixed.onnx", *arguments)
     assert not list((tmp_path / "models").rglob("manifest.json"))
 
@@ -212,7 +208,7 @@ def test_a_graph_whose_rows_depend_on_each_other_is_refused(tmp_path: Path, wrap
         wrap(tmp_path / "tied.onnx", "--logits", "tied")
 
 
-def test_a_file_that_is_no_graph_is_refused(tmp_path: Path, wrap: Wrap) -> None:
+def test_a_file_that_is_not_an_onnx_graph_is_refused(tmp_path: Path, wrap: Wrap) -> None:
     (tmp_path / "text.onnx").write_text("not a graph")
     for name in ("text.onnx", "absent.onnx"):
         with pytest.raises(TrainingError, match=name):

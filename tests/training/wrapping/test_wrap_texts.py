@@ -1,4 +1,4 @@
-"""Wrapping texts: a foreign classifier with an attention mask becomes a bundle that is served, or is refused."""
+"""Wrapping of text classifiers: the bundle's scores do not depend on padding, or the classifier is refused."""
 
 import csv
 from collections.abc import Callable
@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scipy.special import logsumexp, softmax
+from scipy.special import logsumexp
 from tokenizers import Tokenizer
 from typer.testing import CliRunner
 
 from bundle import Bundle, BundleError, TextInput, load_bundle
 from tests.service.conftest import running_service
 from tests.training.support.foreign_text_classifiers import MAX_TOKENS, TextNetwork, export_texts, make_tokenizer
+from tests.training.support.reference_scores import reference_scores
 from tests.training.support.texts_on_disk import TOPICS, sentences
 from training.commands.app import app
 from training.data import DataLocations, TextReader
@@ -32,23 +33,22 @@ def write_csv(path: Path, n: int, seed: int) -> Path:
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def network() -> TextNetwork:
+    tokenizer = make_tokenizer()
+    return TextNetwork(tokenizer).train_on(tokenizer)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory, network: TextNetwork) -> Path:
     """`calibration.csv` and `test.csv` with the columns body and label, `ood.csv`, `tokenizer.json`, `model.onnx`."""
     root = tmp_path_factory.mktemp("data")
     write_csv(root / "calibration.csv", 60, 3)
     write_csv(root / "test.csv", 25, 4)
     with (root / "ood.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["body"], *([text] for text in sentences("unseen", 30, 5))])
-    tokenizer = make_tokenizer()
-    tokenizer.save(str(root / "tokenizer.json"))
-    export_texts(TextNetwork(tokenizer).train_on(tokenizer), root / "model.onnx")
+    make_tokenizer().save(str(root / "tokenizer.json"))
+    export_texts(network, root / "model.onnx", dynamo=True)
     return root
-
-
-@pytest.fixture(scope="module")
-def network(data: Path) -> TextNetwork:
-    tokenizer = make_tokenizer()
-    return TextNetwork(tokenizer).train_on(tokenizer)
 
 
 Wrap = Callable[..., Bundle]
@@ -59,37 +59,37 @@ def wrap(tmp_path: Path, data: Path) -> Wrap:
     """`wrap(model, "--tokenizer", path)` -> the bundle; errors are raised."""
 
     def run(model: Path, *arguments: str, tokenizer: Path | None = data / "tokenizer.json") -> Bundle:
-        locations = ["--calibration", str(data / "calibration.csv"), "--models", str(tmp_path / "models")]
-        given = [] if tokenizer is None else ["--tokenizer", str(tokenizer)]
+        paths = ["--calibration", str(data / "calibration.csv"), "--models", str(tmp_path / "models")]
+        paths += [] if tokenizer is None else ["--tokenizer", str(tokenizer)]
         options = ["--logits", "scores", "--name", "foreign", "--text-column", "body"]
-        done = CliRunner().invoke(app, ["wrap", str(model), *locations, *options, *given, *arguments])
-        if done.exception is not None and not isinstance(done.exception, SystemExit):
-            raise done.exception
-        assert done.exit_code == 0, done.output
+        result = CliRunner().invoke(app, ["wrap", str(model), *paths, *options, *arguments])
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == 0, result.output
         return load_bundle(tmp_path / "models" / "foreign" / "1")
 
     return run
 
 
 def logits_of(network: TextNetwork, texts: list[str]) -> np.ndarray:
-    """Each text on its own, without padding."""
+    """The logits of each text alone, without padding."""
     tokenizer = make_tokenizer()
     with torch.inference_mode():
         return np.concatenate([network(*network.batch(tokenizer, [text])).numpy() for text in texts])
 
 
 def assert_scores(bundle: Bundle, network: TextNetwork, data: Path) -> None:
-    """In any batch, the graph scores texts as SciPy does their logits alone."""
+    """The graph scores texts, in any batch, as SciPy does the logits of each text alone."""
     assert bundle.text_encoder is not None
     reader = TextReader(bundle.text_encoder, DataLocations(data_dir=data))
     rows = reader.load(Source(path="test.csv", format="csv", text="body"), name="test").x
     with (data / "test.csv").open() as file:
         logits = logits_of(network, [row["body"] for row in csv.DictReader(file)])
     for batch_size in (1, 7, 64):
-        found = run_graph(bundle.model_path, rows, text_batch, batch_size)
-        np.testing.assert_allclose(found["energy"], -logsumexp(logits, axis=1), atol=1e-4)
-        np.testing.assert_allclose(found["msp"], softmax(logits, axis=1).max(axis=1), atol=1e-5)
-        np.testing.assert_array_equal(found["prediction"], logits.argmax(axis=1))
+        outputs = run_graph(bundle.model_path, rows, text_batch, batch_size)
+        for name, expected in reference_scores(logits).items():
+            np.testing.assert_allclose(outputs[name], expected, atol=1e-4, err_msg=name)
+        np.testing.assert_array_equal(outputs["prediction"], logits.argmax(axis=1))
 
 
 def test_a_wrapped_classifier_scores_as_its_own_logits_in_any_padding(
@@ -107,7 +107,7 @@ def test_a_wrapped_classifier_scores_as_its_own_logits_in_any_padding(
     [
         (("input_ids", "attention_mask", "token_type_ids"), torch.int64),
         (("input_ids", "attention_mask"), torch.int32),
-        # What our own graphs call their inputs, as the original's names of something else.
+        # Names of the bundle's own tensors, with another meaning.
         (("lengths", "tokens_mask"), torch.int64),
     ],
 )
@@ -138,9 +138,9 @@ def test_the_service_scores_a_text_with_a_wrapped_classifier(
     wrap(data / "model.onnx", "--labels", ",".join(TOPICS))
     texts = [*sentences("harbour", 3, 21), "Salt", " ".join(["soup"] * 50)]
     with running_service(tmp_path / "models") as live:
-        answer = live.score(model="foreign", json={"inputs": texts, "scores": ["energy"]}).json()
+        results = live.score(model="foreign", json={"inputs": texts, "scores": ["energy"]}).json()["results"]
     expected = logits_of(network, texts)
-    for result, logits in zip(answer["results"], expected, strict=True):
+    for result, logits in zip(results, expected, strict=True):
         assert result["scores"]["energy"]["value"] == pytest.approx(-logsumexp(logits), abs=1e-3)
         assert result["prediction"]["label"] == TOPICS[logits.argmax()]
 
@@ -149,8 +149,8 @@ def test_the_service_scores_a_text_with_a_wrapped_classifier(
 def test_a_classifier_that_padding_changes_is_refused(inputs: tuple[str, ...], tmp_path: Path, wrap: Wrap) -> None:
     network = TextNetwork(make_tokenizer(), masked=False)
     if len(inputs) > 1:
-        # The mask is read, but not where it matters.
-        network.forward = _counting_the_mask(network)
+        # The mask is an input, but attention ignores it.
+        network.forward = _with_mask_as_feature(network)
     model = export_texts(network, tmp_path / "model.onnx", inputs)
     remedy = "dynamic batch and length, in evaluation mode" if len(inputs) > 1 else "neither attention_mask nor lengths"
     with pytest.raises(TrainingError, match=f"change with the batch and its padding.*{remedy}"):
@@ -158,7 +158,7 @@ def test_a_classifier_that_padding_changes_is_refused(inputs: tuple[str, ...], t
     assert not list((tmp_path / "models").rglob("manifest.json"))
 
 
-def _counting_the_mask(network: TextNetwork) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+def _with_mask_as_feature(network: TextNetwork) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
     plain = network.forward
     return lambda input_ids, attention_mask: plain(input_ids) + 0.5 * attention_mask.float().mean(dim=1, keepdim=True)
 
@@ -175,16 +175,16 @@ def save(tokenizer: Tokenizer, path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--mean", "0.5"], "--mean: is for images, --tokenizer for texts"),
         (["--max-tokens", "40"], r"does not take input_ids int64 \[1, 40\].*Check --tokenizer and --max-tokens"),
-        (["--test", "{data}/test.csv"], "--test: has nothing to be told from.*--ood"),
+        (["--test", "{data}/test.csv"], "--test: has no out-of-distribution set to be compared with.*--ood"),
     ],
 )
-def test_options_that_do_not_fit_texts_are_refused(arguments: list[str], said: str, data: Path, wrap: Wrap) -> None:
-    with pytest.raises(TrainingError, match=said):
-        wrap(data / "model.onnx", *(each.format(data=data) for each in arguments))
+def test_options_that_do_not_fit_texts_are_refused(arguments: list[str], message: str, data: Path, wrap: Wrap) -> None:
+    with pytest.raises(TrainingError, match=message):
+        wrap(data / "model.onnx", *(argument.format(data=data) for argument in arguments))
 
 
 def test_a_tokenizer_that_is_not_the_models_is_refused(tmp_path: Path, data: Path, wrap: Wrap) -> None:
@@ -199,6 +199,6 @@ def test_a_tokenizer_that_is_not_the_models_is_refused(tmp_path: Path, data: Pat
         wrap(data / "model.onnx", tokenizer=tmp_path / "broken.json")
 
 
-def test_a_graph_of_texts_without_a_tokenizer_is_told_to_bring_one(data: Path, wrap: Wrap) -> None:
+def test_the_refusal_of_a_text_classifier_without_tokenizer_names_the_option(data: Path, wrap: Wrap) -> None:
     with pytest.raises(TrainingError, match=r"2 inputs \(input_ids, attention_mask\).*for texts give --tokenizer"):
         wrap(data / "model.onnx", tokenizer=None)

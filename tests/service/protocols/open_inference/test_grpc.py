@@ -353,14 +353,13 @@ def client_bytes(inputs: Sequence[over_grpc.InferInput]) -> bytes:
 
 def test_the_deadline_of_a_call_is_that_of_its_request(models: Path) -> None:
     with (
-        running_service(models, grpc_port=0) as live,
+        running_service(models, grpc_port=0, seconds_per_input=0.5) as live,
         over_grpc.InferenceServerClient(address(live)) as client,
     ):
         image = [tensor("images", elements(PICTURES[:1]))]
-        client.infer("tiny", image)
-        # So long is the queue that who can wait for a minute is let in, and who cannot is told so at once.
+        assert client.is_server_live()
+        # The queue is too long for a call that may take a second, and short enough for calls without a deadline.
         gate = EngineGate(live)
-        live.app.state.repository.get("tiny").batcher._seconds_per_input = 0.5
         errors: list[Any] = []
         for waiting in range(3):
             client.async_infer("tiny", image, callback=lambda **answer: errors.append(answer["error"]))

@@ -47,7 +47,7 @@ def slips(draw: st.DrawFn) -> tuple[bytes, int | None, Modality, bool]:
     """A good request in any form, then up to two slips in it: its body, the JSON's length, and whether it is good."""
     modality = draw(modalities)
     count = draw(st.integers(1, 4))
-    tensor: dict[str, Any] = {"name": modality.tensor, "datatype": "BYTES", "shape": [count]}
+    tensor: dict[str, Any] = {"name": modality.tensor_name, "datatype": "BYTES", "shape": [count]}
     texts = ["a text", "YQ==", "", "\u2603"][:count]
     binary_tail = binary("BYTES", texts)
     if modality is IMAGES and draw(st.booleans()):
@@ -106,7 +106,7 @@ def test_a_request_with_slips_is_a_problem_or_an_inference(
     assert 1 <= len(inference.inputs) <= 4
     for each in inference.inputs:
         assert isinstance(each.payload, bytes | Base64 | Pixels | Text | InputError)
-        assert not isinstance(each.payload, Pixels) or each.payload.array.shape == modality.pixels
+        assert not isinstance(each.payload, Pixels) or each.payload.array.shape == modality.pixel_shape
     scores = inference.options.scores
     assert all(output.score is None or output.score in scores for output, _ in inference.outputs)
 
@@ -117,7 +117,7 @@ def test_a_request_with_slips_is_scored_or_told_what_is_wrong(
     text_live: Live, request_with_slips: tuple[bytes, int | None, Modality, bool]
 ) -> None:
     body, length, modality, _ = request_with_slips
-    model = {"images": "tiny", "texts": "topics"}[modality.tensor]
+    model = {"images": "tiny", "texts": "topics"}[modality.tensor_name]
     headers = {} if length is None else {"inference-header-content-length": str(length)}
     answer = text_live.client.post(f"/v2/models/{model}/infer", content=body, headers=headers)
     assert answer.status_code == 200 or re.match("[a-z0-9-]+: .", answer.json()["error"])

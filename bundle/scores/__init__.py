@@ -1,0 +1,54 @@
+"""The score table: every score that a bundle can offer, one file each. A new score is a file and an entry in `SCORES`.
+
+The same definition gives training and wrapping the formula for the graph, and the service the meaning of its value.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from bundle.errors import UnknownScore
+from bundle.scores.bpc import BPC
+from bundle.scores.bpp import BPP
+from bundle.scores.bpw import BPW
+from bundle.scores.confidence import CONFIDENCE
+from bundle.scores.energy import ENERGY
+from bundle.scores.entropy import ENTROPY
+from bundle.scores.kl_uniform import KL_UNIFORM
+from bundle.scores.max_logit import MAX_LOGIT
+from bundle.scores.msp import MSP
+from bundle.scores.score import ModelOutput, Score
+
+SCORES: Mapping[str, Score] = MappingProxyType(
+    {
+        score.name: score
+        for score in (
+            MSP,
+            MAX_LOGIT,
+            ENERGY,
+            ENTROPY,
+            KL_UNIFORM,
+            CONFIDENCE,
+            BPP,
+            BPC,
+            BPW,
+        )
+    }
+)
+"""Every score that a bundle can offer, by name."""
+
+LOGIT_SCORES: tuple[str, ...] = tuple(name for name, score in SCORES.items() if score.inputs == ("logits",))
+"""The scores that the logits of any classifier give: a recipe exports them unless it names others, `wrap` always."""
+
+__all__ = ["LOGIT_SCORES", "SCORES", "ModelOutput", "Score", "get_score"]
+
+
+def get_score(name: str) -> Score:
+    """The score called `name`.
+
+    Raises:
+        UnknownScore: for any other name; the message lists the scores.
+    """
+    try:
+        return SCORES[name]
+    except KeyError:
+        raise UnknownScore(f"unknown score {name!r}; the scores are {', '.join(SCORES)}") from None

@@ -1,0 +1,65 @@
+"""The definition of one score: its formula, its unit, and whether a larger value is more anomalous."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Tensor: TypeAlias = Any
+"""A `torch.Tensor`. Formulas call its methods and import nothing: the bundle does not depend on torch."""
+
+ModelOutput = Literal["logits", "confidence_logit", "pixel_bits", "character_bits", "word_bits", "count"]
+"""What a formula can take of a model, by name.
+
+- `logits`: class logits `[..., K]`.
+- `confidence_logit`: the logit `[N]` of the learned confidence b(x).
+- `pixel_bits`: the bits `[N, H, W]` of each pixel of an image, all channels together.
+- `character_bits`, `word_bits`: the bits `[N, L+1]` of each character or word of a text and of its end.
+- `count`: by how many units the bits of an input are divided, a number or `[N]`.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """A score, from a model's outputs to an anomaly.
+
+    A graph outputs a score's *value*, as its paper defines it. Thresholds and p-values are on its *anomaly*,
+    `offset + sign * value`, where larger is more anomalous for every score.
+
+    Attributes:
+        name: the key in manifests, requests and metrics.
+        title: the name for people.
+        unit: the unit of the value.
+        source: the paper that defines the score.
+        offset: the anomaly of the value 0.
+        sign: +1 if a larger value is more anomalous, -1 if it is less.
+        inputs: the model outputs that `formula` takes, in order.
+        formula: the value `[N]` as a function of `inputs`, in operations that torch's ONNX exporters support.
+    """
+
+    name: str
+    title: str
+    unit: str
+    source: str
+    offset: float
+    sign: Literal[1, -1]
+    inputs: tuple[ModelOutput, ...]
+    formula: Callable[..., Tensor]
+
+    def compute(self, outputs: Mapping[ModelOutput, Tensor]) -> Tensor:
+        """The value `[N]` of a model's `outputs`, which hold all of `inputs`."""
+        return self.formula(*(outputs[name] for name in self.inputs))
+
+    def anomaly(self, value: ArrayLike) -> NDArray[np.float64]:
+        """The anomaly of `value`, of the same shape: `offset + sign * value`."""
+        return np.asarray(self.offset + self.sign * np.asarray(value, dtype=np.float64))
+
+    def anomaly_of(self, value: float) -> float:
+        """`anomaly` of a single number."""
+        return self.offset + self.sign * value
+
+    def value(self, anomaly: ArrayLike) -> NDArray[np.float64]:
+        """The value with the anomaly `anomaly`, of the same shape: the inverse of `anomaly`."""
+        return np.asarray(self.sign * (np.asarray(anomaly, dtype=np.float64) - self.offset))

@@ -1,0 +1,260 @@
+"""Fit: stages learn, are kept, and continue after an interruption as if nothing had happened."""
+
+import csv
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+
+from tests.training.support.datasets_on_disk import InterruptedInputs, tiny_recipe, write_tiny_data
+from training.data import Batch, DataLocations, Examples, load_in_distribution, load_set, open_reader
+from training.errors import DataError, DivergedError, RecipeError, RunError
+from training.export.provenance import describe_training, save_fingerprints
+from training.fitting.stages import fit_stages
+from training.fitting.weights import load_model
+from training.objectives.cross_entropy import CrossEntropy
+from training.objectives.objective import Forward, Loss, outliers_of
+from training.recipe import parse_recipe
+from training.run import Run
+
+Weights = dict[str, torch.Tensor]
+
+
+class Data(NamedTuple):
+    train: Examples
+    calibration: Examples
+    outliers: Examples
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
+    root = write_tiny_data(tmp_path_factory.mktemp("data"))
+    recipe, locations = parse_recipe(tiny_recipe(), "test"), DataLocations(data_dir=root, cache_dir=root / "cache")
+    reader = open_reader(recipe, locations, root / "tokenizer.json")
+    assert recipe.outliers is not None
+    inside = load_in_distribution(recipe, reader)
+    outliers = load_set(recipe.outliers.train, reader, inside.train, name="outliers", seed=1)
+    return Data(inside.train, inside.calibration, outliers)
+
+
+def start(path: Path, **changes: Any) -> Run:
+    return Run.create(path, parse_recipe(tiny_recipe(**changes), "test"), overwrite=False)
+
+
+def run_fit(run: Run, data: Data, *, resume: bool = False) -> list[str]:
+    said: list[str] = []
+    fit_stages(run, data.train, data.outliers, resume=resume, announce=said.append)
+    return said
+
+
+def weights(run: Run, stage: str) -> Weights:
+    return load_model(run, stage, 2).state_dict()
+
+
+def images(examples: Examples) -> torch.Tensor:
+    return torch.from_numpy(examples.x[np.arange(len(examples))])
+
+
+def accuracy(run: Run, stage: str, data: Data) -> float:
+    with torch.inference_mode():
+        logits = load_model(run, stage, 2)(images(data.calibration)).logits
+    assert data.calibration.y is not None
+    return float((logits.argmax(dim=1) == torch.from_numpy(data.calibration.y)).float().mean())
+
+
+def test_both_stages_learn_and_outlier_exposure_lowers_confidence_on_outliers(tmp_path: Path, data: Data) -> None:
+    run = start(tmp_path / "run")
+    run_fit(run, data)
+    outliers = images(data.outliers)
+    confidence = {}
+    for stage in run.recipe.stages:
+        assert accuracy(run, stage, data) > 0.9
+        with torch.inference_mode():
+            confidence[stage] = float(load_model(run, stage, 2)(outliers).logits.softmax(dim=1).amax(dim=1).mean())
+    assert confidence["oe"] < confidence["baseline"]
+
+
+class Watched(CrossEntropy):
+    """Cross entropy that asks for outliers and keeps the batches it is given."""
+
+    uses_outliers = True
+    seen: ClassVar[list[Batch]] = []
+
+    def __call__(self, forward: Forward, batch: Batch) -> Loss:
+        self.seen.append(batch)
+        return super().__call__(forward, batch)
+
+
+@pytest.mark.parametrize(("jitter", "kept"), [(None, 1), (1.0, 0)])
+def test_outliers_are_augmented_by_a_plan_of_their_own_where_the_stage_has_one(
+    tmp_path: Path, data: Data, jitter: float | None, kept: int
+) -> None:
+    whole = {"pad": 0, "flip": False}
+    stage = {"objective": {"name": f"{__name__}.Watched"}, "epochs": 1, "batch_size": 16, "augmentation": whole}
+    if jitter is not None:
+        stage["outlier_augmentation"] = {**whole, "jitter": jitter}
+    stored = {image.numpy().tobytes() for each in (data.train, data.outliers) for image in images(each)}
+    Watched.seen.clear()
+    run_fit(start(tmp_path / "run", stages={"baseline": stage}, export={"stage": "baseline"}), data)
+
+    def share_stored(batches: list[torch.Tensor]) -> float:
+        return float(np.mean([image.numpy().tobytes() in stored for image in torch.cat(batches)]))
+
+    assert share_stored([batch.x_in for batch in Watched.seen]) == 1
+    assert share_stored([outliers_of(batch) for batch in Watched.seen]) == kept
+
+
+@pytest.mark.parametrize(
+    ("architecture", "how"),
+    [
+        ({"name": "wide_resnet", "depth": 10, "widen_factor": 1, "dropout": 0.3}, {}),
+        ({"name": "whitened_conv", "widths": [4, 4, 8], "activation": "gelu"}, {"muon": {}, "norm_bias_rate": 64}),
+    ],
+)
+def test_an_interrupted_run_resumes_to_the_same_weights_as_an_uninterrupted_one(
+    tmp_path: Path, data: Data, architecture: dict[str, Any], how: dict[str, Any]
+) -> None:
+    stages = {name: {**stage, **how} for name, stage in tiny_recipe()["stages"].items()}
+    options = {"architecture": architecture, "stages": stages}
+    whole, broken = start(tmp_path / "whole", **options), start(tmp_path / "broken", **options)
+    run_fit(whole, data)
+    interrupt_in_second_epoch(broken, data)
+    said = run_fit(broken, data, resume=True)
+    assert said[0].startswith("stage baseline: 2 epochs")
+    for name, value in weights(whole, "oe").items():
+        torch.testing.assert_close(weights(broken, "oe")[name], value, rtol=0, atol=0, msg=name)
+
+
+def test_a_half_done_stage_is_not_restarted_by_accident(tmp_path: Path, data: Data) -> None:
+    run = start(tmp_path / "run")
+    interrupt_in_second_epoch(run, data)
+    with pytest.raises(RunError, match="--resume"):
+        run_fit(run, data)
+
+
+def interrupt_in_second_epoch(run: Run, data: Data) -> None:
+    """Press Ctrl-C in the second epoch of the first stage: on disk is the checkpoint of the first epoch."""
+    train = replace(data.train, x=InterruptedInputs(data.train.x, reads_left=14))
+    with pytest.raises(SystemExit):
+        fit_stages(run, train, data.outliers, resume=False, announce=lambda _: None)
+    assert run.checkpoint_path("baseline").exists()
+    assert not run.record_path("baseline").exists()
+
+
+def test_the_log_of_the_epochs_before_an_interruption_is_kept(tmp_path: Path, data: Data) -> None:
+    run = start(tmp_path / "run")
+    interrupt_in_second_epoch(run, data)
+    run_fit(run, data, resume=True)
+    epochs = []
+    for log in sorted(run.stage_path("baseline").glob("csv-*/metrics.csv")):
+        with log.open(newline="") as file:
+            epochs.append({row["epoch"] for row in csv.DictReader(file)})
+    assert epochs[0] >= {"0"}
+    assert epochs[1] == {"1"}
+
+
+def test_the_bar_tells_how_long_the_whole_stage_still_takes(
+    tmp_path: Path, data: Data, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run_fit(start(tmp_path / "run"), data)
+    bars = "".join(capfd.readouterr())
+    ends = [bar for bar in re.split(r"[\r\n]", bars) if "left=" in bar]
+    assert re.search(r"Epoch 0: .*left=0:\d\d:\d\d", bars)
+    assert ends[-1].startswith("Epoch 1:")
+    assert "left=0:00:00" in ends[-1]
+    assert "v_num" not in bars
+
+
+def test_a_run_of_another_recipe_is_not_overwritten_by_accident(tmp_path: Path) -> None:
+    start(tmp_path / "run")
+    with pytest.raises(RunError, match=r"different recipe \(seed changed\).*--overwrite"):
+        start(tmp_path / "run", seed=2)
+
+
+def test_what_follows_training_can_change_without_training_again(tmp_path: Path, data: Data) -> None:
+    run = start(tmp_path / "run")
+    run_fit(run, data)
+    run.report_path.mkdir()
+    run.calibration_path.mkdir()
+    changed = start(tmp_path / "run", export={"stage": "oe", "alpha": 0.2})
+    assert Run.open(tmp_path / "run").recipe.export.alpha == 0.2
+    assert run_fit(changed, data) == ["stage baseline: finished earlier, kept", "stage oe: finished earlier, kept"]
+    # They were made at another alpha.
+    assert not run.report_path.exists()
+    assert not run.calibration_path.exists()
+
+
+def test_a_stage_can_be_added_to_a_trained_run_and_a_trained_stage_cannot_change(tmp_path: Path, data: Data) -> None:
+    stages = tiny_recipe()["stages"]
+    run_fit(start(tmp_path / "run"), data)
+    longer = stages | {"more": stages["oe"] | {"start_from": "oe", "epochs": 1}}
+    said = run_fit(start(tmp_path / "run", stages=longer), data)
+    assert said[:2] == ["stage baseline: finished earlier, kept", "stage oe: finished earlier, kept"]
+    assert said[2].startswith("stage more: 1 epochs")
+    changed = stages | {"oe": stages["oe"] | {"epochs": 3}}
+    with pytest.raises(RunError, match=r"different recipe \(stages\.oe, stages\.more changed\)"):
+        start(tmp_path / "run", stages=changed)
+
+
+def test_nothing_of_an_overwritten_run_remains(tmp_path: Path, data: Data) -> None:
+    run = start(tmp_path / "run")
+    run_fit(run, data)
+    run.report_path.mkdir()
+    anew = Run.create(tmp_path / "run", run.recipe, overwrite=True)
+    assert [path.name for path in anew.path.iterdir() if path.is_dir()] == []
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_a_remedy(tmp_path: Path, data: Data) -> None:
+    stages = {
+        "baseline": {"objective": {"name": "cross_entropy"}, "epochs": 3, "batch_size": 16, "learning_rate": 1e30}
+    }
+    run = start(tmp_path / "run", stages=stages, export={"stage": "baseline"})
+    with pytest.raises(DivergedError, match="learning_rate"):
+        run_fit(run, data)
+    assert not run.record_path("baseline").exists()
+
+
+def test_a_stage_may_start_from_the_average_of_earlier_ones(tmp_path: Path, data: Data) -> None:
+    still = {"objective": {"name": "cross_entropy"}, "epochs": 1, "batch_size": 16, "learning_rate": 1e-12}
+    stages = {**tiny_recipe()["stages"], "mean": {**still, "start_from": ["baseline", "oe"]}}
+    run = start(tmp_path / "run", stages=stages, export={"stage": "mean"})
+    run_fit(run, data)
+    first, second, mean = (dict(load_model(run, stage, 2).named_parameters()) for stage in stages)
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+    for name, value in mean.items():
+        torch.testing.assert_close(value, (first[name] + second[name]) / 2, msg=name)
+    assert accuracy(run, "mean", data) > 0.9
+    save_fingerprints(run, [data.train])
+    seconds = sum(run.record(stage).seconds for stage in stages)
+    assert describe_training(run, "mean").seconds == pytest.approx(seconds, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("last", "said"),
+    [
+        ({"objective": {"name": "outlier_exposure"}}, "stage 'last' needs outliers"),
+        ({"objective": {"name": "confidence"}}, "stages.last.objective: 'confidence' trains a confidence branch"),
+        (
+            {"objective": {"name": "cross_entropy"}, "outlier_augmentation": {"jitter": 1}},
+            "stages.last.outlier_augmentation: 'cross_entropy' is shown no outliers",
+        ),
+    ],
+)
+def test_a_stage_that_does_not_fit_is_refused_before_those_in_front_of_it_train(
+    tmp_path: Path, data: Data, last: dict[str, Any], said: str
+) -> None:
+    stages = {"first": {"objective": {"name": "cross_entropy"}, "epochs": 1}, "last": {**last, "epochs": 1}}
+    run = start(tmp_path / "run", stages=stages, outliers=None, export={"stage": "last"})
+    with pytest.raises((DataError, RecipeError), match=re.escape(said)):
+        fit_stages(run, data.train, None, resume=False, announce=lambda _: None)
+    assert not run.checkpoint_path("first").exists()
+
+
+def test_mixed_precision_learns_as_well(tmp_path: Path, data: Data) -> None:
+    run = start(tmp_path / "run", trainer={"precision": "bf16-mixed"})
+    run_fit(run, data)
+    assert accuracy(run, "oe", data) > 0.9

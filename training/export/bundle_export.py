@@ -1,0 +1,189 @@
+"""Export of a finished stage as a bundle, after checking that its ONNX graph gives the scores of the torch model."""
+
+import shutil
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from bundle import (
+    CalibrationSpec,
+    Evaluation,
+    ImageInput,
+    LikelihoodSpec,
+    Parity,
+    Precision,
+    ScoreOutput,
+    TextInput,
+    save_calibrations,
+    seal_bundle,
+)
+from training.data import Examples
+from training.export.bundle_folder import atomic_folder, new_bundle_path
+from training.export.onnx_graph import check_parity, run_graph, write_graph
+from training.export.provenance import describe_training
+from training.models.score_heads import ScoredModel
+from training.recipe import Recipe, TextConfig
+from training.run import Run
+from training.scoring.batch_scoring import Outputs, score_inputs
+from training.scoring.calibration import calibrations_from
+
+GRAPH = "model.onnx"
+SAMPLES = 1000
+"""Test inputs, besides the calibration split, on which a graph is compared with torch."""
+
+_MAX_NAME_LENGTH = 64
+_CALIBRATION = "calibration.npz"
+_TOKENIZER = "tokenizer.json"
+_TRACED_INPUTS = 8
+"""Inputs in the batch that the exporter traces the model with."""
+
+
+def recipe_bundle_path(
+    recipe: Recipe, models: Path, *, version: int | None = None, precision: Precision = "fp32", overwrite: bool
+) -> Path:
+    """The path of the recipe's bundle, `models/<name>/<version>`; in lower precision the name ends with `-<precision>`.
+
+    Raises RunError if it exists and `overwrite` is off.
+    """
+    suffix = "" if precision == "fp32" else f"-{precision}"
+    name = recipe.name[: _MAX_NAME_LENGTH - len(suffix)] + suffix
+    return new_bundle_path(models, name, str(version or recipe.export.version), overwrite=overwrite)
+
+
+def export_bundle(
+    run: Run,
+    model: ScoredModel,
+    *,
+    calibration: Examples,
+    samples: Examples,
+    write_sample: Callable[[Path], None],
+    evaluation: Evaluation | None,
+    path: Path,
+) -> None:
+    """Write the bundle `path`, `<name>/<version>`, and replace an existing one.
+
+    The bundle is calibrated through its ONNX graph; see `training.scoring.calibration`.
+
+    Args:
+        run: The run directory.
+        model: The model of the exported stage.
+        calibration: The calibration split.
+        samples: Further real inputs for the parity check.
+        write_sample: Writes a sample input for a first request into the folder it is called with.
+        evaluation: The figures for the manifest, None if the run is not evaluated.
+        path: The bundle's path.
+
+    Raises:
+        ParityError: The graph does not give the scores of the torch model.
+    """
+    with atomic_folder(path) as partial:
+        write_sample(partial)
+        outputs, parity = write_checked_graph(run, model, partial / GRAPH, calibration, samples)
+        if run.report_path.exists():
+            shutil.copytree(run.report_path, partial / "report")
+        seal_run_bundle(
+            run,
+            model,
+            partial,
+            path,
+            calibration=calibration,
+            outputs=outputs,
+            evaluation=evaluation,
+            parity=parity,
+        )
+
+
+def write_checked_graph(
+    run: Run, model: ScoredModel, graph: Path, calibration: Examples, samples: Examples
+) -> tuple[Outputs, Parity]:
+    """Write the ONNX graph of `model` to `graph` and compare its outputs with torch's on `calibration` and `samples`.
+
+    Returns:
+        The graph's outputs on `calibration`, and the largest differences from torch.
+
+    Raises:
+        ParityError: A difference exceeds the recipe's tolerance.
+    """
+    tolerance = run.recipe.export.tolerance
+    write_graph(model, calibration.x[np.arange(_TRACED_INPUTS)], graph)
+    outputs, sample_outputs = (run_graph(graph, examples.x, model.model.prepare) for examples in (calibration, samples))
+    differences = check_parity(score_inputs(model, calibration.x), outputs, tolerance)
+    for name, difference in check_parity(score_inputs(model, samples.x), sample_outputs, tolerance).items():
+        differences[name] = max(difference, differences[name])
+    return outputs, Parity(tolerance=tolerance, max_difference=differences, inputs=len(calibration) + len(samples))
+
+
+def seal_run_bundle(
+    run: Run,
+    model: ScoredModel,
+    folder: Path,
+    path: Path,
+    *,
+    calibration: Examples,
+    outputs: Outputs,
+    evaluation: Evaluation | None,
+    precision: Precision = "fp32",
+    parity: Parity | None = None,
+) -> None:
+    """Add calibration, recipe and manifest to `folder`, which already has the graph and the report.
+
+    Args:
+        run: The run directory.
+        model: The model of the exported stage.
+        folder: The folder to complete.
+        path: The bundle's path `<name>/<version>` that `folder` will be moved to.
+        calibration: The calibration split.
+        outputs: The outputs of the bundle's graph on `calibration`.
+        evaluation: The figures for the manifest, None if the run is not evaluated.
+        precision: The precision of the graph.
+        parity: The differences between the graph and torch, None in a lower precision.
+    """
+    recipe = run.recipe
+    save_calibrations(folder / _CALIBRATION, calibrations_from(outputs, model.scores))
+    spec: ImageInput | TextInput
+    if isinstance(recipe.input, TextConfig):
+        shutil.copy(run.tokenizer_path, folder / _TOKENIZER)
+        spec = TextInput(tokenizer=_TOKENIZER, max_tokens=recipe.export.max_tokens or recipe.input.max_tokens)
+    else:
+        spec = recipe.input
+    shutil.copy(run.recipe_path, folder / "recipe.yaml")
+    seal_bundle(
+        folder,
+        {
+            "name": path.parent.name,
+            "version": path.name,
+            "description": recipe.description,
+            "modality": spec.kind,
+            "task": recipe.task,
+            "input": spec,
+            "labels": list(calibration.labels) if recipe.task == "classification" else [],
+            "scores": [ScoreOutput(name=name, output=name) for name in model.scores],
+            "default_score": recipe.export.default_score,
+            "likelihood": _likelihood(recipe, model),
+            "model": GRAPH,
+            "precision": precision,
+            "calibration": CalibrationSpec(
+                file=_CALIBRATION, n=len(calibration), source=calibration.name, alpha=recipe.export.alpha
+            ),
+            "training": describe_training(run, recipe.export.stage),
+            "evaluation": evaluation,
+            "parity": parity,
+            "created": datetime.now(UTC).replace(microsecond=0),
+        },
+    )
+
+
+def _likelihood(recipe: Recipe, model: ScoredModel) -> LikelihoodSpec | None:
+    if model.parts is None:
+        return None
+    if isinstance(recipe.input, TextConfig):
+        return LikelihoodSpec(per=recipe.input.unit, counts_end=recipe.likelihood.count_end, parts=model.parts)
+    return LikelihoodSpec(per=recipe.likelihood.per, parts=model.parts)
+
+
+def evenly_spaced(examples: Examples, size: int) -> Examples:
+    """Up to `size` examples, evenly spaced over the set."""
+    rows = np.linspace(0, len(examples) - 1, min(size, len(examples)), dtype=np.int64)
+    return examples.rows(np.unique(rows))

@@ -1,0 +1,45 @@
+"""The hardware of a run: its description for the report, and the precision that it trains fastest in."""
+
+import platform
+from pathlib import Path
+
+import lightning
+import torch
+from lightning.pytorch.accelerators import CUDAAccelerator
+
+from training.recipe import Precision
+
+_BF16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16")
+"""CPU features of x86 and ARM that compute bfloat16. A CPU without them emulates bfloat16, which is slower than float32
+(see docs/performance.md).
+"""
+
+
+def fastest_precision(accelerator: str) -> Precision:
+    """Mixed precision if the hardware supports it natively, else float32.
+
+    Args:
+        accelerator: Lightning's name of the accelerator, `auto` included.
+    """
+    if accelerator in {"auto", "gpu", "cuda"} and torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+    if accelerator in {"auto", "cpu"}:
+        capabilities = torch.cpu.get_capabilities()
+        return "bf16-mixed" if any(capabilities.get(name, False) for name in _BF16_INSTRUCTIONS) else "32-true"
+    return "32-true"
+
+
+def describe_hardware(trainer: lightning.Trainer) -> str:
+    """The processors that `trainer` runs on, as the report names them."""
+    if isinstance(trainer.accelerator, CUDAAccelerator):
+        return f"{trainer.num_devices} x {torch.cuda.get_device_name()}"
+    return f"{processor_name()}, {torch.get_num_threads()} threads"
+
+
+def processor_name() -> str:
+    """The CPU's model name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())

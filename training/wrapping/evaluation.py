@@ -1,0 +1,104 @@
+"""The evaluation report of a wrapped classifier: that of a trained classifier, with one stage."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bundle import LOGIT_SCORES, Calibration
+from training.data import Examples
+from training.data.synthetic import synthesise
+from training.evaluation import EvaluationInputs, Report, StageLogits, StageScores, evaluate_stages, write_report
+from training.recipe import Synthetic
+from training.scoring.batch_scoring import Outputs
+from training.scoring.calibration import anomalies
+
+STAGE = "wrapped"
+"""The name of the only stage in the report."""
+
+_SYNTHETIC = {name: Synthetic(synthetic=name, size=1000) for name in ("gaussian", "blobs")}
+_DRAWS, _SEED = 10, 1
+_IMAGE_AXES = 4
+
+
+@dataclass(frozen=True)
+class EvaluationData:
+    """What a wrapped classifier is evaluated on.
+
+    Attributes:
+        test: the in-distribution test set.
+        targets: its classes `[N]`.
+        ood: the out-of-distribution test sets, by name.
+        calibrations: the calibration of each score.
+        temperature: the temperature of the probabilities; None to leave probabilities out of the report.
+    """
+
+    test: Examples
+    targets: NDArray[np.int64]
+    ood: Mapping[str, Examples]
+    calibrations: Mapping[str, Calibration]
+    temperature: float | None
+
+
+def evaluate_wrapped(
+    data: EvaluationData,
+    score: Callable[[Examples], tuple[Outputs, NDArray[np.float32]]],
+    *,
+    alpha: float,
+    default_score: str,
+    title: str,
+    origin: str,
+    folder: Path,
+) -> Report:
+    """Evaluate on every set, for images on synthetic sets too, and write the report's files.
+
+    Args:
+        data: the test sets and calibrations.
+        score: computes the graph's outputs and the logits `[N, K]` of a set.
+        alpha: the false-flag rate.
+        default_score: the score that the report shows first.
+        title: the report's title.
+        origin: the file that was wrapped, for the report's provenance.
+        folder: where the files are written.
+    """
+    test, ood = data.test, data.ood
+    configs = _SYNTHETIC if len(test.x.shape) == _IMAGE_AXES else {}
+    synthetic = {
+        name: synthesise(config, test, name=name, seed=_SEED) for name, config in configs.items() if name not in ood
+    }
+    outputs, logits = score(test)
+    scored = {name: score(examples) for name, examples in (*ood.items(), *synthetic.items())}
+    stage = StageScores(
+        in_dist=anomalies(outputs, LOGIT_SCORES),
+        ood={name: anomalies(set_outputs, LOGIT_SCORES) for name, (set_outputs, _) in scored.items()},
+        calibrations=data.calibrations,
+        error=float(np.mean(outputs["prediction"] != data.targets)),
+        logits=None
+        if data.temperature is None
+        else StageLogits(
+            in_dist=logits,
+            targets=data.targets,
+            ood={name: set_logits for name, (_, set_logits) in scored.items()},
+            temperature=data.temperature,
+        ),
+    )
+    descriptions = {
+        name: f"{len(examples):,} examples of {Path(examples.source).name}" for name, examples in ood.items()
+    }
+    descriptions |= {name: f"{len(examples):,} synthetic images ({name})" for name, examples in synthetic.items()}
+    inputs = EvaluationInputs(
+        stages={STAGE: stage},
+        title=title,
+        alpha=alpha,
+        draws=_DRAWS,
+        seed=_SEED,
+        default_score=default_score,
+        in_dist=Path(test.source).name,
+        sets=descriptions,
+        provenance={"wrapped from": origin},
+    )
+    report = evaluate_stages(inputs)
+    write_report(report, inputs, folder)
+    return report

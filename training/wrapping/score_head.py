@@ -1,0 +1,72 @@
+"""The score head of trained classifiers as an ONNX graph, for classifiers that torch did not export."""
+
+import warnings
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import GraphProto, TensorProto, compose, helper, version_converter
+
+from training.errors import GraphError
+from training.export.onnx_graph import strip_source_locations
+from training.models.score_heads import ClassifierHead
+from training.scoring.batch_scoring import Outputs
+
+LOGITS = "logits"
+"""The input of a head's graph."""
+
+_PREFIX = "ood-scores/"
+_NEWEST_EXPORTED_OPSET = 20
+
+
+def head_graph(head: ClassifierHead, num_classes: int, opset: int) -> GraphProto:
+    """The graph of `head` in operators of `opset`, from `LOGITS` to the head's outputs; other names have a prefix.
+
+    Args:
+        head: the scores and the prediction.
+        num_classes: the number of logits, K.
+        opset: the version of ONNX's operators.
+
+    Returns:
+        A graph from `LOGITS` `[N, K]`, of any floating-point type, to float32 scores.
+
+    Raises:
+        GraphError: if `opset` has no operators for one of the scores.
+    """
+    # torch's newer exporter, `dynamo=True`, writes opset 18 and later, and ONNX converts graphs to later opsets only.
+    with TemporaryDirectory() as folder, warnings.catch_warnings(action="ignore", category=Warning):
+        path = Path(folder) / "head.onnx"
+        try:
+            torch.onnx.export(
+                head,
+                (torch.zeros(2, num_classes),),
+                path,
+                input_names=[LOGITS],
+                output_names=list(head.output_names),
+                dynamic_axes={name: {0: "N"} for name in (LOGITS, *head.output_names)},
+                opset_version=min(opset, _NEWEST_EXPORTED_OPSET),
+                dynamo=False,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            reason = f"its opset, {opset}, has no operators for the scores: {error}"
+            remedy = "Convert it first (onnx.version_converter.convert_version)"
+            raise GraphError("the graph", reason, remedy) from error
+        model = onnx.load(path)
+    if opset > _NEWEST_EXPORTED_OPSET:
+        model = version_converter.convert_version(model, opset)
+    strip_source_locations(model)
+    graph = compose.add_prefix_graph(model.graph, _PREFIX, rename_outputs=False)
+    (logits,) = graph.input
+    graph.node.insert(0, helper.make_node("Cast", [LOGITS], [logits.name], to=TensorProto.FLOAT))
+    logits.name = LOGITS
+    return graph
+
+
+@torch.inference_mode()
+def reference_outputs(head: ClassifierHead, logits: NDArray[np.generic]) -> Outputs:
+    """The outputs of `head` for `logits` `[N, K]`, by torch in float64: the wrapped graph is compared with them."""
+    outputs = head(torch.from_numpy(np.asarray(logits, dtype=np.float64)))
+    return {name: output.numpy() for name, output in zip(head.output_names, outputs, strict=True)}
