@@ -6,7 +6,7 @@ from starlette.responses import JSONResponse, Response
 
 from service.http.route import Access, Route
 from service.lifecycle import Lifecycle, Phase
-from service.protocols.native.schemas import Status
+from service.routes.schemas import Status
 
 
 def routes(lifecycle: Lifecycle) -> list[Route]:

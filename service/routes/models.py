@@ -3,7 +3,10 @@
 from service.http.problem_json import PROBLEM_JSON
 from service.http.route import Route
 from service.lifecycle import Lifecycle
-from service.protocols.native.schemas import (
+from service.repository.model import Model
+from service.repository.served import Repository
+from service.repository.traffic import Traffic
+from service.routes.schemas import (
     CalibrationAnswer,
     CanaryAnswer,
     ModelDetail,
@@ -12,9 +15,6 @@ from service.protocols.native.schemas import (
     RefusedBundle,
     TrafficAnswer,
 )
-from service.repository.model import Model
-from service.repository.served import Repository
-from service.repository.traffic import Traffic
 
 
 def routes(repository: Repository, lifecycle: Lifecycle) -> list[Route]:

@@ -17,6 +17,7 @@ from service.lifecycle import Lifecycle, Phase
 from service.protocols.dependencies import Dependencies
 from service.protocols.open_inference.error_format import INFERENCE_ERROR
 from service.protocols.open_inference.openapi import infer_operation
+from service.protocols.open_inference.repository_extension import repository_routes
 from service.protocols.open_inference.request import HEADER_LENGTH, parse_header_length, parse_inference, score
 from service.protocols.open_inference.response import inference_response, model_metadata
 from service.protocols.open_inference.schemas import (
@@ -34,13 +35,14 @@ _route = partial(Route, error_format=INFERENCE_ERROR, tags=[_TAG])
 
 
 def routes(dependencies: Dependencies) -> list[Route]:
-    """The routes of metadata, health and inference."""
-    lifecycle, admin = dependencies.lifecycle, dependencies.settings.admin_keys_file is not None
-    extensions = ["binary_tensor_data", *(["model_repository"] if admin else [])]
+    """The routes of metadata, health and inference, and for admin keys those of the repository extension."""
+    keys = dependencies.admin_keys
+    extensions = ["binary_tensor_data", *([] if keys is None else ["model_repository"])]
     return [
-        *_server(lifecycle, dependencies.version, extensions),
-        *_models(dependencies.repository, lifecycle),
+        *_server(dependencies.lifecycle, dependencies.version, extensions),
+        *_models(dependencies.repository, dependencies.lifecycle),
         *_inference(dependencies),
+        *([] if keys is None else repository_routes(dependencies, keys)),
     ]
 
 
