@@ -151,7 +151,7 @@ def export_run(
     path = recipe_bundle_path(recipe, models, version=version, precision=precision, overwrite=overwrite)
     report = _report(run)
     if report is None and precision != "fp32":
-        reason = "is not evaluated: there is nothing to hold a lower precision against"
+        reason = "is not evaluated, so there is nothing to compare a lower precision with"
         raise RunError(str(run.path), reason, f"Run `evaluate {run.path}` first")
     reader = _reader(run, locations)
     with progress_bars() as bars:

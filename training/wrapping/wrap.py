@@ -31,7 +31,7 @@ from training.scoring.calibration import DEFAULT_ALPHA, attainable_alpha, calibr
 from training.wrapping.class_names import class_names, targets_among
 from training.wrapping.dynamic_batch import with_dynamic_batch
 from training.wrapping.evaluation import STAGE, EvaluationData, evaluate_wrapped
-from training.wrapping.image_adapter import Layout, Resize, image_adapter
+from training.wrapping.image_adapter import ImageOptions, image_adapter
 from training.wrapping.input_adapter import InputAdapter
 from training.wrapping.logits import require_logits
 from training.wrapping.onnx_classifier import OnnxClassifier, load_classifier
@@ -58,12 +58,7 @@ class WrapOptions:
     models: Path = Path("models")
     version: int = 1
     description: str = ""
-    layout: Layout | None = None
-    size: tuple[int, int] | None = None
-    mean: Sequence[float] = ()
-    std: Sequence[float] = ()
-    scale: float = 1.0
-    resize: Resize = "bilinear"
+    image: ImageOptions = field(default_factory=ImageOptions)
     tokenizer: Path | None = None
     max_tokens: int | None = None
     labels: Sequence[str] | None = None
@@ -181,16 +176,7 @@ def _check_options(options: WrapOptions) -> None:
 def _adapter(classifier: OnnxClassifier, options: WrapOptions, announce: Callable[[str], None]) -> InputAdapter:
     if options.tokenizer is not None:
         return text_adapter(classifier, options.tokenizer, max_tokens=options.max_tokens, announce=announce)
-    return image_adapter(
-        classifier,
-        layout=options.layout,
-        size=options.size,
-        mean=options.mean,
-        std=options.std,
-        scale=options.scale,
-        resize=options.resize,
-        announce=announce,
-    )
+    return image_adapter(classifier, options.image, announce)
 
 
 def _alpha(option: float | None, calibration: Examples, announce: Callable[[str], None]) -> float:
