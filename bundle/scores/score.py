@@ -36,7 +36,9 @@ class Score:
         offset: the anomaly of the value 0.
         sign: +1 if a larger value is more anomalous, -1 if it is less.
         inputs: the model outputs that `formula` takes, in order.
-        formula: the value `[N]` as a function of `inputs`, in operations that torch's ONNX exporters support.
+        formula: the value `[N]` as a function of `inputs`, in operations that torch's ONNX exporters support and in
+            which float32 is accurate: exported graphs are compared with float64. Sizes other than N are constants,
+            `int(logits.shape[-1])` for example.
     """
 
     name: str

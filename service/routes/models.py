@@ -1,4 +1,4 @@
-"""`GET /v1/models...`: what is served, what was refused, and where each model comes from."""
+"""`GET /v1/models...`: the served models, their provenance, and the refused bundles."""
 
 from service.http.problem_json import PROBLEM_JSON
 from service.http.route import Route
@@ -18,18 +18,18 @@ from service.routes.schemas import (
 
 
 def routes(repository: Repository, lifecycle: Lifecycle) -> list[Route]:
-    """The models of `repository`."""
+    """The routes that describe the models of `repository`."""
 
     async def list_models() -> ModelList:
-        """Every model that is served, and every bundle that was refused with its reason."""
+        """Every served model, and every refused bundle with the reason."""
         lifecycle.require_loaded()
         return ModelList(
             models=[_summary(repository, repository.get(name)) for name in repository.names],
-            refused=[RefusedBundle(path=refused.path, reason=refused.reason) for refused in repository.refused],
+            refused=[RefusedBundle(path=bundle.path, reason=bundle.reason) for bundle in repository.refused],
         )
 
     async def get_model(model: str) -> ModelDetail:
-        """The version of a model that answers where none is named, with its provenance and evaluation."""
+        """The version of a model that answers requests without a version, with its provenance and evaluation."""
         lifecycle.require_loaded()
         return _detail(repository, repository.get(model))
 
