@@ -17,7 +17,6 @@ from training.commands.app import app
 from training.data import DataLocations, load_in_distribution, open_reader
 from training.errors import TrainingError
 from training.quick_start.recipe import quick_start
-from training.recipe import InDistribution, Source
 from training.run import Run
 
 SHORT = ["stages.baseline.epochs=3", "stages.oe.epochs=3", "trainer.precision=32-true"]
@@ -215,9 +214,3 @@ def test_help_shows_both_uses() -> None:
     shown = CliRunner().invoke(app, ["run", "--help"], env={"COLUMNS": "160"}).output
     assert "--in-distribution DIR --outliers DIR" in shown
     assert "training/recipes/cifar10-oe.yaml --data DIR" in shown
-
-
-def test_a_recipe_names_a_test_set_or_the_size_of_one() -> None:
-    for both in ({}, {"test": Source(path="b"), "test_size": 5}):
-        with pytest.raises(ValueError, match="either test"):
-            InDistribution(train=Source(path="a"), **both)
