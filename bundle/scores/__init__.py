@@ -1,6 +1,7 @@
-"""The score table: every score that a bundle can offer, one file each. A new score is a file and an entry in `SCORES`.
+"""The score table: every score that a bundle can offer, one file each. Imports nothing of the bundle but its errors.
 
-The same definition gives training and wrapping the formula for the graph, and the service the meaning of its value.
+A new score is a file and an entry in `SCORES`. Training and wrapping take the formula for their graphs from it, and the
+service takes the meaning of the value.
 """
 
 from collections.abc import Mapping

@@ -114,7 +114,7 @@ def test_a_density_has_no_other_score_than_its_bits(tmp_path: Path) -> None:
     locations = DataLocations(data_dir=root, cache_dir=root / "cache")
     run = Run.create(tmp_path / "run", parse_recipe(recipe, "test"), overwrite=False)
     steps.fit_run(run, locations, resume=False)
-    with pytest.raises(RecipeError, match=r"export.scores.*bpp alone"):
+    with pytest.raises(RecipeError, match=r"export.scores.*msp cannot be computed from this model. Choose among bpp"):
         steps.calibrate_run(run, locations)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.training.support.datasets_on_disk import InterruptedInputs
+from tests.training.support.interrupted_inputs import InterruptedInputs
 from tests.training.support.texts_on_disk import tiny_text_recipe, write_tiny_texts
 from training.data import DataLocations, load_in_distribution, open_reader
 from training.fitting.stages import fit_stages

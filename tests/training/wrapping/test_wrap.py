@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from bundle import LOGIT_SCORES, Bundle, load_bundle
 from tests.service.conftest import running_service
 from tests.training.support.datasets_on_disk import checkers, stripes, write_parquet
-from tests.training.support.foreign_classifiers import (
+from tests.training.support.onnx_classifiers import (
     MEAN,
     STD,
     Network,
