@@ -164,11 +164,11 @@ def text_live(text_repository: Path) -> Iterator[Live]:
 
 @pytest.fixture
 def restored_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Undoes what `configure_logs` does to the process."""
+    """Restores the logging of the process after a test that calls `configure_logs`."""
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
     configure = structlog.configure
-    # A logger that keeps what it found at its first use would keep it for the tests to come.
+    # A cached logger would keep the configuration for later tests.
     monkeypatch.setattr(structlog, "configure", lambda **how: configure(**{**how, "cache_logger_on_first_use": False}))
     yield
     root.handlers = handlers
