@@ -192,7 +192,7 @@ def no_outliers(root: Path) -> list[str]:
         (unreadable_image, r"broken\.png.*no readable image"),
         (the_data_themselves, "is the in-distribution data itself"),
         (a_copy_of_the_data, "every outlier is an in-distribution example"),
-        (one_inside_the_other, "lie inside one another"),
+        (one_inside_the_other, "contain one another"),
         (no_folders, "has no classes"),
         (texts_as_outliers, "holds texts"),
         (recipe_too, "got the recipe recipe.yaml and --in-distribution"),

@@ -45,7 +45,7 @@ def test_overrides_change_any_key(recipe_file: Path) -> None:
         ("stages.oe.outlier_augmentation={share: 1.5}", "stages.oe.outlier_augmentation.share"),
         (
             "stages.oe.augmentation={share: 0.5}",
-            "stages.oe.augmentation.*share: is that of the images with zoom or jitter",
+            "stages.oe.augmentation.*share: applies to zoom and jitter",
         ),
         ("stages.oe.start_from=nowhere", "nowhere"),
         ("stages.oe.start_from=[baseline, nowhere]", "nowhere"),
