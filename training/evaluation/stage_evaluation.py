@@ -13,6 +13,7 @@ from training.evaluation.report import (
     IN_DISTRIBUTION,
     MEAN,
     NEAR_MEAN,
+    FalseFlagInterval,
     FalseFlags,
     FlaggedShare,
     FprAtRecall,
@@ -121,9 +122,20 @@ def evaluate_stages(inputs: EvaluationInputs) -> Report:
         error=errors,
         results=results,
         false_flags=false_flags,
+        false_flag_interval=_false_flag_interval(first.calibrations[inputs.default_score], inputs.alpha),
         probabilities=measure_probabilities(logits, test_sets, seed=inputs.seed),
         bits=[row for stage, scores in inputs.stages.items() for row in _mean_bits(stage, scores)],
         provenance=dict(inputs.provenance),
+    )
+
+
+def _false_flag_interval(calibration: Calibration, alpha: float) -> FalseFlagInterval:
+    rate = calibration.false_flag_rate(alpha)
+    return FalseFlagInterval(
+        lower=_percent(rate.lower),
+        upper=_percent(rate.upper),
+        exceeds_alpha=_percent(rate.exceeds_alpha),
+        smallest_alpha=rate.smallest_alpha,
     )
 
 
