@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bundle import Calibration, Precision
+from bundle import Calibration, Precision, false_flag_rate
 from training.console import console, progress_bars
 from training.data import (
     DataLocations,
@@ -78,7 +78,10 @@ def fit_run(run: Run, locations: DataLocations, *, resume: bool) -> None:
 
 
 def calibrate_run(run: Run, locations: DataLocations) -> None:
-    """Score the calibration split with every stage and save the calibrations and temperatures."""
+    """Score the calibration split with every stage and save the calibrations and temperatures.
+
+    Prints the false-flag rate that the calibration guarantees.
+    """
     with progress_bars() as bars:
         in_dist = load_in_distribution(run.recipe, _reader(run, locations), bars.report)
         for stage in run.recipe.stages:
@@ -87,6 +90,7 @@ def calibrate_run(run: Run, locations: DataLocations) -> None:
             save_calibration(run, stage, outputs)
             if LOGITS in outputs:
                 save_temperature(run, stage, outputs, in_dist.calibration.targets())
+    console.print(str(false_flag_rate(len(in_dist.calibration), run.recipe.export.alpha)), highlight=False)
 
 
 def evaluate_run(run: Run, locations: DataLocations) -> None:

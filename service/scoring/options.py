@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from service.errors import InvalidParameter
@@ -29,7 +30,7 @@ class Options:
     explain: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class OptionLimits:
     """The options that a model and the settings offer to requests.
 
@@ -44,6 +45,11 @@ class OptionLimits:
     default_score: str
     timeout_ms: int
     explains: bool = False
+
+    @cached_property
+    def default_options(self) -> Options:
+        """The options of a request that chooses none."""
+        return Options((self.default_score,), None, {}, self.timeout_ms)
 
 
 def query_options(query: Iterable[tuple[str, str]]) -> dict[str, Any]:

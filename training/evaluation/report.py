@@ -46,6 +46,22 @@ class FalseFlags(_Part):
     flagged: float
 
 
+class FalseFlagInterval(_Part):
+    """The false-flag rate over calibration sets of the report's size, in percent, and the smallest usable alpha.
+
+    Attributes:
+        lower: The lower end of the interval that has the rate of 95% of calibration sets.
+        upper: The upper end of this interval.
+        exceeds_alpha: The share of calibration sets whose rate exceeds the report's alpha.
+        smallest_alpha: 1 / (n + 1), in 0..1: below this alpha no input can be flagged.
+    """
+
+    lower: float
+    upper: float
+    exceeds_alpha: float
+    smallest_alpha: float
+
+
 class MeanBits(_Part):
     """The mean of a likelihood score of one stage on one set, in bits."""
 
@@ -59,7 +75,7 @@ class Report(_Part):
     """All figures of an evaluation, in percent unless stated otherwise.
 
     Attributes:
-        alpha: The false-flag rate of the flags, in 0..1.
+        alpha: The false-flag rate of the flags on average over calibration sets, in 0..1.
         draws: The number of random draws behind each mean and deviation.
         default_score: The score that the exported bundle decides by.
         in_dist: The name of the in-distribution test set; `inside` in JSON.
@@ -70,6 +86,7 @@ class Report(_Part):
         error: The name of each classifier's stage -> its classification error.
         results: The detection metrics of each set, and their means.
         false_flags: The flagged share of the in-distribution test set.
+        false_flag_interval: The false-flag rate that single calibration sets have; None in reports of older versions.
         probabilities: Calibration of each classifier's probabilities.
         bits: Mean likelihoods in bits, of densities and language models.
         comparison: In the report of a lower-precision bundle, the comparison with full precision.
@@ -87,6 +104,7 @@ class Report(_Part):
     error: dict[str, float] = {}
     results: list[SetResult]
     false_flags: list[FalseFlags]
+    false_flag_interval: FalseFlagInterval | None = None
     probabilities: list[ProbabilityResult] = []
     bits: list[MeanBits] = []
     comparison: PrecisionComparison | None = None

@@ -7,7 +7,16 @@ import numpy as np
 
 from bundle import SCORES, Calibration
 from training.evaluation.detection import MetricSummary, Scores, resampled_metrics
-from training.evaluation.report import IN_DISTRIBUTION, MEAN, FalseFlags, MeanBits, Report, SetResult, Spread
+from training.evaluation.report import (
+    IN_DISTRIBUTION,
+    MEAN,
+    FalseFlagInterval,
+    FalseFlags,
+    MeanBits,
+    Report,
+    SetResult,
+    Spread,
+)
 from training.evaluation.stage_probabilities import StageLogits, measure_probabilities
 
 
@@ -90,9 +99,20 @@ def evaluate_stages(inputs: EvaluationInputs) -> Report:
         error=errors,
         results=results,
         false_flags=false_flags,
+        false_flag_interval=_false_flag_interval(first.calibrations[inputs.default_score], inputs.alpha),
         probabilities=measure_probabilities(logits, test_sets, seed=inputs.seed),
         bits=[row for stage, scores in inputs.stages.items() for row in _mean_bits(stage, scores)],
         provenance=dict(inputs.provenance),
+    )
+
+
+def _false_flag_interval(calibration: Calibration, alpha: float) -> FalseFlagInterval:
+    rate = calibration.false_flag_rate(alpha)
+    return FalseFlagInterval(
+        lower=_percent(rate.lower),
+        upper=_percent(rate.upper),
+        exceeds_alpha=_percent(rate.exceeds_alpha),
+        smallest_alpha=rate.smallest_alpha,
     )
 
 

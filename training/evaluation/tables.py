@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from bundle import SCORES
+from bundle import SCORES, false_flag_rate
 from training.evaluation.comparison import PrecisionComparison
 from training.evaluation.probabilities import BIN_SIZE
 from training.evaluation.report import IN_DISTRIBUTION, MEAN, Report, SetResult, Spread
@@ -58,7 +58,8 @@ def markdown(report: Report, title: str) -> str:
     parts += [
         f"## Flags at alpha = {report.alpha:g}",
         f"Calibrated on {report.calibration_size:,} held-out in-distribution inputs. The in-distribution row is the "
-        f"false-flag rate, {100 * report.alpha:g}% by design; the others are the share of each set that is caught.",
+        "false-flag rate on the test set; the others are the share of each set that is caught.",
+        f"Guarantee: {false_flag_rate(report.calibration_size, report.alpha)}.",
         _flags(report, stages),
         *_probability_section(report),
         "## The sets",
