@@ -56,12 +56,12 @@ class SymbolScores(NamedTuple):
     """What scores of texts are computed from.
 
     `bits` `[N, L+1]` are those of each symbol and `uniform_nats` `[N, L+1]` its cross entropy H(U; p), both 0 where a
-    symbol is not counted. `count` `[N]` is the number of counted symbols.
+    symbol is not counted. `num_symbols` `[N]` is the number of counted symbols.
     """
 
     bits: Tensor
     uniform_nats: Tensor
-    count: Tensor
+    num_symbols: Tensor
 
 
 class LanguageModel(Model):
@@ -114,10 +114,10 @@ class LanguageModel(Model):
     def score_symbols(self, tokens: Tensor, lengths: Tensor) -> SymbolScores:
         """What the scores of texts are computed from; END is counted if `count_end`."""
         nats = self.symbol_nats(tokens, lengths)
-        count = lengths + 1
+        num_symbols = lengths + 1
         if not self.count_end:
-            nats, count = nats.where(_positions(nats.of_targets) < lengths[:, None]), lengths
-        return SymbolScores(nats.of_targets / math.log(2), nats.of_uniform, count)
+            nats, num_symbols = nats.where(_positions(nats.of_targets) < lengths[:, None]), lengths
+        return SymbolScores(nats.of_targets / math.log(2), nats.of_uniform, num_symbols)
 
     def _symbols(self, tokens: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """The network's inputs and its targets, both int64 `[N, L+1]`."""

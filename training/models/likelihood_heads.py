@@ -67,6 +67,6 @@ class ScoredLanguageModel(ScoredModel):
         outputs: dict[ModelOutput, Tensor] = {
             self.bits_output: symbols.bits,
             "uniform_nats": symbols.uniform_nats,
-            "count": symbols.count,
+            "count": symbols.num_symbols,
         }
         return (*(SCORES[name].compute(outputs) for name in self.scores), symbols.bits)
