@@ -9,6 +9,7 @@ from service.repository.traffic import Traffic
 from service.routes.schemas import (
     CalibrationAnswer,
     CanaryAnswer,
+    FalseFlagRateAnswer,
     ModelDetail,
     ModelList,
     ModelSummary,
@@ -74,9 +75,21 @@ def _summary(repository: Repository, model: Model) -> ModelSummary:
         default_score=model.option_limits.default_score,
         likelihood=manifest.likelihood,
         alpha=model.scorer.alpha,
+        calibration=_calibration(model),
         thresholds=model.scorer.thresholds,
         precision=manifest.precision,
         provider=model.provider,
+    )
+
+
+def _calibration(model: Model) -> CalibrationAnswer:
+    calibration = model.bundle.manifest.calibration
+    rate = model.scorer.false_flag_rates[model.option_limits.default_score]
+    return CalibrationAnswer(
+        n=calibration.n,
+        source=calibration.source,
+        smallest_alpha=rate.smallest_alpha,
+        false_flag_rate=FalseFlagRateAnswer(lower=rate.lower, upper=rate.upper, exceeds_alpha=rate.exceeds_alpha),
     )
 
 
@@ -92,7 +105,6 @@ def _detail(repository: Repository, model: Model) -> ModelDetail:
     manifest = model.bundle.manifest
     return ModelDetail(
         **dict(_summary(repository, model)),
-        calibration=CalibrationAnswer(n=manifest.calibration.n, source=manifest.calibration.source),
         training=manifest.training,
         evaluation=manifest.evaluation,
     )

@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
-from bundle import load_bundle
+from bundle import false_flag_rate, load_bundle
 
 
 def facts(path: Path) -> Table:
@@ -18,6 +18,7 @@ def facts(path: Path) -> Table:
         ("task", f"{manifest.task} of {manifest.modality}s"),
         ("scores", ", ".join(score.name for score in manifest.scores) + f" (default {manifest.default_score})"),
         ("calibration", f"{calibration.n} from {calibration.source}, default alpha {calibration.alpha}"),
+        ("guarantee", false_flag_rate(calibration.n, calibration.alpha)),
     ]
     if manifest.precision != "fp32":
         rows.append(("precision", manifest.precision))

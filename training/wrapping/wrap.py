@@ -15,6 +15,7 @@ from bundle import (
     CalibrationSpec,
     Parity,
     ScoreOutput,
+    false_flag_rate,
     save_calibrations,
     seal_bundle,
     sha256_file,
@@ -189,7 +190,9 @@ def _alpha(option: float | None, calibration: Examples, announce: Callable[[str]
         raise DataError(calibration.source, reason, f"Give more, or --alpha {attainable:g}")
     if option is None and attainable > DEFAULT_ALPHA:
         announce(f"alpha: {attainable:g}, the smallest at which {n} calibration examples can flag an input")
-    return attainable if option is None else option
+    alpha = attainable if option is None else option
+    announce(str(false_flag_rate(n, alpha)))
+    return alpha
 
 
 def _temperature(calibration: Examples, labels: Sequence[str], logits: NDArray[np.float32]) -> float | None:
