@@ -1,1 +1,1 @@
-"""The Open Inference Protocol (KServe V2) over REST and gRPC, with its repository extension. Imports auth, pipeline and lower layers."""
+"""The Open Inference Protocol (KServe V2) over REST and gRPC. Imports auth, pipeline and the layers below them."""
