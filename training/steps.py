@@ -10,10 +10,12 @@ from bundle import Calibration, Precision, false_flag_rate
 from training.console import console, progress_bars
 from training.data import (
     DataLocations,
+    EvaluationSet,
     Examples,
     InDistributionData,
     Progress,
     Reader,
+    load_evaluation_sets,
     load_in_distribution,
     load_set,
     open_reader,
@@ -23,6 +25,7 @@ from training.errors import RunError
 from training.evaluation import (
     TEXT_RECALL,
     EvaluationInputs,
+    RemovedInputs,
     Report,
     StageScores,
     evaluate_stages,
@@ -67,6 +70,8 @@ def fit_run(run: Run, locations: DataLocations, *, resume: bool) -> None:
     reader = _reader(run, locations)
     with progress_bars() as bars:
         in_dist = load_in_distribution(recipe, reader, bars.report)
+        if in_dist.duplicates.total:
+            console.print(str(in_dist.duplicates))
         outliers = _outliers(recipe, reader, in_dist, bars.report)
         if outliers is not None and recipe.outliers is not None:
             n = len(outliers)
@@ -102,10 +107,8 @@ def evaluate_run(run: Run, locations: DataLocations) -> None:
     with progress_bars() as bars:
         in_dist = load_in_distribution(recipe, reader, bars.report)
         outliers = _outliers(recipe, reader, in_dist, bars.report)
-        sets = _evaluation_sets(recipe, reader, in_dist.test, bars.report)
-        descriptions = {
-            name: _describe(config, sets[name], outliers, reader) for name, config in recipe.evaluation.sets.items()
-        }
+        loaded = load_evaluation_sets(recipe, reader, in_dist, outliers, bars.report)
+        sets = {name: loaded_set.examples for name, loaded_set in loaded.items()}
         stages = {
             stage: _stage_scores(run, stage, calibrations[stage], in_dist.test, sets, bars.report)
             for stage in recipe.stages
@@ -118,11 +121,16 @@ def evaluate_run(run: Run, locations: DataLocations) -> None:
         seed=recipe.seed,
         default_score=recipe.export.default_score,
         in_dist=_describe_test_set(recipe),
-        sets=descriptions,
+        sets={name: _describe(config, loaded[name]) for name, config in recipe.evaluation.sets.items()},
+        removed={
+            name: RemovedInputs(trained_on=loaded_set.trained_on, unknown=loaded_set.unknown)
+            for name, loaded_set in loaded.items()
+            if loaded_set.trained_on or loaded_set.unknown
+        },
         validation=tuple(recipe.evaluation.validation),
         near=recipe.evaluation.near,
         recalls=_recalls(recipe),
-        provenance=_provenance(run),
+        provenance=_provenance(run) | {"duplicates": str(in_dist.duplicates)},
     )
     write_report(evaluate_stages(inputs), inputs, run.report_path)
     console.print(f"report: {run.report_path / 'report.md'}")
@@ -163,7 +171,11 @@ def export_run(
     reader = _reader(run, locations)
     with progress_bars() as bars:
         in_dist = load_in_distribution(recipe, reader, bars.report)
-        sets = {} if precision == "fp32" else _evaluation_sets(recipe, reader, in_dist.test, bars.report)
+        sets: dict[str, Examples] = {}
+        if precision != "fp32":
+            outliers = _outliers(recipe, reader, in_dist, bars.report)
+            loaded = load_evaluation_sets(recipe, reader, in_dist, outliers, bars.report)
+            sets = {name: loaded_set.examples for name, loaded_set in loaded.items()}
     model, sample = _model(run, stage, len(in_dist.test.labels)), in_dist.sample
 
     def write_sample(folder: Path) -> None:
@@ -198,13 +210,6 @@ def _outliers(recipe: Recipe, reader: Reader, in_dist: InDistributionData, progr
         return None
     config = recipe.outliers.train
     return load_set(config, reader, in_dist.train, name="outliers", seed=recipe.seed, progress=progress)
-
-
-def _evaluation_sets(recipe: Recipe, reader: Reader, test: Examples, progress: Progress) -> dict[str, Examples]:
-    return {
-        name: load_set(config, reader, test, name=name, seed=recipe.seed, progress=progress)
-        for name, config in recipe.evaluation.sets.items()
-    }
 
 
 def _model(run: Run, stage: str, num_classes: int) -> ScoredModel:
@@ -250,14 +255,15 @@ def _stage_scores(
     )
 
 
-def _describe(config: Source | Synthetic, examples: Examples, outliers: Examples | None, reader: Reader) -> str:
-    """The report's description of an out-of-distribution set: size, source, and overlap with the outliers."""
+def _describe(config: Source | Synthetic, loaded: EvaluationSet) -> str:
+    """The report's description of an out-of-distribution set: size, source, and the inputs left out of it."""
     if isinstance(config, Synthetic):
         path = f"through JPEG quality {config.jpeg_quality}" if config.jpeg_quality else "not through JPEG"
-        return f"{len(examples):,} synthetic images ({config.synthetic}), {path}"
-    repeated = 0 if outliers is None else len(reader.overlap(outliers, examples, f"overlap of {examples.name}").rows)
-    seen = f"{repeated:,} of them (nearly) outliers that were trained on" if repeated else "none of them trained on"
-    return f"{len(examples):,} examples of {config.path}, {seen}"
+        return f"{len(loaded.examples):,} synthetic images ({config.synthetic}), {path}"
+    left_out = [f"{loaded.trained_on:,} (nearly) outliers that were trained on"] if loaded.trained_on else []
+    left_out += [f"{loaded.unknown:,} texts of unknown tokens only"] if loaded.unknown else []
+    removed = f"left out {' and '.join(left_out)}" if left_out else "none of them trained on"
+    return f"{len(loaded.examples):,} examples of {config.path}, {removed}"
 
 
 def _recalls(recipe: Recipe) -> tuple[float, ...]:

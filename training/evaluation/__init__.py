@@ -19,7 +19,7 @@ from training.evaluation.probabilities import (
     rms_calibration_error,
     soft_f1,
 )
-from training.evaluation.report import Report, SetResult, manifest_evaluation
+from training.evaluation.report import RemovedInputs, Report, SetResult, manifest_evaluation
 from training.evaluation.report_files import write_report
 from training.evaluation.stage_evaluation import EvaluationInputs, StageScores, evaluate_stages
 from training.evaluation.stage_probabilities import ProbabilityResult, StageLogits, measure_probabilities
@@ -35,6 +35,7 @@ __all__ = [
     "MetricSummary",
     "PrecisionComparison",
     "ProbabilityResult",
+    "RemovedInputs",
     "Report",
     "SetResult",
     "StageLogits",

@@ -1,7 +1,7 @@
 """The evaluation of stages: measures every stage on every set by every score and collects the figures in a report."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypedDict
 
 import numpy as np
@@ -18,6 +18,7 @@ from training.evaluation.report import (
     FlaggedShare,
     FprAtRecall,
     MeanBits,
+    RemovedInputs,
     Report,
     SetResult,
     Spread,
@@ -60,6 +61,7 @@ class EvaluationInputs:
         default_score: The score that the exported bundle decides by; the plots show it.
         in_dist: The name of the in-distribution test set.
         sets: The name of each out-of-distribution set -> its description.
+        removed: The name of a set -> the inputs left out of it.
         validation: The sets that the averages leave out.
         near: The sets that resemble the in-distribution data; they have a mean of their own.
         recalls: The recalls, in 0..1, at which false positive rates are measured; 0.95 is always among them.
@@ -76,6 +78,7 @@ class EvaluationInputs:
     sets: Mapping[str, str]
     provenance: Mapping[str, str]
     validation: Collection[str] = ()
+    removed: Mapping[str, RemovedInputs] = field(default_factory=dict)
     near: Collection[str] = ()
     recalls: Iterable[float] = (RECALL,)
 
@@ -117,6 +120,7 @@ def evaluate_stages(inputs: EvaluationInputs) -> Report:
         in_dist_size=len(first.in_dist[inputs.default_score]),
         calibration_size=first.calibrations[inputs.default_score].n,
         sets=dict(inputs.sets),
+        removed=dict(inputs.removed),
         validation=tuple(inputs.validation),
         near=tuple(inputs.near),
         error=errors,

@@ -88,6 +88,7 @@ def export_low_precision(
             default_score=recipe.export.default_score,
             in_dist=full_report.in_dist,
             sets=full_report.sets,
+            removed=full_report.removed,
             validation=full_report.validation,
             near=full_report.near,
             recalls=full_report.recalls,

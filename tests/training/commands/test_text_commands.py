@@ -9,10 +9,10 @@ import yaml
 from typer.testing import CliRunner
 
 from bundle import TextEncoder, TextInput, load_bundle, pad_tokens
-from tests.training.support.texts_on_disk import TOPICS, sentences, tiny_text_recipe, write_tiny_texts
+from tests.training.support.texts_on_disk import TOPICS, sentences, tiny_text_recipe, write_texts, write_tiny_texts
 from training.commands.app import app
 from training.data import NO_TOKEN, StoredArray
-from training.evaluation import Report
+from training.evaluation import RemovedInputs, Report
 from training.export.onnx_graph import run_graph
 from training.models.classifier import TextClassifier
 
@@ -21,6 +21,8 @@ from training.models.classifier import TextClassifier
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the data, the run directory and the model repository of a finished run."""
     root = write_tiny_texts(tmp_path_factory.mktemp("texts"))
+    trained_on = sentences("outliers", 150, 5)[0]
+    write_texts(root / "ood.parquet", [*sentences("unseen", 40, 6), "zither", "oboe zither", trained_on])
     recipe = root / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(tiny_text_recipe()))
     arguments = ["run", str(recipe), "--data", str(root), "--run", str(root / "run"), "--models", str(root / "models")]
@@ -48,6 +50,16 @@ def test_a_report_on_texts_has_the_papers_recall_too(finished: Path) -> None:
     report = Report.from_json((finished / "run" / "report" / "report.json").read_text())
     assert report.recalls == [0.95, 0.9]
     assert "FPR90 oe" in (finished / "run" / "report" / "report.md").read_text()
+
+
+def test_a_report_counts_the_texts_that_were_left_out(finished: Path) -> None:
+    report = Report.from_json((finished / "run" / "report" / "report.json").read_text())
+    assert report.removed == {"unseen": RemovedInputs(trained_on=1, unknown=2)}
+    assert report.sets["unseen"].startswith(
+        "40 examples of ood.parquet, left out 1 (nearly) outliers that were trained"
+    )
+    assert report.sets["unseen"].endswith("and 2 texts of unknown tokens only")
+    assert "left out" in report.provenance["duplicates"]
 
 
 def test_the_steps_of_a_finished_text_run_can_be_repeated(finished: Path) -> None:
