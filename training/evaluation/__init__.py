@@ -12,6 +12,7 @@ from training.evaluation.probabilities import (
 )
 from training.evaluation.report import Report, SetResult, manifest_evaluation
 from training.evaluation.report_files import write_report
+from training.evaluation.shortcuts import FeatureSeparation, ShortcutCheck
 from training.evaluation.stage_evaluation import EvaluationInputs, StageScores, evaluate_stages
 from training.evaluation.stage_probabilities import ProbabilityResult, StageLogits, measure_probabilities
 from training.evaluation.tables import markdown, markdown_table
@@ -21,11 +22,13 @@ __all__ = [
     "AurocChange",
     "DetectionMetrics",
     "EvaluationInputs",
+    "FeatureSeparation",
     "MetricSummary",
     "PrecisionComparison",
     "ProbabilityResult",
     "Report",
     "SetResult",
+    "ShortcutCheck",
     "StageLogits",
     "StageScores",
     "confidences",

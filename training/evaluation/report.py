@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from bundle import Evaluation, OODResult
 from training.evaluation.comparison import PrecisionComparison
+from training.evaluation.shortcuts import ShortcutCheck
 from training.evaluation.stage_probabilities import ProbabilityResult
 
 IN_DISTRIBUTION = "in-distribution"
@@ -82,6 +83,8 @@ class Report(_Part):
         in_dist_size: Its number of inputs; `inside_size` in JSON.
         calibration_size: The number of inputs behind each calibration.
         sets: The name of each out-of-distribution set -> its description.
+        upper_bounds: The sets of outliers like those trained on: detection of other outliers is at most as good.
+        shortcuts: By which single features the outliers differ from the in-distribution data; None if not checked.
         validation: The sets that serve for choosing between settings and count in no average.
         error: The name of each classifier's stage -> its classification error.
         results: The detection metrics of each set, and their means.
@@ -101,6 +104,8 @@ class Report(_Part):
     calibration_size: int
     sets: dict[str, str]
     validation: tuple[str, ...] = ()
+    upper_bounds: tuple[str, ...] = ()
+    shortcuts: ShortcutCheck | None = None
     error: dict[str, float] = {}
     results: list[SetResult]
     false_flags: list[FalseFlags]

@@ -17,6 +17,7 @@ from training.evaluation.report import (
     SetResult,
     Spread,
 )
+from training.evaluation.shortcuts import ShortcutCheck
 from training.evaluation.stage_probabilities import StageLogits, measure_probabilities
 
 
@@ -54,6 +55,8 @@ class EvaluationInputs:
         sets: The name of each out-of-distribution set -> its description.
         validation: The sets that the averages leave out.
         provenance: Facts about the run, as shown in the report.
+        upper_bounds: The sets of outliers like those trained on.
+        shortcuts: The shortcut check of the training data, if it was made.
     """
 
     stages: Mapping[str, StageScores]
@@ -66,6 +69,8 @@ class EvaluationInputs:
     sets: Mapping[str, str]
     provenance: Mapping[str, str]
     validation: Collection[str] = ()
+    upper_bounds: Collection[str] = ()
+    shortcuts: ShortcutCheck | None = None
 
 
 def evaluate_stages(inputs: EvaluationInputs) -> Report:
@@ -96,6 +101,8 @@ def evaluate_stages(inputs: EvaluationInputs) -> Report:
         calibration_size=first.calibrations[inputs.default_score].n,
         sets=dict(inputs.sets),
         validation=tuple(inputs.validation),
+        upper_bounds=tuple(inputs.upper_bounds),
+        shortcuts=inputs.shortcuts,
         error=errors,
         results=results,
         false_flags=false_flags,
