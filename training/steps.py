@@ -21,6 +21,7 @@ from training.data import (
 )
 from training.errors import RunError
 from training.evaluation import (
+    TEXT_RECALL,
     EvaluationInputs,
     Report,
     ShortcutCheck,
@@ -36,7 +37,7 @@ from training.fitting.stages import fit_stages
 from training.fitting.weights import load_model
 from training.models.build import scored_model
 from training.models.score_heads import ScoredClassifier, ScoredModel
-from training.recipe import Recipe, Source, Synthetic
+from training.recipe import Recipe, Source, Synthetic, TextConfig
 from training.run import Run
 from training.scoring.batch_scoring import Outputs, restore_order, score_inputs, scoring_order
 from training.scoring.calibration import (
@@ -125,6 +126,8 @@ def evaluate_run(run: Run, locations: DataLocations) -> None:
         in_dist=_describe_test_set(recipe),
         sets=descriptions,
         validation=tuple(recipe.evaluation.validation),
+        near=recipe.evaluation.near,
+        recalls=_recalls(recipe),
         provenance=_provenance(run),
         upper_bounds=_upper_bounds(recipe, outliers, sets),
         shortcuts=_shortcuts(run),
@@ -290,6 +293,13 @@ def _shortcuts(run: Run) -> ShortcutCheck | None:
     check = ShortcutCheck.model_validate_json(run.shortcuts_path.read_text(encoding="utf-8"))
     paths = (recipe.in_distribution.train.path, recipe.outliers.train.path)
     return check if (check.in_distribution, check.outliers) == paths else None
+
+
+def _recalls(recipe: Recipe) -> tuple[float, ...]:
+    """The recalls at which the report has false positive rates, in addition to 0.95."""
+    if recipe.evaluation.recalls is not None:
+        return recipe.evaluation.recalls
+    return (TEXT_RECALL,) if isinstance(recipe.input, TextConfig) else ()
 
 
 def _describe_test_set(recipe: Recipe) -> str:

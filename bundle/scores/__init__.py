@@ -37,7 +37,11 @@ SCORES: Mapping[str, Score] = MappingProxyType(
 )
 """Every score that a bundle can offer, by name."""
 
-LOGIT_SCORES: tuple[str, ...] = tuple(name for name, score in SCORES.items() if score.inputs == ("logits",))
+_CLASSIFIER_OUTPUTS: tuple[ModelOutput, ...] = ("logits",)
+
+LOGIT_SCORES: tuple[str, ...] = tuple(
+    name for name, score in SCORES.items() if score.computable_from(_CLASSIFIER_OUTPUTS)
+)
 """The scores that the logits of any classifier give: a recipe exports them unless it names others, `wrap` always."""
 
 __all__ = ["LOGIT_SCORES", "SCORES", "ModelOutput", "Score", "get_score"]

@@ -74,6 +74,13 @@ def test_a_text_is_explained_token_by_token(live: Live) -> None:
     assert result["scores"]["bpw"]["value"] == pytest.approx(np.mean(bits), rel=1e-5)
 
 
+def test_a_text_is_explained_in_bits_whichever_score_is_requested(live: Live) -> None:
+    params = {"explain": "true", "scores": "kl_uniform"}
+    (result,) = score(live, "the Ball zyx", model="words", params=params).json()["results"]
+    assert list(result["scores"]) == ["kl_uniform"]
+    assert [part["bits"] for part in result["explanation"]["tokens"]][2] == 20
+
+
 def test_each_text_of_a_request_is_explained_by_its_own_tokens(live: Live) -> None:
     lengths = [1, 150, 40, 3, 90]
     inputs = [" ".join(["ball"] * (length - 1) + ["zyx"]) for length in lengths]
