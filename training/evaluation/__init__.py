@@ -1,6 +1,7 @@
 """Evaluation of detection and probabilities as in the paper, with tables and plots. Imports the bundle only."""
 
 from training.evaluation.comparison import AurocChange, PrecisionComparison
+from training.evaluation.default_score import DefaultScore, choose_default_score
 from training.evaluation.detection import DetectionMetrics, MetricSummary, detection_metrics, resampled_metrics
 from training.evaluation.plots import plot_histograms, plot_reliability, plot_rocs
 from training.evaluation.probabilities import (
@@ -19,6 +20,7 @@ from training.evaluation.temperature import tune_temperature
 
 __all__ = [
     "AurocChange",
+    "DefaultScore",
     "DetectionMetrics",
     "EvaluationInputs",
     "MetricSummary",
@@ -28,6 +30,7 @@ __all__ = [
     "SetResult",
     "StageLogits",
     "StageScores",
+    "choose_default_score",
     "confidences",
     "detection_metrics",
     "evaluate_stages",
