@@ -92,6 +92,9 @@ def _grpc(settings: Settings, dependencies: Dependencies) -> "tuple[list[Route],
     if settings.grpc_port is None:
         return [], None
     try:
+        # First, because tritonclient raises a RuntimeError without it.
+        import grpc  # noqa: F401, PLC0415
+
         from service.protocols.open_inference import grpc_routes  # noqa: PLC0415
         from service.protocols.open_inference.grpc_server import GrpcServer  # noqa: PLC0415
     except ImportError as error:

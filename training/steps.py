@@ -22,6 +22,7 @@ from training.data import (
 )
 from training.errors import RunError
 from training.evaluation import (
+    TEXT_RECALL,
     DefaultScore,
     EvaluationInputs,
     Report,
@@ -38,7 +39,7 @@ from training.fitting.stages import fit_stages
 from training.fitting.weights import load_model
 from training.models.build import scored_model
 from training.models.score_heads import ScoredClassifier, ScoredModel
-from training.recipe import AUTO, Recipe, Source, Synthetic
+from training.recipe import AUTO, Recipe, Source, Synthetic, TextConfig
 from training.run import Run
 from training.scoring.batch_scoring import Outputs, restore_order, score_inputs, scoring_order
 from training.scoring.calibration import (
@@ -123,6 +124,8 @@ def evaluate_run(run: Run, locations: DataLocations) -> None:
         in_dist=_describe_test_set(recipe),
         sets=descriptions,
         validation=tuple(recipe.evaluation.validation),
+        near=recipe.evaluation.near,
+        recalls=_recalls(recipe),
         provenance=_provenance(run),
     )
     report = evaluate_stages(inputs)
@@ -290,6 +293,13 @@ def _describe(config: Source | Synthetic, examples: Examples, outliers: Examples
     repeated = 0 if outliers is None else len(reader.overlap(outliers, examples, f"overlap of {examples.name}").rows)
     seen = f"{repeated:,} of them (nearly) outliers that were trained on" if repeated else "none of them trained on"
     return f"{len(examples):,} examples of {config.path}, {seen}"
+
+
+def _recalls(recipe: Recipe) -> tuple[float, ...]:
+    """The recalls at which the report has false positive rates, in addition to 0.95."""
+    if recipe.evaluation.recalls is not None:
+        return recipe.evaluation.recalls
+    return (TEXT_RECALL,) if isinstance(recipe.input, TextConfig) else ()
 
 
 def _describe_test_set(recipe: Recipe) -> str:

@@ -2,7 +2,16 @@
 
 from training.evaluation.comparison import AurocChange, PrecisionComparison
 from training.evaluation.default_score import DefaultScore, choose_default_score
-from training.evaluation.detection import DetectionMetrics, MetricSummary, detection_metrics, resampled_metrics
+from training.evaluation.detection import (
+    RECALL,
+    TEXT_RECALL,
+    DetectionMetrics,
+    MetricSummary,
+    authors_fpr_at_recall,
+    detection_metrics,
+    fpr_at_recall,
+    resampled_metrics,
+)
 from training.evaluation.plots import plot_histograms, plot_reliability, plot_rocs
 from training.evaluation.probabilities import (
     confidences,
@@ -19,6 +28,8 @@ from training.evaluation.tables import markdown, markdown_table
 from training.evaluation.temperature import tune_temperature
 
 __all__ = [
+    "RECALL",
+    "TEXT_RECALL",
     "AurocChange",
     "DefaultScore",
     "DetectionMetrics",
@@ -30,10 +41,12 @@ __all__ = [
     "SetResult",
     "StageLogits",
     "StageScores",
+    "authors_fpr_at_recall",
     "choose_default_score",
     "confidences",
     "detection_metrics",
     "evaluate_stages",
+    "fpr_at_recall",
     "mad_calibration_error",
     "manifest_evaluation",
     "markdown",

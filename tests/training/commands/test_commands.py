@@ -75,6 +75,7 @@ def test_outlier_exposure_beats_the_baseline_in_the_report(finished: Path) -> No
     report = Report.from_json((finished / "run" / "report" / "report.json").read_text())
     assert set(report.error) == {"baseline", "oe"}
     assert report.find("checkers", "oe", "msp").auroc.mean > 90
+    assert report.recalls == [0.95]
     assert report.find("mean", "oe", "msp").auroc.mean >= report.find("mean", "baseline", "msp").auroc.mean
 
 

@@ -12,6 +12,7 @@ from bundle import TextEncoder, TextInput, load_bundle, pad_tokens
 from tests.training.support.texts_on_disk import TOPICS, sentences, tiny_text_recipe, write_tiny_texts
 from training.commands.app import app
 from training.data import NO_TOKEN, StoredArray
+from training.evaluation import Report
 from training.export.onnx_graph import run_graph
 from training.models.classifier import TextClassifier
 
@@ -41,6 +42,12 @@ def test_run_makes_a_text_bundle_that_flags_an_unseen_topic(finished: Path) -> N
     auroc = {(row.stage, row.score): row.auroc for row in manifest.evaluation.sets if row.name == "unseen"}
     assert auroc["oe", "msp"] > auroc["baseline", "msp"]
     assert auroc["oe", "msp"] > 90
+
+
+def test_a_report_on_texts_has_the_papers_recall_too(finished: Path) -> None:
+    report = Report.from_json((finished / "run" / "report" / "report.json").read_text())
+    assert report.recalls == [0.95, 0.9]
+    assert "FPR90 oe" in (finished / "run" / "report" / "report.md").read_text()
 
 
 def test_the_steps_of_a_finished_text_run_can_be_repeated(finished: Path) -> None:

@@ -55,6 +55,8 @@ def test_overrides_change_any_key(recipe_file: Path) -> None:
         ("export.scores=[msp, brightness]", "brightness"),
         ("input.std=[0.1]", "input"),
         ("evaluation.validation={checkers: {synthetic: uniform}}", "evaluation.*checkers"),
+        ("evaluation.near=[forests]", "evaluation.*near: forests"),
+        ("evaluation.recalls=[1.5]", r"evaluation\.recalls"),
         ("evaluation.ood.checkers.pth=x", r"evaluation\.ood\.checkers\.pth"),
         ("evaluation.ood.gaussian.sise=3", r"evaluation\.ood\.gaussian\.sise"),
         ("export.version=1.5", "export.version"),
