@@ -53,6 +53,7 @@ def test_the_banner_lists_served_and_refused_bundles_and_its_curl_command_works(
     service = start(models)
     assert "CPUExecutionProvider" in service.banner
     assert "tiny version 1: classification of 8x8 images, score msp" in service.banner
+    assert "alpha 0.05 (false flags " in service.banner
     assert "broken/1: model.onnx: its SHA-256 is" in service.banner
     content = run_in_shell(service.curl)
     assert (content["model"], content["errors"]) == ("tiny", 0)

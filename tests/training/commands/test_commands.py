@@ -12,7 +12,7 @@ import yaml
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
-from bundle import decode_image, load_bundle
+from bundle import decode_image, false_flag_rate, load_bundle
 from tests.training.support.datasets_on_disk import checkers, tiny_recipe, write_tiny_data
 from training.commands.app import app, main
 from training.data import StoredArray
@@ -33,6 +33,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         app, [*arguments, "--models", str(root / "models")], env={"OOD_CACHE": str(root / "cache")}
     )
     assert result.exit_code == 0, result.output
+    (root / "output.txt").write_text(result.output, encoding="utf-8")
     return root
 
 
@@ -73,6 +74,7 @@ def test_outlier_exposure_beats_the_baseline_in_the_report(finished: Path) -> No
     report = Report.from_json((finished / "run" / "report" / "report.json").read_text())
     assert set(report.error) == {"baseline", "oe"}
     assert report.find("checkers", "oe", "msp").auroc.mean > 90
+    assert report.recalls == [0.95]
     assert report.find("mean", "oe", "msp").auroc.mean >= report.find("mean", "baseline", "msp").auroc.mean
 
 
@@ -123,6 +125,15 @@ def test_inspect_shows_the_facts_of_a_bundle(finished: Path) -> None:
     assert shown.exit_code == 0
     for part in ("stripes version 1", "dark, bright", "checkers", "outlier_exposure"):
         assert part in shown.output
+
+
+def test_run_and_inspect_print_the_false_flag_rate_that_the_calibration_guarantees(finished: Path) -> None:
+    bundle = finished / "models" / "stripes" / "1"
+    calibration = load_bundle(bundle).manifest.calibration
+    sentence = str(false_flag_rate(calibration.n, calibration.alpha))
+    assert sentence in " ".join((finished / "output.txt").read_text(encoding="utf-8").split())
+    shown = CliRunner().invoke(app, ["inspect", str(bundle)], env={"COLUMNS": "300"})
+    assert sentence in shown.output
 
 
 def test_an_existing_version_is_not_replaced_without_overwrite(

@@ -1,5 +1,6 @@
 """The report: what was measured arrives in the JSON, the table, the manifest and the pictures."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bundle import Calibration
+from bundle import Calibration, false_flag_rate
 from training.evaluation import (
     EvaluationInputs,
     Report,
@@ -74,6 +75,24 @@ def test_results_are_the_metrics_of_the_scores_in_percent(report: Report) -> Non
 def test_the_mean_row_averages_the_test_sets(report: Report) -> None:
     rows = [report.find(name, "oe", "energy").aupr.mean for name in ("near", "far")]
     assert report.find("mean", "oe", "energy").aupr.mean == pytest.approx(np.mean(rows), abs=1e-2)
+
+
+def test_the_report_states_the_guarantee_for_its_calibration_size(report: Report) -> None:
+    rate = false_flag_rate(999, 0.05)
+    interval = report.false_flag_interval
+    assert interval is not None
+    assert (interval.lower, interval.upper) == pytest.approx((100 * rate.lower, 100 * rate.upper), abs=1e-3)
+    assert interval.exceeds_alpha == pytest.approx(100 * rate.exceeds_alpha, abs=1e-3)
+    assert interval.smallest_alpha == 1 / 1000
+    assert f"Guarantee: {rate}." in markdown(report, "Title")
+
+
+def test_a_report_without_the_interval_still_loads(report: Report) -> None:
+    older = json.loads(report.to_json())
+    del older["false_flag_interval"]
+    loaded = Report.from_json(json.dumps(older))
+    assert loaded.false_flag_interval is None
+    assert markdown(loaded, "Title") == markdown(report, "Title")
 
 
 def test_flags_are_those_of_each_stages_own_calibration(report: Report) -> None:
