@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +23,12 @@ from training.data import (
 from training.errors import RunError
 from training.evaluation import (
     TEXT_RECALL,
+    DefaultScore,
     EvaluationInputs,
     Report,
     ShortcutCheck,
     StageScores,
+    choose_default_score,
     evaluate_stages,
     manifest_evaluation,
     write_report,
@@ -37,7 +40,7 @@ from training.fitting.stages import fit_stages
 from training.fitting.weights import load_model
 from training.models.build import scored_model
 from training.models.score_heads import ScoredClassifier, ScoredModel
-from training.recipe import Recipe, Source, Synthetic, TextConfig
+from training.recipe import AUTO, Recipe, Source, Synthetic, TextConfig
 from training.run import Run
 from training.scoring.batch_scoring import Outputs, restore_order, score_inputs, scoring_order
 from training.scoring.calibration import (
@@ -122,7 +125,8 @@ def evaluate_run(run: Run, locations: DataLocations) -> None:
         alpha=recipe.export.alpha,
         draws=recipe.evaluation.draws,
         seed=recipe.seed,
-        default_score=recipe.export.default_score,
+        # Replaced by the chosen score below; no figure depends on it.
+        default_score=recipe.export.scores[0],
         in_dist=_describe_test_set(recipe),
         sets=descriptions,
         validation=tuple(recipe.evaluation.validation),
@@ -132,7 +136,11 @@ def evaluate_run(run: Run, locations: DataLocations) -> None:
         upper_bounds=_upper_bounds(recipe, outliers, sets),
         shortcuts=_shortcuts(run),
     )
-    write_report(evaluate_stages(inputs), inputs, run.report_path)
+    report = evaluate_stages(inputs)
+    choice = _default_score(run, report)
+    report = report.model_copy(update={"default_score": choice.name, "default_score_reason": choice.reason})
+    write_report(report, replace(inputs, default_score=choice.name), run.report_path)
+    console.print(f"default score: {choice.name} ({choice.reason})")
     console.print(f"report: {run.report_path / 'report.md'}")
     for name in inputs.upper_bounds:
         console.print(f"{name}: an upper bound, because these are outliers like those trained on", highlight=False)
@@ -179,6 +187,7 @@ def export_run(
     def write_sample(folder: Path) -> None:
         reader.write_sample(sample.source, folder, sample.row)
 
+    default_score = _default_score(run, report)
     console.print("writing the graph and comparing it with torch on real inputs ...")
     if precision == "fp32" or report is None:
         export_bundle(
@@ -188,14 +197,40 @@ def export_run(
             samples=evenly_spaced(in_dist.test, SAMPLES),
             write_sample=write_sample,
             evaluation=None if report is None else manifest_evaluation(report, stage),
+            default_score=default_score,
             path=path,
         )
     else:
         console.print(f"then writing it in {precision} and measuring both on every set ...")
         export_low_precision(
-            run, model, precision, in_dist=in_dist, ood=sets, full_report=report, write_sample=write_sample, path=path
+            run,
+            model,
+            precision,
+            in_dist=in_dist,
+            ood=sets,
+            full_report=report,
+            write_sample=write_sample,
+            default_score=default_score,
+            path=path,
         )
     return path
+
+
+def _default_score(run: Run, report: Report | None) -> DefaultScore:
+    """The default score of the run's recipe, or its choice by the run's report.
+
+    Raises RunError if the report lacks a score of the recipe.
+    """
+    export = run.recipe.export
+    if export.default_score != AUTO:
+        return DefaultScore(export.default_score, "set by the recipe")
+    if report is None:
+        return DefaultScore(export.scores[0], "first of the recipe's scores: the run was not evaluated")
+    measured = {row.score for row in report.results if row.stage == export.stage}
+    if missing := [name for name in export.scores if name not in measured]:
+        reason = f"the report has no figures of stage '{export.stage}' by {', '.join(missing)}"
+        raise RunError(str(run.path), reason, f"Run `calibrate {run.path}` and `evaluate {run.path}` again")
+    return choose_default_score(report, export.stage, export.scores)
 
 
 def _reader(run: Run, locations: DataLocations) -> Reader:

@@ -1,6 +1,7 @@
 """Evaluation of detection and probabilities as in the paper, with tables and plots. Imports the bundle only."""
 
 from training.evaluation.comparison import AurocChange, PrecisionComparison
+from training.evaluation.default_score import DefaultScore, choose_default_score
 from training.evaluation.detection import (
     RECALL,
     TEXT_RECALL,
@@ -31,6 +32,7 @@ __all__ = [
     "RECALL",
     "TEXT_RECALL",
     "AurocChange",
+    "DefaultScore",
     "DetectionMetrics",
     "EvaluationInputs",
     "FeatureSeparation",
@@ -43,6 +45,7 @@ __all__ = [
     "StageLogits",
     "StageScores",
     "authors_fpr_at_recall",
+    "choose_default_score",
     "confidences",
     "detection_metrics",
     "evaluate_stages",

@@ -128,6 +128,7 @@ class Report(_Part):
         alpha: The false-flag rate of the flags on average over calibration sets, in 0..1.
         draws: The number of random draws behind each mean and deviation.
         default_score: The score that the exported bundle decides by.
+        default_score_reason: The reason of its choice; empty in reports of older versions.
         in_dist: The name of the in-distribution test set; `inside` in JSON.
         in_dist_size: Its number of inputs; `inside_size` in JSON.
         calibration_size: The number of inputs behind each calibration.
@@ -149,6 +150,7 @@ class Report(_Part):
     alpha: float
     draws: int
     default_score: str
+    default_score_reason: str = ""
     in_dist: str = Field(alias="inside")
     in_dist_size: int = Field(alias="inside_size")
     calibration_size: int

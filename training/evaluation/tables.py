@@ -43,6 +43,8 @@ def markdown(report: Report, title: str) -> str:
             "| " + " | ".join(("", *stages)) + " |\n" + "| --- " * (len(stages) + 1) + "|\n"
             "| classification error | " + " | ".join(f"{report.error[stage]:.2f}" for stage in stages) + " |"
         )
+    if report.default_score_reason:
+        parts.append(f"Default score: `{report.default_score}`, {report.default_score_reason}.")
     parts += _limitations(report)
     if report.comparison is not None:
         parts += _precision_section(report.comparison)
