@@ -88,7 +88,7 @@ def text_features(in_dist: list[str], outliers: list[str], config: TextConfig) -
     return _features_of_texts(others, encoder, unknown), _features_of_texts(outliers, encoder, unknown)
 
 
-def _features_of_texts(texts: list[str], encoder: TextEncoder, unknown: int) -> Features:
+def _features_of_texts(texts: list[str], encoder: TextEncoder, unknown: int | None) -> Features:
     tokens = [ids for ids in encoder.encode_batch(texts) if len(ids)]
     return {
         "text length": np.asarray([len(text) for text in texts]),
@@ -122,6 +122,6 @@ def _encoded(value: dict[str, Any] | None, folder: Path) -> bytes | None:
         return None
 
 
-def _sample(n: int, size: int) -> list[int]:
+def _sample(n: int, size: int) -> range | list[int]:
     """At most `size` of the numbers below `n`, evenly spaced."""
-    return np.unique(np.linspace(0, n - 1, min(n, size)).astype(np.int64)).tolist()
+    return range(n) if n <= size else [index * (n - 1) // (size - 1) for index in range(size)]
