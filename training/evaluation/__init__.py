@@ -22,7 +22,7 @@ from training.evaluation.probabilities import (
 )
 from training.evaluation.report import Report, SetResult, manifest_evaluation
 from training.evaluation.report_files import write_report
-from training.evaluation.stage_evaluation import EvaluationInputs, StageScores, evaluate_stages
+from training.evaluation.stage_evaluation import EvaluationInputs, SegmentScores, StageScores, evaluate_stages
 from training.evaluation.stage_probabilities import ProbabilityResult, StageLogits, measure_probabilities
 from training.evaluation.tables import markdown, markdown_table
 from training.evaluation.temperature import tune_temperature
@@ -38,6 +38,7 @@ __all__ = [
     "PrecisionComparison",
     "ProbabilityResult",
     "Report",
+    "SegmentScores",
     "SetResult",
     "StageLogits",
     "StageScores",
