@@ -26,6 +26,7 @@ from training.evaluation import (
     DefaultScore,
     EvaluationInputs,
     Report,
+    SegmentScores,
     ShortcutCheck,
     StageScores,
     choose_default_score,
@@ -39,6 +40,7 @@ from training.export.provenance import save_fingerprints
 from training.fitting.stages import fit_stages
 from training.fitting.weights import load_model
 from training.models.build import scored_model
+from training.models.likelihood_heads import ScoredLanguageModel
 from training.models.score_heads import ScoredClassifier, ScoredModel
 from training.recipe import AUTO, Recipe, Source, Synthetic, TextConfig
 from training.run import Run
@@ -51,6 +53,7 @@ from training.scoring.calibration import (
     save_temperature,
 )
 from training.scoring.logits import LOGITS, recorded_logits, stage_logits
+from training.scoring.segments import SEGMENT_SYMBOLS, segment_scores
 
 
 def data_locations(data_dir: Path | None) -> DataLocations:
@@ -119,6 +122,7 @@ def evaluate_run(run: Run, locations: DataLocations) -> None:
             stage: _stage_scores(run, stage, calibrations[stage], in_dist.test, sets, bars.report)
             for stage in recipe.stages
         }
+        segments = _segment_scores(run, in_dist, sets, bars.report)
     inputs = EvaluationInputs(
         stages=stages,
         title=f"Evaluation of {recipe.name}",
@@ -135,6 +139,7 @@ def evaluate_run(run: Run, locations: DataLocations) -> None:
         provenance=_provenance(run),
         upper_bounds=_upper_bounds(recipe, outliers, sets),
         shortcuts=_shortcuts(run),
+        segments=segments,
     )
     report = evaluate_stages(inputs)
     choice = _default_score(run, report)
@@ -293,6 +298,27 @@ def _stage_scores(
         error=error,
         logits=logits,
     )
+
+
+def _segment_scores(
+    run: Run, in_dist: InDistributionData, sets: Mapping[str, Examples], progress: Progress
+) -> SegmentScores | None:
+    """The scores of a language model's stages on segments; None for other models and for too few texts."""
+    config = run.recipe.input
+    if run.recipe.task != "language-model" or not isinstance(config, TextConfig):
+        return None
+    symbols = SEGMENT_SYMBOLS[config.unit]
+    stages: dict[str, StageScores] = {}
+    for stage in run.recipe.stages:
+        model = _model(run, stage, len(in_dist.test.labels))
+        assert isinstance(model, ScoredLanguageModel), "the recipe's task is language-model"
+        scores = segment_scores(
+            model, symbols, calibration=in_dist.calibration, test=in_dist.test, sets=sets, progress=progress
+        )
+        if scores is None:
+            return None
+        stages[stage] = scores
+    return SegmentScores(symbols, stages)
 
 
 def _describe(config: Source | Synthetic, examples: Examples, outliers: Examples | None, reader: Reader) -> str:

@@ -23,7 +23,7 @@ from training.evaluation.probabilities import (
 from training.evaluation.report import Report, SetResult, manifest_evaluation
 from training.evaluation.report_files import write_report
 from training.evaluation.shortcuts import FeatureSeparation, ShortcutCheck
-from training.evaluation.stage_evaluation import EvaluationInputs, StageScores, evaluate_stages
+from training.evaluation.stage_evaluation import EvaluationInputs, SegmentScores, StageScores, evaluate_stages
 from training.evaluation.stage_probabilities import ProbabilityResult, StageLogits, measure_probabilities
 from training.evaluation.tables import markdown, markdown_table
 from training.evaluation.temperature import tune_temperature
@@ -40,6 +40,7 @@ __all__ = [
     "PrecisionComparison",
     "ProbabilityResult",
     "Report",
+    "SegmentScores",
     "SetResult",
     "ShortcutCheck",
     "StageLogits",
