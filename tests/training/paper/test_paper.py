@@ -1,4 +1,4 @@
-"""`paper` shows what bundles measured beside what the paper reports, and nothing that nobody measured."""
+"""The command `paper`: the figures of bundles next to the paper's, and a note where nothing was measured."""
 
 from pathlib import Path
 
@@ -47,13 +47,13 @@ def reported_bundle(
     probabilities: list[ProbabilityResult] | None = None,
     precision: str = "fp32",
 ) -> Path:
-    """A bundle made by `recipe`, whose report says `fpr95` of every metric, and one percent more each further stage."""
+    """A bundle of `recipe` whose report has `fpr95` as the value of every metric, one percent more in each stage."""
     folder = make_tiny_bundle(models, name=recipe, version=version)
     manifest = load_bundle(folder).manifest
     (folder / MANIFEST_NAME).unlink()
     (folder / "report").mkdir()
     (folder / "report" / "report.json").write_text(report(fpr95, stages, probabilities or []).to_json())
-    made = {
+    training = {
         "recipe": f"{recipe}.yaml",
         "recipe_sha256": "0" * 64,
         "data": [
@@ -70,38 +70,39 @@ def reported_bundle(
         "started": manifest.created,
     }
     seal_bundle(
-        folder, manifest.model_dump(exclude={"files", "schema_version"}) | {"training": made, "precision": precision}
+        folder,
+        manifest.model_dump(exclude={"files", "schema_version"}) | {"training": training, "precision": precision},
     )
     return folder
 
 
 def section(models: Path, title: str) -> str:
     """The table called `title` and its notes."""
-    shown = CliRunner().invoke(app, ["paper", "--models", str(models), "--markdown"])
-    assert shown.exit_code == 0, shown.output
-    return next(part for part in shown.output.split("### ") if part.startswith(title))
+    result = CliRunner().invoke(app, ["paper", "--models", str(models), "--markdown"])
+    assert result.exit_code == 0, result.output
+    return next(part for part in result.output.split("### ") if part.startswith(title))
 
 
 def rows(models: Path, title: str) -> dict[str, list[str]]:
-    """The table called `title` by the data of each row, as cells; the last row where several have the same."""
+    """The cells of each row of the table called `title`, by the row's data; of several rows the last."""
     lines = [line[1:-1].split("|") for line in section(models, title).splitlines() if line.startswith("| ")][2:]
     return {cells[0].strip(): [cell.strip() for cell in cells[1:]] for cells in lines}
 
 
-def test_a_bundles_figures_stand_beside_the_papers(tmp_path: Path) -> None:
+def test_the_figures_of_a_bundle_are_shown_next_to_the_papers(tmp_path: Path) -> None:
     reported_bundle(tmp_path, "cifar10-wrn-fine-tune")
     cells = rows(tmp_path, "Table 1")["CIFAR-10"]
     assert cells[:3] == ["cifar10-wrn-fine-tune version 1", "40.0 → 41.0", "34.9 → 9.5"]
     assert cells[4] == "89.3 → 97.8"
 
 
-def test_what_nobody_ran_is_said_so_with_the_recipe_that_would_run_it(tmp_path: Path) -> None:
+def test_a_row_without_a_bundle_names_the_recipe_that_would_make_one(tmp_path: Path) -> None:
     table = rows(tmp_path, "Table 1")
     assert table["CIFAR-10"][:2] == ["not run at paper scale (cifar10-wrn-fine-tune.yaml)", ""]
     assert table["CIFAR-10"][2] == "34.9 → 9.5"
 
 
-def test_the_newest_version_counts(tmp_path: Path) -> None:
+def test_the_newest_version_is_shown(tmp_path: Path) -> None:
     for version, fpr95 in (("9", 20.0), ("10", 30.0)):
         reported_bundle(tmp_path, "cifar10-wrn-scratch", version=version, fpr95=fpr95)
     assert rows(tmp_path, "Table 1")["CIFAR-10, from scratch"][1] == "30.0 → 31.0"
@@ -113,21 +114,23 @@ def test_a_run_of_one_stage_has_no_baseline(tmp_path: Path) -> None:
     assert "its baseline" not in section(tmp_path, "Table 1")
 
 
-def test_a_stage_between_baseline_and_the_last_stands_between_their_figures(tmp_path: Path) -> None:
+def test_a_stage_between_the_baseline_and_the_last_is_shown_between_them(tmp_path: Path) -> None:
     reported_bundle(tmp_path, "cifar10-gan-wrn", stages=("baseline", "joint_confidence", "oe"))
     cells = rows(tmp_path, "Synthetic outliers")["CIFAR-10, GAN, then real outliers"]
     assert cells[:3] == ["cifar10-gan-wrn version 1", "40.0 → 41.0 → 42.0", ""]
 
 
-def test_where_the_last_stage_does_not_beat_the_baseline_is_told_with_the_metrics_and_why(tmp_path: Path) -> None:
+def test_sets_on_which_the_last_stage_does_not_beat_the_baseline_are_named_with_metrics_and_reason(
+    tmp_path: Path,
+) -> None:
     reported_bundle(tmp_path, "cifar10-noise-outliers")
-    told = section(tmp_path, "Synthetic outliers")
+    text = section(tmp_path, "Synthetic outliers")
     # The stage's AUROC and AUPR are higher, and so better.
-    assert "not better than its baseline on lakes (FPR95 40.00 → 41.00). Noise teaches" in told
-    assert "AUROC 40" not in told
+    assert "not better than its baseline on lakes (FPR95 40.00 → 41.00). Noise teaches" in text
+    assert "AUROC 40" not in text
 
 
-def test_a_set_on_which_both_are_perfect_is_no_set_on_which_the_baseline_was_not_beaten(tmp_path: Path) -> None:
+def test_a_set_on_which_both_stages_are_perfect_counts_as_beaten(tmp_path: Path) -> None:
     folder = reported_bundle(tmp_path, "cifar10-oe")
     manifest = load_bundle(folder).manifest
     path = folder / "report" / "report.json"
@@ -167,27 +170,27 @@ def test_probabilities_are_compared_stage_by_stage(tmp_path: Path) -> None:
     assert cells == ["cifar10-oe version 1", "mixture, T", "20.0 → 5.0", "19.0 → 4.0", "50.0 → 50.0"]
 
 
-def test_the_scale_of_each_run_and_its_test_sets_are_told(tmp_path: Path) -> None:
+def test_the_notes_give_the_scale_of_each_run_and_its_test_sets(tmp_path: Path) -> None:
     reported_bundle(tmp_path, "cifar10-oe")
-    shown = CliRunner().invoke(app, ["paper", "--models", str(tmp_path)], env={"COLUMNS": "200"})
-    told = " ".join(shown.output.split())
-    assert "baseline: 3 epochs in 2 minutes on an abacus; oe: 3 epochs in 2 minutes on an abacus" in told
-    assert "Test sets: lakes." in told
-    assert "trained on 1,200 examples and 3,400 outliers" in told
+    result = CliRunner().invoke(app, ["paper", "--models", str(tmp_path)], env={"COLUMNS": "200"})
+    text = " ".join(result.output.split())
+    assert "baseline: 3 epochs in 2 minutes on an abacus; oe: 3 epochs in 2 minutes on an abacus" in text
+    assert "Test sets: lakes." in text
+    assert "trained on 1,200 examples and 3,400 outliers" in text
 
 
-def test_bundles_without_a_report_and_unfinished_exports_are_passed_over(tmp_path: Path) -> None:
+def test_bundles_without_a_report_and_unfinished_exports_are_skipped(tmp_path: Path) -> None:
     make_tiny_bundle(tmp_path, name="cifar10-oe")
     reported_bundle(tmp_path, "cifar10-oe", version="7").rename(tmp_path / "cifar10-oe" / ".7.partial")
     assert rows(tmp_path, "Table 1")["CIFAR-10, small network"][0].startswith("not run at paper scale")
 
 
-def test_the_shipped_models_reports_can_be_read() -> None:
+def test_the_reports_of_the_shipped_models_can_be_read() -> None:
     assert rows(ROOT / "models", "Table 1")["CIFAR-10, small network"][0].startswith("cifar10-oe version")
 
 
 @pytest.mark.parametrize("damage", ["", "{}"])
-def test_a_report_that_cannot_be_read_is_named(
+def test_an_invalid_report_is_named_in_the_error(
     damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = reported_bundle(tmp_path, "cifar10-oe")
@@ -200,7 +203,7 @@ def test_a_report_that_cannot_be_read_is_named(
     assert "report.json: is no report" in "".join(capsys.readouterr().err.split("\n"))
 
 
-def test_a_repository_that_is_not_there_is_named(
+def test_a_missing_repository_is_named_in_the_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.argv", ["ood-train", "paper", "--models", "nowhere"])
@@ -209,7 +212,7 @@ def test_a_repository_that_is_not_there_is_named(
     assert "nowhere: is no directory" in capsys.readouterr().err
 
 
-def test_every_table_is_by_a_score_that_exists_and_names_each_recipe_once() -> None:
+def test_every_table_has_an_existing_score_and_names_each_recipe_once() -> None:
     for table in paper_tables():
         assert table.score is None or table.score in SCORES
         recipes = [experiment.recipe for experiment in table.experiments]
