@@ -20,6 +20,7 @@ from bundle.errors import (
     UndecodableImage,
     UnknownScore,
 )
+from bundle.false_flag_rate import FalseFlagRate, false_flag_rate
 from bundle.manifest import (
     MANIFEST_NAME,
     SCHEMA_VERSION,
@@ -61,6 +62,7 @@ __all__ = [
     "EmptyImage",
     "EmptyText",
     "Evaluation",
+    "FalseFlagRate",
     "FileCorrupt",
     "FileMissing",
     "ImageError",
@@ -86,6 +88,7 @@ __all__ = [
     "UndecodableImage",
     "UnknownScore",
     "decode_image",
+    "false_flag_rate",
     "get_score",
     "load_bundle",
     "load_calibrations",

@@ -5,7 +5,8 @@ scores and a new score s,
 
     p(s) = (1 + #{calibration >= s}) / (n + 1).
 
-If the new input is exchangeable with the calibration inputs, P(p <= alpha) <= alpha for every alpha.
+If the new input is exchangeable with the calibration inputs, P(p <= alpha) <= alpha for every alpha, on average over
+calibration sets. `bundle.false_flag_rate` has the distribution of the rate for a single calibration set.
 """
 
 import math
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bundle.errors import CalibrationError, CalibrationInvalid
+from bundle.false_flag_rate import FalseFlagRate, false_flag_rate, flagging_rank, smallest_alpha
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,7 +71,15 @@ class Calibration:
     @property
     def smallest_alpha(self) -> float:
         """The smallest possible p-value, 1 / (n + 1): below this alpha nothing can be flagged."""
-        return 1 / (self.n + 1)
+        return smallest_alpha(self.n)
+
+    def false_flag_rate(self, alpha: float) -> FalseFlagRate:
+        """The false-flag rate at `alpha`: its bound on average over calibration sets, and its 95% interval.
+
+        Raises:
+            CalibrationError: unless 0 < alpha < 1.
+        """
+        return false_flag_rate(self.n, alpha)
 
     def p_value(self, anomaly: ArrayLike) -> NDArray[np.float64]:
         """The conformal p-values of `anomaly`, of the same shape, in [1 / (n + 1), 1]; NaN for NaN.
@@ -95,15 +105,7 @@ class Calibration:
         Raises:
             CalibrationError: unless 0 < alpha < 1.
         """
-        if not 0.0 < alpha < 1.0:
-            raise CalibrationError(f"alpha is {alpha}; give a number above 0 and below 1")
-        # Only a first guess: floor(alpha * (n + 1)) and the p-value's division round differently (0.29 * 100 -> 28, yet
-        # 29 / 100 <= 0.29). The comparison that the p-value makes determines k.
-        k = math.floor(alpha * (self.n + 1))
-        while (k + 1) / (self.n + 1) <= alpha:
-            k += 1
-        while k / (self.n + 1) > alpha:
-            k -= 1
+        k = flagging_rank(self.n, alpha)
         return float(self.anomaly[self.n - k]) if k else math.inf
 
     def flagged(self, anomaly: ArrayLike, alpha: float) -> NDArray[np.bool_]:

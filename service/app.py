@@ -32,7 +32,7 @@ from service.repository.model import model_loader
 from service.repository.reloader import Reloader
 from service.repository.served import Repository
 from service.repository.shadow import Shadows
-from service.routes import admin, console, health, models
+from service.routes import console, drift, health, models
 from service.routes import metrics as metrics_route
 from service.routes.openapi import document
 from service.settings import Settings, SettingsError, env_name
@@ -92,6 +92,9 @@ def _grpc(settings: Settings, dependencies: Dependencies) -> "tuple[list[Route],
     if settings.grpc_port is None:
         return [], None
     try:
+        # First, because tritonclient raises a RuntimeError without it.
+        import grpc  # noqa: F401, PLC0415
+
         from service.protocols.open_inference import grpc_routes  # noqa: PLC0415
         from service.protocols.open_inference.grpc_server import GrpcServer  # noqa: PLC0415
     except ImportError as error:
@@ -175,7 +178,9 @@ def create_app(settings: Settings, worker_group: WorkerGroup = SINGLE_WORKER) ->
             if tracing is not None:
                 await asyncio.to_thread(tracing.close)
 
-    dependencies = Dependencies(repository, lifecycle, pipeline, load_shedder, settings, service_version())
+    dependencies = Dependencies(
+        repository, reloader, lifecycle, pipeline, load_shedder, settings, admin_keys, service_version()
+    )
     grpc_calls, grpc_port = _grpc(settings, dependencies)
     # One line for each protocol.
     protocols: list[Route] = [
@@ -191,7 +196,7 @@ def create_app(settings: Settings, worker_group: WorkerGroup = SINGLE_WORKER) ->
         *console.routes(repository, lifecycle, keys_needed=keys is not None),
     ]
     if admin_keys is not None:
-        routes += admin.routes(repository, reloader, lifecycle, admin_keys, reload=settings.reload)
+        routes += drift.routes(repository, lifecycle, admin_keys)
     errors = ErrorResponses(routes)
     app = FastAPI(
         title="OOD Scoring Service",

@@ -10,7 +10,7 @@ class Problem(Exception):
     Attributes:
         status: The HTTP status code.
         type: A short identifier for programs, which never changes.
-        title: What went wrong, the same for each problem of the class.
+        title: The error in a few words, the same for all problems of the class.
         detail: The input that is wrong, the reason, and the remedy.
         retry_after: Seconds after which the client may try again; None where trying again is no remedy.
         members: Extension members of RFC 9457, for example the name of the wrong `parameter`.

@@ -42,7 +42,7 @@ class WorkerGroup:
 
         Args:
             name: What is computed; the workers share results by this name.
-            compute: Returns numbers, strings, and lists of them: the result passes through JSON.
+            compute: Returns numbers, strings, lists and dicts of them: the result passes through JSON.
         """
         if self.folder is None:
             return compute()

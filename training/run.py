@@ -48,7 +48,7 @@ class Run:
             trained = [name for name in previous.stages if run.checkpoint_path(name).exists()]
             if changed := previous.changed_for(recipe, trained):
                 reason = f"holds a run of a different recipe ({', '.join(changed)} changed)"
-                raise RunError(str(path), reason, "Choose another --run directory, or give --overwrite to start anew")
+                raise RunError(str(path), reason, "Choose another --run directory, or give --overwrite to start again")
         path.mkdir(parents=True, exist_ok=True)
         if previous != recipe:
             outdated = [run.calibration_path, run.report_path]

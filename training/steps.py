@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bundle import Calibration, Precision
+from bundle import Calibration, Precision, false_flag_rate
 from training.console import console, progress_bars
 from training.data import (
     DataLocations,
@@ -21,6 +21,7 @@ from training.data import (
 )
 from training.errors import RunError
 from training.evaluation import (
+    TEXT_RECALL,
     EvaluationInputs,
     Report,
     StageScores,
@@ -35,7 +36,7 @@ from training.fitting.stages import fit_stages
 from training.fitting.weights import load_model
 from training.models.build import scored_model
 from training.models.score_heads import ScoredClassifier, ScoredModel
-from training.recipe import Recipe, Source, Synthetic
+from training.recipe import Recipe, Source, Synthetic, TextConfig
 from training.run import Run
 from training.scoring.batch_scoring import Outputs, restore_order, score_inputs, scoring_order
 from training.scoring.calibration import (
@@ -78,7 +79,10 @@ def fit_run(run: Run, locations: DataLocations, *, resume: bool) -> None:
 
 
 def calibrate_run(run: Run, locations: DataLocations) -> None:
-    """Score the calibration split with every stage and save the calibrations and temperatures."""
+    """Score the calibration split with every stage and save the calibrations and temperatures.
+
+    Prints the false-flag rate that the calibration guarantees.
+    """
     with progress_bars() as bars:
         in_dist = load_in_distribution(run.recipe, _reader(run, locations), bars.report)
         for stage in run.recipe.stages:
@@ -87,6 +91,7 @@ def calibrate_run(run: Run, locations: DataLocations) -> None:
             save_calibration(run, stage, outputs)
             if LOGITS in outputs:
                 save_temperature(run, stage, outputs, in_dist.calibration.targets())
+    console.print(str(false_flag_rate(len(in_dist.calibration), run.recipe.export.alpha)), highlight=False)
 
 
 def evaluate_run(run: Run, locations: DataLocations) -> None:
@@ -115,6 +120,8 @@ def evaluate_run(run: Run, locations: DataLocations) -> None:
         in_dist=_describe_test_set(recipe),
         sets=descriptions,
         validation=tuple(recipe.evaluation.validation),
+        near=recipe.evaluation.near,
+        recalls=_recalls(recipe),
         provenance=_provenance(run),
     )
     write_report(evaluate_stages(inputs), inputs, run.report_path)
@@ -151,7 +158,7 @@ def export_run(
     path = recipe_bundle_path(recipe, models, version=version, precision=precision, overwrite=overwrite)
     report = _report(run)
     if report is None and precision != "fp32":
-        reason = "is not evaluated: there is nothing to hold a lower precision against"
+        reason = "is not evaluated, so there is nothing to compare a lower precision with"
         raise RunError(str(run.path), reason, f"Run `evaluate {run.path}` first")
     reader = _reader(run, locations)
     with progress_bars() as bars:
@@ -251,6 +258,13 @@ def _describe(config: Source | Synthetic, examples: Examples, outliers: Examples
     repeated = 0 if outliers is None else len(reader.overlap(outliers, examples, f"overlap of {examples.name}").rows)
     seen = f"{repeated:,} of them (nearly) outliers that were trained on" if repeated else "none of them trained on"
     return f"{len(examples):,} examples of {config.path}, {seen}"
+
+
+def _recalls(recipe: Recipe) -> tuple[float, ...]:
+    """The recalls at which the report has false positive rates, in addition to 0.95."""
+    if recipe.evaluation.recalls is not None:
+        return recipe.evaluation.recalls
+    return (TEXT_RECALL,) if isinstance(recipe.input, TextConfig) else ()
 
 
 def _describe_test_set(recipe: Recipe) -> str:

@@ -1,6 +1,7 @@
-"""The score table: every score that a bundle can offer, one file each. A new score is a file and an entry in `SCORES`.
+"""The score table: every score that a bundle can offer, one file each. Imports nothing of the bundle but its errors.
 
-The same definition gives training and wrapping the formula for the graph, and the service the meaning of its value.
+A new score is a file and an entry in `SCORES`. Training and wrapping take the formula for their graphs from it, and the
+service takes the meaning of the value.
 """
 
 from collections.abc import Mapping
@@ -36,7 +37,11 @@ SCORES: Mapping[str, Score] = MappingProxyType(
 )
 """Every score that a bundle can offer, by name."""
 
-LOGIT_SCORES: tuple[str, ...] = tuple(name for name, score in SCORES.items() if score.inputs == ("logits",))
+_CLASSIFIER_OUTPUTS: tuple[ModelOutput, ...] = ("logits",)
+
+LOGIT_SCORES: tuple[str, ...] = tuple(
+    name for name, score in SCORES.items() if score.computable_from(_CLASSIFIER_OUTPUTS)
+)
 """The scores that the logits of any classifier give: a recipe exports them unless it names others, `wrap` always."""
 
 __all__ = ["LOGIT_SCORES", "SCORES", "ModelOutput", "Score", "get_score"]

@@ -15,6 +15,5 @@ BPC = Score(
     source="Hendrycks, Mazeika & Dietterich 2019, Deep Anomaly Detection with Outlier Exposure",
     offset=0.0,
     sign=+1,
-    inputs=("character_bits", "count"),
-    formula=bits_per_character,
+    formulas={("character_bits", "count"): bits_per_character},
 )

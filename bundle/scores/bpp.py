@@ -16,6 +16,5 @@ BPP = Score(
     "Outlier Exposure",
     offset=0.0,
     sign=+1,
-    inputs=("pixel_bits", "count"),
-    formula=bits_per_pixel,
+    formulas={("pixel_bits", "count"): bits_per_pixel},
 )

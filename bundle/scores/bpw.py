@@ -15,6 +15,5 @@ BPW = Score(
     source="Hendrycks, Mazeika & Dietterich 2019, Deep Anomaly Detection with Outlier Exposure",
     offset=0.0,
     sign=+1,
-    inputs=("word_bits", "count"),
-    formula=bits_per_word,
+    formulas={("word_bits", "count"): bits_per_word},
 )

@@ -15,6 +15,5 @@ CONFIDENCE = Score(
     source="DeVries & Taylor 2018, Learning Confidence for Out-of-Distribution Detection",
     offset=1.0,
     sign=-1,
-    inputs=("confidence_logit",),
-    formula=confidence,
+    formulas={("confidence_logit",): confidence},
 )

@@ -15,6 +15,5 @@ ENERGY = Score(
     source="Liu et al. 2020, Energy-based Out-of-distribution Detection",
     offset=0.0,
     sign=+1,
-    inputs=("logits",),
-    formula=energy,
+    formulas={("logits",): energy},
 )

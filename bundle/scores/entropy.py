@@ -15,6 +15,5 @@ ENTROPY = Score(
     source="Shannon 1948, A Mathematical Theory of Communication",
     offset=0.0,
     sign=+1,
-    inputs=("logits",),
-    formula=entropy,
+    formulas={("logits",): entropy},
 )

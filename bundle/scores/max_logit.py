@@ -15,6 +15,5 @@ MAX_LOGIT = Score(
     source="Hendrycks et al. 2022, Scaling Out-of-Distribution Detection for Real-World Settings",
     offset=0.0,
     sign=-1,
-    inputs=("logits",),
-    formula=max_logit,
+    formulas={("logits",): max_logit},
 )

@@ -15,6 +15,5 @@ MSP = Score(
     source="Hendrycks & Gimpel 2017, A Baseline for Detecting Misclassified and Out-of-Distribution Examples",
     offset=1.0,
     sign=-1,
-    inputs=("logits",),
-    formula=max_softmax_probability,
+    formulas={("logits",): max_softmax_probability},
 )

@@ -1,6 +1,6 @@
 """The definition of one score: its formula, its unit, and whether a larger value is more anomalous."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -10,14 +10,18 @@ from numpy.typing import ArrayLike, NDArray
 Tensor: TypeAlias = Any
 """A `torch.Tensor`. Formulas call its methods and import nothing: the bundle does not depend on torch."""
 
-ModelOutput = Literal["logits", "confidence_logit", "pixel_bits", "character_bits", "word_bits", "count"]
+ModelOutput = Literal[
+    "logits", "confidence_logit", "pixel_bits", "character_bits", "word_bits", "uniform_nats", "count"
+]
 """What a formula can take of a model, by name.
 
 - `logits`: class logits `[..., K]`.
 - `confidence_logit`: the logit `[N]` of the learned confidence b(x).
 - `pixel_bits`: the bits `[N, H, W]` of each pixel of an image, all channels together.
 - `character_bits`, `word_bits`: the bits `[N, L+1]` of each character or word of a text and of its end.
-- `count`: by how many units the bits of an input are divided, a number or `[N]`.
+- `uniform_nats`: the cross entropy `[N, L+1]` of the uniform distribution with the prediction of each character or
+  word, 0 where the bits of a text are not counted.
+- `count`: the number of units of an input, by which a sum over its units is divided, a number or `[N]`.
 """
 
 
@@ -35,8 +39,10 @@ class Score:
         source: the paper that defines the score.
         offset: the anomaly of the value 0.
         sign: +1 if a larger value is more anomalous, -1 if it is less.
-        inputs: the model outputs that `formula` takes, in order.
-        formula: the value `[N]` as a function of `inputs`, in operations that torch's ONNX exporters support.
+        formulas: the model outputs that a formula takes, in order -> the value `[N]` as a function of them, in
+            operations that torch's ONNX exporters support and in which float32 is accurate: exported graphs are
+            compared with float64. Sizes other than N are constants, `int(logits.shape[-1])` for example. A score with
+            several formulas has one for each kind of model.
     """
 
     name: str
@@ -45,12 +51,18 @@ class Score:
     source: str
     offset: float
     sign: Literal[1, -1]
-    inputs: tuple[ModelOutput, ...]
-    formula: Callable[..., Tensor]
+    formulas: Mapping[tuple[ModelOutput, ...], Callable[..., Tensor]]
+
+    def computable_from(self, outputs: Collection[ModelOutput]) -> bool:
+        """Whether a model with these `outputs` can compute the score."""
+        return any(set(inputs) <= set(outputs) for inputs in self.formulas)
 
     def compute(self, outputs: Mapping[ModelOutput, Tensor]) -> Tensor:
-        """The value `[N]` of a model's `outputs`, which hold all of `inputs`."""
-        return self.formula(*(outputs[name] for name in self.inputs))
+        """The value `[N]` of a model's `outputs`; KeyError if no formula can be computed from them."""
+        for inputs, formula in self.formulas.items():
+            if set(inputs) <= set(outputs):
+                return formula(*(outputs[name] for name in inputs))
+        raise KeyError(f"{self.name} cannot be computed from {', '.join(outputs)}")
 
     def anomaly(self, value: ArrayLike) -> NDArray[np.float64]:
         """The anomaly of `value`, of the same shape: `offset + sign * value`."""

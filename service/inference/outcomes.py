@@ -11,11 +11,11 @@ class QueueFull(Exception):
 
     Attributes:
         reason: Why, in words.
-        retry_after: Seconds until there is expected to be room, a whole number of at least 1.
+        retry_after: Seconds after which the inputs are expected to be admitted, at least 1.
     """
 
     def __init__(self, reason: str, retry_after: int) -> None:
-        super().__init__(f"{reason}; room is expected in about {retry_after} s")
+        super().__init__(f"{reason}; try again in about {retry_after} s")
         self.reason = reason
         self.retry_after = retry_after
 

@@ -99,7 +99,7 @@ class Model:
     @property
     def default_options(self) -> Options:
         """The options of a request that chooses nothing."""
-        return Options((self.option_limits.default_score,), None, {}, self.option_limits.timeout_ms)
+        return self.option_limits.default_options
 
     def publish(self) -> None:
         """Set the metrics of a served version."""

@@ -1,1 +1,1 @@
-"""Routes that score nothing: health, metrics, models, admin, console, OpenAPI. Imports protocols and lower layers."""
+"""Routes that score nothing: health, metrics, models, drift, console, OpenAPI. Imports protocols and lower layers."""

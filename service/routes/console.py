@@ -1,4 +1,4 @@
-"""`GET /`: a plain page with the models, and the way to docs and metrics."""
+"""`GET /`: a plain page with the models, and links to the documentation and the metrics."""
 
 from collections.abc import Sequence
 from html import escape
@@ -25,11 +25,11 @@ _MODEL = Template("""<article>
 
 
 def routes(repository: Repository, lifecycle: Lifecycle, *, keys_needed: bool = False) -> list[Route]:
-    """The page."""
+    """The route of the page; `keys_needed` adds an API key to its example commands."""
     page = Template(files("service.routes").joinpath("console.html").read_text(encoding="utf-8"))
 
     async def index(request: Request) -> Response:
-        """The console's first page."""
+        """The page, with a command for each model that works unchanged."""
         address = str(request.base_url).rstrip("/")
         models = (
             "\n".join(
@@ -43,7 +43,7 @@ def routes(repository: Repository, lifecycle: Lifecycle, *, keys_needed: bool = 
             or "<p>No model is loaded yet.</p>"
         )
         refused = "".join(
-            f"<li><code>{escape(each.path)}</code> {escape(each.reason)}</li>" for each in repository.refused
+            f"<li><code>{escape(bundle.path)}</code> {escape(bundle.reason)}</li>" for bundle in repository.refused
         )
         return HTMLResponse(
             page.substitute(

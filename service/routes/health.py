@@ -1,4 +1,4 @@
-"""`GET /healthz` and `GET /readyz`: does the process live, may it get traffic."""
+"""The probes `GET /healthz` (the process lives) and `GET /readyz` (it may get traffic)."""
 
 from typing import Any
 
@@ -6,11 +6,11 @@ from starlette.responses import JSONResponse, Response
 
 from service.http.route import Access, Route
 from service.lifecycle import Lifecycle, Phase
-from service.protocols.native.schemas import Status
+from service.routes.schemas import Status
 
 
 def routes(lifecycle: Lifecycle) -> list[Route]:
-    """The probes of an orchestrator."""
+    """The routes for the probes of an orchestrator."""
 
     async def healthz() -> Response:
         """200 while the process lives."""

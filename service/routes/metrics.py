@@ -1,4 +1,4 @@
-"""`GET /metrics`: the Prometheus text format, or OpenMetrics where the scraper asks for it."""
+"""`GET /metrics`: the Prometheus text format, or OpenMetrics if the scraper asks for it."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from service.telemetry.worker_metrics import WorkerMetrics
 
 
 def routes(registry: CollectorRegistry, worker_metrics: WorkerMetrics | None = None) -> list[Route]:
-    """The metrics of `registry`, and of all `worker_metrics` if there are any."""
+    """The route; it serves the metrics of `registry`, or with `worker_metrics` those of all workers together."""
 
     async def metrics(request: Request) -> Response:
         """Prometheus metrics."""

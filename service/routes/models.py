@@ -1,35 +1,36 @@
-"""`GET /v1/models...`: what is served, what was refused, and where each model comes from."""
+"""`GET /v1/models...`: the served models, their provenance, and the refused bundles."""
 
 from service.http.problem_json import PROBLEM_JSON
 from service.http.route import Route
 from service.lifecycle import Lifecycle
-from service.protocols.native.schemas import (
+from service.repository.model import Model
+from service.repository.served import Repository
+from service.repository.traffic import Traffic
+from service.routes.schemas import (
     CalibrationAnswer,
     CanaryAnswer,
+    FalseFlagRateAnswer,
     ModelDetail,
     ModelList,
     ModelSummary,
     RefusedBundle,
     TrafficAnswer,
 )
-from service.repository.model import Model
-from service.repository.served import Repository
-from service.repository.traffic import Traffic
 
 
 def routes(repository: Repository, lifecycle: Lifecycle) -> list[Route]:
-    """The models of `repository`."""
+    """The routes that describe the models of `repository`."""
 
     async def list_models() -> ModelList:
-        """Every model that is served, and every bundle that was refused with its reason."""
+        """Every served model, and every refused bundle with the reason."""
         lifecycle.require_loaded()
         return ModelList(
             models=[_summary(repository, repository.get(name)) for name in repository.names],
-            refused=[RefusedBundle(path=refused.path, reason=refused.reason) for refused in repository.refused],
+            refused=[RefusedBundle(path=bundle.path, reason=bundle.reason) for bundle in repository.refused],
         )
 
     async def get_model(model: str) -> ModelDetail:
-        """The version of a model that answers where none is named, with its provenance and evaluation."""
+        """The version of a model that answers requests without a version, with its provenance and evaluation."""
         lifecycle.require_loaded()
         return _detail(repository, repository.get(model))
 
@@ -74,9 +75,21 @@ def _summary(repository: Repository, model: Model) -> ModelSummary:
         default_score=model.option_limits.default_score,
         likelihood=manifest.likelihood,
         alpha=model.scorer.alpha,
+        calibration=_calibration(model),
         thresholds=model.scorer.thresholds,
         precision=manifest.precision,
         provider=model.provider,
+    )
+
+
+def _calibration(model: Model) -> CalibrationAnswer:
+    calibration = model.bundle.manifest.calibration
+    rate = model.scorer.false_flag_rates[model.option_limits.default_score]
+    return CalibrationAnswer(
+        n=calibration.n,
+        source=calibration.source,
+        smallest_alpha=rate.smallest_alpha,
+        false_flag_rate=FalseFlagRateAnswer(lower=rate.lower, upper=rate.upper, exceeds_alpha=rate.exceeds_alpha),
     )
 
 
@@ -92,7 +105,6 @@ def _detail(repository: Repository, model: Model) -> ModelDetail:
     manifest = model.bundle.manifest
     return ModelDetail(
         **dict(_summary(repository, model)),
-        calibration=CalibrationAnswer(n=manifest.calibration.n, source=manifest.calibration.source),
         training=manifest.training,
         evaluation=manifest.evaluation,
     )

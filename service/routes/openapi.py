@@ -7,7 +7,6 @@ from fastapi.openapi.utils import get_openapi
 
 from service.auth.middleware import SECURITY, SECURITY_SCHEMES
 from service.http.route import Access, Route
-from service.protocols.native.parsing import JSON_TYPE
 from service.repository.served import Repository
 
 
@@ -41,5 +40,5 @@ def document(app: FastAPI, repository: Repository, *, keys_needed: bool = False)
                 if parameter["in"] == "path":
                     parameter["example"] = path_examples[parameter["name"]]
             if route.examples is not None:
-                operation["requestBody"]["content"][JSON_TYPE]["examples"] = route.examples(model.modality)
+                operation["requestBody"]["content"]["application/json"]["examples"] = route.examples(model.modality)
     return content

@@ -1,8 +1,9 @@
-"""What a request may choose: alpha or thresholds, the scores, its deadline."""
+"""The options of a request: alpha or thresholds, the scores, the deadline, and whether to explain."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from service.errors import InvalidParameter
@@ -12,7 +13,15 @@ OPTION_NAMES = ("alpha", "threshold", "scores", "timeout_ms", "explain")
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """A request's validated choices. `alpha` None is the model's default; `thresholds` override alpha, by score."""
+    """The validated options of a request.
+
+    Attributes:
+        scores: The scores to compute; the first one decides the flag of an input.
+        alpha: The false-flag rate; None takes the default of the model.
+        thresholds: By score, the anomaly above which an input is flagged instead of by alpha.
+        timeout_ms: The deadline, in milliseconds after the body is read.
+        explain: Whether to show the bits of the parts of each input.
+    """
 
     scores: tuple[str, ...]
     alpha: float | None
@@ -21,21 +30,33 @@ class Options:
     explain: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class OptionLimits:
-    """What a model and the settings let a request choose from."""
+    """The options that a model and the settings offer to requests.
+
+    Attributes:
+        scores: The scores of the model.
+        default_score: The score of requests that name none.
+        timeout_ms: The longest deadline, and the one of requests that name none.
+        explains: Whether the model can explain its scores.
+    """
 
     scores: tuple[str, ...]
     default_score: str
     timeout_ms: int
     explains: bool = False
 
+    @cached_property
+    def default_options(self) -> Options:
+        """The options of a request that chooses none."""
+        return Options((self.default_score,), None, {}, self.timeout_ms)
+
 
 def query_options(query: Iterable[tuple[str, str]]) -> dict[str, Any]:
-    """The options among query parameters, as text. Raises `InvalidParameter` for others and for repeated ones."""
+    """The options in a query, as text. Raises `InvalidParameter` for unknown and for repeated parameters."""
     options: dict[str, Any] = {}
     for name, value in query:
-        # A mistyped `alhpa=0.001` must not be scored quietly at the default alpha.
+        # Unknown parameters are errors: a request with `alhpa=0.001` must not be scored at the default alpha.
         if name not in OPTION_NAMES:
             raise InvalidParameter(name, f"no such parameter; the parameters are {', '.join(OPTION_NAMES)}")
         if name in options:
@@ -44,32 +65,40 @@ def query_options(query: Iterable[tuple[str, str]]) -> dict[str, Any]:
     return options
 
 
-def parse_options(given: Mapping[str, Any], choices: OptionLimits) -> Options:
-    """Validate `given` (texts from a query or JSON values). Raises `InvalidParameter`, which names the parameter."""
-    scores = _scores(given.get("scores"), choices)
-    alpha = given.get("alpha")
-    timeout = given.get("timeout_ms")
+def parse_options(values: Mapping[str, Any], option_limits: OptionLimits) -> Options:
+    """Validate the options of a request.
+
+    Args:
+        values: The options by name, as texts of a query or as JSON values.
+        option_limits: The options that the model offers.
+
+    Raises:
+        InvalidParameter: An option is invalid; the problem names it.
+    """
+    scores = _scores(values.get("scores"), option_limits)
+    alpha = values.get("alpha")
+    timeout = values.get("timeout_ms")
     return Options(
         scores=scores,
         alpha=None if alpha is None else _alpha(alpha),
-        thresholds=_thresholds(given.get("threshold"), scores),
-        # A client may be less patient than the service, never more.
-        timeout_ms=choices.timeout_ms if timeout is None else min(_timeout(timeout), choices.timeout_ms),
-        explain=_explain(given.get("explain"), choices),
+        thresholds=_thresholds(values.get("threshold"), scores),
+        # A client can shorten the deadline of the service, not extend it.
+        timeout_ms=option_limits.timeout_ms if timeout is None else min(_timeout(timeout), option_limits.timeout_ms),
+        explain=_explain(values.get("explain"), option_limits),
     )
 
 
-def _scores(value: Any, choices: OptionLimits) -> tuple[str, ...]:
+def _scores(value: Any, option_limits: OptionLimits) -> tuple[str, ...]:
     if value is None:
-        return (choices.default_score,)
+        return (option_limits.default_score,)
     names = value.split(",") if isinstance(value, str) else value
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise InvalidParameter("scores", "give score names, for example `msp,energy`, or `all`")
     if names == ["all"]:
-        return choices.scores
+        return option_limits.scores
     for name in names:
-        if name not in choices.scores:
-            offered = ", ".join(choices.scores)
+        if name not in option_limits.scores:
+            offered = ", ".join(option_limits.scores)
             raise InvalidParameter("scores", f"this model does not offer {name[:64]!r}; it offers {offered}")
     return tuple(dict.fromkeys(names))
 
@@ -106,15 +135,15 @@ def _timeout(value: Any) -> int:
     return int(milliseconds)
 
 
-def _explain(value: Any, choices: OptionLimits) -> bool:
+def _explain(value: Any, option_limits: OptionLimits) -> bool:
     if value is None:
         return False
-    wanted = {"true": True, "false": False}.get(value) if isinstance(value, str) else value
-    if not isinstance(wanted, bool):
+    explain = {"true": True, "false": False}.get(value) if isinstance(value, str) else value
+    if not isinstance(explain, bool):
         raise InvalidParameter("explain", f"{str(value)[:64]!r} is neither true nor false")
-    if wanted and not choices.explains:
+    if explain and not option_limits.explains:
         raise InvalidParameter("explain", "this model has no parts to show; models of likelihoods (bpp, bpc, bpw) have")
-    return wanted
+    return explain
 
 
 def _number(parameter: str, value: Any) -> float:

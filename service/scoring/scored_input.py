@@ -45,4 +45,4 @@ class ScoredInput:
 
 
 Result = ScoredInput | InputError
-"""What becomes of one input: its scores, or the reason why it has none."""
+"""The result of one input: its scores, or the error that prevents them."""

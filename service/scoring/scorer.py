@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from typing import Any
 
-from bundle import SCORES, Bundle, Calibration
+from bundle import SCORES, Bundle, Calibration, FalseFlagRate
 from service.errors import DeadlineExceeded, InferenceFailed, InputError
 from service.inference.engine import PREDICTION, PROBABILITY
 from service.inference.outcomes import Expired, Outcome, Row
@@ -49,6 +49,11 @@ class Scorer:
     def thresholds(self) -> dict[str, float | None]:
         """The threshold of each score at the default alpha; None where nothing can be flagged."""
         return {name: self._threshold(name, self.alpha) for name in self.calibrations}
+
+    @cached_property
+    def false_flag_rates(self) -> dict[str, FalseFlagRate]:
+        """The false-flag rate of each score at the default alpha, with its 95% interval over calibration sets."""
+        return {name: calibration.false_flag_rate(self.alpha) for name, calibration in self.calibrations.items()}
 
     @cached_property
     def _threshold(self) -> Callable[[str, float], float | None]:

@@ -118,6 +118,19 @@ class Metrics:
             "ood_calibration_inputs", "Inputs that the score was calibrated on.", "score"
         )
         self.alpha = self._description("ood_alpha", "Default false-flag rate.")
+        self.smallest_alpha = self._description(
+            "ood_smallest_alpha", "Smallest alpha at which the score can flag an input, 1 / (n + 1).", "score"
+        )
+        self.false_flag_rate_lower = self._description(
+            "ood_false_flag_rate_lower",
+            "Lower end of the 95% interval, over calibration sets, of the false-flag rate at ood_alpha.",
+            "score",
+        )
+        self.false_flag_rate_upper = self._description(
+            "ood_false_flag_rate_upper",
+            "Upper end of the 95% interval, over calibration sets, of the false-flag rate at ood_alpha.",
+            "score",
+        )
         self.drift_evidence = self._description(
             "ood_drift_evidence",
             "Decimal logarithm of the evidence that traffic is unlike the calibration data, since start or reset.",
@@ -187,6 +200,10 @@ class Metrics:
         for score, threshold in scorer.thresholds.items():
             self.threshold.labels(model, version, score).set(math.inf if threshold is None else threshold)
             self.calibration_inputs.labels(model, version, score).set(scorer.calibrations[score].n)
+        for score, rate in scorer.false_flag_rates.items():
+            self.smallest_alpha.labels(model, version, score).set(rate.smallest_alpha)
+            self.false_flag_rate_lower.labels(model, version, score).set(rate.lower)
+            self.false_flag_rate_upper.labels(model, version, score).set(rate.upper)
 
     def watch_queue(self, model: str, version: str, batcher: Batcher) -> None:
         """Include the queue of `batcher` in `ood_queue_depth` and `ood_queue_capacity` of `model`.

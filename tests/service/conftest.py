@@ -115,7 +115,7 @@ def make_image_models(root: Path) -> None:
     """`tiny` in versions 1 and 2 and the grey `grey`."""
     make_tiny_bundle(root)
     make_tiny_bundle(root, version="2", n_calibration=500, seed=1)
-    make_tiny_bundle(root, name="grey", channels=1, labels=("dark", "light"))
+    make_tiny_bundle(root, name="grey", channels=1, labels=("light", "dark"))
 
 
 def make_text_models(root: Path) -> None:
@@ -132,11 +132,16 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture(scope="session")
-def live(repository: Path) -> Iterator[Live]:
-    """The service that most tests share."""
+@pytest.fixture(scope="session", params=[False, True], ids=["threaded", "inline"])
+def live(repository: Path, request: pytest.FixtureRequest) -> Iterator[Live]:
+    """The service that most tests share, once with engines on threads and once with engines on the event loop."""
     with running_service(
-        repository, max_inputs=32, max_body_bytes=200_000, max_pixels=1_000_000, queue_size=256
+        repository,
+        inline=request.param,
+        max_inputs=32,
+        max_body_bytes=200_000,
+        max_pixels=1_000_000,
+        queue_size=256,
     ) as service:
         yield service
 
@@ -158,12 +163,12 @@ def text_live(text_repository: Path) -> Iterator[Live]:
 
 
 @pytest.fixture
-def logging_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Undoes what `configure_logs` does to the process."""
+def restored_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Restores the logging of the process after a test that calls `configure_logs`."""
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
     configure = structlog.configure
-    # A logger that keeps what it found at its first use would keep it for the tests to come.
+    # A cached logger would keep the configuration for later tests.
     monkeypatch.setattr(structlog, "configure", lambda **how: configure(**{**how, "cache_logger_on_first_use": False}))
     yield
     root.handlers = handlers

@@ -53,12 +53,13 @@ def make_tiny_text_bundle(
     """Write the bundle `directory`/`name`/`version` and return its folder.
 
     A classifier predicts one of `TOPICS` by the mean vote of a text's words and has the scores of the tiny image
-    bundle. For the task "language-model" there are no labels and one score, `bpw`: the mean bits of the words.
+    bundle. For the task "language-model" there are no labels and two scores, `bpw`, the mean bits of the words, and
+    `kl_uniform`, which ranks the texts in the same way.
     """
     folder = directory / name / version
     folder.mkdir(parents=True)
     classifies = task == "classification"
-    scores = TINY_SCORES if classifies else ("bpw",)
+    scores = TINY_SCORES if classifies else ("bpw", "kl_uniform")
     model = tiny_text_graph(classifies=classifies)
     onnx.save(model, folder / "model.onnx")
     tiny_tokenizer().save(str(folder / "tokenizer.json"))
@@ -148,6 +149,7 @@ def tiny_text_graph(*, classifies: bool = True) -> onnx.ModelProto:
     else:
         nodes += [
             helper.make_node("Squeeze", ["surprise", "axis_1"], ["bpw"]),
+            helper.make_node("Neg", ["bpw"], ["kl_uniform"]),
             helper.make_node("Squeeze", ["masked", "axis_2"], ["of_words"]),
             # The end of a text is not counted and has no bits.
             helper.make_node("Pad", ["of_words", "one_column"], ["bits"]),
@@ -155,6 +157,7 @@ def tiny_text_graph(*, classifies: bool = True) -> onnx.ModelProto:
         constants["one_column"] = np.array([0, 0, 0, 1], dtype=np.int64)
         outputs = [
             helper.make_tensor_value_info("bpw", TensorProto.FLOAT, ["N"]),
+            helper.make_tensor_value_info("kl_uniform", TensorProto.FLOAT, ["N"]),
             helper.make_tensor_value_info("bits", TensorProto.FLOAT, ["N", "M"]),
         ]
     graph = helper.make_graph(

@@ -66,6 +66,22 @@ def test_every_link_to_a_heading_of_the_documentation_exists() -> None:
     assert broken == []
 
 
+def test_every_function_that_the_architecture_page_names_exists() -> None:
+    named = re.findall(r"`((?:service|training|bundle)/[\w/]+\.py):(\w+)`", page("docs/architecture.md"))
+    assert len(named) > 40
+    missing = [
+        f"{file}:{name}"
+        for file, name in named
+        if not re.search(rf"^\s*(?:async def|def|class) {name}\b", page(file), flags=re.MULTILINE)
+    ]
+    assert missing == []
+
+
+def test_every_file_that_the_architecture_page_names_exists() -> None:
+    paths = re.findall(r"`((?:service|training|bundle|benchmarks)/[\w/]+(?:\.py|/))`", page("docs/architecture.md"))
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
 def test_the_generated_tables_of_the_api_reference_are_current() -> None:
     command = [sys.executable, "docs/generate.py", "--check"]
     done = subprocess.run(

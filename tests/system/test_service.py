@@ -50,6 +50,7 @@ def test_the_banner_tells_what_is_served_and_its_curl_line_works_as_shown(models
     service = start(models)
     assert "CPUExecutionProvider" in service.banner
     assert "tiny version 1: classification of 8x8 images, score msp" in service.banner
+    assert "alpha 0.05 (false flags " in service.banner
     assert "broken/1: model.onnx: its SHA-256 is" in service.banner
     answer = run_in_shell(service.curl)
     assert (answer["model"], answer["errors"]) == ("tiny", 0)

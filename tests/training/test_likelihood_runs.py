@@ -88,10 +88,20 @@ def test_a_language_model_learns_and_outlier_exposure_gives_outliers_more_bits(
             "baseline": {"objective": {"name": "maximum_likelihood"}, "group_by_length": True, **SCHEDULE},
             "oe": {"objective": oe, "start_from": "baseline", "group_by_length": True, **SCHEDULE},
         },
-        export={"stage": "oe", "scores": [score], "default_score": score, "alpha": 0.05, "max_tokens": 500},
+        export={
+            "stage": "oe",
+            "scores": [score, "kl_uniform"],
+            "default_score": score,
+            "alpha": 0.05,
+            "max_tokens": 500,
+        },
     )
     run = run_all_steps(recipe, root, tmp_path)
-    mean_bits = bits(report_of(run))
+    report = report_of(run)
+    mean_bits = bits(report)
+    # Outlier Exposure trains this quantity.
+    auroc = {stage: report.find("unseen", stage, "kl_uniform").auroc.mean for stage in ("baseline", "oe")}
+    assert auroc["oe"] > max(auroc["baseline"], 95)
     assert mean_bits["baseline", "in-distribution"] < mean_bits["baseline", "unseen"]
     gap = {stage: mean_bits[stage, "unseen"] - mean_bits[stage, "in-distribution"] for stage in ("baseline", "oe")}
     assert gap["oe"] > gap["baseline"]
@@ -101,6 +111,9 @@ def test_a_language_model_learns_and_outlier_exposure_gives_outliers_more_bits(
     assert bundle.text_encoder.max_tokens == 500
     assert bundle.manifest.likelihood is not None
     assert (bundle.manifest.likelihood.per, bundle.manifest.likelihood.counts_end) == (unit, True)
+    assert list(bundle.calibrations) == [score, "kl_uniform"]
+    assert bundle.manifest.parity is not None
+    assert set(bundle.manifest.parity.max_difference) == {score, "kl_uniform"}
 
 
 def test_a_density_has_no_other_score_than_its_bits(tmp_path: Path) -> None:
@@ -114,7 +127,7 @@ def test_a_density_has_no_other_score_than_its_bits(tmp_path: Path) -> None:
     locations = DataLocations(data_dir=root, cache_dir=root / "cache")
     run = Run.create(tmp_path / "run", parse_recipe(recipe, "test"), overwrite=False)
     steps.fit_run(run, locations, resume=False)
-    with pytest.raises(RecipeError, match=r"export.scores: msp cannot be computed .* Choose among bpp"):
+    with pytest.raises(RecipeError, match=r"export.scores.*msp cannot be computed from this model. Choose among bpp"):
         steps.calibrate_run(run, locations)
 
 

@@ -13,8 +13,8 @@ from training.run import Run
 
 app = typer.Typer(
     help=(
-        "Train classifiers of images and texts with Outlier Exposure, calibrate them, evaluate them as the paper does "
-        "and export them as bundles that `python -m service` serves.\n\n"
+        "Train classifiers of images and texts with Outlier Exposure, calibrate and evaluate them as in the paper, "
+        "and export them as bundles for `python -m service`.\n\n"
         "Start with your own data: python -m training run --in-distribution DIR --outliers DIR\n\n"
         "Or with a model you already have: python -m training wrap MODEL.onnx --calibration DIR"
     ),
@@ -29,19 +29,19 @@ Overrides = Annotated[
     typer.Argument(help="Recipe keys to override, for example stages.oe.epochs=3", show_default=False),
 ]
 RunArgument = Annotated[Path, typer.Argument(help="Run directory, for example runs/cifar10-oe.", show_default=False)]
-RunOption = Annotated[Path | None, typer.Option("--run", help="Run directory (else runs/<recipe name>).")]
+RunOption = Annotated[Path | None, typer.Option("--run", help="Run directory (default: runs/<recipe name>).")]
 DataOption = Annotated[
-    Path | None, typer.Option("--data", envvar="OOD_DATA", help="Directory that the recipe's paths start from.")
+    Path | None, typer.Option("--data", envvar="OOD_DATA", help="Folder that the recipe's paths are relative to.")
 ]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue an interrupted stage from its checkpoint.")]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Start anew, replacing an earlier run.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Delete an earlier run and start again.")]
 DevicesOption = Annotated[
-    int | None, typer.Option("--devices", min=1, help="Train on so many devices (DDP); sets trainer.devices.")
+    int | None, typer.Option("--devices", min=1, help="Number of devices to train on (DDP); sets trainer.devices.")
 ]
 VersionOption = Annotated[
-    int | None, typer.Option("--version", min=1, help="Version of the bundle, in place of the recipe's.")
+    int | None, typer.Option("--version", min=1, help="Version of the bundle (default: the recipe's).")
 ]
-ModelsOption = Annotated[Path, typer.Option("--models", help="Model repository that the bundle is written to.")]
+ModelsOption = Annotated[Path, typer.Option("--models", help="Model repository to write the bundle to.")]
 
 
 @app.command()
@@ -72,7 +72,7 @@ def calibrate(run: RunArgument, data_dir: DataOption = None) -> None:
 
 @app.command()
 def evaluate(run: RunArgument, data_dir: DataOption = None) -> None:
-    """Measure every stage of RUN on every out-of-distribution set: report.json, report.md and plots."""
+    """Evaluate every stage of RUN on every out-of-distribution set: report.json, report.md and plots."""
     from training import steps
 
     steps.evaluate_run(Run.open(run), steps.data_locations(data_dir))
@@ -86,14 +86,14 @@ def export(
     version: VersionOption = None,
     precision: Annotated[
         Literal["fp32", "fp16", "int8"],
-        typer.Option("--precision", help="What the graph computes in; a lower one is a bundle NAME-fp16, NAME-int8."),
+        typer.Option("--precision", help="Number format of the graph; lower ones make bundles NAME-fp16, NAME-int8."),
     ] = "fp32",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle if it exists.")] = False,
 ) -> None:
-    """Write RUN's exported stage as a bundle, refused unless ONNX Runtime scores real inputs as torch does.
+    """Write the bundle of RUN, if ONNX Runtime gives the scores of torch on real inputs.
 
-    A bundle in lower precision is calibrated and evaluated through its own graph, and refused when the AUROC of any of
-    the report's sets moves by 0.1 points or more.
+    A bundle in lower precision is calibrated and evaluated through its own graph. It is refused if the AUROC of any set
+    of the report changes by 0.1 points or more.
     """
     from training import steps
 
@@ -115,9 +115,10 @@ def run_all(
     outliers: Annotated[
         Path | None, typer.Option("--outliers", help="Inputs of none of your classes: a folder, .csv or .txt.")
     ] = None,
-    name: Annotated[str | None, typer.Option("--name", help="Name without a recipe (else the folder's).")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name without a recipe (default: the folder's).")] = None,
     size: Annotated[
-        str | None, typer.Option("--size", help="Image size without a recipe, HxW (else the files', 32x32 at most).")
+        str | None,
+        typer.Option("--size", help="Image size without a recipe, HxW (default: the files', 32x32 at most)."),
     ] = None,
     run: RunOption = None,
     data_dir: DataOption = None,
@@ -126,16 +127,16 @@ def run_all(
     devices: DevicesOption = None,
     resume: ResumeOption = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Start anew, replacing an earlier run and bundle.")
+        bool, typer.Option("--overwrite", help="Delete an earlier run and bundle and start again.")
     ] = False,
 ) -> None:
-    """From data to a bundle in one go: fit, calibrate, evaluate and export.
+    """Make a bundle from data: fit, calibrate, evaluate and export.
 
-    With a recipe, which says everything:
+    With a recipe:
     python -m training run training/recipes/cifar10-oe.yaml --data DIR stages.oe.epochs=3
 
-    Without one, on a folder of images with a sub-folder per class, or a CSV file with the columns text and label. A
-    small network is trained within minutes on a CPU, and the recipe that was made of the data is kept to go on from:
+    Without a recipe, on a folder of images with one sub-folder per class, or a CSV file with the columns text and
+    label. This makes a recipe that trains a small network within minutes on a CPU, and keeps it in the run directory:
     python -m training run --in-distribution DIR --outliers DIR
     """
     from training import steps
@@ -159,7 +160,7 @@ def run_all(
 
 @app.command()
 def inspect(bundle: Annotated[Path, typer.Argument(help="Bundle directory.", show_default=False)]) -> None:
-    """Verify BUNDLE and show what it is, how it was made and how well it does."""
+    """Verify BUNDLE and show its manifest, its training and its results."""
     from training.commands.inspect import facts, results
 
     output.print(facts(bundle))
@@ -174,7 +175,7 @@ def paper(
     ),
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
 ) -> None:
-    """Show the paper's tables: what the bundles' own reports measured beside what the paper reports."""
+    """Show the paper's tables, with the results in the bundles' reports beside the paper's."""
     from training.paper import as_markdown, as_text, compare, latest_reports, paper_tables
 
     reports = latest_reports(models)
@@ -187,13 +188,13 @@ def paper(
 
 
 def _with_devices(overrides: list[str] | None, devices: int | None) -> list[str]:
-    """The overrides, with those that `--devices` stands for."""
+    """The overrides, plus those that `--devices` sets."""
     overrides = overrides or []
     return overrides if devices is None else [*overrides, f"trainer.devices={devices}", "trainer.strategy=ddp"]
 
 
 def main() -> None:
-    """Run the command line; errors are one readable line and exit code 1, Ctrl-C is exit code 130."""
+    """Run the command line. An error prints one line and exits with code 1; Ctrl-C exits with code 130."""
     from bundle import BundleError
     from training.errors import TrainingError
 

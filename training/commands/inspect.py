@@ -1,15 +1,15 @@
-"""Inspection: what a bundle is, how it was made and how well it does, as tables for the terminal."""
+"""The command `inspect`: tables of a bundle's manifest and evaluation results for the terminal."""
 
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from bundle import load_bundle
+from bundle import false_flag_rate, load_bundle
 
 
 def facts(path: Path) -> Table:
-    """What the manifest of the bundle at `path` says, once every file in it is verified; raises BundleError."""
+    """The main facts of the manifest of the bundle at `path`; BundleError if a file does not match the manifest."""
     manifest = load_bundle(path).manifest
     table = Table(title=f"{manifest.name} version {manifest.version}", show_header=False)
     calibration = manifest.calibration
@@ -18,16 +18,16 @@ def facts(path: Path) -> Table:
         ("task", f"{manifest.task} of {manifest.modality}s"),
         ("scores", ", ".join(score.name for score in manifest.scores) + f" (default {manifest.default_score})"),
         ("calibration", f"{calibration.n} from {calibration.source}, default alpha {calibration.alpha}"),
+        ("guarantee", false_flag_rate(calibration.n, calibration.alpha)),
     ]
     if manifest.precision != "fp32":
         rows.append(("precision", manifest.precision))
     if manifest.labels:
         rows.insert(2, ("labels", ", ".join(manifest.labels)))
     if manifest.training is not None:
-        made = manifest.training
-        rows.append(
-            ("trained", f"{made.objective}, {made.seconds / 60:.0f} min on {made.hardware}, recipe {made.recipe}")
-        )
+        training = manifest.training
+        duration = f"{training.seconds / 60:.0f} min on {training.hardware}"
+        rows.append(("trained", f"{training.objective}, {duration}, recipe {training.recipe}"))
     if manifest.evaluation is not None and manifest.evaluation.error_percent is not None:
         rows.append(("error", f"{manifest.evaluation.error_percent}%"))
     for name, value in rows:
@@ -36,7 +36,7 @@ def facts(path: Path) -> Table:
 
 
 def results(path: Path) -> Table | None:
-    """The detection results by the default score, None where the bundle was not evaluated."""
+    """The detection results by the default score; None if the bundle was not evaluated."""
     manifest = load_bundle(path, verify=False).manifest
     if manifest.evaluation is None:
         return None

@@ -1,6 +1,6 @@
 """Option values: parses the texts of command line options that hold more than one value."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -32,9 +32,10 @@ def parse_labels(text: str) -> list[str]:
     return [label.strip() for label in text.split(",")]
 
 
-def parse_named_path(option: str, text: str) -> tuple[str, Path]:
-    """(name, path) from `NAME=PATH`."""
-    name, separator, path = text.partition("=")
-    if not separator or not name or not path:
-        raise DataError(option, f"'{text}' is not NAME=PATH", f"For example {option} signs=data/signs")
-    return name, Path(path)
+def parse_named_paths(option: str, values: Sequence[str] | None) -> Iterator[tuple[str, Path]]:
+    """(name, path) of each value of the form `NAME=PATH`."""
+    for value in values or []:
+        name, separator, path = value.partition("=")
+        if not separator or not name or not path:
+            raise DataError(option, f"'{value}' is not NAME=PATH", f"For example {option} signs=data/signs")
+        yield name, Path(path)

@@ -1,11 +1,11 @@
-"""The command `wrap`: its options, read from the command line."""
+"""The command `wrap`: makes a bundle from an ONNX classifier."""
 
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from training.commands.options import parse_labels, parse_named_path, parse_numbers, parse_size
+from training.commands.options import parse_labels, parse_named_paths, parse_numbers, parse_size
 from training.console import console, progress_bars
 from training.errors import DataError
 
@@ -22,42 +22,48 @@ def wrap(
     ],
     logits: Annotated[
         str | None,
-        typer.Option("--logits", help="Tensor [N, K] before any softmax; left out, candidates are listed."),
+        typer.Option("--logits", help="Tensor [N, K] before any softmax; without it, candidates are listed."),
     ] = None,
     mean: Annotated[
         list[str] | None,
-        typer.Option("--mean", help="Mean per channel of pixel values in 0..SCALE: 0.5,0.5,0.5 or repeated (else 0)."),
+        typer.Option("--mean", help="Mean per channel of pixel values in 0..SCALE: 0.5,0.5,0.5 or repeated."),
     ] = None,
     std: Annotated[
         list[str] | None,
-        typer.Option("--std", help="Deviation per channel: the graph gets (pixel - mean) / std (else 1)."),
+        typer.Option("--std", help="Standard deviation per channel: the graph gets (pixel - mean) / std."),
     ] = None,
     scale: Annotated[
-        float, typer.Option("--scale", min=0.001, help="What white is where --mean and --std apply: 1 or 255.")
+        float, typer.Option("--scale", min=0.001, help="Pixel value of white that --mean and --std refer to: 1 or 255.")
     ] = 1.0,
     layout: Annotated[
-        Literal["nchw", "nhwc"] | None, typer.Option("--layout", help="Order of axes (else by the input's shape).")
+        Literal["nchw", "nhwc"] | None,
+        typer.Option("--layout", help="Order of axes (default: by the input's shape)."),
     ] = None,
     size: Annotated[
-        str | None, typer.Option("--size", help="Size of the images, HxW (else by the input's shape).")
+        str | None, typer.Option("--size", help="Size of the images, HxW (default: by the input's shape).")
     ] = None,
     resize: Annotated[
-        Literal["bilinear", "bicubic", "lanczos"], typer.Option("--resize", help="How other sizes are brought to it.")
+        Literal["bilinear", "bicubic", "lanczos"],
+        typer.Option("--resize", help="Filter for images of other sizes."),
     ] = "bilinear",
     tokenizer: Annotated[
         Path | None,
-        typer.Option("--tokenizer", help="Of a classifier of texts: its tokenizer.json (Hugging Face `tokenizers`)."),
+        typer.Option("--tokenizer", help="tokenizer.json of a classifier of texts (Hugging Face `tokenizers`)."),
     ] = None,
     max_tokens: Annotated[
         int | None,
-        typer.Option("--max-tokens", min=1, help="Tokens that it reads of a text (else the tokenizer's own limit)."),
+        typer.Option(
+            "--max-tokens", min=1, help="Most tokens that it reads of a text (default: the tokenizer's limit)."
+        ),
     ] = None,
     labels: Annotated[
         str | None,
-        typer.Option("--labels", help="Class names in the model's order: a,b,c or a file of lines (else the data's)."),
+        typer.Option(
+            "--labels", help="Class names in the model's order: a,b,c or a file, one per line (default: the data's)."
+        ),
     ] = None,
     test: Annotated[
-        Path | None, typer.Option("--test", help="Labelled in-distribution test set: the bundle gets a report.")
+        Path | None, typer.Option("--test", help="Labelled in-distribution test set for a report in the bundle.")
     ] = None,
     ood: Annotated[
         list[str] | None, typer.Option("--ood", help="Out-of-distribution set for the report, NAME=PATH; repeatable.")
@@ -65,41 +71,40 @@ def wrap(
     image_column: Annotated[str, typer.Option("--image-column", help="Column of images in a table.")] = "image",
     text_column: Annotated[str, typer.Option("--text-column", help="Column of texts in a table.")] = "text",
     label_column: Annotated[
-        str | None, typer.Option("--label-column", help="Column of the classes (else label, if there is one).")
+        str | None, typer.Option("--label-column", help="Column of classes in a table (default: label, if it exists).")
     ] = None,
-    name: Annotated[str | None, typer.Option("--name", help="The bundle's name (else the file's).")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="The bundle's name (default: the file's).")] = None,
     version: Annotated[int, typer.Option("--version", min=1, help="The bundle's version.")] = 1,
-    description: Annotated[str, typer.Option("--description", help="What the model is for.")] = "",
-    models: Annotated[Path, typer.Option("--models", help="Model repository that the bundle is written to.")] = Path(
-        "models"
-    ),
+    description: Annotated[str, typer.Option("--description", help="The purpose of the model.")] = "",
+    models: Annotated[Path, typer.Option("--models", help="Model repository to write the bundle to.")] = Path("models"),
     alpha: Annotated[
         float | None,
         typer.Option(
-            "--alpha", min=1e-6, max=0.999, help="Default false-flag rate (else 0.01, more where data are few)."
+            "--alpha", min=1e-6, max=0.999, help="Default false-flag rate (default: 0.01, more if there are few data)."
         ),
     ] = None,
-    default_score: Annotated[str, typer.Option("--default-score", help="Score that decides by default.")] = "msp",
+    default_score: Annotated[str, typer.Option("--default-score", help="The bundle's default score.")] = "msp",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle if it exists.")] = False,
 ) -> None:
-    """Turn any ONNX classifier into a bundle without training: scores inside the graph, calibrated, checked.
+    """Make a bundle from an ONNX classifier without training: adds scores to the graph, calibrates and checks them.
 
     For example: python -m training wrap resnet.onnx --logits logits --calibration held-out/
     --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
 
-    The bundle takes uint8 images [N, H, W, C]; scaling, normalisation and layout go into the graph. A graph that takes
-    uint8 is used as it is.
+    The bundle's input is uint8 images [N, H, W, C]; scaling, normalisation and layout are added to the graph, except to
+    a graph whose own input is uint8.
 
-    Of texts: python -m training wrap bert.onnx --logits logits --tokenizer tokenizer.json --calibration held-out.csv
+    For texts: python -m training wrap bert.onnx --logits logits --tokenizer tokenizer.json --calibration held-out.csv
 
-    The bundle takes token ids and lengths; attention_mask and token_type_ids are made of them inside the graph.
-    Padding must not change a text's logits.
+    The bundle's input is token ids and lengths; the graph computes attention_mask and token_type_ids from them. Padding
+    must not change a text's logits.
     """
     # Imported here, so that `--help` does not import torch.
     from training.commands.run import print_next_steps
     from training.data import guess_source
     from training.export.bundle_folder import bundle_name
     from training.recipe import Source
+    from training.wrapping.image_adapter import ImageOptions
     from training.wrapping.wrap import WrapOptions
     from training.wrapping.wrap import wrap as wrap_classifier
 
@@ -125,17 +130,19 @@ def wrap(
         models=models,
         version=version,
         description=description,
-        layout=layout,
-        size=None if size is None else parse_size(size),
-        mean=parse_numbers("--mean", mean),
-        std=parse_numbers("--std", std),
-        scale=scale,
-        resize=resize,
+        image=ImageOptions(
+            layout=layout,
+            size=None if size is None else parse_size(size),
+            mean=parse_numbers("--mean", mean),
+            std=parse_numbers("--std", std),
+            scale=scale,
+            resize=resize,
+        ),
         tokenizer=tokenizer,
         max_tokens=max_tokens,
         labels=None if labels is None else parse_labels(labels),
         test=None if test is None else source(test),
-        ood={set_name: unlabelled(path) for set_name, path in (parse_named_path("--ood", text) for text in ood or [])},
+        ood={set_name: unlabelled(path) for set_name, path in parse_named_paths("--ood", ood)},
         alpha=alpha,
         default_score=default_score,
         overwrite=overwrite,

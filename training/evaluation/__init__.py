@@ -1,7 +1,16 @@
 """Evaluation of detection and probabilities as in the paper, with tables and plots. Imports the bundle only."""
 
 from training.evaluation.comparison import AurocChange, PrecisionComparison
-from training.evaluation.detection import DetectionMetrics, MetricSummary, detection_metrics, resampled_metrics
+from training.evaluation.detection import (
+    RECALL,
+    TEXT_RECALL,
+    DetectionMetrics,
+    MetricSummary,
+    authors_fpr_at_recall,
+    detection_metrics,
+    fpr_at_recall,
+    resampled_metrics,
+)
 from training.evaluation.plots import plot_histograms, plot_reliability, plot_rocs
 from training.evaluation.probabilities import (
     confidences,
@@ -18,6 +27,8 @@ from training.evaluation.tables import markdown, markdown_table
 from training.evaluation.temperature import tune_temperature
 
 __all__ = [
+    "RECALL",
+    "TEXT_RECALL",
     "AurocChange",
     "DetectionMetrics",
     "EvaluationInputs",
@@ -28,9 +39,11 @@ __all__ = [
     "SetResult",
     "StageLogits",
     "StageScores",
+    "authors_fpr_at_recall",
     "confidences",
     "detection_metrics",
     "evaluate_stages",
+    "fpr_at_recall",
     "mad_calibration_error",
     "manifest_evaluation",
     "markdown",

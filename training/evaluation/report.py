@@ -14,6 +14,9 @@ IN_DISTRIBUTION = "in-distribution"
 MEAN = "mean"
 """The name of the row with the means over all test sets."""
 
+NEAR_MEAN, FAR_MEAN = "mean near", "mean far"
+"""The names of the rows with the means over the near and over the far test sets, if the recipe marks sets as near."""
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
@@ -26,8 +29,44 @@ class Spread(_Part):
     deviation: float
 
 
+class FprAtRecall(_Part):
+    """The false positive rate at one recall, in percent.
+
+    Attributes:
+        recall: The share of the outliers that is detected, in 0..1.
+        fpr: The rate at the highest threshold of the recall nearest to it, which is the smallest rate.
+        authors: The rate by the tie rule of the authors' code, for comparisons with the paper's tables.
+    """
+
+    recall: float
+    fpr: Spread
+    authors: Spread
+
+
+class FlaggedShare(_Part):
+    """The share of a set that the calibrated threshold at `alpha` flags, in percent.
+
+    `flagged` is None if the calibration set is too small for any flag at this alpha.
+    """
+
+    alpha: float
+    flagged: float | None
+
+
 class SetResult(_Part):
-    """One stage, one score, one set: the metrics and the share of the set flagged at alpha, in percent."""
+    """One stage, one score, one set: the metrics and the flagged shares of the set, in percent.
+
+    Attributes:
+        set: The name of the set, or of a mean over sets.
+        stage: The stage.
+        score: The score.
+        fpr95: The false positive rate at 95% recall, by the rule of `FprAtRecall.fpr`.
+        auroc: The area under the ROC curve.
+        aupr: The area under the precision-recall curve.
+        flagged: The share flagged at the report's alpha.
+        fpr_at_recall: False positive rates at each recall of the evaluation; empty in reports of older versions.
+        flagged_at: The shares flagged at 1% and 5% false flags; empty in reports of older versions.
+    """
 
     set: str
     stage: str
@@ -36,14 +75,40 @@ class SetResult(_Part):
     auroc: Spread
     aupr: Spread
     flagged: float
+    fpr_at_recall: list[FprAtRecall] = []
+    flagged_at: list[FlaggedShare] = []
+
+    def rates_at(self, recall: float) -> FprAtRecall | None:
+        """The false positive rates at `recall`; None if the evaluation did not measure them."""
+        return next((rates for rates in self.fpr_at_recall if rates.recall == recall), None)
 
 
 class FalseFlags(_Part):
-    """The percentage of the in-distribution test set that a stage's calibrated threshold flags."""
+    """The percentage of the in-distribution test set that a stage's calibrated threshold flags.
+
+    `flagged` is that at the report's alpha, `flagged_at` those at 1% and 5% false flags.
+    """
 
     stage: str
     score: str
     flagged: float
+    flagged_at: list[FlaggedShare] = []
+
+
+class FalseFlagInterval(_Part):
+    """The false-flag rate over calibration sets of the report's size, in percent, and the smallest usable alpha.
+
+    Attributes:
+        lower: The lower end of the interval that has the rate of 95% of calibration sets.
+        upper: The upper end of this interval.
+        exceeds_alpha: The share of calibration sets whose rate exceeds the report's alpha.
+        smallest_alpha: 1 / (n + 1), in 0..1: below this alpha no input can be flagged.
+    """
+
+    lower: float
+    upper: float
+    exceeds_alpha: float
+    smallest_alpha: float
 
 
 class MeanBits(_Part):
@@ -59,7 +124,7 @@ class Report(_Part):
     """All figures of an evaluation, in percent unless stated otherwise.
 
     Attributes:
-        alpha: The false-flag rate of the flags, in 0..1.
+        alpha: The false-flag rate of the flags on average over calibration sets, in 0..1.
         draws: The number of random draws behind each mean and deviation.
         default_score: The score that the exported bundle decides by.
         in_dist: The name of the in-distribution test set; `inside` in JSON.
@@ -67,9 +132,11 @@ class Report(_Part):
         calibration_size: The number of inputs behind each calibration.
         sets: The name of each out-of-distribution set -> its description.
         validation: The sets that serve for choosing between settings and count in no average.
+        near: The sets that resemble the in-distribution data; the others are far.
         error: The name of each classifier's stage -> its classification error.
         results: The detection metrics of each set, and their means.
         false_flags: The flagged share of the in-distribution test set.
+        false_flag_interval: The false-flag rate that single calibration sets have; None in reports of older versions.
         probabilities: Calibration of each classifier's probabilities.
         bits: Mean likelihoods in bits, of densities and language models.
         comparison: In the report of a lower-precision bundle, the comparison with full precision.
@@ -84,9 +151,11 @@ class Report(_Part):
     calibration_size: int
     sets: dict[str, str]
     validation: tuple[str, ...] = ()
+    near: tuple[str, ...] = ()
     error: dict[str, float] = {}
     results: list[SetResult]
     false_flags: list[FalseFlags]
+    false_flag_interval: FalseFlagInterval | None = None
     probabilities: list[ProbabilityResult] = []
     bits: list[MeanBits] = []
     comparison: PrecisionComparison | None = None
@@ -107,9 +176,22 @@ class Report(_Part):
         return list(dict.fromkeys(row.stage for row in self.results))
 
     @property
+    def recalls(self) -> list[float]:
+        """The recalls at which every result has false positive rates by both rules."""
+        return [rates.recall for rates in self.results[0].fpr_at_recall] if self.results else []
+
+    @property
     def test_sets(self) -> list[str]:
         """The sets that are not for validation."""
         return [name for name in self.sets if name not in self.validation]
+
+    @property
+    def grouped_test_sets(self) -> dict[str, list[str]]:
+        """The name of each mean -> its test sets: near sets, far sets and all; only all if no test set is near."""
+        near = [name for name in self.test_sets if name in self.near]
+        far = [name for name in self.test_sets if name not in self.near]
+        groups = {NEAR_MEAN: near, FAR_MEAN: far} if near else {}
+        return {mean: sets for mean, sets in groups.items() if sets} | {MEAN: self.test_sets}
 
     def find(self, name: str, stage: str, score: str) -> SetResult:
         """The result of one set, stage and score."""

@@ -1,14 +1,31 @@
 """The evaluation of stages: measures every stage on every set by every score and collects the figures in a report."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 
 from bundle import SCORES, Calibration
-from training.evaluation.detection import MetricSummary, Scores, resampled_metrics
-from training.evaluation.report import IN_DISTRIBUTION, MEAN, FalseFlags, MeanBits, Report, SetResult, Spread
+from training.evaluation.detection import RECALL, MetricSummary, Scores, resampled_metrics
+from training.evaluation.report import (
+    FAR_MEAN,
+    IN_DISTRIBUTION,
+    MEAN,
+    NEAR_MEAN,
+    FalseFlagInterval,
+    FalseFlags,
+    FlaggedShare,
+    FprAtRecall,
+    MeanBits,
+    Report,
+    SetResult,
+    Spread,
+)
 from training.evaluation.stage_probabilities import StageLogits, measure_probabilities
+
+FALSE_FLAG_RATES = (0.01, 0.05)
+"""The alphas at which every report gives the flagged share of each set, in addition to the recipe's alpha."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +61,8 @@ class EvaluationInputs:
         in_dist: The name of the in-distribution test set.
         sets: The name of each out-of-distribution set -> its description.
         validation: The sets that the averages leave out.
+        near: The sets that resemble the in-distribution data; they have a mean of their own.
+        recalls: The recalls, in 0..1, at which false positive rates are measured; 0.95 is always among them.
         provenance: Facts about the run, as shown in the report.
     """
 
@@ -57,23 +76,35 @@ class EvaluationInputs:
     sets: Mapping[str, str]
     provenance: Mapping[str, str]
     validation: Collection[str] = ()
+    near: Collection[str] = ()
+    recalls: Iterable[float] = (RECALL,)
 
 
 def evaluate_stages(inputs: EvaluationInputs) -> Report:
     """Measure every stage on every set by every score."""
     results: list[SetResult] = []
     false_flags: list[FalseFlags] = []
+    recalls = sorted({RECALL, *inputs.recalls}, reverse=True)
     for stage, scores in inputs.stages.items():
         for score, anomaly in scores.in_dist.items():
             calibration = scores.calibrations[score]
             flagged = _percent(calibration.flagged(anomaly, inputs.alpha).mean())
-            false_flags.append(FalseFlags(stage=stage, score=score, flagged=flagged))
+            shares = _flagged_shares(calibration, anomaly)
+            false_flags.append(FalseFlags(stage=stage, score=score, flagged=flagged, flagged_at=shares))
             rows = []
             for name in inputs.sets:
                 ood = scores.ood[name][score]
-                summary = resampled_metrics(anomaly, ood, draws=inputs.draws, seed=inputs.seed)
-                rows.append(_result(name, stage, score, summary, calibration.flagged(ood, inputs.alpha).mean()))
-            results += [*rows, _average([row for row in rows if row.set not in inputs.validation])]
+                summary = resampled_metrics(anomaly, ood, recalls=recalls, draws=inputs.draws, seed=inputs.seed)
+                result = SetResult(
+                    set=name,
+                    stage=stage,
+                    score=score,
+                    **_metrics(summary),
+                    flagged=_percent(calibration.flagged(ood, inputs.alpha).mean()),
+                    flagged_at=_flagged_shares(calibration, ood),
+                )
+                rows.append(result)
+            results += [*rows, *_averages(rows, inputs)]
     first = next(iter(inputs.stages.values()))
     logits = {stage: scores.logits for stage, scores in inputs.stages.items() if scores.logits is not None}
     errors = {stage: _percent(scores.error) for stage, scores in inputs.stages.items() if scores.error is not None}
@@ -87,12 +118,24 @@ def evaluate_stages(inputs: EvaluationInputs) -> Report:
         calibration_size=first.calibrations[inputs.default_score].n,
         sets=dict(inputs.sets),
         validation=tuple(inputs.validation),
+        near=tuple(inputs.near),
         error=errors,
         results=results,
         false_flags=false_flags,
+        false_flag_interval=_false_flag_interval(first.calibrations[inputs.default_score], inputs.alpha),
         probabilities=measure_probabilities(logits, test_sets, seed=inputs.seed),
         bits=[row for stage, scores in inputs.stages.items() for row in _mean_bits(stage, scores)],
         provenance=dict(inputs.provenance),
+    )
+
+
+def _false_flag_interval(calibration: Calibration, alpha: float) -> FalseFlagInterval:
+    rate = calibration.false_flag_rate(alpha)
+    return FalseFlagInterval(
+        lower=_percent(rate.lower),
+        upper=_percent(rate.upper),
+        exceeds_alpha=_percent(rate.exceeds_alpha),
+        smallest_alpha=rate.smallest_alpha,
     )
 
 
@@ -105,37 +148,94 @@ def _mean_bits(stage: str, scores: StageScores) -> Iterator[MeanBits]:
                 yield MeanBits(set=name, stage=stage, score=score, bits=round(float(np.mean(values)), 4))
 
 
-def _result(name: str, stage: str, score: str, summary: MetricSummary, flagged: np.floating) -> SetResult:
-    def spread(metric: str) -> Spread:
-        mean, deviation = getattr(summary.mean, metric), getattr(summary.deviation, metric)
+class _Metrics(TypedDict):
+    """The metrics of a `SetResult`."""
+
+    fpr95: Spread
+    auroc: Spread
+    aupr: Spread
+    fpr_at_recall: list[FprAtRecall]
+
+
+def _metrics(summary: MetricSummary) -> _Metrics:
+    mean, deviation = summary.mean, summary.deviation
+
+    def spread(mean: float, deviation: float) -> Spread:
         return Spread(mean=_percent(mean), deviation=_percent(deviation))
 
+    return _Metrics(
+        fpr95=spread(mean.fpr95, deviation.fpr95),
+        auroc=spread(mean.auroc, deviation.auroc),
+        aupr=spread(mean.aupr, deviation.aupr),
+        fpr_at_recall=[
+            FprAtRecall(
+                recall=recall,
+                fpr=spread(mean.fpr[recall], deviation.fpr[recall]),
+                authors=spread(mean.authors_fpr[recall], deviation.authors_fpr[recall]),
+            )
+            for recall in mean.fpr
+        ],
+    )
+
+
+def _flagged_shares(calibration: Calibration, anomaly: Scores) -> list[FlaggedShare]:
+    """The share of `anomaly` that is flagged at each of `FALSE_FLAG_RATES`."""
+    return [
+        FlaggedShare(
+            alpha=alpha,
+            flagged=None
+            if alpha < calibration.smallest_alpha
+            else _percent(calibration.flagged(anomaly, alpha).mean()),
+        )
+        for alpha in FALSE_FLAG_RATES
+    ]
+
+
+def _averages(rows: Sequence[SetResult], inputs: EvaluationInputs) -> Iterator[SetResult]:
+    """The means over the near and far test sets, if there are near ones, and over all test sets."""
+    tested = [row for row in rows if row.set not in inputs.validation]
+    near = [row for row in tested if row.set in inputs.near]
+    far = [row for row in tested if row.set not in inputs.near]
+    if near:
+        yield from (_average(name, group) for name, group in ((NEAR_MEAN, near), (FAR_MEAN, far)) if group)
+    yield _average(MEAN, tested)
+
+
+def _average(name: str, rows: Sequence[SetResult]) -> SetResult:
+    """The means over the sets of `rows`; their deviations are those of the sets' means."""
+
+    def spread(spreads: Iterable[Spread]) -> Spread:
+        means = [spread.mean for spread in spreads]
+        return Spread(mean=round(float(np.mean(means)), 3), deviation=round(float(np.std(means)), 3))
+
+    first = rows[0]
     return SetResult(
         set=name,
-        stage=stage,
-        score=score,
-        fpr95=spread("fpr95"),
-        auroc=spread("auroc"),
-        aupr=spread("aupr"),
-        flagged=_percent(flagged),
-    )
-
-
-def _average(rows: list[SetResult]) -> SetResult:
-    """The mean over sets; its deviation is that of the sets' means."""
-
-    def spread(values: list[float]) -> Spread:
-        return Spread(mean=round(float(np.mean(values)), 3), deviation=round(float(np.std(values)), 3))
-
-    return SetResult(
-        set=MEAN,
-        stage=rows[0].stage,
-        score=rows[0].score,
-        fpr95=spread([row.fpr95.mean for row in rows]),
-        auroc=spread([row.auroc.mean for row in rows]),
-        aupr=spread([row.aupr.mean for row in rows]),
+        stage=first.stage,
+        score=first.score,
+        fpr95=spread(row.fpr95 for row in rows),
+        auroc=spread(row.auroc for row in rows),
+        aupr=spread(row.aupr for row in rows),
         flagged=round(float(np.mean([row.flagged for row in rows])), 3),
+        fpr_at_recall=[
+            FprAtRecall(
+                recall=rates[0].recall,
+                fpr=spread(rate.fpr for rate in rates),
+                authors=spread(rate.authors for rate in rates),
+            )
+            for rates in zip(*(row.fpr_at_recall for row in rows), strict=True)
+        ],
+        flagged_at=[
+            FlaggedShare(alpha=shares[0].alpha, flagged=_mean_share([share.flagged for share in shares]))
+            for shares in zip(*(row.flagged_at for row in rows), strict=True)
+        ],
     )
+
+
+def _mean_share(shares: Sequence[float | None]) -> float | None:
+    """The mean; None if a share is None, in which case all are: they have the same calibration."""
+    known = [share for share in shares if share is not None]
+    return round(float(np.mean(known)), 3) if known else None
 
 
 def _percent(share: float | np.floating) -> float:

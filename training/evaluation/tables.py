@@ -1,19 +1,18 @@
 """The report as a Markdown page with tables: stages side by side, the better figure in bold."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
-from bundle import SCORES
+from bundle import SCORES, false_flag_rate
 from training.evaluation.comparison import PrecisionComparison
+from training.evaluation.detection import RECALL
 from training.evaluation.probabilities import BIN_SIZE
-from training.evaluation.report import IN_DISTRIBUTION, MEAN, Report, SetResult, Spread
+from training.evaluation.report import IN_DISTRIBUTION, MEAN, FalseFlags, Report, SetResult, Spread
 from training.evaluation.stage_probabilities import ProbabilityResult
 
 # Column title, whether larger values are better, and the value of a row.
-_METRICS: Sequence[tuple[str, bool, Callable[[SetResult], Spread]]] = (
-    ("FPR95", False, lambda row: row.fpr95),
-    ("AUROC", True, lambda row: row.auroc),
-    ("AUPR", True, lambda row: row.aupr),
-)
+_Metric = tuple[str, bool, Callable[[SetResult], Spread]]
+_AREAS: Sequence[_Metric] = (("AUROC", True, lambda row: row.auroc), ("AUPR", True, lambda row: row.aupr))
 _CALIBRATION_MEASURES: Sequence[tuple[str, bool, Callable[[ProbabilityResult], float]]] = (
     ("RMS", False, lambda row: row.rms),
     ("MAD", False, lambda row: row.mad),
@@ -33,9 +32,11 @@ def markdown(report: Report, title: str) -> str:
     scores = [report.default_score, *(s for s in _scores(report) if s != report.default_score)]
     parts = [
         f"# {title}",
-        f"In-distribution test set: {report.in_dist}, {report.in_dist_size:,} inputs. Percent; FPR at 95% TPR (lower "
-        f"is better), AUROC, AUPR. Outliers are positive, one per five in-distribution inputs, mean ± standard "
-        f"deviation over {report.draws} draws (in the last row: over the sets).",
+        f"In-distribution test set: {report.in_dist}, {report.in_dist_size:,} inputs. Percent; FPR at "
+        f"{_recalls(report)} TPR (lower is better), AUROC, AUPR. Outliers are positive, one per five in-distribution "
+        f"inputs, mean ± standard deviation over {report.draws} draws (in rows of means: over the sets). Of the "
+        "thresholds with equal TPR, FPR is that of the highest. The lowest, as in the authors' code, is in "
+        "`report.json`.",
     ]
     if report.error:
         parts.append(
@@ -46,7 +47,7 @@ def markdown(report: Report, title: str) -> str:
         parts += _precision_section(report.comparison)
     if report.bits:
         parts += ["## Mean bits", _bits(report, stages)]
-    tested = [*report.test_sets, MEAN]
+    tested = _rows(report)
     for score in scores:
         parts += [f"## By {SCORES[score].title} (`{score}`)", _detection(report, stages, score, tested)]
     if report.validation:
@@ -58,8 +59,10 @@ def markdown(report: Report, title: str) -> str:
     parts += [
         f"## Flags at alpha = {report.alpha:g}",
         f"Calibrated on {report.calibration_size:,} held-out in-distribution inputs. The in-distribution row is the "
-        f"false-flag rate, {100 * report.alpha:g}% by design; the others are the share of each set that is caught.",
+        "false-flag rate on the test set; the others are the share of each set that is caught.",
+        f"Guarantee: {false_flag_rate(report.calibration_size, report.alpha)}.",
         _flags(report, stages),
+        *_operator_section(report, stages),
         *_probability_section(report),
         "## The sets",
         "\n".join(f"- **{name}**: {words}" for name, words in report.sets.items()),
@@ -90,28 +93,82 @@ def _bits(report: Report, stages: list[str]) -> str:
 
 
 def _detection(report: Report, stages: list[str], score: str, sets: Sequence[str]) -> str:
-    head = ["out-of-distribution set", *(f"{label} {stage}" for label, *_ in _METRICS for stage in stages)]
+    metrics = [*_fpr_columns(report), *_AREAS]
+    head = ["out-of-distribution set", *(f"{label} {stage}" for label, *_ in metrics for stage in stages)]
     lines = []
     for name in sets:
         rows = [report.find(name, stage, score) for stage in stages]
         cells = []
-        for _, larger_is_better, metric in _METRICS:
+        for _, larger_is_better, metric in metrics:
             spreads = [metric(row) for row in rows]
             best = (max if larger_is_better else min)(spread.mean for spread in spreads)
             for spread in spreads:
                 text = f"{spread.mean:.2f} ± {spread.deviation:.2f}"
                 cells.append(f"**{text}**" if spread.mean == best and len(spreads) > 1 else text)
-        lines.append([f"*{name}*" if name == MEAN else name, *cells])
+        lines.append([_set_title(report, name), *cells])
     return markdown_table(head, lines)
 
 
+def _rows(report: Report) -> list[str]:
+    """The test sets and their means; near sets, far sets and all, each followed by its mean."""
+    groups = report.grouped_test_sets
+    sets = [row for mean, group in groups.items() if mean != MEAN for row in (*group, mean)]
+    return [*(sets or report.test_sets), MEAN]
+
+
+def _set_title(report: Report, name: str) -> str:
+    return name if name in report.sets else f"*{name}*"
+
+
+def _recalls(report: Report) -> str:
+    """The recalls of the FPR columns, such as "95% and 90%"."""
+    return " and ".join(f"{100 * recall:g}%" for recall in report.recalls or [RECALL])
+
+
+def _fpr_columns(report: Report) -> list[_Metric]:
+    """FPR at 95% TPR and at the other recalls that the report has."""
+
+    def column(i: int, recall: float) -> _Metric:
+        return f"FPR{100 * recall:g}", False, lambda row: row.fpr_at_recall[i].fpr
+
+    columns = [column(i, recall) for i, recall in enumerate(report.recalls)]
+    return columns or [("FPR95", False, lambda row: row.fpr95)]
+
+
+def _operator_section(report: Report, stages: list[str]) -> list[str]:
+    """The flagged shares at 1% and 5% false flags, except at the report's alpha, whose section precedes this one."""
+    paragraphs = []
+    shares = report.false_flags[0].flagged_at if report.false_flags else []
+    for i, share in enumerate(shares):
+        if share.alpha == report.alpha:
+            continue
+        paragraphs.append(f"## Flags at alpha = {share.alpha:g}")
+        if share.flagged is None:
+            paragraphs.append(f"{report.calibration_size:,} calibration inputs are too few for a flag at this alpha.")
+            continue
+        paragraphs += [
+            f"The share of each set that is flagged if the alpha of a request or of the bundle is {share.alpha:g}.",
+            _flag_table(report, stages, partial(_flagged_at, i)),
+        ]
+    return paragraphs
+
+
+def _flagged_at(i: int, row: SetResult | FalseFlags) -> float | None:
+    return row.flagged_at[i].flagged
+
+
 def _flags(report: Report, stages: list[str]) -> str:
-    scores = _scores(report)
-    columns = [(stage, score) for score in scores for stage in stages]
-    false_flags = {(row.stage, row.score): row.flagged for row in report.false_flags}
-    lines = [[f"*{IN_DISTRIBUTION}*", *(f"{false_flags[column]:.2f}" for column in columns)]]
+    """The flagged shares at the report's alpha."""
+    return _flag_table(report, stages, lambda row: row.flagged)
+
+
+def _flag_table(report: Report, stages: list[str], flagged: Callable[[SetResult | FalseFlags], float | None]) -> str:
+    """The share `flagged` of the in-distribution test set and of every other set."""
+    columns = [(stage, score) for score in _scores(report) for stage in stages]
+    false_flags = {(row.stage, row.score): row for row in report.false_flags}
+    lines = [[f"*{IN_DISTRIBUTION}*", *(f"{flagged(false_flags[column]):.2f}" for column in columns)]]
     for name in report.sets:
-        lines.append([name, *(f"{report.find(name, stage, score).flagged:.2f}" for stage, score in columns)])
+        lines.append([name, *(f"{flagged(report.find(name, *column)):.2f}" for column in columns)])
     return markdown_table(["set", *(f"{score} {stage}" for stage, score in columns)], lines)
 
 

@@ -89,6 +89,8 @@ def export_low_precision(
             in_dist=full_report.in_dist,
             sets=full_report.sets,
             validation=full_report.validation,
+            near=full_report.near,
+            recalls=full_report.recalls,
             provenance=full_report.provenance,
         )
         report = evaluate_stages(inputs)

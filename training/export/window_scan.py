@@ -25,12 +25,12 @@ def splice_window_scan(graph: onnx.ModelProto, model: LanguageModel) -> None:
     loop = helper.make_node(
         "Scan",
         list(placeholder.input),
-        [f"{_PREFIX}last_state", placeholder.output[0]],
+        [f"{_PREFIX}last_state", *placeholder.output],
         name=SCAN,
         body=step,
         num_scan_inputs=2,
         scan_input_axes=[1, 1],
-        scan_output_axes=[1],
+        scan_output_axes=[1, 1],
     )
     graph.graph.node[index].CopyFrom(loop)
     domains = [opset for opset in graph.opset_import if opset.domain != SCAN_DOMAIN]
@@ -45,7 +45,7 @@ class _Step(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, state: Tensor, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, state: Tensor, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self.model.score_window(state, inputs, targets)
 
 
@@ -57,7 +57,7 @@ def _exported_step(model: LanguageModel, opset: int) -> onnx.ModelProto:
         _Step(model).eval(),
         (model.network.initial_state(2), symbols, symbols.clone()),
         input_names=["state", "inputs", "targets"],
-        output_names=["next_state", "nats"],
+        output_names=["next_state", "nats_of_targets", "nats_of_uniform"],
         dynamic_shapes=(batch, batch, batch),
         opset_version=opset,
         dynamo=True,

@@ -37,10 +37,30 @@ class TokenPrediction(NamedTuple):
         return self._replace(logits=self.logits.float())
 
 
-class TextBits(NamedTuple):
-    """Bits of each symbol `[N, L+1]`, 0 after the text's end, and the number of counted symbols `[N]` of each text."""
+class SymbolNats(NamedTuple):
+    """Nats of symbols, `[N, L+1]` each.
 
-    of_symbols: Tensor
+    `of_targets` is -ln p of the symbol itself. `of_uniform` is the cross entropy H(U; p) of the uniform distribution
+    over the vocabulary with the prediction.
+    """
+
+    of_targets: Tensor
+    of_uniform: Tensor
+
+    def where(self, mask: Tensor) -> "SymbolNats":
+        """The nats where `mask` `[N, L+1]` is True, 0 elsewhere."""
+        return SymbolNats(self.of_targets.where(mask, 0.0), self.of_uniform.where(mask, 0.0))
+
+
+class SymbolScores(NamedTuple):
+    """What scores of texts are computed from.
+
+    `bits` `[N, L+1]` are those of each symbol and `uniform_nats` `[N, L+1]` its cross entropy H(U; p), both 0 where a
+    symbol is not counted. `num_symbols` `[N]` is the number of counted symbols.
+    """
+
+    bits: Tensor
+    uniform_nats: Tensor
     num_symbols: Tensor
 
 
@@ -78,8 +98,8 @@ class LanguageModel(Model):
         """Token ids `[N, L]` and lengths `[N]` of stored rows int32 `[N, max_tokens]`, with L the largest length."""
         return text_batch(rows)
 
-    def nats(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """-ln p of every symbol, float32 `[N, L+1]`, 0 after the text's end; computed window by window."""
+    def symbol_nats(self, tokens: Tensor, lengths: Tensor) -> SymbolNats:
+        """The nats of every symbol, float32 `[N, L+1]`, 0 after the text's end; computed window by window."""
         inputs, targets = self._symbols(tokens, lengths)
         n, symbols = inputs.shape
         windows = (symbols + self.window - 1) // self.window
@@ -87,15 +107,17 @@ class LanguageModel(Model):
         # [N, windows, window]
         split = tuple(torch.unflatten(F.pad(part, (0, padding)), 1, (-1, self.window)) for part in (inputs, targets))
         score = self._exported_windows if torch.onnx.is_in_onnx_export() else self._score_windows
-        nats = score(self.network.initial_state(n), *split).flatten(1)[:, :symbols]
-        return nats.where(_positions(targets) <= lengths[:, None], 0.0)
+        nats = score(self.network.initial_state(n), *split)
+        of_symbols = SymbolNats(*(part.flatten(1)[:, :symbols] for part in nats))
+        return of_symbols.where(_positions(targets) <= lengths[:, None])
 
-    def bits(self, tokens: Tensor, lengths: Tensor) -> TextBits:
-        """The bits of every symbol and the number of symbols of each text; END is included if `count_end`."""
-        bits = self.nats(tokens, lengths) / math.log(2)
-        if self.count_end:
-            return TextBits(bits, lengths + 1)
-        return TextBits(bits.where(_positions(bits) < lengths[:, None], 0.0), lengths)
+    def score_symbols(self, tokens: Tensor, lengths: Tensor) -> SymbolScores:
+        """What the scores of texts are computed from; END is counted if `count_end`."""
+        nats = self.symbol_nats(tokens, lengths)
+        num_symbols = lengths + 1
+        if not self.count_end:
+            nats, num_symbols = nats.where(_positions(nats.of_targets) < lengths[:, None]), lengths
+        return SymbolScores(nats.of_targets / math.log(2), nats.of_uniform, num_symbols)
 
     def _symbols(self, tokens: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """The network's inputs and its targets, both int64 `[N, L+1]`."""
@@ -104,28 +126,42 @@ class LanguageModel(Model):
         targets = targets.where(_positions(targets) != lengths[:, None], self.end)
         return torch.cat((end, tokens), dim=1), targets
 
-    def score_window(self, state: Tensor, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """One step of `nats`: the next state `[N, S]`, and -ln p of `targets` given `inputs`, all `[N, W]`."""
+    def score_window(self, state: Tensor, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """One step of `symbol_nats`.
+
+        Returns:
+            The next state `[N, S]`, and of the symbols `targets` `[N, W]` after `inputs` `[N, W]` the nats of the
+            targets and those of the uniform distribution, both `[N, W]`.
+        """
         logits, state = self.network(inputs, state)
         # A likelihood is a sum of hundreds of terms and is computed in float32 in any precision of the network.
-        of_targets = logits.float().log_softmax(dim=2).gather(2, targets[..., None]).squeeze(2)
-        return state, -of_targets
+        log_p = logits.float().log_softmax(dim=2)
+        # Both nats are read off one tensor of the vocabulary's size; ONNX Runtime's LogSumExp is slower by far.
+        return state, -log_p.gather(2, targets[..., None]).squeeze(2), -log_p.mean(dim=2)
 
-    def _score_windows(self, state: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
-        """-ln p of all symbols of `[N, windows, window]`, one window after another."""
-        all_nats: list[Tensor] = []
+    def _score_windows(self, state: Tensor, inputs: Tensor, targets: Tensor) -> SymbolNats:
+        """The nats of all symbols of `[N, windows, window]`, one window after another."""
+        of_targets: list[Tensor] = []
+        of_uniform: list[Tensor] = []
         for window in zip(inputs.unbind(dim=1), targets.unbind(dim=1), strict=True):
-            state, nats = self.score_window(state, *window)
-            all_nats.append(nats)
-        return torch.stack(all_nats, dim=1)
+            state, *nats = self.score_window(state, *window)
+            of_targets.append(nats[0])
+            of_uniform.append(nats[1])
+        return SymbolNats(torch.stack(of_targets, dim=1), torch.stack(of_uniform, dim=1))
 
-    def _exported_windows(self, state: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+    def _exported_windows(self, state: Tensor, inputs: Tensor, targets: Tensor) -> SymbolNats:
         """A placeholder node for `_score_windows`, which `training.export.window_scan` replaces with ONNX's Scan.
 
         The exporter would unroll the loop to a fixed length, and torch's own `scan` fixes the batch size.
         """
-        arguments = (state, inputs, targets)
-        return torch.onnx.ops.symbolic(f"{SCAN_DOMAIN}::{SCAN}", arguments, dtype=torch.float32, shape=inputs.shape)
+        return SymbolNats(
+            *torch.onnx.ops.symbolic_multi_out(
+                f"{SCAN_DOMAIN}::{SCAN}",
+                (state, inputs, targets),
+                dtypes=(torch.float32, torch.float32),
+                shapes=(inputs.shape, inputs.shape),
+            )
+        )
 
 
 def build_language_model(

@@ -48,7 +48,7 @@ class ScoredLanguageModel(ScoredModel):
     Outputs: each of `scores` float32 `[N]`, and `bits` float32 `[N, L+1]`, those of each token and of the end.
 
     Raises:
-        RecipeError: if one of `scores` is not computed from the bits of `unit`.
+        RecipeError: if one of `scores` is not computed from the predictions of symbols, or not from those of `unit`.
     """
 
     parts = PARTS
@@ -56,13 +56,17 @@ class ScoredLanguageModel(ScoredModel):
 
     def __init__(self, model: LanguageModel, scores: Sequence[str], unit: Literal["word", "character"]) -> None:
         bits_output: ModelOutput = "word_bits" if unit == "word" else "character_bits"
-        require_scores(scores, (bits_output, "count"))
+        require_scores(scores, (bits_output, "uniform_nats", "count"))
         super().__init__(model, scores, (*scores, PARTS))
         self.bits_output = bits_output
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Scores and parts of token ids `[N, L]` with lengths `[N]`."""
         tokens, lengths = inputs
-        bits, num_symbols = self.model.bits(tokens, lengths)
-        outputs: dict[ModelOutput, Tensor] = {self.bits_output: bits, "count": num_symbols}
-        return (*(SCORES[name].compute(outputs) for name in self.scores), bits)
+        symbols = self.model.score_symbols(tokens, lengths)
+        outputs: dict[ModelOutput, Tensor] = {
+            self.bits_output: symbols.bits,
+            "uniform_nats": symbols.uniform_nats,
+            "count": symbols.num_symbols,
+        }
+        return (*(SCORES[name].compute(outputs) for name in self.scores), symbols.bits)

@@ -70,7 +70,7 @@ def require_scores(scores: Sequence[str], outputs: Collection[ModelOutput]) -> N
     Raises:
         RecipeError: naming the scores that it cannot compute and those that it can.
     """
-    computable = [name for name, score in SCORES.items() if set(score.inputs) <= set(outputs)]
+    computable = [name for name, score in SCORES.items() if score.computable_from(outputs)]
     if missing := [name for name in scores if name not in computable]:
         reason = f"{', '.join(missing)} cannot be computed from this model"
         raise RecipeError("export.scores", reason, f"Choose among {', '.join(computable)}")

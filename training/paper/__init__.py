@@ -1,7 +1,7 @@
 """The paper's tables with the figures of this repository's bundles. Imports evaluation and errors."""
 
 from training.paper.compare import ComparisonTable, as_markdown, as_text, compare
-from training.paper.figures import Experiment, Figures, PaperFigures, PaperTable, paper_tables
+from training.paper.figures import Experiment, Figures, Pair, PaperFigures, PaperTable, paper_tables
 from training.paper.reports import BundleReport, latest_reports
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "ComparisonTable",
     "Experiment",
     "Figures",
+    "Pair",
     "PaperFigures",
     "PaperTable",
     "as_markdown",

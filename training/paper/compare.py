@@ -8,17 +8,15 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from training.evaluation import ProbabilityResult, SetResult, markdown_table
-from training.evaluation.report import MEAN
-from training.paper.figures import Experiment, Figures, PaperTable
+from training.evaluation import ProbabilityResult, markdown_table
+from training.paper.detection_table import detection_head, detection_rows, improvement_note, lacking_note
+from training.paper.figures import Experiment, PaperTable
 from training.paper.reports import BundleReport
 
 NOT_RUN = "not run at paper scale"
 
 _ARROW = "baseline → Outlier Exposure, a stage between them in its place"
 
-_METRICS = {"FPR95": "fpr95", "AUROC": "auroc", "AUPR": "aupr"}
-_BEST = {"fpr95": 0.0, "auroc": 100.0, "aupr": 100.0}
 _ERRORS = {"RMS": "rms", "MAD": "mad", "soft F1": "soft_f1"}
 
 
@@ -46,10 +44,16 @@ def compare(table: PaperTable, reports: Mapping[str, BundleReport]) -> Compariso
             "Mixture: with one out-of-distribution test input per five in-distribution ones."
         )
         return ComparisonTable(table.title, head, rows, [about, *notes], text_columns=3)
-    head = ["data", "run", *(name for label in _METRICS for name in (label, "paper"))]
-    rows = [_detection(experiment, reports.get(experiment.recipe), table.score) for experiment in table.experiments]
-    about = f"{_ARROW}, percent, mean over the test sets, which are not in every case the paper's."
-    return ComparisonTable(table.title, head, rows, [about, *notes], text_columns=2)
+    rows = []
+    for experiment in table.experiments:
+        rows += _detection(table, experiment, reports.get(experiment.recipe))
+    about = (
+        f"{_ARROW}, percent. FPR by the tie rule of the authors' code: the lowest of the thresholds with equal recall "
+        "counts. The last column: shares that the last stage's calibrated thresholds flag. Figures of the paper are "
+        "beside a bundle's only if both are of the same sets."
+    )
+    notes = [about, *([] if table.note is None else [table.note]), *notes]
+    return ComparisonTable(table.title, detection_head(table), rows, notes, text_columns=3)
 
 
 def as_text(table: ComparisonTable) -> Group:
@@ -83,34 +87,10 @@ def _notes(table: PaperTable, reports: Mapping[str, BundleReport]) -> list[str]:
         if bundle is not None:
             notes.append(f"{bundle.title}: {bundle.scale}. Test sets: {', '.join(bundle.report.test_sets)}.")
             if table.score is not None:
-                notes += _improvement_note(experiment, bundle, table.score)
+                notes += improvement_note(table, experiment, bundle) + lacking_note(table, bundle)
+            if experiment.note is not None:
+                notes.append(f"{experiment.in_dist}: {experiment.note}")
     return notes
-
-
-def _improvement_note(experiment: Experiment, bundle: BundleReport, score: str) -> list[str]:
-    """A note on whether the last stage beats the baseline on every test set, and otherwise on which not, and why."""
-    figures = {(row.set, row.stage): _figures(row) for row in bundle.report.results if row.score == score}
-    if len(bundle.stages) < 2 or not figures:
-        return []
-    not_better = []
-    for name in bundle.report.test_sets:
-        before, after = figures[name, bundle.stages[0]], figures[name, bundle.stages[-1]]
-        metrics = [
-            f"{label} {_arrow([before, after], metric, digits=2)}"
-            for label, metric in _METRICS.items()
-            if not _is_better(getattr(before, metric), getattr(after, metric), best=_BEST[metric])
-        ]
-        if metrics:
-            not_better.append(f"{name} ({', '.join(metrics)})")
-    if not not_better:
-        return [f"{bundle.title}: better than its baseline on every test set by all three metrics."]
-    why = f" {experiment.why}" if experiment.why else ""
-    return [f"{bundle.title}: not better than its baseline on {', '.join(not_better)}.{why}"]
-
-
-def _is_better(before: float, after: float, best: float) -> bool:
-    """Whether `after` is nearer to the `best` possible value, or both have that value."""
-    return abs(after - best) < abs(before - best) or before == after == best
 
 
 def _not_run(experiment: Experiment) -> str:
@@ -118,22 +98,13 @@ def _not_run(experiment: Experiment) -> str:
     return NOT_RUN if file is None else f"{NOT_RUN} ({file})"
 
 
-def _detection(experiment: Experiment, bundle: BundleReport | None, score: str) -> list[str]:
-    title, measured = _not_run(experiment), [""] * len(_METRICS)
-    if bundle is not None and not any(row.score == score for row in bundle.report.results):
-        title = f"{bundle.title}: no {score} in its report"
-    elif bundle is not None:
-        means = [_figures(bundle.report.find(MEAN, stage, score)) for stage in bundle.stages]
-        title, measured = bundle.title, [_arrow(means, metric) for metric in _METRICS.values()]
-    cells = [experiment.in_dist, title]
-    for cell, metric in zip(measured, _METRICS.values(), strict=True):
-        paper = experiment.paper
-        cells += [cell, "" if paper is None else _arrow([paper.baseline, paper.exposed], metric)]
-    return cells
-
-
-def _figures(row: SetResult) -> Figures:
-    return Figures(fpr95=row.fpr95.mean, auroc=row.auroc.mean, aupr=row.aupr.mean)
+def _detection(table: PaperTable, experiment: Experiment, bundle: BundleReport | None) -> list[list[str]]:
+    """The rows of an experiment; without a bundle that was measured by the table's score, the paper's figures only."""
+    if bundle is None:
+        return detection_rows(table, experiment, None, _not_run(experiment))
+    if not any(row.score == table.score for row in bundle.report.results):
+        return detection_rows(table, experiment, None, f"{bundle.title}: no {table.score} in its report")
+    return detection_rows(table, experiment, bundle, bundle.title)
 
 
 def _probabilities(experiment: Experiment, bundle: BundleReport | None) -> list[list[str]]:
@@ -152,7 +123,7 @@ def _probabilities(experiment: Experiment, bundle: BundleReport | None) -> list[
     return rows
 
 
-def _arrow(stages: Sequence[Figures | ProbabilityResult], metric: str, digits: int = 1) -> str:
+def _arrow(stages: Sequence[ProbabilityResult], metric: str) -> str:
     """The metric's values of `stages`, joined by arrows; a single stage, without a baseline, gets a leading arrow."""
-    values = [f"{getattr(stage, metric):.{digits}f}" for stage in stages]
+    values = [f"{getattr(stage, metric):.1f}" for stage in stages]
     return " → ".join(values if len(values) > 1 else ["", *values]).strip()

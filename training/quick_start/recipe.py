@@ -104,8 +104,8 @@ def _require_separate(in_dist: Path, outliers: Path) -> None:
     if one == other:
         raise DataError(str(outliers), "is the in-distribution data itself", "Outliers show none of your classes")
     if other.is_relative_to(one) or one.is_relative_to(other):
-        reason = f"and {in_dist} lie inside one another, so that outliers would be a class or classes outliers"
-        raise DataError(str(outliers), reason, "Put them beside each other")
+        reason = f"and {in_dist} contain one another, so that inputs would be in both"
+        raise DataError(str(outliers), reason, "Put them into separate folders")
 
 
 def _holds_texts(path: Path) -> bool:

@@ -49,14 +49,22 @@ class Trainer(Section):
 
 
 class EvaluationConfig(Section):
-    """The out-of-distribution sets, and the number of draws of the paper's 1:5 mixture.
+    """The out-of-distribution sets, and the metrics measured on them.
 
-    `ood` are test sets: no choice may depend on them. `validation` are the sets for making choices; the report lists
-    them separately.
+    Attributes:
+        ood: The test sets: no choice may depend on them.
+        validation: The sets for making choices; the report lists them separately.
+        near: The names of sets that resemble the in-distribution data, for example similar classes. The others are far.
+            The report has means of both groups.
+        recalls: The recalls (true positive rates) at which false positive rates are measured, in addition to 0.95. By
+            default 0.9 for texts, as in the paper's tables of texts, and none for images.
+        draws: The number of draws of the paper's mixture, one outlier per five in-distribution inputs.
     """
 
     ood: dict[str, TestSet] = Field(min_length=1)
     validation: dict[str, TestSet] = Field(default_factory=dict)
+    near: tuple[str, ...] = ()
+    recalls: tuple[Annotated[float, Field(gt=0, le=1)], ...] | None = None
     draws: int = Field(default=10, ge=2)
 
     @property
@@ -68,6 +76,12 @@ class EvaluationConfig(Section):
     def _test_and_validation_are_disjoint(self) -> Self:
         if both := sorted(self.ood.keys() & self.validation.keys()):
             raise ValueError(f"{', '.join(both)}: in ood and in validation; a test set decides nothing")
+        return self
+
+    @model_validator(mode="after")
+    def _near_sets_exist(self) -> Self:
+        if unknown := [name for name in self.near if name not in self.sets]:
+            raise ValueError(f"near: {', '.join(unknown)}: no set of ood or validation")
         return self
 
 

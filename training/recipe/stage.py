@@ -21,7 +21,7 @@ class AugmentationConfig(Section):
     @model_validator(mode="after")
     def _share_has_an_effect(self) -> Self:
         if self.share < 1 and self.zoom == 1 and self.jitter == 0:
-            raise ValueError("share: is that of the images with zoom or jitter, and neither is given")
+            raise ValueError("share: applies to zoom and jitter, and neither is set")
         return self
 
 
@@ -79,5 +79,5 @@ class Stage(Section):
     @model_validator(mode="after")
     def _muon_needs_sgd(self) -> Self:
         if self.muon is not None and self.optimizer != "sgd":
-            raise ValueError(f"muon: trains convolutions beside sgd, the optimizer is {self.optimizer}")
+            raise ValueError(f"muon: needs the optimizer sgd, not {self.optimizer}")
         return self

@@ -29,7 +29,9 @@ class TextConfig(Section):
     @model_validator(mode="after")
     def _no_option_is_ignored(self) -> Self:
         if self.tokenizer is not None and (self.unit != "word" or self.normalize is not None):
-            raise ValueError("unit and normalize are for a tokenizer that is built from the training texts; leave out")
+            raise ValueError(
+                "unit and normalize: for a tokenizer built from the training texts, not for an existing one"
+            )
         if self.normalize is not None and not self.lowercase:
             raise ValueError(f"lowercase: false: '{self.normalize}' is in lower case")
         return self

@@ -10,7 +10,15 @@ from numpy.typing import NDArray
 from bundle import LOGIT_SCORES, Calibration
 from training.data import Examples
 from training.data.synthetic import synthesise
-from training.evaluation import EvaluationInputs, Report, StageLogits, StageScores, evaluate_stages, write_report
+from training.evaluation import (
+    TEXT_RECALL,
+    EvaluationInputs,
+    Report,
+    StageLogits,
+    StageScores,
+    evaluate_stages,
+    write_report,
+)
 from training.recipe import Synthetic
 from training.scoring.batch_scoring import Outputs
 from training.scoring.calibration import anomalies
@@ -64,7 +72,8 @@ def evaluate_wrapped(
         folder: where the files are written.
     """
     test, ood = data.test, data.ood
-    configs = _SYNTHETIC if len(test.x.shape) == _IMAGE_AXES else {}
+    is_image = len(test.x.shape) == _IMAGE_AXES
+    configs = _SYNTHETIC if is_image else {}
     synthetic = {
         name: synthesise(config, test, name=name, seed=_SEED) for name, config in configs.items() if name not in ood
     }
@@ -97,6 +106,7 @@ def evaluate_wrapped(
         default_score=default_score,
         in_dist=Path(test.source).name,
         sets=descriptions,
+        recalls=() if is_image else (TEXT_RECALL,),
         provenance={"wrapped from": origin},
     )
     report = evaluate_stages(inputs)

@@ -25,6 +25,27 @@ _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 
 
 @dataclass(frozen=True)
+class ImageOptions:
+    """The user's description of a classifier's images; the rest comes from the shape of its input.
+
+    Attributes:
+        layout: the order of axes; None to guess it from the shape.
+        size: height and width; None to read them from the shape.
+        mean: of pixel values in 0..`scale`, one number or one per channel; empty for 0.
+        std: likewise; empty for 1.
+        scale: the pixel value of white.
+        resize: the filter that brings images of other sizes to the classifier's.
+    """
+
+    layout: Layout | None = None
+    size: tuple[int, int] | None = None
+    mean: Sequence[float] = ()
+    std: Sequence[float] = ()
+    scale: float = 1.0
+    resize: Resize = "bilinear"
+
+
+@dataclass(frozen=True)
 class ImageAdapter:
     """Converts images to bytes or normalised floats in the classifier's order of axes.
 
@@ -104,33 +125,14 @@ class ImageAdapter:
         )
 
 
-def image_adapter(
-    classifier: OnnxClassifier,
-    *,
-    layout: Layout | None,
-    size: tuple[int, int] | None,
-    mean: Sequence[float],
-    std: Sequence[float],
-    scale: float,
-    resize: Resize,
-    announce: Callable[[str], None],
-) -> ImageAdapter:
-    """The adapter for a `classifier` of images; layout, size and channels come from its input's shape unless given.
-
-    Args:
-        classifier: the classifier.
-        layout: the order of axes; None to guess it from the shape.
-        size: height and width; None to read them from the shape.
-        mean: of pixel values in 0..`scale`, one number or one per channel; empty for 0.
-        std: likewise; empty for 1.
-        scale: the pixel value of white.
-        resize: the filter that brings images of other sizes to the classifier's.
-        announce: gets a line for each guess.
+def image_adapter(classifier: OnnxClassifier, options: ImageOptions, announce: Callable[[str], None]) -> ImageAdapter:
+    """The adapter for a `classifier` of images; `announce` gets a line for each guess.
 
     Raises:
-        GraphError: if the classifier takes no images, or its shape contradicts the arguments or leaves a choice open.
+        GraphError: if the classifier takes no images, or its shape contradicts the options or leaves a choice open.
     """
     target = _image_input(classifier.inputs)
+    layout, mean, std, scale = options.layout, options.mean, options.std, options.scale
     if layout is None:
         layout = _guess_layout(target.shape)
         announce(f"layout: {layout}, guessed from the input's shape {_shape_text(target.shape)}; --layout overrides it")
@@ -149,12 +151,12 @@ def image_adapter(
         raise GraphError(target.name, "takes bytes and normalises them itself", "Leave out --mean, --std and --scale")
     if not takes_bytes and not mean and not std:
         announce(f"normalisation: none, the graph gets pixel values in 0..{scale:g}; --mean and --std override it")
-    size_height, size_width = size or (None, None)
+    size_height, size_width = options.size or (None, None)
     spec = ImageInput(
         height=_side(target.name, "height", height, size_height),
         width=_side(target.name, "width", width, size_width),
         channels=spec_channels,
-        resize=resize,
+        resize=options.resize,
         mean=tuple(value / scale for value in _per_channel("mean", mean, 0.0, channels)),
         std=tuple(value / scale for value in _per_channel("std", std, 1.0, channels)),
     )

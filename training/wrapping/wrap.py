@@ -15,6 +15,7 @@ from bundle import (
     CalibrationSpec,
     Parity,
     ScoreOutput,
+    false_flag_rate,
     save_calibrations,
     seal_bundle,
     sha256_file,
@@ -31,7 +32,7 @@ from training.scoring.calibration import DEFAULT_ALPHA, attainable_alpha, calibr
 from training.wrapping.class_names import class_names, targets_among
 from training.wrapping.dynamic_batch import with_dynamic_batch
 from training.wrapping.evaluation import STAGE, EvaluationData, evaluate_wrapped
-from training.wrapping.image_adapter import Layout, Resize, image_adapter
+from training.wrapping.image_adapter import ImageOptions, image_adapter
 from training.wrapping.input_adapter import InputAdapter
 from training.wrapping.logits import require_logits
 from training.wrapping.onnx_classifier import OnnxClassifier, load_classifier
@@ -58,12 +59,7 @@ class WrapOptions:
     models: Path = Path("models")
     version: int = 1
     description: str = ""
-    layout: Layout | None = None
-    size: tuple[int, int] | None = None
-    mean: Sequence[float] = ()
-    std: Sequence[float] = ()
-    scale: float = 1.0
-    resize: Resize = "bilinear"
+    image: ImageOptions = field(default_factory=ImageOptions)
     tokenizer: Path | None = None
     max_tokens: int | None = None
     labels: Sequence[str] | None = None
@@ -181,16 +177,7 @@ def _check_options(options: WrapOptions) -> None:
 def _adapter(classifier: OnnxClassifier, options: WrapOptions, announce: Callable[[str], None]) -> InputAdapter:
     if options.tokenizer is not None:
         return text_adapter(classifier, options.tokenizer, max_tokens=options.max_tokens, announce=announce)
-    return image_adapter(
-        classifier,
-        layout=options.layout,
-        size=options.size,
-        mean=options.mean,
-        std=options.std,
-        scale=options.scale,
-        resize=options.resize,
-        announce=announce,
-    )
+    return image_adapter(classifier, options.image, announce)
 
 
 def _alpha(option: float | None, calibration: Examples, announce: Callable[[str], None]) -> float:
@@ -203,7 +190,9 @@ def _alpha(option: float | None, calibration: Examples, announce: Callable[[str]
         raise DataError(calibration.source, reason, f"Give more, or --alpha {attainable:g}")
     if option is None and attainable > DEFAULT_ALPHA:
         announce(f"alpha: {attainable:g}, the smallest at which {n} calibration examples can flag an input")
-    return attainable if option is None else option
+    alpha = attainable if option is None else option
+    announce(str(false_flag_rate(n, alpha)))
+    return alpha
 
 
 def _temperature(calibration: Examples, labels: Sequence[str], logits: NDArray[np.float32]) -> float | None:

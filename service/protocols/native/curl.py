@@ -1,4 +1,4 @@
-"""A curl command that scores one input with a served model."""
+"""Curl commands that score one input with a served model, for the banner and the console."""
 
 import json
 import shlex
@@ -9,12 +9,18 @@ if TYPE_CHECKING:
     from service.repository.model import Model
 
 
-# The client's own shell fills it in: the service has only hashes.
+# The user's shell inserts the key: the service knows only its hash.
 _KEY_HEADER = '-H "Authorization: Bearer $OOD_KEY" '
 
 
 def curl_line(model: "Model", address: str, *, keys_needed: bool = False) -> str:
-    """A command that scores the bundle's own sample file, or a generated example where it brings none."""
+    """A command that scores the sample file of the bundle, or a generated example if the bundle has none.
+
+    Args:
+        model: The model to score with.
+        address: The address of the service, without a path.
+        keys_needed: Whether the command must send an API key.
+    """
     url = shlex.quote(f"{address}/v1/models/{model.name}/score")
     for name in sorted(model.bundle.manifest.files):
         content_type = model.modality.sample_types.get(Path(name).suffix.lower())
@@ -26,12 +32,12 @@ def curl_line(model: "Model", address: str, *, keys_needed: bool = False) -> str
 
 
 def curl_json(model: "Model", address: str, *, keys_needed: bool = False) -> str:
-    """A command that scores the model's example; it needs no file."""
+    """A command that scores a generated example and needs no file; its arguments are those of `curl_line`."""
     url = shlex.quote(f"{address}/v1/models/{model.name}/score")
     body = json.dumps({"inputs": [model.modality.example()]})
     return f"curl {_KEY_HEADER if keys_needed else ''}-H 'Content-Type: application/json' -d {shlex.quote(body)} {url}"
 
 
 def _short(path: Path) -> Path:
-    here = Path.cwd()
-    return path.relative_to(here) if path.is_relative_to(here) else path
+    folder = Path.cwd()
+    return path.relative_to(folder) if path.is_relative_to(folder) else path

@@ -1,4 +1,4 @@
-"""The parts of a `multipart/form-data` body that is already in memory and bounded."""
+"""Parses `multipart/form-data` bodies that are complete and bounded in memory."""
 
 from dataclasses import dataclass, field
 
@@ -11,7 +11,7 @@ from service.errors import MalformedBody, TooManyInputs
 
 @dataclass(slots=True)
 class Part:
-    """One part: its field name and its bytes."""
+    """One part of a form: the name of its field and its bytes."""
 
     name: str
     data: bytes
@@ -19,7 +19,7 @@ class Part:
 
 @dataclass(slots=True)
 class _Collector:
-    """Receives the parser's callbacks. Copies are unavoidable: the parser hands out slices."""
+    """Receives the callbacks of the parser, which passes slices: each part is copied once."""
 
     max_parts: int
     parts: list[Part] = field(default_factory=list)
@@ -61,7 +61,22 @@ class _Collector:
 
 
 def parse_multipart(body: bytes, boundary: bytes, *, max_parts: int) -> list[Part]:
-    """The parts in their order. Raises `MalformedBody`, or `TooManyInputs` before the surplus is copied."""
+    """Parse a form.
+
+    `python_multipart.FormParser` is not used: it writes large parts to files and decodes transfer encodings.
+
+    Args:
+        body: The body.
+        boundary: The boundary that the content type declares.
+        max_parts: The largest number of parts.
+
+    Returns:
+        The parts in their order.
+
+    Raises:
+        MalformedBody: The body is not a form, ends early, or has a part without a name.
+        TooManyInputs: The form has more parts; raised before the surplus is copied.
+    """
     collector = _Collector(max_parts)
     try:
         parser = MultipartParser(

@@ -1,4 +1,4 @@
-"""The scoring route in the OpenAPI document: parameters, bodies, answers, examples."""
+"""Documents the scoring routes for OpenAPI: parameters, bodies, responses and examples."""
 
 from typing import Any
 
@@ -44,8 +44,13 @@ _PROBLEMS = {
 }
 
 
-def score_operation(which: str, *, version: bool = False) -> dict[str, Any]:
-    """Arguments of `APIRoute` that document a scoring route: its parameters, bodies, answers and examples."""
+def score_operation(target: str, *, version: bool = False) -> dict[str, Any]:
+    """The arguments of `Route` that document a scoring route.
+
+    Args:
+        target: What the route scores with, in words, as in "latest version".
+        version: Whether the path of the route has a version.
+    """
     parameters = [_path("model")] + ([_path("version")] if version else [])
     parameters += [
         _query("alpha", _ALPHA, "False-flag rate; default the model's."),
@@ -55,9 +60,9 @@ def score_operation(which: str, *, version: bool = False) -> dict[str, Any]:
         _query("explain", {"type": "boolean"}, _EXPLAIN),
     ]
     return {
-        "name": f"score_{which.replace(' ', '_')}",
-        "operation_id": f"score_{which.replace(' ', '_')}",
-        "summary": f"Score with the {which}",
+        "name": f"score_{target.replace(' ', '_')}",
+        "operation_id": f"score_{target.replace(' ', '_')}",
+        "summary": f"Score with the {target}",
         "tags": ["scoring"],
         "responses": {
             200: {"model": ScoreResponse, "description": "A result for each input, in their order."},
@@ -96,7 +101,7 @@ def _bodies() -> dict[str, Any]:
 
 
 def score_examples(modality: Modality) -> dict[str, Any]:
-    """JSON bodies that a model of `modality` scores as they stand, by title."""
+    """JSON bodies that a model of `modality` scores unchanged, by title."""
     example = modality.example()
     several = [{**example, "id": "a"}, {**example, "id": "b"}]
     return {

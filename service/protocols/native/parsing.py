@@ -1,4 +1,4 @@
-"""Request bodies to inputs and options, by content type."""
+"""Parses request bodies to inputs and options, by content type."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ _MAX_ID_CHARS = 256
 
 @dataclass(frozen=True, slots=True)
 class ParsedBody:
-    """A parsed body: the inputs, and the options that came with them, not validated yet."""
+    """The inputs of a body, and the options in it, which are not validated yet."""
 
     inputs: list[Input]
     options: dict[str, Any] = field(default_factory=dict)
@@ -31,9 +31,17 @@ Parser = Callable[[bytes], ParsedBody]
 
 
 def choose_parser(content_type: str | None, encoding: str, modality: Modality, *, max_inputs: int) -> Parser:
-    """How to parse a body of `content_type` and content `encoding` for a model of `modality`.
+    """Choose the parser of a body from its headers, before the body is read.
 
-    The choice needs no body: what cannot be taken is refused (`UnsupportedMediaType`) before it is read.
+    Args:
+        content_type: The value of the header `Content-Type`; None without that header.
+        encoding: The value of the header `Content-Encoding`.
+        modality: The modality of the model.
+        max_inputs: The largest number of inputs in one body.
+
+    Raises:
+        UnsupportedMediaType: The model does not take the content type, or the body is compressed.
+        MalformedBody: The content type of a form has no boundary.
     """
     require_identity(encoding)
     kind, parameters = parse_options_header(content_type or "application/octet-stream")
@@ -48,15 +56,21 @@ def choose_parser(content_type: str | None, encoding: str, modality: Modality, *
     if media_type in modality.media_types:
         read = modality.body_reader(parameters)
         return lambda body: ParsedBody([Input(read(body))])
-    raise UnsupportedMediaType(_refusal(content_type, media_type, modality))
+    raise UnsupportedMediaType(_unsupported(content_type, media_type, modality))
 
 
 def parse_json(body: bytes, *, max_inputs: int) -> ParsedBody:
-    """A JSON body, `{"inputs": [...], "alpha": ...}`. Raises `MalformedBody`, `InvalidParameter` or `TooManyInputs`."""
+    """Parse a JSON body, `{"inputs": [...], "alpha": ...}`.
+
+    Raises:
+        MalformedBody: The body is not a JSON object.
+        InvalidParameter: A key is unknown, or `inputs` is not a list of at least one input.
+        TooManyInputs: The body has more than `max_inputs` inputs.
+    """
     if has_too_many_values(body, limit=16 * max_inputs + 1024):
         raise TooManyInputs(f"Far more than {max_inputs} inputs in one request. Split them into several requests.")
     try:
-        # NaN is no JSON, but common encoders write it: taken here, it is refused under its parameter's name.
+        # NaN is not JSON, but common encoders write it: the validation of the parameter rejects it by name.
         content = from_json(body, allow_inf_nan=True)
     except ValueError as error:
         raise MalformedBody(f"The body is not JSON: {error}") from error
@@ -78,7 +92,13 @@ def parse_json(body: bytes, *, max_inputs: int) -> ParsedBody:
 
 
 def parse_form(body: bytes, boundary: bytes, *, max_inputs: int) -> ParsedBody:
-    """A form's parts named `file` (images) and `text`. Raises `MalformedBody`, `InvalidParameter`, `TooManyInputs`."""
+    """Parse a form, whose parts are named `file` (images) or `text`.
+
+    Raises:
+        MalformedBody: The body is not a form.
+        InvalidParameter: A part has another name, or there is no part.
+        TooManyInputs: The form has more than `max_inputs` parts.
+    """
     inputs = []
     for part in parse_multipart(body, boundary, max_parts=max_inputs):
         if part.name not in ("file", "text"):
@@ -94,22 +114,22 @@ def _json_input(item: Any) -> Input:
         return Input(Text(item))
     if not isinstance(item, dict):
         return Input(InputError("invalid-input", f"An input is a string or an object, not {type(item).__name__}."))
-    name = item.get("id")
-    if name is not None and (not isinstance(name, str) or len(name) > _MAX_ID_CHARS):
+    input_id = item.get("id")
+    if input_id is not None and (not isinstance(input_id, str) or len(input_id) > _MAX_ID_CHARS):
         return Input(InputError("invalid-input", f"`id` must be a string of at most {_MAX_ID_CHARS} characters."))
     kinds = item.keys() - {"id"}
     if kinds == {"image"} and isinstance(item["image"], str):
-        return Input(Base64(item["image"]), name)
+        return Input(Base64(item["image"]), input_id)
     if kinds == {"text"} and isinstance(item["text"], str):
-        return Input(Text(item["text"]), name)
-    return Input(InputError("invalid-input", "An input object has `image` (base64) or `text`, a string."), name)
+        return Input(Text(item["text"]), input_id)
+    return Input(InputError("invalid-input", "An input object has `image` (base64) or `text`, a string."), input_id)
 
 
-def _refusal(content_type: str | None, media_type: str, modality: Modality) -> str:
-    own = modality.media_types
-    description = f"This model takes {', '.join((*own, FORM_TYPE, JSON_TYPE))}."
+def _unsupported(content_type: str | None, media_type: str, modality: Modality) -> str:
+    supported = modality.media_types
+    description = f"This model takes {', '.join((*supported, FORM_TYPE, JSON_TYPE))}."
     if not content_type:
         return f"{description} The body came without a Content-Type."
     if media_type == "application/x-www-form-urlencoded":
-        return f"{description} curl says {media_type!r} unless told otherwise: add -H 'Content-Type: {own[0]}'."
+        return f"{description} curl sends {media_type!r} by default: add -H 'Content-Type: {supported[0]}'."
     return f"{description} It does not take {media_type[:100]!r}."

@@ -1,1 +1,1 @@
-"""The Open Inference Protocol (KServe V2) over REST and gRPC. Imports pipeline and the layers below it."""
+"""The Open Inference Protocol (KServe V2) over REST and gRPC. Imports auth, pipeline and the layers below them."""

@@ -1,4 +1,4 @@
-"""The protocol's gRPC messages: a request to what the parser makes of JSON, results and metadata to answers."""
+"""Converts gRPC messages: requests to the form that JSON requests are parsed to, results and metadata to responses."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -16,18 +16,29 @@ from service.scoring.options import OptionLimits
 from service.scoring.scored_input import ScoredInput
 
 _CONTENTS = {"BYTES": "bytes_contents", "UINT8": "uint_contents"}
-# How a value lies in a message: protobuf's wire types.
+# The wire types of protobuf.
 _VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5
-_LONGEST_VARINT = 10
-# Numbers lie side by side, of a byte or more each: so many weigh less than any other value.
-_NUMBERS = 32
+_MAX_VARINT_BYTES = 10
+# Packed numbers, of at least a byte each, that together take less memory than any other value.
+_NUMBERS_PER_VALUE = 32
 
 
 def read_message(kind: Any, body: bytes, *, max_inputs: int, pixels: int) -> Any:
-    """The message of this `kind`; `pixels` has the largest input. Raises `MalformedBody` or `TooManyInputs`."""
-    most = 16 * max_inputs + 1024 + pixels // _NUMBERS
+    """Parse a message, if it does not have too many values.
+
+    Args:
+        kind: The class of the message.
+        body: The serialised message.
+        max_inputs: The largest number of inputs.
+        pixels: The number of pixel values of the largest input of any model.
+
+    Raises:
+        MalformedBody: The body is not a message of this kind.
+        TooManyInputs: The message has far more values than `max_inputs` inputs need.
+    """
+    limit = 16 * max_inputs + 1024 + pixels // _NUMBERS_PER_VALUE
     try:
-        if _values(memoryview(body), kind.DESCRIPTOR, most) > most:
+        if _count_values(memoryview(body), kind.DESCRIPTOR, limit) > limit:
             raise TooManyInputs(
                 f"The message has far more values than {max_inputs} inputs need. Send pixels in raw_input_contents, or "
                 "files as BYTES; or split the request."
@@ -38,12 +49,24 @@ def read_message(kind: Any, body: bytes, *, max_inputs: int, pixels: int) -> Any
 
 
 def parse_message(
-    message: Any, modality: Modality, choices: OptionLimits, *, classifies: bool, max_inputs: int
+    message: Any, modality: Modality, option_limits: OptionLimits, *, classifies: bool, max_inputs: int
 ) -> Inference:
-    """A `ModelInferRequest`. Raises `InvalidParameter` (which names the tensor) or `TooManyInputs`."""
+    """Parse a `ModelInferRequest`.
+
+    Args:
+        message: The message.
+        modality: The modality of the model.
+        choices: The options that the model offers.
+        classifies: Whether the model predicts classes.
+        max_inputs: The largest number of inputs.
+
+    Raises:
+        InvalidParameter: The tensor, an output or a parameter is invalid.
+        TooManyInputs: The tensor has more than `max_inputs` inputs.
+    """
     tensors = [_tensor(tensor) for tensor in message.inputs]
     data = b""
-    # Any other number of them is refused by its validation.
+    # The validation below rejects any other number of tensors.
     if len(tensors) == 1:
         contents, data = _data(message.inputs[0], message.raw_input_contents)
         if contents is None:
@@ -57,26 +80,28 @@ def parse_message(
         "outputs": [{"name": output.name, "parameters": _parameters(output.parameters)} for output in message.outputs],
     }
     request = validated(InferenceRequest.model_validate, content, modality)
-    return inference_of(request, memoryview(data), modality, choices, classifies=classifies, max_inputs=max_inputs)
+    return inference_of(
+        request, memoryview(data), modality, option_limits, classifies=classifies, max_inputs=max_inputs
+    )
 
 
 def inference_message(model: Model, inference: Inference, results: Sequence[ScoredInput]) -> Any:
-    """The answer, a `ModelInferResponse`: every output in binary, whatever form was asked for."""
-    answer = service_pb2.ModelInferResponse(model_name=model.name, model_version=model.version, id=inference.id or "")
+    """The response, a `ModelInferResponse`: every output is in binary, whatever form the request asks for."""
+    response = service_pb2.ModelInferResponse(model_name=model.name, model_version=model.version, id=inference.id or "")
     for output, _ in inference.outputs:
         values = [output.read(result) for result in results]
-        answer.outputs.add(name=output.name, datatype=output.datatype, shape=[len(values)])
-        answer.raw_output_contents.append(binary(output.datatype, values))
+        response.outputs.add(name=output.name, datatype=output.datatype, shape=[len(values)])
+        response.raw_output_contents.append(binary(output.datatype, values))
     if warnings := model.scorer.warnings(inference.options):
-        answer.parameters["warnings"].string_param = "; ".join(warnings)
-    return answer
+        response.parameters["warnings"].string_param = "; ".join(warnings)
+    return response
 
 
 def metadata_message(metadata: ModelMetadata) -> Any:
-    """A model by its tensors, a `ModelMetadataResponse`, which has no place for an input's other form."""
+    """The metadata of a model, a `ModelMetadataResponse`, which has no field for the parameters of a tensor."""
 
-    def tensors(described: Iterable[TensorMetadata]) -> list[dict[str, Any]]:
-        return [each.model_dump(exclude={"parameters"}) for each in described]
+    def tensors(metadata: Iterable[TensorMetadata]) -> list[dict[str, Any]]:
+        return [tensor.model_dump(exclude={"parameters"}) for tensor in metadata]
 
     return service_pb2.ModelMetadataResponse(
         name=metadata.name,
@@ -87,13 +112,13 @@ def metadata_message(metadata: ModelMetadata) -> Any:
     )
 
 
-def _values(data: memoryview, descriptor: Any, most: int) -> int:
-    """How many values `data`, a message of this kind, would become, counted only until they are more than `most`.
+def _count_values(data: memoryview, descriptor: Any, limit: int) -> int:
+    """The number of values in a message, counted without building them, and only until it exceeds `limit`.
 
-    Sixteen megabytes of empty tensors would become seven hundred, and hold up all other requests for a second.
+    Sixteen megabytes of empty tensors would become seven hundred, and block all other requests for a second.
     """
     count = offset = 0
-    while offset < len(data) and count <= most:
+    while offset < len(data) and count <= limit:
         tag, offset = _varint(data, offset)
         count += 1
         if tag & 7 == _LENGTH:
@@ -102,9 +127,9 @@ def _values(data: memoryview, descriptor: Any, most: int) -> int:
             if field is None or field.type in (field.TYPE_STRING, field.TYPE_BYTES):
                 pass
             elif field.type == field.TYPE_MESSAGE:
-                count += _values(data[offset : offset + size], field.message_type, most - count)
+                count += _count_values(data[offset : offset + size], field.message_type, limit - count)
             else:
-                count += size // _NUMBERS
+                count += size // _NUMBERS_PER_VALUE
             offset += size
         elif tag & 7 == _VARINT:
             _, offset = _varint(data, offset)
@@ -114,9 +139,9 @@ def _values(data: memoryview, descriptor: Any, most: int) -> int:
 
 
 def _varint(data: memoryview, offset: int) -> tuple[int, int]:
-    """The number at `offset`, and the offset behind it."""
+    """The number at `offset`, and the offset after it."""
     number = 0
-    for index in range(_LONGEST_VARINT):
+    for index in range(_MAX_VARINT_BYTES):
         byte = data[offset + index]
         number |= (byte & 0x7F) << 7 * index
         if byte < 0x80:
@@ -134,29 +159,29 @@ def _tensor(tensor: Any) -> dict[str, Any]:
 
 
 def _data(tensor: Any, raw: Sequence[bytes]) -> tuple[list[Any] | None, bytes]:
-    """A tensor's numbers, or else its data in binary."""
-    here = f"input {tensor.name[:64]!r}"
+    """The data of a tensor: a list of numbers, or None and binary data."""
+    parameter = f"input {tensor.name[:64]!r}"
     fields = tensor.contents.ListFields()
     if len(fields) + len(raw) != 1:
         raise InvalidParameter(
-            here,
+            parameter,
             f"its data come {len(fields) + len(raw)} times; give them once, in raw_input_contents or in one field of "
             "its contents",
         )
     if raw:
         return None, raw[0]
     ((field, values),) = fields
-    wanted = _CONTENTS.get(tensor.datatype, field.name)
-    if field.name != wanted:
-        raise InvalidParameter(here, f"{tensor.datatype} is not in {field.name}; put it into {wanted}")
+    expected = _CONTENTS.get(tensor.datatype, field.name)
+    if field.name != expected:
+        raise InvalidParameter(parameter, f"{tensor.datatype} is not in {field.name}; put it into {expected}")
     if field.type == field.TYPE_BYTES:
         return None, bytes_to_binary(values)
     return list(values), b""
 
 
-def _parameters(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Each parameter's value; None for one that has none."""
+def _parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The value of each parameter; None for a parameter without a value."""
     return {
-        name: getattr(choice, which) if (which := choice.WhichOneof("parameter_choice")) else None
-        for name, choice in given.items()
+        name: getattr(parameter, field) if (field := parameter.WhichOneof("parameter_choice")) else None
+        for name, parameter in parameters.items()
     }

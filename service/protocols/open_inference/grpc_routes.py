@@ -1,4 +1,7 @@
-"""`/inference.GRPCInferenceService/...`: the Open Inference Protocol (KServe V2, gRPC), for calls only."""
+"""The routes of the Open Inference Protocol (KServe V2) over gRPC, `/inference.GRPCInferenceService/...`.
+
+`GrpcServer` turns each call into a request to one of them.
+"""
 
 import asyncio
 import math
@@ -34,10 +37,10 @@ _SERVICE = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 
 
 class _Rpc(FastRoute):
-    """A route that is there for calls alone; over HTTP/1.1 there is nothing."""
+    """A route that matches gRPC calls only, not HTTP requests."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Starlette's."""
+        """Match a call by its path (Starlette's hook)."""
         return super().matches(scope) if DEADLINE in scope else (Match.NONE, {})
 
 
@@ -51,26 +54,26 @@ def routes(dependencies: Dependencies) -> list[Route]:
     async def ready(_: Request, __: Any) -> Any:
         return service_pb2.ServerReadyResponse(ready=lifecycle.phase is Phase.READY)
 
-    async def model_ready(_: Request, asked: Any) -> Any:
+    async def model_ready(_: Request, message: Any) -> Any:
         lifecycle.require_loaded()
-        repository.get(asked.name, asked.version or None)
+        repository.get(message.name, message.version or None)
         return service_pb2.ModelReadyResponse(ready=lifecycle.phase is Phase.READY)
 
     async def server(_: Request, __: Any) -> Any:
         return service_pb2.ServerMetadataResponse(name="ood-scoring-service", version=dependencies.version)
 
-    async def metadata(_: Request, asked: Any) -> Any:
+    async def metadata(_: Request, message: Any) -> Any:
         lifecycle.require_loaded()
-        model = repository.get(asked.name, asked.version or None)
-        return metadata_message(model_metadata(model, repository.versions(asked.name)))
+        model = repository.get(message.name, message.version or None)
+        return metadata_message(model_metadata(model, repository.versions(message.name)))
 
-    async def infer(request: Request, asked: Any) -> Any:
-        version = asked.model_version or None
-        with dependencies.pipeline.model(asked.model_name, version, request.scope[REQUEST_ID]) as model:
+    async def infer(request: Request, message: Any) -> Any:
+        version = message.model_version or None
+        with dependencies.pipeline.model(message.model_name, version, request.scope[REQUEST_ID]) as model:
             inference = parse_message(
-                asked,
+                message,
                 model.modality,
-                _until(model.option_limits, request.scope[DEADLINE]),
+                _limited_by(model.option_limits, request.scope[DEADLINE]),
                 classifies=bool(model.scorer.labels),
                 max_inputs=settings.max_inputs,
             )
@@ -79,7 +82,7 @@ def routes(dependencies: Dependencies) -> list[Route]:
         return inference_message(model, inference, results)
 
     def rpc(name: str, answer: Callable[[Request, Any], Awaitable[Any]], *, quiet: bool = False) -> Route:
-        # The protobuf package knows its messages; they are not looked up for each request.
+        # Looked up once, not for each request.
         kind = getattr(service_pb2, _SERVICE.methods_by_name[name].input_type.name)
 
         async def endpoint(request: Request) -> Response:
@@ -107,9 +110,9 @@ def routes(dependencies: Dependencies) -> list[Route]:
     ]
 
 
-def _until(choices: OptionLimits, deadline: float | None) -> OptionLimits:
-    """`choices` with no more time than there is until a call's `deadline`."""
+def _limited_by(option_limits: OptionLimits, deadline: float | None) -> OptionLimits:
+    """`option_limits` with a timeout that ends by the `deadline` of the call, on the clock of the event loop."""
     if deadline is None:
-        return choices
-    left = max(1, int(1000 * (deadline - asyncio.get_running_loop().time())))
-    return replace(choices, timeout_ms=min(choices.timeout_ms, left))
+        return option_limits
+    milliseconds = max(1, int(1000 * (deadline - asyncio.get_running_loop().time())))
+    return replace(option_limits, timeout_ms=min(option_limits.timeout_ms, milliseconds))

@@ -1,4 +1,4 @@
-"""The gRPC port: a call becomes a request to the application, which does for it all that it does for one over HTTP."""
+"""The gRPC server: each call becomes a request to the application, which handles it like a request over HTTP."""
 
 import asyncio
 import os
@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from typing import Any
 
-# What a client does wrong is not for gRPC's own log, which is none of the service's form. Read when it is imported.
+# gRPC's own log has another format than the service's and would report errors of clients. Read when grpc is imported.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import grpc
@@ -17,14 +17,14 @@ from service.http.connection import KEEP_ALIVE_SECONDS
 from service.settings import Settings, env_name
 
 DEADLINE = "grpc.deadline"
-"""Where a request's scope has its call's deadline, on the event loop's clock, or None. Only calls have the key."""
+"""The key in the scope of a gRPC call of its deadline, on the clock of the event loop; HTTP requests lack the key."""
 
 _CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.UNAUTHENTICATED,
     404: grpc.StatusCode.NOT_FOUND,
     408: grpc.StatusCode.DEADLINE_EXCEEDED,
-    # Not RESOURCE_EXHAUSTED, which clients try again.
+    # Not RESOURCE_EXHAUSTED, after which clients try again.
     413: grpc.StatusCode.INVALID_ARGUMENT,
     422: grpc.StatusCode.INVALID_ARGUMENT,
     499: grpc.StatusCode.CANCELLED,
@@ -33,25 +33,30 @@ _CODES = {
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 _TRAILERS = (b"x-request-id", b"retry-after")
-# Clients take 8 KiB of trailers, in which a character may need nine bytes.
+# Clients take 8 KiB of trailers, and a character may need nine bytes in them.
 _MAX_ERROR_CHARS = 800
-# On one connection at a time: enough for full batches. Further ones wait at the client.
+# Concurrent calls on one connection: enough for full batches. Further calls wait in the client.
 _MAX_CALLS = 128
 
 
 class GrpcServer:
-    """Listens from `open` to `close`; `address` is where."""
+    """Listens on `address` from `open` to `close`."""
 
     def __init__(self, paths: Sequence[str], settings: Settings) -> None:
-        """`paths` are the application's routes for calls, `/SERVICE/METHOD` each, of one service."""
+        """Configure the server.
+
+        Args:
+            paths: The paths of the application's routes for calls, `/SERVICE/METHOD` of one gRPC service.
+            settings: The address and the limits.
+        """
         self._paths = paths
         self._host = f"[{settings.host}]" if ":" in settings.host else settings.host
         self._port = settings.grpc_port
         self._options = {
-            # The kernel deals out connections among workers; without them nobody else may listen here.
+            # The kernel distributes connections among workers; a single process keeps the port to itself.
             "grpc.so_reuseport": int(settings.workers > 1),
             "grpc.max_receive_message_length": settings.max_body_bytes,
-            # Identity alone: what a compressed message becomes is known too late.
+            # Only "identity": the size of a compressed message would be known too late.
             "grpc.compression_enabled_algorithms_bitset": 1,
             "grpc.max_concurrent_streams": _MAX_CALLS,
             "grpc.max_connection_idle_ms": 1000 * KEEP_ALIVE_SECONDS,
@@ -61,18 +66,17 @@ class GrpcServer:
 
     @property
     def address(self) -> str:
-        """Host and port; a port of 0 is the one that was taken once it is open."""
+        """Host and port; once the server is open, the port that it listens on instead of 0."""
         return f"{self._host}:{self._port}"
 
     async def open(self, app: ASGIApp) -> None:
-        """Listen, and ask `app`. Raises `OSError`."""
+        """Listen, and pass calls to `app`. Raises `OSError`."""
         server = grpc.aio.server(options=list(self._options.items()))
         name = self._paths[0].split("/")[1]
-        # Without a deserializer a message stays bytes. A stream of one message is on the wire the same as the message,
-        # but is read by the application, which looks at the key first.
+        # Without a deserializer a message stays bytes. A call with one message is the same on the wire as a stream of
+        # one message, but the application reads a stream itself: after it has checked the key.
         methods = {
-            path.split("/")[2]: grpc.stream_unary_rpc_method_handler(partial(_answer, app, path))
-            for path in self._paths
+            path.split("/")[2]: grpc.stream_unary_rpc_method_handler(partial(_call, app, path)) for path in self._paths
         }
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, methods),))
         try:
@@ -83,14 +87,18 @@ class GrpcServer:
         self._server = server
 
     async def close(self, grace_seconds: float) -> None:
-        """Take no more calls, and wait for those there are. What is not answered in `grace_seconds` is cancelled."""
+        """Reject new calls, and wait for the others; calls that take longer than `grace_seconds` are cancelled."""
         if self._server is not None:
             await self._server.stop(grace_seconds)
 
 
-async def _answer(app: ASGIApp, path: str, messages: AsyncIterator[bytes], context: Any) -> bytes:
-    """The message that answers a call; an error is raised through its `context`."""
-    left = context.time_remaining()
+async def _call(app: ASGIApp, path: str, messages: AsyncIterator[bytes], context: Any) -> bytes:
+    """Send a call through the application as a request.
+
+    Returns:
+        The response message. After an error, `context` aborts the call instead.
+    """
+    seconds = context.time_remaining()
     metadata = context.invocation_metadata() or ()
     scope = {
         "type": "http",
@@ -102,11 +110,11 @@ async def _answer(app: ASGIApp, path: str, messages: AsyncIterator[bytes], conte
         "raw_path": path.encode(),
         "query_string": b"",
         "root_path": "",
-        # Others, `-bin`, are bytes, and nothing here.
+        # Binary metadata, `-bin`, are left out: the service uses none.
         "headers": [(name.encode(), text.encode("latin-1")) for name, text in metadata if isinstance(text, str)],
         "client": None,
         "server": None,
-        DEADLINE: None if left is None else asyncio.get_running_loop().time() + left,
+        DEADLINE: None if seconds is None else asyncio.get_running_loop().time() + seconds,
     }
     status = 0
     headers: dict[bytes, bytes] = {}
@@ -116,7 +124,7 @@ async def _answer(app: ASGIApp, path: str, messages: AsyncIterator[bytes], conte
     async def receive() -> Message:
         nonlocal read
         if read:
-            # For a hang-up; but a call that is given up is cancelled, and all of this with it.
+            # Waits for a disconnect, which cancels this coroutine with the call.
             await asyncio.Event().wait()
         read = True
         message = await anext(messages, None)

@@ -1,4 +1,4 @@
-"""How the protocol's routes look in the OpenAPI document, with examples that work as they stand."""
+"""Documents the inference routes for OpenAPI: parameters, bodies, responses and examples."""
 
 from typing import Any
 
@@ -29,21 +29,26 @@ _INFER_ERRORS = {
 }
 
 
-def infer_operation(which: str, *, version: bool = False) -> dict[str, Any]:
-    """Arguments of `APIRoute` that document an inference route."""
+def infer_operation(target: str, *, version: bool = False) -> dict[str, Any]:
+    """The arguments of `Route` that document an inference route.
+
+    Args:
+        target: What the route infers with, in words, as in "latest version".
+        version: Whether the path of the route has a version.
+    """
     names = ["model", "version"] if version else ["model"]
     parameters = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
-    answer = {
+    response = {
         "model": InferenceResponse,
         "description": "A value for each input in every output.",
         "content": {_BINARY: _WITH_BINARY},
         "headers": {_HEADER: _LENGTH},
     }
     return {
-        "name": f"infer_{which.replace(' ', '_')}",
-        "operation_id": f"infer_{which.replace(' ', '_')}",
-        "summary": f"Infer with the {which}",
-        "responses": {200: answer, **INFERENCE_ERROR.responses(_INFER_ERRORS)},
+        "name": f"infer_{target.replace(' ', '_')}",
+        "operation_id": f"infer_{target.replace(' ', '_')}",
+        "summary": f"Infer with the {target}",
+        "responses": {200: response, **INFERENCE_ERROR.responses(_INFER_ERRORS)},
         "error_format": INFERENCE_ERROR,
         "examples": infer_examples,
         "schemas": _REQUEST_DEFINITIONS["$defs"],
@@ -61,13 +66,13 @@ def infer_operation(which: str, *, version: bool = False) -> dict[str, Any]:
 
 
 def infer_examples(modality: Modality) -> dict[str, Any]:
-    """Requests that a model of `modality` answers."""
+    """JSON bodies that a model of `modality` answers unchanged, by title."""
     (data,) = modality.example().values()
     one = {"name": modality.tensor_name, "datatype": "BYTES", "shape": [1], "data": [data]}
     two = one | {"shape": [2], "data": [data, data]}
-    wanted = [{"name": name} for name in ("flagged", "p_value")]
+    outputs = [{"name": name} for name in ("flagged", "p_value")]
     return {
         "one input": {"value": {"inputs": [one]}},
         "several, at an alpha": {"value": {"id": "a", "parameters": {"alpha": 0.01}, "inputs": [two]}},
-        "some outputs": {"value": {"inputs": [one], "outputs": wanted}},
+        "some outputs": {"value": {"inputs": [one], "outputs": outputs}},
     }

@@ -1,4 +1,4 @@
-"""The output tensors: what there is for a model, what a request gets, and each one's value from an input's result."""
+"""Output tensors: those that a model offers, those that a request gets, and their values."""
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,12 +15,19 @@ from service.scoring.scored_input import ScoredInput
 _FIELDS: Mapping[str, Datatype] = {"flagged": "BOOL", "p_value": "FP64", "anomaly": "FP64", "threshold": "FP64"}
 
 NEVER_FLAGGED = sys.float_info.max
-"""The threshold where nothing can be flagged: no anomaly is above it, and unlike infinity it is a number in JSON."""
+"""The threshold if nothing can be flagged: no anomaly is above it, and unlike infinity it is a number in JSON."""
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One output tensor. `read` takes its value from a result; `score` is the one that must have been asked for."""
+    """An output tensor.
+
+    Attributes:
+        name: The name of the tensor.
+        datatype: The datatype of its values.
+        read: Returns its value for a scored input.
+        score: The score that must be computed for it; None for outputs about the first requested score or the class.
+    """
 
     name: str
     datatype: Datatype
@@ -28,10 +35,10 @@ class Output:
     score: str | None = None
 
 
-# Few models are served, and theirs are asked for with every request.
+# Every request needs the outputs of its model, and few models are served.
 @lru_cache(maxsize=256)
 def outputs_of(scores: tuple[str, ...], classifies: bool) -> Mapping[str, Output]:
-    """Every output of a model that offers `scores`, by name."""
+    """Every output, by name, of a model that offers `scores`; `classifies` adds those about the predicted class."""
     outputs = [Output(field, datatype, _of_first(field)) for field, datatype in _FIELDS.items()]
     if classifies:
         outputs += [
@@ -48,7 +55,15 @@ def outputs_of(scores: tuple[str, ...], classifies: bool) -> Mapping[str, Output
 
 
 def scores_of(names: Iterable[str], offered: Mapping[str, Output]) -> list[str]:
-    """The scores that outputs of these `names` need, in their order. Raises `InvalidParameter` for an unknown name."""
+    """The scores that the outputs `names` need, in their order.
+
+    Args:
+        names: The names of requested outputs.
+        offered: The outputs of the model, by name.
+
+    Raises:
+        InvalidParameter: The model has no such output.
+    """
     scores: dict[str, None] = {}
     for name in names:
         if name not in offered:
@@ -61,13 +76,21 @@ def scores_of(names: Iterable[str], offered: Mapping[str, Output]) -> list[str]:
 
 
 def choose_outputs(names: Sequence[str] | None, offered: Mapping[str, Output], options: Options) -> list[Output]:
-    """The outputs of these `names`; without any, all about the scores of `options`, nothing twice.
+    """Choose the outputs of a request.
 
-    Raises `InvalidParameter` for a name that comes twice, and for an output of another score.
+    Args:
+        names: The names of the requested outputs; None chooses all outputs about the scores of `options`, without
+            duplicates: what `flagged` and the like say about the first score is not repeated under its name.
+        offered: The outputs of the model, by name.
+        options: The options of the request.
+
+    Raises:
+        InvalidParameter: A name is requested twice, or an output belongs to a score that is not computed.
     """
     if names is None:
-        further = [each for each in offered.values() if each.score in options.scores[1:]]
-        return [each for each in offered.values() if each.score is None or each.name == options.scores[0]] + further
+        first, *further = options.scores
+        outputs = [output for output in offered.values() if output.score is None or output.name == first]
+        return outputs + [output for output in offered.values() if output.score in further]
     for index, name in enumerate(names):
         score = offered[name].score
         if name in names[:index]:

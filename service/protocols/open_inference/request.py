@@ -1,4 +1,4 @@
-"""A request's body to inputs, options and the outputs that are wanted."""
+"""Parses the body of a request to inputs, options and the requested outputs, and scores them."""
 
 import asyncio
 import math
@@ -26,19 +26,28 @@ from service.scoring.options import OPTION_NAMES, OptionLimits, Options, parse_o
 from service.scoring.scored_input import ScoredInput
 
 HEADER_LENGTH = "inference-header-content-length"
-"""The HTTP header with the JSON's length, where tensors follow it in binary."""
+"""The HTTP header with the length of the JSON, if binary tensors follow it."""
 
 BINARY_OUTPUT = "binary_data_output"
 PARAMETERS = (*(name for name in OPTION_NAMES if name != "explain"), BINARY_OUTPUT)
-"""The names in a request's `parameters`. Explanations are no tensors."""
+"""The names that a request's `parameters` may have. Explanations are not among them, because they are no tensors."""
 
-# Numbers are built one by one from JSON, on the event loop; binary data cost nothing. At least one image always fits.
+# The most pixels in JSON, unless one image has more. They become objects one by one, on the event loop; binary data are
+# used as they are.
 _JSON_PIXELS = 2**17
 
 
 @dataclass(frozen=True, slots=True)
 class Inference:
-    """A parsed request. `outputs` are in the order of the answer, each with whether its data are wanted in binary."""
+    """A parsed request.
+
+    Attributes:
+        inputs: The inputs to score.
+        options: The options of the request.
+        outputs: The outputs in the order of the response, each with whether its data are requested in binary.
+        tensor: The name of the input tensor.
+        id: The client's id of the request.
+    """
 
     inputs: list[Input]
     options: Options
@@ -48,7 +57,7 @@ class Inference:
 
 
 def parse_header_length(value: str | None) -> int | None:
-    """The header `HEADER_LENGTH`; None where there is none. Raises `MalformedBody`."""
+    """Parse the value of the header `HEADER_LENGTH`, None without that header. Raises `MalformedBody`."""
     if value is None:
         return None
     if not (value.isascii() and value.isdecimal() and len(value) < 16):
@@ -60,14 +69,25 @@ def parse_inference(
     body: bytes,
     header_length: int | None,
     modality: Modality,
-    choices: OptionLimits,
+    option_limits: OptionLimits,
     *,
     classifies: bool,
     max_inputs: int,
 ) -> Inference:
-    """A body whose JSON is all of it, or its first `header_length` bytes.
+    """Parse a body.
 
-    Raises `MalformedBody`, `InvalidParameter` (which names the tensor) or `TooManyInputs`.
+    Args:
+        body: JSON, and after it the binary data of the tensor.
+        header_length: The length of the JSON in bytes; None if the body is JSON only.
+        modality: The modality of the model.
+        choices: The options that the model offers.
+        classifies: Whether the model predicts classes.
+        max_inputs: The largest number of inputs.
+
+    Raises:
+        MalformedBody: The body is not the JSON of a request, or shorter than `header_length`.
+        InvalidParameter: The tensor, an output or a parameter is invalid.
+        TooManyInputs: The tensor has more than `max_inputs` inputs.
     """
     if header_length is not None and header_length > len(body):
         raise MalformedBody(
@@ -76,30 +96,44 @@ def parse_inference(
         )
     request = _read(body if header_length is None else body[:header_length], modality, max_inputs)
     binary_tail = None if header_length is None else memoryview(body)[header_length:]
-    return inference_of(request, binary_tail, modality, choices, classifies=classifies, max_inputs=max_inputs)
+    return inference_of(request, binary_tail, modality, option_limits, classifies=classifies, max_inputs=max_inputs)
 
 
 def inference_of(
     request: InferenceRequest,
     binary_tail: memoryview | None,
     modality: Modality,
-    choices: OptionLimits,
+    option_limits: OptionLimits,
     *,
     classifies: bool,
     max_inputs: int,
 ) -> Inference:
-    """A request that is read, with the binary data `binary_tail` it. Raises `InvalidParameter` or `TooManyInputs`."""
+    """Interpret a validated request.
+
+    Args:
+        request: The JSON of the request.
+        binary_tail: The bytes after the JSON; None if the request declares no binary data.
+        modality: The modality of the model.
+        choices: The options that the model offers.
+        classifies: Whether the model predicts classes.
+        max_inputs: The largest number of inputs.
+
+    Raises:
+        InvalidParameter: The tensor, an output or a parameter is invalid.
+        TooManyInputs: The tensor has more than `max_inputs` inputs.
+    """
     (tensor,) = request.inputs
     inputs = _inputs(tensor, binary_tail, modality, max_inputs)
-    given = dict(request.parameters or {})
-    for name in given:
+    parameters = dict(request.parameters or {})
+    for name in parameters:
         if name not in PARAMETERS:
             raise InvalidParameter(f"parameters.{name[:64]}", f"no such parameter; there are {', '.join(PARAMETERS)}")
-    in_binary = given.pop(BINARY_OUTPUT, False)
+    in_binary = parameters.pop(BINARY_OUTPUT, False)
     if not isinstance(in_binary, bool):
         raise InvalidParameter(f"parameters.{BINARY_OUTPUT}", "give true or false")
-    options, outputs = _wanted(given, request.outputs, choices, classifies)
-    return Inference(inputs, options, _in_form(outputs, request.outputs or [], in_binary), tensor.name, request.id)
+    requested = request.outputs or []
+    options, outputs = _options_and_outputs(parameters, requested, option_limits, classifies)
+    return Inference(inputs, options, _with_form(outputs, requested, in_binary), tensor.name, request.id)
 
 
 async def score(
@@ -110,7 +144,10 @@ async def score(
     disconnected: asyncio.Future[None] | None,
     shadowed: bool,
 ) -> Sequence[ScoredInput]:
-    """Score the inputs of `inference` by `Pipeline.score`, all or none; `InvalidInput` names the tensor's element."""
+    """Score the inputs of a request, all or none of them.
+
+    It raises the same problems as `Pipeline.score`; `InvalidInput` names the element of the tensor.
+    """
     try:
         results = await pipeline.score(
             model,
@@ -129,37 +166,49 @@ async def score(
 
 def _read(text: bytes, modality: Modality, max_inputs: int) -> InferenceRequest:
     pixels = 0 if modality.pixel_shape is None else max(_JSON_PIXELS, math.prod(modality.pixel_shape))
-    # A pixel of a single channel, nested, has two marks.
+    # A nested pixel of a single channel counts as two values.
     if has_too_many_values(text, limit=16 * max_inputs + 1024 + 2 * pixels):
         remedy = "Send pixels as binary tensor data, or files as BYTES; or split" if pixels else "Split"
         raise TooManyInputs(f"The JSON has far more values than {max_inputs} inputs need. {remedy} the request.")
     return validated(InferenceRequest.model_validate_json, text, modality)
 
 
-def validated(validate: Callable[[Any], InferenceRequest], given: Any, modality: Modality) -> InferenceRequest:
-    """What `validate` makes of `given`. Raises `MalformedBody` or `InvalidParameter`."""
+def validated(validate: Callable[[Any], InferenceRequest], content: Any, modality: Modality) -> InferenceRequest:
+    """Validate a request by pydantic, and turn its first error into a problem.
+
+    Args:
+        validate: Validates `content`, for example `InferenceRequest.model_validate_json`.
+        content: The request, as `validate` takes it.
+        modality: The modality of the model, whose tensor the message names.
+
+    Raises:
+        MalformedBody: The content is not the JSON object of a request.
+        InvalidParameter: A member is wrong; the problem names it.
+    """
     try:
-        return validate(given)
+        return validate(content)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        where, reason = first["loc"], first["msg"]
+        location, reason = first["loc"], first["msg"]
         if first["type"] == UNKNOWN_KEY:
-            where, reason = (*where, first["ctx"]["key"]), "no such key; leave it out"
-        elif not where:
+            location, reason = (*location, first["ctx"]["key"]), "no such key; leave it out"
+        elif not location:
             raise MalformedBody(f"The body is not an inference request in JSON: {reason}") from None
-        elif where == ("inputs",):
+        elif location == ("inputs",):
             reason = f"give a list of one tensor, {modality.tensor_name!r}, that holds every input"
-        raise InvalidParameter(".".join(map(str, where))[:128], reason) from None
+        raise InvalidParameter(".".join(map(str, location))[:128], reason) from None
 
 
 def _inputs(tensor: InputTensor, binary_tail: memoryview | None, modality: Modality, max_inputs: int) -> list[Input]:
     if tensor.name != modality.tensor_name:
         raise InvalidParameter(f"input {tensor.name[:64]!r}", f"this model's input is {modality.tensor_name!r}")
-    here = f"input {tensor.name!r}"
-    data = _binary_data(here, tensor, binary_tail)
-    count = _count(here, tensor, modality)
+    parameter = f"input {tensor.name!r}"
+    data = _binary_data(parameter, tensor, binary_tail)
+    count = _count(parameter, tensor, modality)
     if count > max_inputs:
-        raise TooManyInputs(f"{here}: {count} inputs, more than {max_inputs} in one request. Split it into several.")
+        raise TooManyInputs(
+            f"{parameter}: {count} inputs, more than {max_inputs} in one request. Split it into several."
+        )
     if tensor.datatype == "BYTES":
         if data is None:
             strings = strings_from_json(tensor.name, tensor.data or [], tensor.shape)
@@ -173,66 +222,67 @@ def _inputs(tensor: InputTensor, binary_tail: memoryview | None, modality: Modal
     return [Input(Pixels(image)) for image in pixels]
 
 
-def _binary_data(here: str, tensor: InputTensor, binary_tail: memoryview | None) -> memoryview | None:
-    """The tensor's binary data; None where they are in the JSON."""
+def _binary_data(parameter: str, tensor: InputTensor, binary_tail: memoryview | None) -> memoryview | None:
+    """The binary data of the tensor; None if its data are in the JSON. `parameter` names the tensor in errors."""
     size = None if tensor.parameters is None else tensor.parameters.binary_data_size
     if (size is None) == (tensor.data is None):
-        raise InvalidParameter(here, "give either `data` or the parameter `binary_data_size`")
+        raise InvalidParameter(parameter, "give either `data` or the parameter `binary_data_size`")
     if size is None:
         if binary_tail:
             raise InvalidParameter(
-                here, f"{len(binary_tail)} bytes follow the JSON, but its data are in the JSON; send one of the two"
+                parameter,
+                f"{len(binary_tail)} bytes follow the JSON, but its data are in the JSON; send one of the two",
             )
         return None
     if binary_tail is None:
         raise InvalidParameter(
-            here,
+            parameter,
             "has binary_data_size, but the HTTP header Inference-Header-Content-Length, which tells where the JSON "
             "ends, is missing; send it",
         )
     if len(binary_tail) != size:
         raise InvalidParameter(
-            here, f"binary_data_size is {size}, but {len(binary_tail)} bytes follow the JSON; correct it"
+            parameter, f"binary_data_size is {size}, but {len(binary_tail)} bytes follow the JSON; correct it"
         )
     return binary_tail
 
 
-def _count(here: str, tensor: InputTensor, modality: Modality) -> int:
-    """N, of a datatype and shape that the model takes."""
+def _count(parameter: str, tensor: InputTensor, modality: Modality) -> int:
+    """The number of inputs in the tensor, whose datatype and shape must be those that the model takes."""
     shape = tensor.shape
-    taken = {"BYTES": ["[N]", "[N, 1]"]}
+    shapes = {"BYTES": ["[N]", "[N, 1]"]}
     fits = len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)
     if modality.pixel_shape is not None:
-        taken["UINT8"] = [f"[N, {', '.join(map(str, modality.pixel_shape))}]"]
+        shapes["UINT8"] = [f"[N, {', '.join(map(str, modality.pixel_shape))}]"]
         if tensor.datatype == "UINT8":
             fits = tuple(shape[1:]) == modality.pixel_shape
-    if tensor.datatype not in taken:
-        forms = "; ".join(f"{datatype} of shape {' or '.join(shapes)}" for datatype, shapes in taken.items())
-        raise InvalidParameter(here, f"datatype {tensor.datatype[:64]!r} is not taken; send {forms}")
+    if tensor.datatype not in shapes:
+        forms = "; ".join(f"{datatype} of shape {' or '.join(forms)}" for datatype, forms in shapes.items())
+        raise InvalidParameter(parameter, f"datatype {tensor.datatype[:64]!r} is not taken; send {forms}")
     if not fits or not shape[0]:
-        forms = " or ".join(taken[tensor.datatype])
-        raise InvalidParameter(here, f"shape {shape} does not fit; {tensor.datatype} has {forms}, N at least 1")
+        forms = " or ".join(shapes[tensor.datatype])
+        raise InvalidParameter(parameter, f"shape {shape} does not fit; {tensor.datatype} has {forms}, N at least 1")
     return shape[0]
 
 
-def _wanted(
-    given: dict[str, Any], requested: Sequence[RequestedOutput] | None, choices: OptionLimits, classifies: bool
+def _options_and_outputs(
+    parameters: dict[str, Any], requested: Sequence[RequestedOutput], option_limits: OptionLimits, classifies: bool
 ) -> tuple[Options, list[Output]]:
-    offered = outputs_of(choices.scores, classifies)
-    names = [each.name for each in requested] if requested else None
+    offered = outputs_of(option_limits.scores, classifies)
+    names = [output.name for output in requested] or None
     scores = scores_of(names or (), offered)
-    # Whoever asks for the outputs of some scores need not name the scores once more.
-    options = parse_options({"scores": scores, **given} if scores else given, choices)
+    # The requested outputs imply their scores, unless the parameter `scores` names others.
+    options = parse_options({"scores": scores, **parameters} if scores else parameters, option_limits)
     return options, choose_outputs(names, offered, options)
 
 
-def _in_form(
+def _with_form(
     outputs: Sequence[Output], requested: Sequence[RequestedOutput], in_binary: bool
 ) -> list[tuple[Output, bool]]:
-    """Each output with whether its data are wanted in binary: its own parameter, else the request's."""
-    own = {
-        each.name: each.parameters.binary_data
-        for each in requested
-        if each.parameters is not None and each.parameters.binary_data is not None
+    """Each output with whether its data are requested in binary: by its own parameter, else by `in_binary`."""
+    forms = {
+        output.name: output.parameters.binary_data
+        for output in requested
+        if output.parameters is not None and output.parameters.binary_data is not None
     }
-    return [(output, own.get(output.name, in_binary)) for output in outputs]
+    return [(output, forms.get(output.name, in_binary)) for output in outputs]

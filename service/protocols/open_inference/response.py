@@ -1,4 +1,4 @@
-"""Results to the protocol's answers, and a model to its metadata."""
+"""Builds the responses of inference, and the metadata of a model."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,11 +14,11 @@ from service.repository.model import Model
 from service.scoring.scored_input import ScoredInput
 
 PLATFORM = "onnxruntime_onnx"
-"""What the protocol calls a graph in ONNX that ONNX Runtime runs."""
+"""The protocol's name for ONNX graphs that ONNX Runtime runs."""
 
 
 def inference_response(model: Model, inference: Inference, results: Sequence[ScoredInput]) -> Response:
-    """The answer: JSON, and behind it whatever is wanted in binary."""
+    """The HTTP response: JSON, followed by the outputs that are requested in binary."""
     outputs: list[dict[str, Any]] = []
     binary_tail: list[bytes] = []
     for output, in_binary in inference.outputs:
@@ -44,20 +44,27 @@ def inference_response(model: Model, inference: Inference, results: Sequence[Sco
 
 
 def model_metadata(model: Model, versions: list[str]) -> ModelMetadata:
-    """A model by its tensors. Of its input's two forms, where there are two, the one of a fixed shape comes first."""
+    """The metadata of a model.
+
+    An image model takes its input in two forms; the metadata describe pixels, which have a fixed shape.
+
+    Args:
+        model: The model.
+        versions: The served versions of the model, oldest first.
+    """
     modality = model.modality
     if modality.pixel_shape is None:
-        taken = TensorMetadata(name=modality.tensor_name, datatype="BYTES", shape=[-1], parameters=None)
+        tensor = TensorMetadata(name=modality.tensor_name, datatype="BYTES", shape=[-1], parameters=None)
     else:
         files = {"alternative": "BYTES [-1]: encoded image files of any size"}
-        taken = TensorMetadata(
+        tensor = TensorMetadata(
             name=modality.tensor_name, datatype="UINT8", shape=[-1, *modality.pixel_shape], parameters=files
         )
     return ModelMetadata(
         name=model.name,
         versions=versions,
         platform=PLATFORM,
-        inputs=[taken],
+        inputs=[tensor],
         outputs=[
             TensorMetadata(name=output.name, datatype=output.datatype, shape=[-1], parameters=None)
             for output in outputs_of(model.option_limits.scores, bool(model.scorer.labels)).values()

@@ -1,4 +1,4 @@
-"""`/v2...`: the Open Inference Protocol (KServe V2, REST)."""
+"""The routes of the Open Inference Protocol (KServe V2) over REST, `/v2...`."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -17,6 +17,7 @@ from service.lifecycle import Lifecycle, Phase
 from service.protocols.dependencies import Dependencies
 from service.protocols.open_inference.error_format import INFERENCE_ERROR
 from service.protocols.open_inference.openapi import infer_operation
+from service.protocols.open_inference.repository_extension import repository_routes
 from service.protocols.open_inference.request import HEADER_LENGTH, parse_header_length, parse_inference, score
 from service.protocols.open_inference.response import inference_response, model_metadata
 from service.protocols.open_inference.schemas import (
@@ -34,19 +35,20 @@ _route = partial(Route, error_format=INFERENCE_ERROR, tags=[_TAG])
 
 
 def routes(dependencies: Dependencies) -> list[Route]:
-    """The routes of metadata, health and inference."""
-    lifecycle, admin = dependencies.lifecycle, dependencies.settings.admin_keys_file is not None
-    extensions = ["binary_tensor_data", *(["model_repository"] if admin else [])]
+    """The routes of metadata, health and inference, and for admin keys those of the repository extension."""
+    keys = dependencies.admin_keys
+    extensions = ["binary_tensor_data", *([] if keys is None else ["model_repository"])]
     return [
-        *_server(lifecycle, dependencies.version, extensions),
-        *_models(dependencies.repository, lifecycle),
+        *_server(dependencies.lifecycle, dependencies.version, extensions),
+        *_models(dependencies.repository, dependencies.lifecycle),
         *_inference(dependencies),
+        *([] if keys is None else repository_routes(dependencies, keys)),
     ]
 
 
 def _server(lifecycle: Lifecycle, version: str, extensions: list[str]) -> list[Route]:
     async def server() -> ServerMetadata:
-        """What serves, and which of the protocol's extensions it has."""
+        """The name and version of the server, and the extensions of the protocol that it has."""
         return ServerMetadata(name="ood-scoring-service", version=version, extensions=extensions)
 
     async def live() -> ServerLive:
@@ -66,26 +68,26 @@ def _server(lifecycle: Lifecycle, version: str, extensions: list[str]) -> list[R
 
 def _models(repository: Repository, lifecycle: Lifecycle) -> list[Route]:
     async def metadata(model: str) -> ModelMetadata:
-        """The tensors that the latest version of a model takes and gives; -1 is the number of inputs."""
+        """The input and output tensors of the latest version of a model; -1 is the number of inputs."""
         lifecycle.require_loaded()
         return model_metadata(repository.get(model), repository.versions(model))
 
     async def version_metadata(model: str, version: str) -> ModelMetadata:
-        """The tensors that one version of a model takes and gives; -1 is the number of inputs."""
+        """The input and output tensors of one version of a model; -1 is the number of inputs."""
         lifecycle.require_loaded()
         return model_metadata(repository.get(model, version), repository.versions(model))
 
     async def ready(model: str) -> Response:
-        """200 where a model may get traffic."""
+        """200 if a model may get traffic."""
         lifecycle.require_loaded()
         return _readiness(lifecycle, {"name": repository.get(model).name})
 
     async def version_ready(model: str, version: str) -> Response:
-        """200 where one version of a model may get traffic."""
+        """200 if one version of a model may get traffic."""
         lifecycle.require_loaded()
         return _readiness(lifecycle, {"name": repository.get(model, version).name})
 
-    def about(path: str, endpoint: Any) -> Route:
+    def described(path: str, endpoint: Any) -> Route:
         errors = INFERENCE_ERROR.responses({404: "Unknown model or version.", 503: "Starting."})
         return _route(path, endpoint, response_model_exclude_none=True, responses=errors)
 
@@ -94,8 +96,8 @@ def _models(repository: Repository, lifecycle: Lifecycle) -> list[Route]:
 
     model, version = "/v2/models/{model}", "/v2/models/{model}/versions/{version}"
     return [
-        about(model, metadata),
-        about(version, version_metadata),
+        described(model, metadata),
+        described(version, version_metadata),
         readiness(f"{model}/ready", ready),
         readiness(f"{version}/ready", version_ready),
     ]
@@ -105,7 +107,7 @@ def _inference(dependencies: Dependencies) -> list[Route]:
     pipeline, load_shedder, settings = dependencies.pipeline, dependencies.load_shedder, dependencies.settings
 
     async def infer(request: Request) -> Response:
-        """Score the inputs of one tensor. One that cannot be scored costs the others their answer: send it apart."""
+        """Score the inputs of one tensor. If one of them cannot be scored, the response is an error."""
         path, scope = request.path_params, request.scope
         version = path.get("version")
         with pipeline.model(path["model"], version, scope[REQUEST_ID]) as model:
@@ -113,7 +115,7 @@ def _inference(dependencies: Dependencies) -> list[Route]:
             header_length = parse_header_length(request.headers.get(HEADER_LENGTH))
             for name in request.query_params if scope["query_string"] else ():
                 raise InvalidParameter(name[:64], "options go into the body's `parameters`, not into the query")
-            load_shedder.check(scope, model, model.default_options.timeout_ms)
+            load_shedder.check(scope, model, model.option_limits.timeout_ms)
             inference = parse_inference(
                 await read_body(request, settings.max_body_bytes, settings.receive_timeout_seconds),
                 header_length,

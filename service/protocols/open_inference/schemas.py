@@ -1,12 +1,12 @@
-"""What the protocol's bodies look like: what requests are read by, and the schemas of the OpenAPI document."""
+"""The bodies of the protocol: models that validate requests, and schemas of responses for the OpenAPI document."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 Datatype = Literal["BOOL", "UINT8", "INT64", "FP32", "FP64", "BYTES"]
-"""The protocol's datatypes that are used here."""
+"""The datatypes of the protocol that this service uses."""
 
 
 Size = Annotated[int, Field(ge=0, le=2**63 - 1)]
@@ -14,32 +14,32 @@ Size = Annotated[int, Field(ge=0, le=2**63 - 1)]
 
 
 UNKNOWN_KEY = "unknown_key"
-"""The type of a validation error for a key that does not belong there; its context names the `key`."""
+"""The type of the validation error for an unknown key; the context of the error names the `key`."""
 
 
 class _Request(BaseModel):
-    # A mistyped name must not be scored quietly without what it asked for.
+    # Unknown keys are errors: a request with a mistyped option must not be scored without it.
     model_config = ConfigDict(extra="forbid", strict=True)
 
     @model_validator(mode="before")
     @classmethod
-    def _stop_at_a_stranger(cls, given: Any) -> Any:
-        # `forbid` alone makes an error of each: a body full of them would hold up all other requests for a second.
-        if isinstance(given, dict):
-            for key in given:
+    def _stop_at_first_unknown_key(cls, content: Any) -> Any:
+        # `forbid` alone collects an error for each key, which blocks other requests for a second if there are many.
+        if isinstance(content, dict):
+            for key in content:
                 if key not in cls.model_fields:
                     raise PydanticCustomError(UNKNOWN_KEY, "no such key: {key}", {"key": key})
-        return given
+        return content
 
 
 class InputParameters(_Request):
-    """How an input tensor comes."""
+    """How the data of an input tensor are sent."""
 
-    binary_data_size: Size | None = Field(None, description="Bytes of this tensor behind the JSON; in place of `data`.")
+    binary_data_size: Size | None = Field(None, description="Bytes of this tensor after the JSON; instead of `data`.")
 
 
 class InputTensor(_Request):
-    """The inputs to score, N of them in one tensor."""
+    """The N inputs to score, in one tensor."""
 
     name: str
     datatype: str = Field(description="`BYTES`; for image models also `UINT8`.", examples=["BYTES"])
@@ -49,48 +49,48 @@ class InputTensor(_Request):
 
 
 class OutputParameters(_Request):
-    """How an output tensor is wanted."""
+    """How the data of an output tensor are requested."""
 
-    binary_data: bool | None = Field(None, description="Behind the JSON, not in it; default `binary_data_output`.")
+    binary_data: bool | None = Field(None, description="After the JSON instead of in it; default `binary_data_output`.")
 
 
 class RequestedOutput(_Request):
-    """One output that the answer shall hold."""
+    """One output that the response must have."""
 
     name: str
     parameters: OutputParameters | None = None
 
 
 class InferenceRequest(_Request):
-    """A request's JSON."""
+    """The JSON of a request."""
 
-    id: Annotated[str, Field(max_length=256)] | None = Field(None, description="Comes back with the answer.")
+    id: Annotated[str, Field(max_length=256)] | None = Field(None, description="Returned with the response.")
     parameters: dict[str, Any] | None = Field(
         None, description="`alpha`, `threshold`, `scores`, `timeout_ms`, `binary_data_output`."
     )
     inputs: list[InputTensor] = Field(min_length=1, max_length=1)
     outputs: list[RequestedOutput] | None = Field(
-        None, max_length=256, description="What to answer with, in this order."
+        None, max_length=256, description="The outputs of the response, in this order."
     )
 
 
 class OutputTensor(BaseModel):
-    """One output, a value for each of the N inputs."""
+    """One output, with a value for each of the N inputs."""
 
     name: str
     datatype: Datatype
     shape: list[int] = Field(examples=[[1]])
-    parameters: dict[str, int] | None = Field(None, description="`binary_data_size`, where `data` is not in the JSON.")
+    parameters: dict[str, int] | None = Field(None, description="`binary_data_size`, if `data` is not in the JSON.")
     data: list[bool | int | float | str] | None = None
 
 
 class InferenceResponse(BaseModel):
-    """An answer's JSON."""
+    """The JSON of a response."""
 
     model_name: str
     model_version: str
     id: str | None = None
-    parameters: dict[str, str] | None = Field(None, description="`warnings`: what an option cannot do here.")
+    parameters: dict[str, str] | None = Field(None, description="`warnings`: options that cannot have their effect.")
     outputs: list[OutputTensor]
 
 
@@ -101,7 +101,7 @@ class InferenceError(BaseModel):
 
 
 class ServerMetadata(BaseModel):
-    """What serves."""
+    """The name, version and extensions of the server."""
 
     name: str
     version: str
@@ -127,19 +127,41 @@ class ModelReady(ServerReady):
 
 
 class TensorMetadata(BaseModel):
-    """One tensor that a model takes or gives; -1 is the number of inputs."""
+    """One input or output tensor of a model; -1 is the number of inputs."""
 
     name: str
     datatype: Datatype
     shape: list[int]
-    parameters: dict[str, str] | None = Field(None, description="`alternative`: the other form that is taken.")
+    parameters: dict[str, str] | None = Field(None, description="`alternative`: the other form that the model takes.")
 
 
 class ModelMetadata(BaseModel):
-    """A model by its tensors."""
+    """The tensors of a model."""
 
     name: str
     versions: list[str]
     platform: str
     inputs: list[TensorMetadata]
     outputs: list[TensorMetadata]
+
+
+class IndexEntry(BaseModel):
+    """One version in the repository, served or not."""
+
+    name: str
+    version: str
+    state: Literal["READY", "UNAVAILABLE"]
+    reason: str = Field(description="Why it is not served; for a served version, why newer files of it are not.")
+
+    @classmethod
+    def at(cls, bundle_id: str, state: Literal["READY", "UNAVAILABLE"], reason: str) -> Self:
+        """The entry of the folder `name/version`."""
+        name, _, version = bundle_id.partition("/")
+        return cls(name=name, version=version, state=state, reason=reason)
+
+
+class Loaded(BaseModel):
+    """A model after a load or an unload."""
+
+    model: str
+    versions: list[str] = Field(description="The versions served, oldest first.")

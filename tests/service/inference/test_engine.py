@@ -15,9 +15,8 @@ from bundle import Bundle, decode_image, load_bundle, seal_bundle
 from service.inference.batch_tuning import tune
 from service.inference.engine import Engine
 from service.inference.execution_plan import ExecutionMode
-from service.inference.external_data import external_files
 from service.inference.onnx_session import EngineError, open_session
-from service.inference.providers import CPU, CUDA, Provider, ProviderUnavailable, choose_provider
+from service.inference.providers import CPU, Provider
 from tests.service.support.pictures import picture
 from tests.support.tiny_bundle import tiny_graph, tiny_images
 
@@ -182,40 +181,6 @@ def test_weights_in_a_file_of_the_bundle_are_read_and_the_file_is_not_mapped(tin
     original = Engine(load_bundle(tiny_bundle), PROVIDER, cores=1)
     images = list(tiny_images(3))
     assert (engine.run(images)["msp"] == original.run(images)["msp"]).all()
-
-
-def test_external_weights_are_listed_in_every_part_of_a_graph() -> None:
-    def external(name: str) -> onnx.TensorProto:
-        tensor = numpy_helper.from_array(np.zeros(3, np.float32), name)
-        tensor.data_location = TensorProto.EXTERNAL
-        tensor.external_data.add(key="location", value=f"{name}.bin")
-        return tensor
-
-    branch = helper.make_graph([helper.make_node("Constant", [], ["y"], value=external("attribute"))], "branch", [], [])
-    graph = helper.make_graph(
-        [helper.make_node("If", ["c"], ["z"], then_branch=branch, else_branch=branch)],
-        "graph",
-        [],
-        [],
-        [external("initializer"), numpy_helper.from_array(np.zeros(100_000, np.float32), "internal")],
-    )
-    model = helper.make_model(graph)
-    assert external_files(model.SerializeToString()) == {"attribute.bin", "initializer.bin"}
-    with pytest.raises(ValueError, match="not an ONNX graph"):
-        external_files(model.SerializeToString()[:-5])
-
-
-def test_auto_falls_back_to_the_cpu_with_a_note() -> None:
-    provider, note = choose_provider("auto", [CPU])
-    assert (provider.first, provider.required) == (CPU, False)
-    assert note is not None
-    assert CUDA in note
-
-
-def test_a_required_provider_that_is_unavailable_stops_the_start() -> None:
-    with pytest.raises(ProviderUnavailable, match="OOD_PROVIDER=cuda needs CUDAExecutionProvider"):
-        choose_provider("cuda", [CPU])
-    assert choose_provider("cpu", [CPU]) == (Provider(CPU, required=True), None)
 
 
 def test_the_engine_takes_decoded_images(tiny_bundle: Path) -> None:

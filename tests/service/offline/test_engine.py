@@ -14,7 +14,7 @@ from tests.service.support.offline_runs import parquet, rows, score
 from tests.service.support.pictures import picture
 from tests.support.tiny_bundle import make_tiny_bundle
 
-pytestmark = pytest.mark.usefixtures("logging_as_it_was")
+pytestmark = pytest.mark.usefixtures("restored_logging")
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from tests.service.support.texts import POLITICS, SPORTS
 from tests.support.tiny_bundle import tiny_images
 from tests.support.tiny_text_bundle import tiny_texts
 
-pytestmark = pytest.mark.usefixtures("logging_as_it_was")
+pytestmark = pytest.mark.usefixtures("restored_logging")
 
 
 @pytest.fixture

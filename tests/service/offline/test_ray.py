@@ -8,7 +8,7 @@ import pytest
 from tests.service.support.offline_runs import begin, rows, score
 from tests.support.tiny_text_bundle import make_tiny_text_bundle, tiny_texts
 
-pytestmark = pytest.mark.usefixtures("logging_as_it_was")
+pytestmark = pytest.mark.usefixtures("restored_logging")
 
 
 def test_a_cluster_writes_the_same_files_and_resumes_the_run_of_one_machine(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle import MANIFEST_NAME, Bundle
+from bundle import MANIFEST_NAME, Bundle, false_flag_rate
 from service.app import create_app
 from service.lifecycle import Phase
 from service.repository.model import Model
@@ -93,7 +93,14 @@ def test_a_model_is_listed_with_its_labels_scores_and_calibration(live: Live) ->
     assert tiny["provider"] == "CPUExecutionProvider"
     assert set(tiny["thresholds"]) == set(tiny["scores"])
     detail = live.client.get("/v1/models/tiny").json()
-    assert detail["calibration"] == {"n": 500, "source": "random colours"}
+    rate = false_flag_rate(500, 0.05)
+    assert detail["calibration"] == tiny["calibration"]
+    assert tiny["calibration"] == {
+        "n": 500,
+        "source": "random colours",
+        "smallest_alpha": 1 / 501,
+        "false_flag_rate": {"lower": rate.lower, "upper": rate.upper, "exceeds_alpha": rate.exceeds_alpha},
+    }
     assert {"training", "evaluation"} <= detail.keys()
 
 

@@ -1,4 +1,4 @@
-"""Admin calls: closed without their own keys, absent unless asked for, and what they do."""
+"""Admin calls: they need admin keys, exist only with a file of such keys, and load, unload and reset."""
 
 import shutil
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ CALLS = (
 
 @pytest.fixture
 def files(tmp_path: Path) -> dict[str, Path]:
-    """Files of keys, as settings."""
+    """The settings of both files of keys."""
     (tmp_path / "keys").write_text(f"alice sha256:{digest_of(KEY)}\n")
     (tmp_path / "admin").write_text(f"root sha256:{digest_of(ADMIN)}\n")
     return {"api_keys_file": tmp_path / "keys", "admin_keys_file": tmp_path / "admin"}
@@ -51,19 +51,19 @@ def call(live: Live, path: str, key: str = ADMIN, **request: Any) -> httpx.Respo
     return live.client.post(path, headers={"x-api-key": key}, **request)
 
 
-def refused(answer: httpx.Response, status: int, kind: str) -> str:
-    """The detail of an error, in the form of the protocol that its path belongs to."""
+def error(answer: httpx.Response, status: int, kind: str) -> str:
+    """Assert that `answer` is an error of the type `kind` in the format of its route, and return the detail."""
     if not answer.url.path.startswith("/v2"):
         return str(problem(answer, status, kind)["detail"])
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/json")
-    found, _, detail = answer.json()["error"].partition(": ")
-    assert found == kind
+    error_type, _, detail = answer.json()["error"].partition(": ")
+    assert error_type == kind
     return str(detail)
 
 
 def index(live: Live, **request: Any) -> dict[str, tuple[str, str]]:
     answer = call(live, "/v2/repository/index", **request).json()
-    return {f"{each['name']}/{each['version']}": (each["state"], each["reason"]) for each in answer}
+    return {f"{entry['name']}/{entry['version']}": (entry["state"], entry["reason"]) for entry in answer}
 
 
 def damage(folder: Path) -> None:
@@ -72,17 +72,17 @@ def damage(folder: Path) -> None:
 
 @pytest.mark.parametrize("path", CALLS)
 def test_without_admin_keys_there_are_no_admin_calls(live: Live, path: str) -> None:
-    refused(live.client.post(path), 404, "not-found")
+    error(live.client.post(path), 404, "not-found")
     assert path.replace("tiny", "{model}") not in live.client.get("/openapi.json").json()["paths"]
 
 
-def test_each_kind_of_key_opens_its_own_calls_only(models: Path, files: dict[str, Path], serve: Serve) -> None:
+def test_each_kind_of_key_is_valid_for_its_calls_only(models: Path, files: dict[str, Path], serve: Serve) -> None:
     with serve(models, reload="admin", **files) as live:
         for path in CALLS:
-            refused(live.client.post(path), 401, "missing-key")
-            refused(call(live, path, KEY), 401, "wrong-key")
-            refused(call(live, path, "ood_wrong"), 401, "wrong-key")
-            # What would match the route in another spelling needs a key as well.
+            error(live.client.post(path), 401, "missing-key")
+            error(call(live, path, KEY), 401, "wrong-key")
+            error(call(live, path, "ood_wrong"), 401, "wrong-key")
+            # Another spelling of the path needs a key as well.
             assert live.client.post(path + "%0A").status_code == 401
             assert call(live, path + "%0A", KEY).status_code in (401, 404)
         score = "/v1/models/tiny/score"
@@ -94,14 +94,14 @@ def test_each_kind_of_key_opens_its_own_calls_only(models: Path, files: dict[str
 
 
 @pytest.mark.parametrize("path", CALLS)
-def test_admin_calls_are_closed_where_clients_need_no_key(administered: Live, path: str) -> None:
-    refused(administered.client.post(path), 401, "missing-key")
-    refused(call(administered, path, KEY), 401, "wrong-key")
+def test_admin_calls_need_a_key_even_if_clients_need_none(administered: Live, path: str) -> None:
+    error(administered.client.post(path), 401, "missing-key")
+    error(call(administered, path, KEY), 401, "wrong-key")
     route = path.replace("tiny", "{model}")
     assert value(administered.client, "ood_http_requests_total", route=route, method="POST", status="401") == 2
 
 
-def test_load_serves_what_is_there_now_and_only_of_that_model(models: Path, administered: Live) -> None:
+def test_load_serves_the_current_versions_of_that_model_only(models: Path, administered: Live) -> None:
     for name in ("tiny", "other"):
         make_tiny_bundle(models, name=name, version="2")
     answer = call(administered, "/v2/repository/models/tiny/load")
@@ -118,14 +118,14 @@ def test_load_serves_what_is_there_now_and_only_of_that_model(models: Path, admi
     assert administered.client.get("/v1/models/other").json()["traffic"]["canary"] is None
 
 
-def test_a_model_that_is_unloaded_is_gone_until_it_is_loaded(models: Path, administered: Live) -> None:
+def test_an_unloaded_model_is_not_served_until_it_is_loaded(models: Path, administered: Live) -> None:
     body = {"parameters": {"unload_dependents": False}}
     assert call(administered, "/v2/repository/models/tiny/unload", json=body).json() == {
         "model": "tiny",
         "versions": [],
     }
     problem(administered.score(picture()), 404, "unknown-model")
-    refused(call(administered, "/v2/repository/models/tiny/unload"), 404, "unknown-model")
+    error(call(administered, "/v2/repository/models/tiny/unload"), 404, "unknown-model")
     assert index(administered) == {"other/1": ("READY", ""), "tiny/1": ("UNAVAILABLE", "unloaded")}
     assert index(administered, json={"ready": True}) == {"other/1": ("READY", "")}
     assert call(administered, "/v2/repository/models/other/load").status_code == 200
@@ -134,9 +134,9 @@ def test_a_model_that_is_unloaded_is_gone_until_it_is_loaded(models: Path, admin
     assert administered.score(picture()).status_code == 200
 
 
-def test_loading_what_is_broken_is_refused_and_the_good_one_goes_on(models: Path, administered: Live) -> None:
+def test_a_broken_bundle_is_refused_and_the_served_version_remains(models: Path, administered: Live) -> None:
     damage(models / "tiny" / "1")
-    detail = refused(call(administered, "/v2/repository/models/tiny/load"), 422, "bundle-refused")
+    detail = error(call(administered, "/v2/repository/models/tiny/load"), 422, "bundle-refused")
     assert "tiny/1: model.onnx: its SHA-256 is" in detail
     assert str(models) not in detail
     assert administered.score(picture()).status_code == 200
@@ -148,8 +148,8 @@ def test_loading_what_is_broken_is_refused_and_the_good_one_goes_on(models: Path
     assert index(administered)["tiny/2"][0] == "UNAVAILABLE"
 
 
-def test_a_model_that_is_not_there_cannot_be_loaded(administered: Live) -> None:
-    refused(call(administered, "/v2/repository/models/none/load"), 404, "unknown-model")
+def test_a_model_that_does_not_exist_cannot_be_loaded(administered: Live) -> None:
+    error(call(administered, "/v2/repository/models/none/load"), 404, "unknown-model")
 
 
 @pytest.mark.parametrize(
@@ -161,16 +161,14 @@ def test_a_model_that_is_not_there_cannot_be_loaded(administered: Live) -> None:
         (b"x" * 100_000, 413, "body-too-large"),
     ],
 )
-def test_a_body_that_asks_for_what_is_not_done_is_refused(
-    administered: Live, body: bytes, status: int, kind: str
-) -> None:
-    refused(call(administered, "/v2/repository/models/tiny/load", content=body), status, kind)
+def test_a_wrong_body_is_refused(administered: Live, body: bytes, status: int, kind: str) -> None:
+    error(call(administered, "/v2/repository/models/tiny/load", content=body), status, kind)
 
 
 def test_with_reload_off_models_stay_as_they_are(models: Path, files: dict[str, Path], serve: Serve) -> None:
     with serve(models, admin_keys_file=files["admin_keys_file"]) as live:
         for path in CALLS[1:3]:
-            assert "OOD_RELOAD=admin" in refused(call(live, path), 409, "reload-off")
+            assert "OOD_RELOAD=admin" in error(call(live, path), 409, "reload-off")
         assert set(index(live)) == {"tiny/1", "other/1"}
         assert call(live, CALLS[3]).status_code == 200
 
@@ -188,14 +186,14 @@ def test_drift_is_reset_for_one_model(administered: Live) -> None:
     problem(call(administered, "/v1/models/none/drift/reset"), 404, "unknown-model")
 
 
-def test_a_client_of_the_protocol_loads_and_unloads(models: Path, administered: Live) -> None:
+def test_tritons_client_loads_and_unloads_models(models: Path, administered: Live) -> None:
     headers = {"X-API-Key": ADMIN}
     with InferenceServerClient(f"127.0.0.1:{administered.port}") as client:
         assert "model_repository" in client.get_server_metadata()["extensions"]
         client.unload_model("tiny", headers=headers)
         assert not client.is_model_ready("tiny")
-        listed = {each["name"]: each["state"] for each in client.get_model_repository_index(headers=headers)}
-        assert listed == {"tiny": "UNAVAILABLE", "other": "READY"}
+        index = client.get_model_repository_index(headers=headers)
+        assert {entry["name"]: entry["state"] for entry in index} == {"tiny": "UNAVAILABLE", "other": "READY"}
         client.load_model("tiny", headers=headers)
         assert client.is_model_ready("tiny")
         with pytest.raises(InferenceServerException, match="unknown-model"):

@@ -1,28 +1,29 @@
-"""What people look at: the page, the OpenAPI document, the probes."""
+"""The console, the OpenAPI document and the probes."""
 
 from tests.service.conftest import Live
 
 
 def test_every_example_of_the_openapi_document_works(live: Live) -> None:
     document = live.client.get("/openapi.json").json()
-    tried = 0
+    examples = 0
     for path, operations in document["paths"].items():
         for operation in operations.values():
             content = operation.get("requestBody", {}).get("content", {})
-            named = {each["name"]: each["example"] for each in operation.get("parameters", []) if each["in"] == "path"}
+            parameters = [parameter for parameter in operation.get("parameters", []) if parameter["in"] == "path"]
+            values = {parameter["name"]: parameter["example"] for parameter in parameters}
             for example in content.get("application/json", {}).get("examples", {}).values():
-                answer = live.client.post(path.format(**named), json=example["value"])
+                answer = live.client.post(path.format(**values), json=example["value"])
                 assert answer.status_code == 200, answer.text
                 assert answer.json().get("errors", 0) == 0
-                tried += 1
-    assert tried == 12
+                examples += 1
+    assert examples == 12
 
 
-def test_the_openapi_document_describes_answers_and_problems(live: Live) -> None:
+def test_the_openapi_document_describes_responses_and_problems(live: Live) -> None:
     operation = live.client.get("/openapi.json").json()["paths"]["/v1/models/{model}/score"]["post"]
     assert set(operation["responses"]) >= {"200", "400", "404", "413", "415", "422", "503", "504"}
     assert operation["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].endswith("/ScoreResponse")
-    assert {each["name"] for each in operation["parameters"]} == {
+    assert {parameter["name"] for parameter in operation["parameters"]} == {
         "model",
         "alpha",
         "threshold",

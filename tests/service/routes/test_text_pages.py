@@ -1,4 +1,4 @@
-"""What people see of text models: the page, the OpenAPI document, refused bundles."""
+"""Text models in the console, in the OpenAPI document and among refused bundles."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from tests.support.tiny_bundle import make_tiny_bundle
 from tests.support.tiny_text_bundle import SAMPLE, make_tiny_text_bundle
 
 
-def test_the_page_shows_a_text_that_can_be_sent(text_live: Live) -> None:
+def test_the_page_shows_a_command_with_a_text(text_live: Live) -> None:
     page = text_live.client.get("/").text
     assert "texts of up to 32 tokens" in page
     assert SAMPLE.split(":")[0] in page
@@ -19,8 +19,8 @@ def test_the_page_shows_a_text_that_can_be_sent(text_live: Live) -> None:
 def test_the_openapi_document_names_the_content_types_of_texts_and_images(text_live: Live) -> None:
     document = text_live.client.get("/openapi.json").json()
     operation = document["paths"]["/v1/models/{model}/score"]["post"]
-    named = next(each["example"] for each in operation["parameters"] if each["in"] == "path")
-    assert named == "tiny"
+    model = next(parameter["example"] for parameter in operation["parameters"] if parameter["in"] == "path")
+    assert model == "tiny"
     assert {"text/plain", "image/png"} <= set(operation["requestBody"]["content"])
 
 

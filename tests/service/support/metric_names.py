@@ -7,6 +7,7 @@ METRIC_NAMES = frozenset(
         *("ood_preprocess_seconds", "ood_queue_depth", "ood_queue_capacity", "ood_rejected", "ood_model_info"),
         *("ood_provider_fallback", "ood_threshold", "ood_calibration_inputs", "ood_alpha", "ood_drift_evidence"),
         *("ood_traffic_share", "ood_shadow_dropped", "ood_shadow_disagreements", "ood_reloads"),
+        *("ood_smallest_alpha", "ood_false_flag_rate_lower", "ood_false_flag_rate_upper"),
         *("ood_refused_bundles", "ood_lost_log_lines"),
     }
 )

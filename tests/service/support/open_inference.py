@@ -8,9 +8,9 @@ from service.scoring.options import OptionLimits
 
 SHAPE = (8, 8, 3)
 IMAGES = Images(ImageInput(height=8, width=8, channels=3, mean=(0.5,) * 3, std=(0.5,) * 3))
-CHOICES = OptionLimits(("msp", "energy"), "msp", 1000)
+OPTION_LIMITS = OptionLimits(("msp", "energy"), "msp", 1000)
 
 
 def parse(body: bytes, header_length: int | None = None, modality: Modality = IMAGES) -> Inference:
     """The inference that `body` asks of a classifier for at most four inputs."""
-    return parse_inference(body, header_length, modality, CHOICES, classifies=True, max_inputs=4)
+    return parse_inference(body, header_length, modality, OPTION_LIMITS, classifies=True, max_inputs=4)

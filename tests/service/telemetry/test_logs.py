@@ -12,7 +12,7 @@ from service.telemetry.logs import configure_logs
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
-@pytest.mark.usefixtures("logging_as_it_was")
+@pytest.mark.usefixtures("restored_logging")
 def test_a_logged_traceback_holds_no_local_variables(
     capsys: pytest.CaptureFixture[str], log_format: Literal["json", "console"]
 ) -> None:
@@ -27,7 +27,7 @@ def test_a_logged_traceback_holds_no_local_variables(
     assert "PRIVATE" not in logged
 
 
-@pytest.mark.usefixtures("logging_as_it_was")
+@pytest.mark.usefixtures("restored_logging")
 def test_json_logs_carry_the_request_id(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logs(Settings(log_format="json"))
     with structlog.contextvars.bound_contextvars(request_id="abc"):

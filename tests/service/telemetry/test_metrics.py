@@ -6,6 +6,7 @@ from pathlib import Path
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 
+from bundle import false_flag_rate
 from service.inference.providers import CPU, CUDA
 from service.scoring.scorer import Scorer
 from service.telemetry.metrics import Metrics
@@ -44,6 +45,10 @@ def test_counters_count_each_input_once(repository: Path, serve: Serve) -> None:
         assert value(live.client, "ood_batch_size_sum", model="tiny") == 5
         assert value(live.client, "ood_alpha", **tiny) == 0.05
         assert value(live.client, "ood_calibration_inputs", **tiny, score="msp") == 500
+        rate = false_flag_rate(500, 0.05)
+        assert value(live.client, "ood_smallest_alpha", **tiny, score="msp") == rate.smallest_alpha
+        assert value(live.client, "ood_false_flag_rate_lower", **tiny, score="msp") == rate.lower
+        assert value(live.client, "ood_false_flag_rate_upper", **tiny, score="energy") == rate.upper
         assert value(live.client, "ood_queue_capacity", model="tiny") == 1024
         assert value(live.client, "ood_model_info", **tiny, provider="CPUExecutionProvider") == 1
         route = {"route": "/v1/models/{model}/score", "method": "POST"}

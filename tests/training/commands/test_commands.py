@@ -1,4 +1,4 @@
-"""The command line, from data to a verified bundle, and its errors."""
+"""The command line: from data to a verified bundle, and its errors."""
 
 import os
 import shutil
@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from numpy.typing import NDArray
 from typer.testing import CliRunner
 
-from bundle import decode_image, load_bundle
-from tests.training.support.datasets_on_disk import tiny_recipe, write_tiny_data
+from bundle import decode_image, false_flag_rate, load_bundle
+from tests.training.support.datasets_on_disk import checkers, tiny_recipe, write_tiny_data
 from training.commands.app import app, main
 from training.data import StoredArray
 from training.evaluation import Report
@@ -23,7 +24,7 @@ from training.run import Run
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which `run` has gone from data to bundle."""
+    """A folder with the data, run directory and model repository of a finished `run`."""
     root = tmp_path_factory.mktemp("work")
     write_tiny_data(root / "data")
     (root / "recipe.yaml").write_text(yaml.safe_dump(tiny_recipe()), encoding="utf-8")
@@ -32,10 +33,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         app, [*arguments, "--models", str(root / "models")], env={"OOD_CACHE": str(root / "cache")}
     )
     assert result.exit_code == 0, result.output
+    (root / "output.txt").write_text(result.output, encoding="utf-8")
     return root
 
 
-def test_run_ends_in_a_bundle_that_verifies_and_tells_its_making(finished: Path) -> None:
+def test_run_makes_a_bundle_that_verifies_and_describes_its_training(finished: Path) -> None:
     bundle = load_bundle(finished / "models" / "stripes" / "1")
     manifest = bundle.manifest
     assert manifest.labels == ["dark", "bright"]
@@ -55,19 +57,24 @@ def test_run_ends_in_a_bundle_that_verifies_and_tells_its_making(finished: Path)
     assert {"report/report.md", "report/report.json", "report/roc.png", "sample.png"} <= set(manifest.files)
 
 
-def test_the_bundle_flags_what_it_never_saw_and_not_its_own_sample(finished: Path) -> None:
+def test_the_bundle_flags_unseen_pictures_and_not_its_own_sample(finished: Path) -> None:
     bundle = load_bundle(finished / "models" / "stripes" / "1")
     assert bundle.manifest.input.kind == "image"
     sample = decode_image((bundle.path / "sample.png").read_bytes(), bundle.manifest.input)
-    score = bundle.calibrations["msp"]
-    value = run_graph(bundle.model_path, StoredArray(sample[None]))["msp"]
-    assert not score.flagged(1 - value.astype(np.float64), 0.05).any()
+
+    def flagged(images: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        msp = run_graph(bundle.model_path, StoredArray(images))["msp"]
+        return bundle.calibrations["msp"].flagged(1 - msp.astype(np.float64), 0.05)
+
+    assert not flagged(sample[None]).any()
+    assert flagged(checkers(40, seed=9)).mean() > 0.8
 
 
 def test_outlier_exposure_beats_the_baseline_in_the_report(finished: Path) -> None:
     report = Report.from_json((finished / "run" / "report" / "report.json").read_text())
     assert set(report.error) == {"baseline", "oe"}
     assert report.find("checkers", "oe", "msp").auroc.mean > 90
+    assert report.recalls == [0.95]
     assert report.find("mean", "oe", "msp").auroc.mean >= report.find("mean", "baseline", "msp").auroc.mean
 
 
@@ -80,7 +87,7 @@ def test_the_report_says_how_honest_each_stages_probabilities_are(finished: Path
     assert (finished / "run" / "report" / "reliability.png").exists()
 
 
-def test_each_step_can_be_taken_on_its_own(finished: Path) -> None:
+def test_each_step_has_a_command_of_its_own(finished: Path) -> None:
     runner, common = CliRunner(), ["--data", str(finished / "data")]
     run = str(finished / "run")
     for step in ("calibrate", "evaluate"):
@@ -90,7 +97,7 @@ def test_each_step_can_be_taken_on_its_own(finished: Path) -> None:
     assert "finished earlier" in again.output
 
 
-def test_a_run_calibrated_before_temperatures_were_kept_is_told_to_calibrate_again(
+def test_a_run_that_was_calibrated_without_temperatures_must_be_calibrated_again(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(finished / "run", tmp_path / "run")
@@ -101,26 +108,35 @@ def test_a_run_calibrated_before_temperatures_were_kept_is_told_to_calibrate_aga
     assert "stage 'oe' has no temperature" in " ".join(capsys.readouterr().err.split())
 
 
-def test_a_run_that_is_not_calibrated_is_told_so_before_anything_is_scored(
+def test_evaluating_a_run_that_is_not_calibrated_fails_before_any_data_is_read(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(finished / "run", tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "calibration")
-    # Without data, loading or scoring any would fail first.
+    # This folder has no data: reading some would fail first.
     monkeypatch.setattr("sys.argv", ["ood-train", "evaluate", str(tmp_path / "run"), "--data", str(tmp_path)])
     with pytest.raises(SystemExit):
         main()
     assert "stage 'baseline' is not calibrated" in " ".join(capsys.readouterr().err.split())
 
 
-def test_inspect_shows_what_a_bundle_is(finished: Path) -> None:
+def test_inspect_shows_the_facts_of_a_bundle(finished: Path) -> None:
     shown = CliRunner().invoke(app, ["inspect", str(finished / "models" / "stripes" / "1")], env={"COLUMNS": "160"})
     assert shown.exit_code == 0
     for part in ("stripes version 1", "dark, bright", "checkers", "outlier_exposure"):
         assert part in shown.output
 
 
-def test_a_version_that_exists_is_not_replaced_by_accident(
+def test_run_and_inspect_print_the_false_flag_rate_that_the_calibration_guarantees(finished: Path) -> None:
+    bundle = finished / "models" / "stripes" / "1"
+    calibration = load_bundle(bundle).manifest.calibration
+    sentence = str(false_flag_rate(calibration.n, calibration.alpha))
+    assert sentence in " ".join((finished / "output.txt").read_text(encoding="utf-8").split())
+    shown = CliRunner().invoke(app, ["inspect", str(bundle)], env={"COLUMNS": "300"})
+    assert sentence in shown.output
+
+
+def test_an_existing_version_is_not_replaced_without_overwrite(
     finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = [
@@ -138,20 +154,20 @@ def test_a_version_that_exists_is_not_replaced_by_accident(
     assert "--overwrite" in capsys.readouterr().err
 
 
-def test_the_next_version_needs_no_training(finished: Path) -> None:
-    places = ["--data", str(finished / "data"), "--models", str(finished / "models")]
-    done = CliRunner().invoke(app, ["export", str(finished / "run"), *places, "--version", "2"])
+def test_another_version_is_exported_without_training(finished: Path) -> None:
+    folders = ["--data", str(finished / "data"), "--models", str(finished / "models")]
+    done = CliRunner().invoke(app, ["export", str(finished / "run"), *folders, "--version", "2"])
     assert done.exit_code == 0, done.output
     first, second = (load_bundle(finished / "models" / "stripes" / version) for version in ("1", "2"))
     assert second.manifest.version == "2"
     assert second.manifest.training == first.manifest.training
 
 
-def test_a_taken_place_is_noticed_before_anything_is_trained(
+def test_an_existing_bundle_is_reported_before_training(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    places = ["--data", str(finished / "data"), "--models", str(finished / "models"), "--run", str(tmp_path / "run")]
-    monkeypatch.setattr("sys.argv", ["ood-train", "run", str(finished / "recipe.yaml"), *places])
+    folders = ["--data", str(finished / "data"), "--models", str(finished / "models"), "--run", str(tmp_path / "run")]
+    monkeypatch.setattr("sys.argv", ["ood-train", "run", str(finished / "recipe.yaml"), *folders])
     with pytest.raises(SystemExit):
         main()
     assert "exists. Give the new bundle another --version" in " ".join(capsys.readouterr().err.split())
@@ -159,7 +175,7 @@ def test_a_taken_place_is_noticed_before_anything_is_trained(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["fit", "absent.yaml"], "absent.yaml"),
         (["evaluate", "no-such-run"], "no-such-run"),
@@ -167,30 +183,30 @@ def test_a_taken_place_is_noticed_before_anything_is_trained(
     ],
 )
 def test_errors_are_one_readable_message_and_exit_code_one(
-    arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.argv", ["ood-train", *arguments])
     with pytest.raises(SystemExit) as stop:
         main()
     assert stop.value.code == 1
     error = capsys.readouterr().err
-    assert said in error
+    assert message in error
     assert "Traceback" not in error
 
 
-def test_help_teaches_every_command() -> None:
+def test_help_lists_every_command() -> None:
     shown = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "160"})
-    for command in ("fit", "calibrate", "evaluate", "export", "run", "inspect", "paper"):
+    for command in ("fit", "calibrate", "evaluate", "export", "run", "inspect", "paper", "wrap"):
         assert command in shown.output
 
 
-def test_training_on_two_devices_ends_in_one_run(tmp_path: Path) -> None:
+def test_training_on_two_devices_makes_one_run(tmp_path: Path) -> None:
     write_tiny_data(tmp_path / "data")
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(tiny_recipe()), encoding="utf-8")
     options = ["--devices", "2", "--data", str(tmp_path / "data"), "--run", str(tmp_path / "run")]
     done = subprocess.run(
         [sys.executable, "-m", "training", "fit", str(tmp_path / "recipe.yaml"), "trainer.accelerator=cpu", *options],
-        env=os.environ | {"OOD_CACHE": str(tmp_path / "cache")},
+        env=os.environ | {"OOD_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=240,

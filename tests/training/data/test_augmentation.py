@@ -1,4 +1,4 @@
-"""Augmentation: each image is moved and mirrored on its own, and nothing else happens to it."""
+"""Augmentation: each image is changed independently, and only in the ways that are configured."""
 
 import torch
 from hypothesis import given, settings
@@ -9,7 +9,7 @@ from training.data import Augmentation
 
 @settings(max_examples=30)
 @given(n=st.integers(1, 5), size=st.integers(2, 9), pad=st.integers(0, 4), seed=st.integers(0, 999))
-def test_each_result_is_a_crop_of_its_own_padded_image_or_of_its_mirror_image(
+def test_each_result_is_a_crop_of_the_padded_image_or_of_its_mirror_image(
     n: int, size: int, pad: int, seed: int
 ) -> None:
     torch.manual_seed(seed)
@@ -36,7 +36,7 @@ def test_half_of_the_images_are_mirrored_and_offsets_are_uniform() -> None:
     assert 0.60 < moved.flatten(1).any(dim=1).float().mean() < 0.73
 
 
-def test_cutout_greys_a_square_that_may_reach_over_the_edge_and_nothing_else() -> None:
+def test_cutout_greys_one_square_that_may_reach_over_the_edge() -> None:
     torch.manual_seed(0)
     images = torch.zeros(500, 12, 10, 3, dtype=torch.uint8)
     cut = Augmentation(0, flip=False, cutout=4)(images)
@@ -45,12 +45,12 @@ def test_cutout_greys_a_square_that_may_reach_over_the_edge_and_nothing_else() -
     areas = grey.flatten(1).sum(dim=1)
     assert areas.max() == 16
     assert areas.min() >= 4
-    # Every pixel is cut now and then.
+    # Every pixel is cut in some image.
     assert grey.any(dim=0).all()
 
 
 def slopes(size: int) -> torch.Tensor:
-    """An image `[size, size, 3]` whose red rises by 10 a column and whose green by 10 a row."""
+    """An image `[size, size, 3]` whose red increases by 10 per column and whose green by 10 per row."""
     steps = 10 * torch.arange(size, dtype=torch.uint8)
     blue = torch.zeros(size, size, dtype=torch.uint8)
     return torch.stack((steps.expand(size, size), steps[:, None].expand(size, size), blue), dim=2)
@@ -58,9 +58,7 @@ def slopes(size: int) -> torch.Tensor:
 
 @settings(max_examples=30)
 @given(zoom=st.floats(0.3, 0.9), size=st.integers(8, 24), seed=st.integers(0, 999))
-def test_zoom_enlarges_a_square_within_the_image_by_as_much_in_both_directions(
-    zoom: float, size: int, seed: int
-) -> None:
+def test_zoom_enlarges_a_square_within_the_image_equally_in_both_directions(zoom: float, size: int, seed: int) -> None:
     torch.manual_seed(seed)
     images = slopes(size).expand(20, -1, -1, -1)
     near = Augmentation(0, flip=False, zoom=zoom)(images).float()
@@ -74,7 +72,7 @@ def test_zoom_enlarges_a_square_within_the_image_by_as_much_in_both_directions(
     assert across.std() > 0
 
 
-def test_jitter_changes_brightness_and_contrast_within_their_bounds_for_each_image_apart() -> None:
+def test_jitter_changes_brightness_and_contrast_of_each_image_within_their_bounds() -> None:
     torch.manual_seed(0)
     images = torch.tensor([[117, 137]], dtype=torch.uint8)[None, :, :, None].expand(2000, 1, 2, 3)
     changed = Augmentation(0, flip=False, jitter=0.5)(images).float()
@@ -86,7 +84,7 @@ def test_jitter_changes_brightness_and_contrast_within_their_bounds_for_each_ima
     assert 55 < brightness.max() <= 64.5
 
 
-def test_a_share_of_the_images_is_distorted_and_the_others_are_whole() -> None:
+def test_a_share_of_the_images_is_distorted_and_the_others_are_unchanged() -> None:
     torch.manual_seed(0)
     images = torch.randint(0, 256, (2000, 8, 8, 3), dtype=torch.uint8)
     distorted = Augmentation(0, flip=False, zoom=0.5, jitter=0.5, share=0.25)(images)

@@ -1,4 +1,4 @@
-"""Synthetic sets have the distributions that the paper gives them, and the same JPEG path as the data."""
+"""Synthetic sets have the distributions of the paper, and pass through the JPEG encoder of the data."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def test_every_set_has_its_shape_and_is_the_same_for_the_same_seed(name: str, jp
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_jpeg_leaves_its_mark_on_grey_and_colour_alike(channels: int) -> None:
+def test_jpeg_encoding_changes_grey_and_colour_images(channels: int) -> None:
     shape = (4, 32, 32, channels)
     plain, encoded = (generate("uniform", shape, seed=1, jpeg_quality=quality) for quality in (None, 75))
     assert encoded.shape == shape
@@ -63,14 +63,14 @@ def test_a_jigsaw_moves_quadrants_and_changes_no_pixel() -> None:
         assert order != [0, 1, 2, 3]
 
 
-def test_an_unknown_set_or_a_missing_model_image_is_refused() -> None:
+def test_an_unknown_set_or_too_few_in_distribution_images_are_refused() -> None:
     with pytest.raises(ValueError, match=r"fog.*gaussian"):
         generate("fog", SHAPE, seed=1)
     with pytest.raises(ValueError, match=r"jigsaw.*60"):
         generate("jigsaw", SHAPE, seed=1, in_dist=IN_DIST[:10])
 
 
-def test_a_set_of_many_blocks_distorts_every_image_of_its_own() -> None:
+def test_every_image_of_a_set_of_several_blocks_is_distorted() -> None:
     in_dist = np.random.default_rng(1).integers(0, 256, (9000, 4, 4, 1), dtype=np.uint8)
     images = generate("inverted", in_dist.shape, seed=1, in_dist=in_dist, jpeg_quality=None)
     np.testing.assert_array_equal(images, 255 - in_dist)

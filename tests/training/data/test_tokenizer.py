@@ -1,4 +1,4 @@
-"""Tokenizers of words in Penn Treebank's form and of characters: every text is defined, form alone tells nothing."""
+"""Tokenizers of words in Penn Treebank's form and of characters: every text has tokens, and its form has no effect."""
 
 import time
 from functools import cache
@@ -23,7 +23,7 @@ TREEBANK = (
     "a 30-year bond of the 1980s and s&p 's index in the u.s.",
     "the mgm\\/ua group of traders ' funds ca n't",
 )
-PLANS = (
+CONFIGS = (
     TextConfig(min_frequency=1, normalize="penn-treebank"),
     TextConfig(min_frequency=1, unit="character", normalize="penn-treebank"),
     TextConfig(min_frequency=1, unit="character"),
@@ -32,8 +32,8 @@ PLANS = (
 
 
 @cache
-def encoder(plan: TextConfig, texts: tuple[str, ...] = TREEBANK) -> TextEncoder:
-    return TextEncoder(train_tokenizer(texts, plan), plan.max_tokens)
+def encoder(config: TextConfig, texts: tuple[str, ...] = TREEBANK) -> TextEncoder:
+    return TextEncoder(train_tokenizer(texts, config), config.max_tokens)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def encoder(plan: TextConfig, texts: tuple[str, ...] = TREEBANK) -> TextEncoder:
         ("", ""),
     ],
 )
-def test_ordinary_text_takes_the_form_of_the_treebank(text: str, expected: str) -> None:
+def test_ordinary_text_is_converted_to_the_form_of_the_treebank(text: str, expected: str) -> None:
     assert NORMALIZER.normalize_str(text) == expected
 
 
@@ -65,55 +65,56 @@ def test_the_treebanks_own_text_keeps_its_form(text: str) -> None:
 
 @settings(max_examples=60)
 @given(st.text())
-def test_whatever_the_text_it_takes_the_form_once_and_for_all(text: str) -> None:
-    found = NORMALIZER.normalize_str(text)
-    assert found == " ".join(found.split(" "))
-    assert not set(found) & set(',;!?"()[]{}')
-    assert bool(found) or not any(character.isalnum() for character in text)
+def test_any_text_has_single_spaces_and_no_punctuation_after_normalisation(text: str) -> None:
+    normalised = NORMALIZER.normalize_str(text)
+    assert "  " not in normalised
+    assert normalised == normalised.strip()
+    assert not set(normalised) & set(',;!?"()[]{}')
+    assert bool(normalised) or not any(character.isalnum() for character in text)
 
 
 @pytest.mark.parametrize("run", ["!", "a!", "1,", " ", "'", "' ", "%", "1", ".", "-", "n ", "<unk>", "N ", "\u0301"])
-def test_no_text_takes_more_than_linear_time(run: str) -> None:
+def test_normalising_takes_linear_time(run: str) -> None:
     start = time.process_time()
     NORMALIZER.normalize_str(run * (100_000 // len(run)) + "a")
-    # A quadratic step would take minutes.
+    # Quadratic time would be minutes.
     assert time.process_time() - start < 5
 
 
-@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("config", CONFIGS)
 @settings(max_examples=40)
 @given(text=st.text(max_size=80))
-def test_every_text_with_a_letter_has_symbols_of_the_vocabulary(plan: TextConfig, text: str) -> None:
-    encoding = encoder(plan)
+def test_every_text_with_a_letter_has_symbols_of_the_vocabulary(config: TextConfig, text: str) -> None:
+    encoding = encoder(config)
     (ids,) = encoding.encode_batch([text])
     assert len(ids) or not any(character.isalnum() for character in text)
     assert all(1 <= i < encoding.vocabulary_size for i in ids)
 
 
 def test_an_unknown_word_and_an_unreadable_one_are_the_same_token() -> None:
-    ids = encoder(PLANS[0]).encode("the <unk> zyzzyva the")
+    ids = encoder(CONFIGS[0]).encode("the <unk> zyzzyva the")
     assert ids[0] == ids[3] > 1
     assert ids[1] == ids[2] == 1
 
 
 def test_by_characters_an_unreadable_word_is_one_unknown_character() -> None:
-    ids = encoder(PLANS[1]).encode("a <unk> a").tolist()
-    a, space = encoder(PLANS[1]).encode("a a").tolist()[:2]
+    ids = encoder(CONFIGS[1]).encode("a <unk> a").tolist()
+    a, space = encoder(CONFIGS[1]).encode("a a").tolist()[:2]
     assert ids == [a, space, 1, space, a]
 
 
-def test_characters_keep_case_and_line_ends_where_nothing_says_otherwise() -> None:
-    encoding = encoder(PLANS[3], ("Ab\nc ", "\U0001f600"))
+def test_characters_keep_case_and_line_ends_by_default() -> None:
+    encoding = encoder(CONFIGS[3], ("Ab\nc ", "\U0001f600"))
     assert encoding.encode("Ab\nc \U0001f600").min() > 1
     assert encoding.encode("B").tolist() == [1]
-    assert encoder(PLANS[2], ("Ab",)).encode("aB").min() > 1
+    assert encoder(CONFIGS[2], ("Ab",)).encode("aB").min() > 1
 
 
-@pytest.mark.parametrize("plan", PLANS)
-def test_no_text_is_read_as_a_marker(plan: TextConfig) -> None:
-    for marker in ("[PAD]", "[UNK]"):
-        assert 0 not in encoder(plan).encode(marker)
-        assert len(encoder(PLANS[3]).encode(marker)) == 5
+@pytest.mark.parametrize("config", CONFIGS)
+def test_no_text_is_read_as_a_special_token(config: TextConfig) -> None:
+    for text in ("[PAD]", "[UNK]"):
+        assert 0 not in encoder(config).encode(text)
+        assert len(encoder(CONFIGS[3]).encode(text)) == 5
 
 
 def test_the_vocabulary_has_the_most_frequent_symbols_that_are_frequent_enough() -> None:
@@ -126,10 +127,10 @@ def test_the_vocabulary_has_the_most_frequent_symbols_that_are_frequent_enough()
     assert frequent == {"[PAD]": 0, "[UNK]": 1, "c": 2, " ": 3, "b": 4}
 
 
-def test_a_recipe_has_its_tokenizer_made_and_kept_with_its_normaliser(tmp_path: Path) -> None:
+def test_the_tokenizer_of_a_recipe_is_saved_with_its_normaliser(tmp_path: Path) -> None:
     write_tiny_texts(tmp_path)
-    plan = {"kind": "text", "unit": "character", "normalize": "penn-treebank", "max_tokens": 99}
-    recipe = parse_recipe(tiny_text_recipe(input=plan), "test")
+    config = {"kind": "text", "unit": "character", "normalize": "penn-treebank", "max_tokens": 99}
+    recipe = parse_recipe(tiny_text_recipe(input=config), "test")
     open_reader(recipe, DataLocations(data_dir=tmp_path, cache_dir=tmp_path / "cache"), tmp_path / "tokenizer.json")
     served = TextEncoder.load(tmp_path / "tokenizer.json", 99)
     assert served.encode("The OVEN, the bread!").tolist() == served.encode("the oven the bread").tolist()
@@ -137,7 +138,7 @@ def test_a_recipe_has_its_tokenizer_made_and_kept_with_its_normaliser(tmp_path: 
 
 
 @pytest.mark.parametrize(
-    "plan",
+    "config",
     [
         {"unit": "syllable"},
         {"normalize": "brown"},
@@ -146,6 +147,13 @@ def test_a_recipe_has_its_tokenizer_made_and_kept_with_its_normaliser(tmp_path: 
         {"normalize": "penn-treebank", "lowercase": False},
     ],
 )
-def test_a_plan_whose_choices_do_not_go_together_is_refused(plan: dict[str, object]) -> None:
+def test_tokenizer_options_that_contradict_each_other_are_refused(config: dict[str, object]) -> None:
     with pytest.raises(RecipeError, match="input"):
-        parse_recipe(tiny_text_recipe(input={"kind": "text"} | plan), "test")
+        parse_recipe(tiny_text_recipe(input={"kind": "text"} | config), "test")
+
+
+def test_a_tokenizer_that_does_not_exist_is_refused_by_name(tmp_path: Path) -> None:
+    write_tiny_texts(tmp_path)
+    recipe = parse_recipe(tiny_text_recipe(input={"kind": "text", "tokenizer": str(tmp_path)}), "test")
+    with pytest.raises(RecipeError, match=r"input\.tokenizer"):
+        open_reader(recipe, DataLocations(data_dir=tmp_path, cache_dir=tmp_path), tmp_path / "tokenizer.json")

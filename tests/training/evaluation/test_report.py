@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bundle import Calibration
+from bundle import Calibration, false_flag_rate
 from training.evaluation import (
     AurocChange,
     EvaluationInputs,
@@ -92,6 +92,24 @@ def test_the_mean_row_averages_the_test_sets(report: Report) -> None:
     assert report.find("mean", "oe", "energy").aupr.mean == pytest.approx(np.mean(rows), abs=1e-2)
 
 
+def test_the_report_states_the_guarantee_for_its_calibration_size(report: Report) -> None:
+    rate = false_flag_rate(999, 0.05)
+    interval = report.false_flag_interval
+    assert interval is not None
+    assert (interval.lower, interval.upper) == pytest.approx((100 * rate.lower, 100 * rate.upper), abs=1e-3)
+    assert interval.exceeds_alpha == pytest.approx(100 * rate.exceeds_alpha, abs=1e-3)
+    assert interval.smallest_alpha == 1 / 1000
+    assert f"Guarantee: {rate}." in markdown(report, "Title")
+
+
+def test_a_report_without_the_interval_still_loads(report: Report) -> None:
+    older = json.loads(report.to_json())
+    del older["false_flag_interval"]
+    loaded = Report.from_json(json.dumps(older))
+    assert loaded.false_flag_interval is None
+    assert markdown(loaded, "Title") == markdown(report, "Title")
+
+
 def test_flags_are_those_of_each_stages_own_calibration(report: Report) -> None:
     scores = STAGES["oe"]
     expected = scores.calibrations["msp"].flagged(scores.ood["far"]["msp"], 0.05).mean()
@@ -111,15 +129,16 @@ def test_the_keys_of_shipped_reports_do_not_change(path: Path) -> None:
     report = Report.from_json(text)
     # Reports of earlier versions lack the newer keys, which have defaults.
     assert report.model_dump_json(by_alias=True, indent=1, exclude_unset=True) + "\n" == text
-    assert json.loads(report.to_json()).items() >= json.loads(text).items()
+    assert Report.from_json(report.to_json()) == report
 
 
 def test_the_keys_of_the_json_file_do_not_change(report: Report) -> None:
     stored = json.loads(report.model_copy(update={"comparison": COMPARISON}).to_json())
-    assert list(stored) == [
+    assert stored.keys() >= {
         "alpha", "draws", "default_score", "inside", "inside_size", "calibration_size", "sets", "validation", "error",
         "results", "false_flags", "probabilities", "bits", "comparison", "provenance",
-    ]  # fmt: skip
+    }  # fmt: skip
+    assert stored.keys().isdisjoint({"in_dist", "in_dist_size"})
     assert (stored["inside"], stored["inside_size"]) == ("testland", 1000)
     assert list(stored["probabilities"][0]) == [
         "stage", "inputs", "tuned", "temperature", "size", "rms", "mad", "soft_f1",

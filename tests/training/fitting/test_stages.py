@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.training.support.datasets_on_disk import InterruptedInputs, tiny_recipe, write_tiny_data
+from tests.training.support.datasets_on_disk import tiny_recipe, write_tiny_data
+from tests.training.support.interrupted_inputs import InterruptedInputs
 from training.data import Batch, DataLocations, Examples, load_in_distribution, load_set, open_reader
 from training.errors import DataError, DivergedError, RecipeError, RunError
 from training.export.provenance import describe_training, save_fingerprints

@@ -20,7 +20,8 @@ def test_every_score_of_logits_equals_its_definition_computed_by_scipy() -> None
     expected = reference_scores(LOGITS)
     assert set(expected) == set(LOGIT_SCORES)
     for name, values in expected.items():
-        np.testing.assert_allclose(SCORES[name].formula(torch.from_numpy(LOGITS)), values, rtol=1e-9, err_msg=name)
+        computed = SCORES[name].compute({"logits": torch.from_numpy(LOGITS)})
+        np.testing.assert_allclose(computed, values, rtol=1e-9, err_msg=name)
 
 
 def test_a_head_gives_scores_and_prediction_in_the_order_of_its_names() -> None:
@@ -37,13 +38,13 @@ def test_a_head_gives_scores_and_prediction_in_the_order_of_its_names() -> None:
 
 
 def test_entropy_of_a_certain_prediction_is_zero_not_nan() -> None:
-    assert float(SCORES["entropy"].formula(torch.tensor([[500.0, -500.0, 0.0]]))) == 0.0
+    assert float(SCORES["entropy"].compute({"logits": torch.tensor([[500.0, -500.0, 0.0]])})) == 0.0
 
 
 @pytest.mark.parametrize("name", LOGIT_SCORES)
 def test_a_score_of_logits_takes_any_leading_axes(name: str) -> None:
-    flat = SCORES[name].formula(torch.from_numpy(LOGITS))
-    nested = SCORES[name].formula(torch.from_numpy(LOGITS.reshape(5, 10, 7)))
+    flat = SCORES[name].compute({"logits": torch.from_numpy(LOGITS)})
+    nested = SCORES[name].compute({"logits": torch.from_numpy(LOGITS.reshape(5, 10, 7))})
     torch.testing.assert_close(nested.flatten(), flat)
 
 

@@ -15,7 +15,8 @@ from scipy.stats import entropy
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tests.training.support.datasets_on_disk import InterruptedInputs, checkers, stripes, tiny_recipe
+from tests.training.support.datasets_on_disk import checkers, stripes, tiny_recipe
+from tests.training.support.interrupted_inputs import InterruptedInputs
 from training.architectures.dcgan import Discriminator, Generator
 from training.data import Batch, Examples, StoredArray
 from training.errors import RecipeError

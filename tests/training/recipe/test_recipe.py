@@ -1,4 +1,4 @@
-"""Recipes: valid ones parse, everything else is refused with the key that is wrong."""
+"""Recipes: valid ones parse, others are refused with the key that is wrong."""
 
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def test_overrides_change_any_key(recipe_file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("override", "named"),
+    ("override", "key"),
     [
         ("stages.oe.epochs=0", "stages.oe.epochs"),
         ("stages.oe.epochs=many", "stages.oe.epochs"),
@@ -45,7 +45,7 @@ def test_overrides_change_any_key(recipe_file: Path) -> None:
         ("stages.oe.outlier_augmentation={share: 1.5}", "stages.oe.outlier_augmentation.share"),
         (
             "stages.oe.augmentation={share: 0.5}",
-            "stages.oe.augmentation.*share: is that of the images with zoom or jitter",
+            "stages.oe.augmentation.*share: applies to zoom and jitter",
         ),
         ("stages.oe.start_from=nowhere", "nowhere"),
         ("stages.oe.start_from=[baseline, nowhere]", "nowhere"),
@@ -55,6 +55,8 @@ def test_overrides_change_any_key(recipe_file: Path) -> None:
         ("export.scores=[msp, brightness]", "brightness"),
         ("input.std=[0.1]", "input"),
         ("evaluation.validation={checkers: {synthetic: uniform}}", "evaluation.*checkers"),
+        ("evaluation.near=[forests]", "evaluation.*near: forests"),
+        ("evaluation.recalls=[1.5]", r"evaluation\.recalls"),
         ("evaluation.ood.checkers.pth=x", r"evaluation\.ood\.checkers\.pth"),
         ("evaluation.ood.gaussian.sise=3", r"evaluation\.ood\.gaussian\.sise"),
         ("export.version=1.5", "export.version"),
@@ -63,8 +65,8 @@ def test_overrides_change_any_key(recipe_file: Path) -> None:
         ("name.first=x", "name"),
     ],
 )
-def test_a_wrong_value_is_refused_by_its_key(recipe_file: Path, override: str, named: str) -> None:
-    with pytest.raises(RecipeError, match=named):
+def test_a_wrong_value_is_refused_by_its_key(recipe_file: Path, override: str, key: str) -> None:
+    with pytest.raises(RecipeError, match=key):
         load_recipe(recipe_file, [override])
 
 
@@ -106,17 +108,17 @@ def test_a_recipe_that_extends_another_changes_only_what_it_names(recipe_file: P
     assert recipe.architecture.options == {}
 
 
-@pytest.mark.parametrize("plan", [{"synthetic": "noisy", "size": 7}, {"path": "others.parquet"}])
-def test_a_synthetic_set_replaces_a_data_set_as_a_whole_and_the_other_way_round(
-    recipe_file: Path, plan: dict[str, object]
+@pytest.mark.parametrize("config", [{"synthetic": "noisy", "size": 7}, {"path": "others.parquet"}])
+def test_a_synthetic_set_replaces_a_data_set_completely_and_the_reverse(
+    recipe_file: Path, config: dict[str, object]
 ) -> None:
-    base = {"path": "a.parquet", "label": "label"} if "synthetic" in plan else {"synthetic": "uniform", "size": 3}
+    base = {"path": "a.parquet", "label": "label"} if "synthetic" in config else {"synthetic": "uniform", "size": 3}
     recipe_file.write_text(yaml.safe_dump(tiny_recipe(outliers={"train": base})), encoding="utf-8")
     path = recipe_file.with_name("more.yaml")
-    path.write_text(yaml.safe_dump({"extends": recipe_file.name, "outliers": {"train": plan}}), encoding="utf-8")
+    path.write_text(yaml.safe_dump({"extends": recipe_file.name, "outliers": {"train": config}}), encoding="utf-8")
     outliers = load_recipe(path).outliers
     assert outliers is not None
-    assert outliers.train.model_dump(exclude_unset=True) == plan
+    assert outliers.train.model_dump(exclude_unset=True) == config
 
 
 def test_a_recipe_that_extends_itself_is_refused(recipe_file: Path) -> None:
@@ -130,3 +132,16 @@ def test_recipes_that_extend_each_other_in_a_circle_are_refused(tmp_path: Path) 
         (tmp_path / f"{one}.yaml").write_text(f"extends: {other}.yaml", encoding="utf-8")
     with pytest.raises(RecipeError, match="extends"):
         load_recipe(tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"outliers": {"train": {"synthetic": "gaussian"}}}, "synthetic"),
+        ({"input": {"kind": "text", "height": 3}}, r"input\.height"),
+        ({"input": {"kind": "audio"}}, "input"),
+    ],
+)
+def test_a_text_recipe_with_sections_for_images_is_refused(changes: dict[str, object], key: str) -> None:
+    with pytest.raises(RecipeError, match=key):
+        parse_recipe(tiny_text_recipe(**changes), "test")

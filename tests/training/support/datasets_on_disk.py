@@ -9,8 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from training.data import InputArray
-
 LABELS = ("dark", "bright")
 
 
@@ -38,7 +36,7 @@ def png(image: NDArray[np.uint8]) -> bytes:
 
 
 def write_parquet(path: Path, x: NDArray[np.uint8], y: NDArray[np.int64] | None = None) -> Path:
-    """A parquet file with the columns `image` and, given `y`, `label`."""
+    """Write a parquet file with the column `image` and, if `y` is given, `label`."""
     columns: dict[str, Any] = {"image": [{"bytes": png(image), "path": None} for image in x]}
     features: dict[str, Any] = {"image": datasets.Image()}
     if y is not None:
@@ -82,29 +80,12 @@ def tiny_recipe(**changes: Any) -> dict[str, Any]:
 
 
 def write_tiny_data(root: Path) -> Path:
-    """Train, test, outlier and out-of-distribution files under `root`."""
+    """Write train, test, outlier and out-of-distribution files into `root`."""
     write_parquet(root / "train.parquet", *stripes(200, seed=1))
     write_parquet(root / "test.parquet", *stripes(100, seed=2))
-    # Outliers of a kind of their own: inverted quadrants, not the checkerboards they are tested on.
+    # The outliers differ from the checkerboards of the test set: their upper half is inverted.
     outliers = checkers(120, seed=3)
     outliers[:, :8] = 255 - outliers[:, :8]
     write_parquet(root / "outliers.parquet", outliers)
     write_parquet(root / "ood.parquet", checkers(40, seed=4))
     return root
-
-
-class InterruptedInputs:
-    """An array of inputs whose reader is interrupted after `reads_left` reads, one a batch."""
-
-    in_memory = True
-
-    def __init__(self, inputs: InputArray, reads_left: int) -> None:
-        self._inputs = inputs
-        self._reads_left = reads_left
-        self.shape = inputs.shape
-
-    def __getitem__(self, rows: NDArray[np.int64], /) -> NDArray[Any]:
-        self._reads_left -= 1
-        if self._reads_left < 0:
-            raise KeyboardInterrupt
-        return self._inputs[rows]

@@ -17,7 +17,7 @@ _COMMON = ["the", "a", "and", "with", "of", "some", "for", "this", "is", "was"]
 
 
 def sentences(topic: str, n: int, seed: int) -> list[str]:
-    """`n` sentences of 3 to 12 words, half of them the topic's own."""
+    """`n` sentences of 3 to 12 words, on average half of them words of the topic."""
     generator = np.random.default_rng(seed)
     return [
         " ".join(
@@ -30,7 +30,7 @@ def sentences(topic: str, n: int, seed: int) -> list[str]:
 
 
 def write_texts(path: Path, texts: list[str], labels: list[int] | None = None) -> Path:
-    """A parquet file with the columns `text` and, given `labels`, `label`."""
+    """Write a parquet file with the column `text` and, if `labels` are given, `label`."""
     columns: dict[str, Any] = {"text": texts}
     features: dict[str, Any] = {"text": datasets.Value("string")}
     if labels is not None:
@@ -42,7 +42,7 @@ def write_texts(path: Path, texts: list[str], labels: list[int] | None = None) -
 
 
 def write_tiny_texts(root: Path) -> Path:
-    """Train, test, outlier and out-of-distribution files under `root`."""
+    """Write train, test, outlier and out-of-distribution files into `root`."""
     for name, n, seed in (("train", 120, 1), ("test", 40, 2)):
         texts = [text for i, topic in enumerate(TOPICS) for text in sentences(topic, n, seed + 10 * i)]
         write_texts(root / f"{name}.parquet", texts, [i for i in range(len(TOPICS)) for _ in range(n)])

@@ -12,10 +12,10 @@ from PIL import Image
 from scipy.special import logsumexp
 from typer.testing import CliRunner
 
-from bundle import LOGIT_SCORES, Bundle, load_bundle
+from bundle import LOGIT_SCORES, Bundle, false_flag_rate, load_bundle
 from tests.service.conftest import running_service
 from tests.training.support.datasets_on_disk import checkers, stripes, write_parquet
-from tests.training.support.foreign_classifiers import (
+from tests.training.support.onnx_classifiers import (
     MEAN,
     STD,
     Network,
@@ -213,6 +213,14 @@ def test_a_file_that_is_not_an_onnx_graph_is_refused(tmp_path: Path, wrap: Wrap)
     for name in ("text.onnx", "absent.onnx"):
         with pytest.raises(TrainingError, match=name):
             wrap(tmp_path / name, "--logits", "plain")
+
+
+def test_wrap_prints_the_false_flag_rate_that_the_calibration_guarantees(tmp_path: Path, data: Path) -> None:
+    write_fixed(tmp_path / "fixed.onnx")
+    options = ["--logits", "plain", "--calibration", str(data / "calibration"), "--models", str(tmp_path / "models")]
+    result = CliRunner().invoke(app, ["wrap", str(tmp_path / "fixed.onnx"), *options, "--alpha", "0.05"])
+    assert result.exit_code == 0, result.output
+    assert str(false_flag_rate(120, 0.05)) in " ".join(result.output.split())
 
 
 def test_few_calibration_data_raise_the_default_alpha_and_too_few_are_refused(

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from bundle import Bundle, BundleError, TextInput, load_bundle
 from tests.service.conftest import running_service
-from tests.training.support.foreign_text_classifiers import MAX_TOKENS, TextNetwork, export_texts, make_tokenizer
+from tests.training.support.onnx_text_classifiers import MAX_TOKENS, TextNetwork, export_texts, make_tokenizer
 from tests.training.support.reference_scores import reference_scores
 from tests.training.support.texts_on_disk import TOPICS, sentences
 from training.commands.app import app

@@ -1,4 +1,4 @@
-"""Everything a client can get wrong: a typed problem, never a 500."""
+"""Wrong requests: each gets a typed problem, never a 500."""
 
 import base64
 from typing import Any
@@ -54,7 +54,7 @@ def test_a_compressed_body_is_415(live: Live) -> None:
     "body",
     [b"", b"{", b"[1]", b'"x"', b"null", b'{"inputs": ["\\ud800"]}', b"\xff", b"[" * 1000, b'{"inputs": [1e]}'],
 )
-def test_json_that_is_none_is_400(live: Live, body: bytes) -> None:
+def test_a_body_that_is_no_json_object_is_400(live: Live, body: bytes) -> None:
     problem(live.score(content=body, headers=JSON), 400, "malformed-body")
 
 
@@ -108,7 +108,7 @@ def test_an_option_given_twice_is_refused(live: Live) -> None:
     assert problem(answer, 422, "invalid-parameter")["parameter"] == "alpha"
 
 
-def test_an_unknown_score_is_answered_with_those_on_offer(live: Live) -> None:
+def test_an_unknown_score_is_answered_with_the_scores_of_the_model(live: Live) -> None:
     detail = problem(live.score(picture(), params={"scores": "bpp"}), 422, "invalid-parameter")["detail"]
     assert "msp, max_logit, energy, entropy, kl_uniform" in detail
 

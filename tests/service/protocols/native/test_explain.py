@@ -1,4 +1,4 @@
-"""Likelihoods over HTTP: scores in bits without a prediction, and what they are made of when a client asks."""
+"""Likelihoods over HTTP: scores in bits without a prediction, and explanations of them."""
 
 import base64
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 
 
 def picture() -> bytes:
-    """Grey, but for one white pixel in the second row and third column."""
+    """A grey image with one white pixel in the second row and third column."""
     pixels = np.full((SIZE, SIZE, 3), 128, np.uint8)
     pixels[1, 2] = 255
     file = BytesIO()
@@ -37,7 +37,7 @@ def picture() -> bytes:
     return file.getvalue()
 
 
-def test_a_density_answers_in_bits_and_predicts_nothing(live: Live) -> None:
+def test_a_density_scores_in_bits_and_predicts_nothing(live: Live) -> None:
     (result,) = live.score(picture(), model="greyness").json()["results"]
     assert result["prediction"] is None
     assert result["scores"]["bpp"]["value"] == pytest.approx(127 / 16 / SIZE**2, rel=1e-5)
@@ -45,7 +45,7 @@ def test_a_density_answers_in_bits_and_predicts_nothing(live: Live) -> None:
     assert "explanation" not in result
 
 
-def test_an_image_is_explained_by_a_heat_map_that_is_brightest_where_it_surprises(live: Live) -> None:
+def test_the_heat_map_of_an_image_is_brightest_at_its_most_improbable_pixel(live: Live) -> None:
     (result,) = live.score(picture(), model="greyness", params={"explain": "true"}).json()["results"]
     explanation = result["explanation"]
     assert (explanation["kind"], explanation["per"]) == ("pixels", "channel")
@@ -57,7 +57,7 @@ def test_an_image_is_explained_by_a_heat_map_that_is_brightest_where_it_surprise
     assert (shades == shades.min()).sum() == SIZE**2 - 1
 
 
-def test_an_image_without_any_surprise_is_black(live: Live) -> None:
+def test_the_heat_map_of_an_image_of_zero_bits_is_black(live: Live) -> None:
     file = BytesIO()
     Image.fromarray(np.full((SIZE, SIZE, 3), 128, np.uint8)).save(file, "PNG")
     answer = live.score(file.getvalue(), model="greyness", params={"explain": "true"})
@@ -74,7 +74,14 @@ def test_a_text_is_explained_token_by_token(live: Live) -> None:
     assert result["scores"]["bpw"]["value"] == pytest.approx(np.mean(bits), rel=1e-5)
 
 
-def test_texts_of_every_length_get_their_own_tokens_in_one_request(live: Live) -> None:
+def test_a_text_is_explained_in_bits_whichever_score_is_requested(live: Live) -> None:
+    params = {"explain": "true", "scores": "kl_uniform"}
+    (result,) = score(live, "the Ball zyx", model="words", params=params).json()["results"]
+    assert list(result["scores"]) == ["kl_uniform"]
+    assert [part["bits"] for part in result["explanation"]["tokens"]][2] == 20
+
+
+def test_each_text_of_a_request_is_explained_by_its_own_tokens(live: Live) -> None:
     lengths = [1, 150, 40, 3, 90]
     inputs = [" ".join(["ball"] * (length - 1) + ["zyx"]) for length in lengths]
     body = {"inputs": [*inputs, {"image": "AAAA"}], "explain": True}
@@ -89,23 +96,23 @@ def test_texts_of_every_length_get_their_own_tokens_in_one_request(live: Live) -
 
 @pytest.mark.parametrize("value", ["yes", "", "1"])
 def test_explain_is_true_or_false(live: Live, value: str) -> None:
-    found = problem(live.score(picture(), model="greyness", params={"explain": value}), 422, "invalid-parameter")
-    assert "explain" in found["detail"]
+    content = problem(live.score(picture(), model="greyness", params={"explain": value}), 422, "invalid-parameter")
+    assert "explain" in content["detail"]
 
 
 @pytest.mark.parametrize("value", [[], {}, [True], 0.5, "yes"])
-def test_explain_in_json_is_true_or_false_too(live: Live, value: Any) -> None:
+def test_explain_in_json_is_true_or_false(live: Live, value: Any) -> None:
     answer = live.score(model="words", json={"inputs": ["ball"], "explain": value})
     assert "explain" in problem(answer, 422, "invalid-parameter")["detail"]
 
 
-def test_a_classifier_has_no_parts_to_show(live: Live) -> None:
-    found = problem(live.score(picture(), params={"explain": "true"}), 422, "invalid-parameter")
-    assert "no parts" in found["detail"]
+def test_a_classifier_explains_nothing(live: Live) -> None:
+    content = problem(live.score(picture(), params={"explain": "true"}), 422, "invalid-parameter")
+    assert "no parts" in content["detail"]
     assert live.score(picture(), params={"explain": "false"}).status_code == 200
 
 
-def test_a_model_says_how_it_counts_bits(live: Live) -> None:
+def test_the_description_of_a_model_has_the_unit_of_its_bits(live: Live) -> None:
     def likelihood(model: str) -> Any:
         return live.client.get(f"/v1/models/{model}").json()["likelihood"]
 

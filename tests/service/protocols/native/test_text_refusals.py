@@ -1,4 +1,4 @@
-"""What a client can get wrong about texts: a typed problem or error, never a fault, and no harm to the other inputs."""
+"""Bad texts and wrong content types: a typed problem or error, never a fault, and no effect on other inputs."""
 
 from typing import Any
 
@@ -24,9 +24,11 @@ from tests.service.support.texts import POLITICS, SCIENCE, SPORTS, labels, score
     ],
     ids=["empty", "spaces", "wide-spaces", "bom-only", "latin-1", "surrogate", "one-word", "many-spaces"],
 )
-def test_a_bad_text_is_named_and_costs_no_other(text_live: Live, text: bytes, status: int, kind: str) -> None:
+def test_a_bad_text_is_named_and_does_not_affect_the_others(
+    text_live: Live, text: bytes, status: int, kind: str
+) -> None:
     problem(score(text_live, text), status, kind)
-    parts = [("text", (None, each)) for each in (SPORTS, text, SCIENCE)]
+    parts = [("text", (None, part)) for part in (SPORTS, text, SCIENCE)]
     answer = text_live.score(model="topics", files=parts)
     assert labels(answer) == ["sports", None, "science"]
     assert answer.json()["results"][1]["error"]["type"] == kind
@@ -64,36 +66,36 @@ def test_good_and_bad_inputs_of_json_are_answered_one_by_one(text_live: Live) ->
 
 
 def test_an_image_sent_to_a_text_model_is_unsupported_and_the_reverse(text_live: Live) -> None:
-    said = problem(
+    content = problem(
         text_live.score(model="topics", json={"inputs": [{"image": encoded(picture())}]}), 422, "unsupported-input"
     )
-    assert "scores texts" in said["detail"]
-    assert "Send `text`" in said["detail"]
+    assert "scores texts" in content["detail"]
+    assert "Send `text`" in content["detail"]
     problem(text_live.score(model="topics", files=[("file", picture())]), 422, "unsupported-input")
-    said = problem(text_live.score(json={"inputs": ["a text"]}), 422, "unsupported-input")
-    assert "scores images" in said["detail"]
+    content = problem(text_live.score(json={"inputs": ["a text"]}), 422, "unsupported-input")
+    assert "scores images" in content["detail"]
     problem(text_live.score(files=[("text", (None, "a text"))]), 422, "unsupported-input")
 
 
 @pytest.mark.parametrize("content_type", ["image/png", "application/octet-stream", "text/html", "text/csv"])
-def test_another_content_type_is_415_and_told_what_the_model_takes(text_live: Live, content_type: str) -> None:
+def test_another_content_type_is_415_with_those_that_the_model_takes(text_live: Live, content_type: str) -> None:
     answer = score(text_live, SPORTS, headers={"content-type": content_type})
-    said = problem(answer, 415, "unsupported-media-type")["detail"]
-    assert "This model takes text/plain, multipart/form-data, application/json." in said
-    assert repr(content_type) in said
+    detail = problem(answer, 415, "unsupported-media-type")["detail"]
+    assert "This model takes text/plain, multipart/form-data, application/json." in detail
+    assert repr(content_type) in detail
 
 
 def test_a_text_body_sent_to_an_image_model_is_415(text_live: Live) -> None:
-    said = problem(score(text_live, SPORTS, model="tiny"), 415, "unsupported-media-type")["detail"]
-    assert "This model takes image/png" in said
+    detail = problem(score(text_live, SPORTS, model="tiny"), 415, "unsupported-media-type")["detail"]
+    assert "This model takes image/png" in detail
 
 
-def test_a_text_body_without_content_type_is_415_and_says_so(text_live: Live) -> None:
-    said = problem(text_live.client.post("/v1/models/topics/score", content=SPORTS), 415, "unsupported-media-type")
-    assert "without a Content-Type" in said["detail"]
+def test_a_text_body_without_content_type_is_415_with_that_reason(text_live: Live) -> None:
+    content = problem(text_live.client.post("/v1/models/topics/score", content=SPORTS), 415, "unsupported-media-type")
+    assert "without a Content-Type" in content["detail"]
 
 
-def test_curls_own_content_type_is_415_with_the_header_to_add(text_live: Live) -> None:
+def test_the_default_content_type_of_curl_is_415_with_the_header_to_add(text_live: Live) -> None:
     answer = score(text_live, SPORTS, headers={"content-type": "application/x-www-form-urlencoded"})
     assert "add -H 'Content-Type: text/plain'" in problem(answer, 415, "unsupported-media-type")["detail"]
 

@@ -1,4 +1,4 @@
-"""Texts over HTTP: every body that carries them, and what comes back."""
+"""Texts over HTTP, in every kind of body."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -40,7 +40,7 @@ def test_json_strings_and_objects_are_scored_in_order(text_live: Live) -> None:
 
 
 def test_form_texts_are_scored_in_order(text_live: Live) -> None:
-    parts = [("text", (None, each)) for each in (POLITICS, SPORTS)]
+    parts = [("text", (None, text)) for text in (POLITICS, SPORTS)]
     assert labels(text_live.score(model="topics", files=parts)) == ["politics", "sports"]
 
 
@@ -51,7 +51,7 @@ def test_a_byte_order_mark_is_not_part_of_the_text(text_live: Live) -> None:
     assert part.json()["results"] == plain
 
 
-def test_the_answer_is_the_bundles_own_calibration(text_live: Live) -> None:
+def test_the_answer_follows_from_the_calibration_of_the_bundle(text_live: Live) -> None:
     bundle = load_bundle(text_live.app.state.repository.get("topics").bundle.path)
     assert bundle.text_encoder is not None
     text = "a ball is of the law"
@@ -82,7 +82,7 @@ def test_a_language_model_scores_and_predicts_nothing(text_live: Live) -> None:
     assert results[1]["scores"]["bpw"]["value"] == pytest.approx(20)
 
 
-def test_concurrent_texts_of_all_lengths_score_as_they_do_alone(text_repository: Path, serve: Serve) -> None:
+def test_concurrent_texts_of_all_lengths_score_as_in_requests_of_their_own(text_repository: Path, serve: Serve) -> None:
     batch = [*tiny_texts(90, seed=5), *("ball " * n for n in (1, 31, 32, 33, 900)), "vote", "xyzzy"]
     with serve(text_repository, max_batch=64) as live, ThreadPoolExecutor(12) as pool:
         alone = [score(live, text, params={"scores": "all"}).json()["results"][0] for text in batch]

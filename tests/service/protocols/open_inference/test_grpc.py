@@ -1,4 +1,4 @@
-"""The Open Inference Protocol over gRPC by an independent client, Triton's, against the same client over HTTP."""
+"""The Open Inference Protocol over gRPC: Triton's client gets the answers of the same client over HTTP."""
 
 import threading
 import time
@@ -54,8 +54,7 @@ def client(live: Live) -> Iterator[over_grpc.InferenceServerClient]:
 
 
 def address(live: Live) -> str:
-    found: str = live.app.state.grpc_port.address
-    return found
+    return str(live.app.state.grpc_port.address)
 
 
 def tensor(name: str, data: NDArray[Any]) -> over_grpc.InferInput:
@@ -66,16 +65,16 @@ def elements(values: Sequence[bytes | str]) -> NDArray[np.object_]:
     return np.array(values, dtype=np.object_)
 
 
-def refused(code: str, ask: Callable[[], object]) -> str:
-    """What the error of this code says."""
+def error(code: str, call: Callable[[], object]) -> str:
+    """Assert that `call` fails with the status `code`, and return the message."""
     with pytest.raises(InferenceServerException) as raised:
-        ask()
+        call()
     assert raised.value.status() == f"StatusCode.{code}", raised.value
     return str(raised.value.message())
 
 
 def send(live: Live, request: bytes, path: str = MODEL_INFER, **options: Any) -> grpc.Call:
-    """How a call of these bytes ended."""
+    """The ended call with these bytes as its message."""
     with grpc.insecure_channel(address(live)) as channel:
         call = channel.unary_unary(path).future(request, **options)
         call.exception()
@@ -104,35 +103,36 @@ def test_scores_are_those_of_the_same_request_over_http(
 ) -> None:
     answer = client.infer(model, [tensor(name, data)], parameters=options, request_id="abc")
     with over_http.InferenceServerClient(f"127.0.0.1:{live.port}") as other:
-        given = over_http.InferInput(name, list(data.shape), np_to_triton_dtype(data.dtype)).set_data_from_numpy(data)
-        expected = other.infer(model, [given], parameters=options, request_id="abc")
-    found, wanted = answer.get_response(as_json=True), expected.get_response()
-    assert [each["name"] for each in found["outputs"]] == [each["name"] for each in wanted["outputs"]]
-    for each in wanted["outputs"]:
-        assert answer.as_numpy(each["name"]).dtype == expected.as_numpy(each["name"]).dtype
-        assert answer.as_numpy(each["name"]).tolist() == expected.as_numpy(each["name"]).tolist()
-    assert (found["id"], found["model_version"]) == ("abc", wanted["model_version"])
-    warnings = found.get("parameters", {}).get("warnings", {}).get("string_param")
-    assert warnings == wanted.get("parameters", {}).get("warnings")
+        image = over_http.InferInput(name, list(data.shape), np_to_triton_dtype(data.dtype)).set_data_from_numpy(data)
+        expected = other.infer(model, [image], parameters=options, request_id="abc")
+    response, http_response = answer.get_response(as_json=True), expected.get_response()
+    names = [output["name"] for output in http_response["outputs"]]
+    assert [output["name"] for output in response["outputs"]] == names
+    for output in names:
+        assert answer.as_numpy(output).dtype == expected.as_numpy(output).dtype
+        assert answer.as_numpy(output).tolist() == expected.as_numpy(output).tolist()
+    assert (response["id"], response["model_version"]) == ("abc", http_response["model_version"])
+    warnings = response.get("parameters", {}).get("warnings", {}).get("string_param")
+    assert warnings == http_response.get("parameters", {}).get("warnings")
 
 
 def test_data_in_contents_are_scored_as_raw_data(live: Live, client: over_grpc.InferenceServerClient) -> None:
     images = tiny_images(2, channels=3, seed=5)
-    for given, raw in (
+    for fields, raw in (
         ({"datatype": "BYTES", "shape": [3], "contents": {"bytes_contents": PICTURES}}, elements(PICTURES)),
         ({"datatype": "UINT8", "shape": images.shape, "contents": {"uint_contents": images.ravel().tolist()}}, images),
     ):
-        request = service_pb2.ModelInferRequest(model_name="tiny", inputs=[{"name": "images", **given}])
+        request = service_pb2.ModelInferRequest(model_name="tiny", inputs=[{"name": "images", **fields}])
         call = send(live, request.SerializeToString())
         expected = client.infer("tiny", [tensor("images", raw)]).get_response()
         assert service_pb2.ModelInferResponse.FromString(call.result()) == expected
 
 
-def test_outputs_and_a_version_choose(client: over_grpc.InferenceServerClient) -> None:
+def test_a_request_chooses_outputs_and_a_version(client: over_grpc.InferenceServerClient) -> None:
     outputs = [over_grpc.InferRequestedOutput(name) for name in ("energy", "flagged")]
     images = [tensor("images", elements(PICTURES))]
     answer = client.infer("tiny", images, model_version="1", outputs=outputs).get_response()
-    assert [(each.name, each.datatype, list(each.shape)) for each in answer.outputs] == [
+    assert [(output.name, output.datatype, list(output.shape)) for output in answer.outputs] == [
         ("energy", "FP32", [3]),
         ("flagged", "BOOL", [3]),
     ]
@@ -151,20 +151,20 @@ def test_health_and_metadata_are_those_of_http(live: Live, client: over_grpc.Inf
 
 def test_unknown_models_versions_and_methods_are_not_found(live: Live, client: over_grpc.InferenceServerClient) -> None:
     images = [tensor("images", elements(PICTURES))]
-    for ask in (
+    for call in (
         lambda: client.infer("none", images),
         lambda: client.infer("", images),
         lambda: client.is_model_ready("none"),
         lambda: client.get_model_metadata("none"),
     ):
-        assert refused("NOT_FOUND", ask).startswith("unknown-model: No model ")
-    assert refused("NOT_FOUND", lambda: client.infer("tiny", images, model_version="9")).startswith("unknown-version: ")
-    assert refused("UNIMPLEMENTED", client.get_model_repository_index)
+        assert error("NOT_FOUND", call).startswith("unknown-model: No model ")
+    assert error("NOT_FOUND", lambda: client.infer("tiny", images, model_version="9")).startswith("unknown-version: ")
+    assert error("UNIMPLEMENTED", client.get_model_repository_index)
     assert send(live, b"", "/inference.GRPCInferenceService/ModelInfer/x").code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 @pytest.mark.parametrize(
-    ("given", "says"),
+    ("fields", "message"),
     [
         ({"inputs": []}, "invalid-parameter: inputs: give a list of one tensor, 'images', that holds every input"),
         ({"inputs": [{"name": "images"}] * 2}, "invalid-parameter: inputs: give a list of one tensor, 'images'"),
@@ -204,28 +204,28 @@ def test_unknown_models_versions_and_methods_are_not_found(live: Live, client: o
         ({"raw_input_contents": [b"\x02\0\0\0no"]}, "undecodable-image: input 'images', element 0: "),
     ],
 )
-def test_a_wrong_request_is_told_what_is_wrong(live: Live, given: dict[str, Any], says: str) -> None:
+def test_the_error_of_a_wrong_request_names_the_reason(live: Live, fields: dict[str, Any], message: str) -> None:
     raw = [len(PICTURES[0]).to_bytes(4, "little") + PICTURES[0]]
     image = {"name": "images", "datatype": "BYTES", "shape": [1]}
-    image |= {key: each for key, each in given.items() if key in ("name", "datatype", "shape", "contents")}
+    image |= {key: field for key, field in fields.items() if key in ("name", "datatype", "shape", "contents")}
     request = {"inputs": [image], "raw_input_contents": raw} | {
-        key: each for key, each in given.items() if key not in image and key != "contents"
+        key: field for key, field in fields.items() if key not in image and key != "contents"
     }
     call = send(live, service_pb2.ModelInferRequest(model_name="tiny", **request).SerializeToString())
     assert call.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert says in call.details()
+    assert message in call.details()
 
 
 def test_an_error_is_that_of_http_and_has_the_requests_id(live: Live, client: over_grpc.InferenceServerClient) -> None:
     files = elements([picture(), declared_size(30_000, 30_000)])
-    found = refused("INVALID_ARGUMENT", lambda: client.infer("tiny", [tensor("images", files)]))
+    message = error("INVALID_ARGUMENT", lambda: client.infer("tiny", [tensor("images", files)]))
     with (
         over_http.InferenceServerClient(f"127.0.0.1:{live.port}") as other,
         pytest.raises(InferenceServerException) as raised,
     ):
         other.infer("tiny", [over_http.InferInput("images", [2], "BYTES").set_data_from_numpy(files)])
-    assert found == raised.value.message()
-    assert found.startswith("image-too-large: input 'images', element 1: ")
+    assert message == raised.value.message()
+    assert message.startswith("image-too-large: input 'images', element 1: ")
     call = send(live, b"", metadata=[("x-request-id", "mine")])
     assert ("x-request-id", "mine") in call.trailing_metadata()
 
@@ -239,13 +239,13 @@ def test_bytes_that_are_no_message_are_malformed(live: Live) -> None:
         )
 
 
-def test_a_message_that_is_too_large_or_compressed_is_refused_by_its_head(
+def test_a_message_that_is_too_large_or_compressed_is_rejected_by_its_header(
     live: Live, client: over_grpc.InferenceServerClient
 ) -> None:
     large = [tensor("images", elements([bytes(200_000)]))]
-    assert "Received message larger than max" in refused("RESOURCE_EXHAUSTED", lambda: client.infer("tiny", large))
+    assert "Received message larger than max" in error("RESOURCE_EXHAUSTED", lambda: client.infer("tiny", large))
     images = [tensor("images", elements(PICTURES))]
-    refused("UNIMPLEMENTED", lambda: client.infer("tiny", images, compression_algorithm="gzip"))
+    error("UNIMPLEMENTED", lambda: client.infer("tiny", images, compression_algorithm="gzip"))
     assert client.is_server_live()
 
 
@@ -261,12 +261,12 @@ def test_calls_are_counted_and_logged_like_requests(live: Live, client: over_grp
     assert line["status"] == 200
 
 
-def test_over_http_there_are_no_such_routes(live: Live) -> None:
+def test_the_routes_of_calls_do_not_exist_over_http(live: Live) -> None:
     assert live.client.post(MODEL_INFER, content=b"").status_code == 404
     assert MODEL_INFER not in live.client.get("/openapi.json").text
 
 
-def test_a_call_needs_a_key_and_nothing_of_it_is_read_before(models: Path, tmp_path: Path) -> None:
+def test_a_call_needs_a_key_before_its_message_is_read(models: Path, tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text(f"alice sha256:{digest_of(KEY)}\n")
     with (
@@ -276,9 +276,9 @@ def test_a_call_needs_a_key_and_nothing_of_it_is_read_before(models: Path, tmp_p
         images = [tensor("images", elements(PICTURES))]
         for headers in ({"authorization": f"Bearer {KEY}"}, {"x-api-key": KEY}):
             assert client.infer("tiny", images, headers=headers).as_numpy("flagged").shape == (3,)
-        assert refused("UNAUTHENTICATED", lambda: client.infer("tiny", images)).startswith("missing-key: ")
-        assert refused("UNAUTHENTICATED", client.is_server_live).startswith("missing-key: ")
-        wrong = refused("UNAUTHENTICATED", lambda: client.infer("tiny", images, headers={"x-api-key": "x"}))
+        assert error("UNAUTHENTICATED", lambda: client.infer("tiny", images)).startswith("missing-key: ")
+        assert error("UNAUTHENTICATED", client.is_server_live).startswith("missing-key: ")
+        wrong = error("UNAUTHENTICATED", lambda: client.infer("tiny", images, headers={"x-api-key": "x"}))
         assert wrong.startswith("wrong-key: ")
         never = threading.Event()
 
@@ -292,7 +292,7 @@ def test_a_call_needs_a_key_and_nothing_of_it_is_read_before(models: Path, tmp_p
             never.set()
 
 
-def test_a_message_that_does_not_come_is_given_up(models: Path) -> None:
+def test_a_call_without_a_message_times_out(models: Path) -> None:
     never = threading.Event()
 
     def nothing() -> Iterator[bytes]:
@@ -320,9 +320,9 @@ def test_a_call_has_the_queue_the_deadlines_and_the_drain_of_a_request(models: P
         errors: list[Any] = []
         gate.until_batches(1)
         # Its own deadline, then that of the call, while the one place of the queue is free.
-        own = refused("DEADLINE_EXCEEDED", lambda: client.infer("tiny", image, parameters={"timeout_ms": 50}))
+        own = error("DEADLINE_EXCEEDED", lambda: client.infer("tiny", image, parameters={"timeout_ms": 50}))
         assert own.startswith("deadline-passed: The request was not scored within 50 ms")
-        refused("DEADLINE_EXCEEDED", lambda: client.infer("tiny", image, client_timeout=0.2))
+        error("DEADLINE_EXCEEDED", lambda: client.infer("tiny", image, client_timeout=0.2))
         until(lambda: live.app.state.lifecycle.in_flight == 1)
         assert value(live.client, "ood_queue_depth", model="tiny") == 0
         pending.append(client.async_infer("tiny", image, callback=lambda **answer: errors.append(answer["error"])))
@@ -331,22 +331,22 @@ def test_a_call_has_the_queue_the_deadlines_and_the_drain_of_a_request(models: P
         assert call.code() is grpc.StatusCode.UNAVAILABLE
         assert call.details().startswith("overloaded: Model tiny is overloaded")
         assert int(dict(call.trailing_metadata())["retry-after"]) >= 1
-        # One that hangs up leaves its place to another.
+        # A cancelled call leaves the queue.
         pending[1].cancel()
         until(lambda: value(live.client, "ood_queue_depth", model="tiny") == 0)
         live.app.state.lifecycle.drain()
         assert not client.is_server_ready()
         assert not client.is_model_ready("tiny")
         live.app.state.lifecycle.close()
-        assert refused("UNAVAILABLE", lambda: client.infer("tiny", image)).startswith("draining: ")
+        assert error("UNAVAILABLE", lambda: client.infer("tiny", image)).startswith("draining: ")
         gate.open()
         until(lambda: None in errors)
 
 
 def client_bytes(inputs: Sequence[over_grpc.InferInput]) -> bytes:
-    """The message that the client would send."""
-    raw = [each._get_content() for each in inputs]
-    tensors = [each._get_tensor() for each in inputs]
+    """The message that the client sends."""
+    raw = [item._get_content() for item in inputs]
+    tensors = [item._get_tensor() for item in inputs]
     request = service_pb2.ModelInferRequest(model_name="tiny", inputs=tensors, raw_input_contents=raw)
     return bytes(request.SerializeToString())
 
@@ -367,8 +367,8 @@ def test_the_deadline_of_a_call_is_that_of_its_request(models: Path) -> None:
             gate.until_batches(1)
             until(lambda waiting=waiting: value(live.client, "ood_queue_depth", model="tiny") == waiting)
         began = time.monotonic()
-        found = refused("UNAVAILABLE", lambda: client.infer("tiny", image, client_timeout=1))
-        assert "the queue is 1.0 s long" in found
+        message = error("UNAVAILABLE", lambda: client.infer("tiny", image, client_timeout=1))
+        assert "the queue is 1.0 s long" in message
         assert time.monotonic() - began < 0.9
         gate.open()
         until(lambda: errors == [None] * 3)

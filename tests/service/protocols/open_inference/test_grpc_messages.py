@@ -1,4 +1,4 @@
-"""Messages of the Open Inference Protocol to inputs and outputs: no bytes get anything but a problem."""
+"""gRPC messages of the Open Inference Protocol: any bytes are parsed or raise a problem."""
 
 import contextlib
 import json
@@ -14,7 +14,7 @@ from service.errors import MalformedBody, Problem, TooManyInputs
 from service.inputs.modality import Modality
 from service.protocols.open_inference.grpc_messages import parse_message, read_message
 from service.protocols.open_inference.request import Inference
-from tests.service.support.open_inference import CHOICES, IMAGES, SHAPE, parse
+from tests.service.support.open_inference import IMAGES, OPTION_LIMITS, SHAPE, parse
 
 KINDS = [service_pb2.ModelInferRequest, service_pb2.ModelReadyRequest, service_pb2.ServerLiveRequest]
 
@@ -24,7 +24,7 @@ def read(body: bytes, kind: Any = service_pb2.ModelInferRequest) -> Any:
 
 
 def parse_body(body: bytes, modality: Modality = IMAGES) -> Inference:
-    return parse_message(read(body), modality, CHOICES, classifies=True, max_inputs=4)
+    return parse_message(read(body), modality, OPTION_LIMITS, classifies=True, max_inputs=4)
 
 
 numbers = st.lists(st.integers(0, 300), max_size=4)
@@ -108,7 +108,7 @@ def test_a_damaged_request_is_a_problem_or_an_inference(content: dict[str, Any],
 def test_a_message_is_read_as_the_same_request_in_json(
     files: list[bytes], options: dict[str, Any], outputs: list[str], raw: bool
 ) -> None:
-    data = b"".join(len(each).to_bytes(4, "little") + each for each in files)
+    data = b"".join(len(file).to_bytes(4, "little") + file for file in files)
     tensor: dict[str, Any] = {"name": "images", "datatype": "BYTES", "shape": [len(files)]}
     kinds = {float: "double_param", int: "int64_param", str: "string_param"}
     message = service_pb2.ModelInferRequest(
@@ -129,7 +129,7 @@ def test_a_message_is_read_as_the_same_request_in_json(
 
 
 @pytest.mark.parametrize(
-    "crowd",
+    "fields",
     [
         {"inputs": [{}] * 2_000},
         {"outputs": [{}] * 2_000},
@@ -140,8 +140,8 @@ def test_a_message_is_read_as_the_same_request_in_json(
         {"raw_input_contents": [b""] * 2_000},
     ],
 )
-def test_a_crowd_of_values_in_a_message_is_refused_before_it_is_built(crowd: dict[str, Any]) -> None:
-    body = service_pb2.ModelInferRequest(**crowd).SerializeToString()
+def test_too_many_values_in_a_message_are_rejected_before_they_are_built(fields: dict[str, Any]) -> None:
+    body = service_pb2.ModelInferRequest(**fields).SerializeToString()
     with pytest.raises(TooManyInputs, match="Send pixels in raw_input_contents"):
         read(body)
 

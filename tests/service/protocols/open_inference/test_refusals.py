@@ -1,4 +1,4 @@
-"""Bad requests of the Open Inference Protocol: each is told which tensor is wrong, in what, and what to do."""
+"""Wrong requests of the Open Inference Protocol: the error names the tensor, the reason and the remedy."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -23,20 +23,20 @@ def infer(live: Live, body: Any = None, *, model: str = "tiny", **request: Any) 
 def send_binary(
     live: Live, tensor: Mapping[str, Any], data: bytes, size: int | None = None, **headers: str
 ) -> httpx.Response:
-    """One tensor whose binary data are `data`, `size` of them by its own word."""
-    given = {**tensor, "parameters": {"binary_data_size": len(data) if size is None else size}}
-    text = json.dumps({"inputs": [given]}).encode()
+    """POST one tensor with the binary `data`, which declares `size` bytes of them."""
+    declared = {**tensor, "parameters": {"binary_data_size": len(data) if size is None else size}}
+    text = json.dumps({"inputs": [declared]}).encode()
     length = {"inference-header-content-length": str(len(text))} | headers
     return infer(live, content=text + data, headers=length)
 
 
 def error(answer: httpx.Response, status: int, kind: str) -> str:
-    """What an error says behind its type."""
+    """Assert that `answer` is an error of the type `kind`, and return its detail."""
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/json"), answer.text
     assert answer.headers["x-request-id"]
     assert set(answer.json()) == {"error"}
-    found, _, detail = answer.json()["error"].partition(": ")
-    assert found == kind, answer.text
+    error_type, _, detail = answer.json()["error"].partition(": ")
+    assert error_type == kind, answer.text
     return str(detail)
 
 
@@ -84,7 +84,7 @@ def element(data: bytes, length: int | None = None) -> bytes:
     ],
 )
 def test_a_wrong_tensor_is_named_with_what_is_wrong(live: Live, tensor: dict[str, Any], says: str) -> None:
-    # Not httpx's own JSON: it refuses NaN.
+    # Not by httpx, which refuses NaN.
     text = json.dumps({"inputs": [tensor]})
     assert says in error(infer(live, content=text), 422, "invalid-parameter")
 
@@ -117,7 +117,7 @@ def test_binary_data_that_do_not_match_are_named(
     assert says in detail
 
 
-def test_data_in_json_and_behind_it_are_one_too_many(live: Live) -> None:
+def test_data_both_in_the_json_and_after_it_are_rejected(live: Live) -> None:
     text = json.dumps({"inputs": [IMAGE]}).encode()
     answer = infer(live, content=text + b"abc", headers={"inference-header-content-length": str(len(text))})
     assert "3 bytes follow the JSON, but its data are in the JSON" in error(answer, 422, "invalid-parameter")
@@ -186,16 +186,16 @@ def test_a_wrong_member_is_named(live: Live, body: dict[str, Any], says: str) ->
         ([declared_size(30_000, 30_000), picture()], 413, "image-too-large", 0),
     ],
 )
-def test_an_input_that_cannot_be_scored_is_named_by_its_place(
+def test_an_input_that_cannot_be_scored_is_named_by_its_index(
     live: Live, files: Sequence[bytes], status: int, kind: str, index: int
 ) -> None:
-    answer = send_binary(live, BINARY | {"shape": [len(files)]}, b"".join(element(each) for each in files))
+    answer = send_binary(live, BINARY | {"shape": [len(files)]}, b"".join(element(file) for file in files))
     assert error(answer, status, kind).startswith(f"input 'images', element {index}: ")
 
 
 def test_a_text_that_is_no_utf8_and_a_text_too_long_are_named(text_live: Live) -> None:
-    given = {"name": "texts", "datatype": "BYTES", "shape": [2], "parameters": {"binary_data_size": 11}}
-    text = json.dumps({"inputs": [given]}).encode()
+    tensor = {"name": "texts", "datatype": "BYTES", "shape": [2], "parameters": {"binary_data_size": 11}}
+    text = json.dumps({"inputs": [tensor]}).encode()
     answer = infer(
         text_live,
         model="topics",
@@ -226,7 +226,7 @@ def test_a_compressed_body_and_options_in_the_query_are_refused(live: Live) -> N
     assert error(answer, 422, "invalid-parameter").startswith("alpha: options go into the body's `parameters`")
 
 
-def test_unknown_models_versions_routes_and_methods_are_told_in_the_protocols_form(live: Live) -> None:
+def test_errors_without_a_route_have_the_format_of_the_protocol(live: Live) -> None:
     for path, kind in (
         ("/v2/models/none", "unknown-model"),
         ("/v2/models/none/ready", "unknown-model"),

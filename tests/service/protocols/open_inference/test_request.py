@@ -1,4 +1,4 @@
-"""Bodies of the Open Inference Protocol to inputs and outputs: no bytes get anything but a problem."""
+"""Bodies of the Open Inference Protocol to inputs and outputs: any bytes are parsed or raise a problem."""
 
 import contextlib
 import json
@@ -43,8 +43,8 @@ def test_arbitrary_bytes_are_a_problem_or_an_inference(
 
 
 @st.composite
-def slips(draw: st.DrawFn) -> tuple[bytes, int | None, Modality, bool]:
-    """A good request in any form, then up to two slips in it: its body, the JSON's length, and whether it is good."""
+def damaged_requests(draw: st.DrawFn) -> tuple[bytes, int | None, Modality, bool]:
+    """A valid request with some changes: its body, the length of the JSON, the modality, and whether it is valid."""
     modality = draw(modalities)
     count = draw(st.integers(1, 4))
     tensor: dict[str, Any] = {"name": modality.tensor_name, "datatype": "BYTES", "shape": [count]}
@@ -68,60 +68,60 @@ def slips(draw: st.DrawFn) -> tuple[bytes, int | None, Modality, bool]:
             st.sampled_from([[], [{"name": "msp"}, {"name": "label", "parameters": {"binary_data": True}}]])
         ),
     }
-    slipped = draw(st.integers(0, 2))
-    for _ in range(slipped):
-        _replace_something(draw, content)
+    changes = draw(st.integers(0, 2))
+    for _ in range(changes):
+        _replace_member(draw, content)
     text = json.dumps(content).encode()
     length = len(text)
     if draw(st.integers(0, 4)) == 0:
-        slipped += 1
+        changes += 1
         length += draw(st.integers(-3, 3))
         binary_tail = binary_tail[draw(st.integers(0, 2)) :] + draw(st.binary(max_size=3))
-    return text + binary_tail, length if in_binary else None, modality, not slipped
+    return text + binary_tail, length if in_binary else None, modality, not changes
 
 
-def _replace_something(draw: st.DrawFn, node: Any) -> None:
-    """Some member of `node`, at any depth, becomes anything; or one is added."""
+def _replace_member(draw: st.DrawFn, node: Any) -> None:
+    """Replace a member of `node`, at any depth, by an arbitrary value, or add one."""
     keys: list[Any] = list(range(len(node))) if isinstance(node, list) else [*node, "other"]
     if not keys:
         return
     key = draw(st.sampled_from(keys))
     inner = node[key] if isinstance(node, list) else node.get(key)
     if isinstance(inner, list | dict) and draw(st.booleans()):
-        _replace_something(draw, inner)
+        _replace_member(draw, inner)
     else:
         node[key] = draw(json_values)
 
 
-@given(slips())
-def test_a_request_with_slips_is_a_problem_or_an_inference(
-    request_with_slips: tuple[bytes, int | None, Modality, bool],
+@given(damaged_requests())
+def test_a_damaged_request_is_a_problem_or_an_inference(
+    request: tuple[bytes, int | None, Modality, bool],
 ) -> None:
-    body, length, modality, good = request_with_slips
+    body, length, modality, valid = request
     try:
         inference = parse(body, length, modality)
     except Problem:
-        assert not good
+        assert not valid
         return
     assert 1 <= len(inference.inputs) <= 4
-    for each in inference.inputs:
-        assert isinstance(each.payload, bytes | Base64 | Pixels | Text | InputError)
-        assert not isinstance(each.payload, Pixels) or each.payload.array.shape == modality.pixel_shape
+    for item in inference.inputs:
+        assert isinstance(item.payload, bytes | Base64 | Pixels | Text | InputError)
+        assert not isinstance(item.payload, Pixels) or item.payload.array.shape == modality.pixel_shape
     scores = inference.options.scores
     assert all(output.score is None or output.score in scores for output, _ in inference.outputs)
 
 
 @settings(max_examples=50)
-@given(request_with_slips=slips())
-def test_a_request_with_slips_is_scored_or_told_what_is_wrong(
-    text_live: Live, request_with_slips: tuple[bytes, int | None, Modality, bool]
+@given(damaged=damaged_requests())
+def test_a_damaged_request_is_scored_or_answered_with_an_error(
+    text_live: Live, damaged: tuple[bytes, int | None, Modality, bool]
 ) -> None:
-    body, length, modality, _ = request_with_slips
+    body, length, modality, _ = damaged
     model = {"images": "tiny", "texts": "topics"}[modality.tensor_name]
     headers = {} if length is None else {"inference-header-content-length": str(length)}
     answer = text_live.client.post(f"/v2/models/{model}/infer", content=body, headers=headers)
     assert answer.status_code == 200 or re.match("[a-z0-9-]+: .", answer.json()["error"])
-    # A slip may be a deadline of a millisecond.
+    # A change may be a deadline of a millisecond.
     assert answer.status_code < 500 or answer.status_code == 504
 
 
@@ -134,24 +134,24 @@ def test_an_arbitrary_header_length_is_a_problem_or_a_number(value: str) -> None
 
 
 @given(st.lists(st.text(max_size=20), max_size=4))
-def test_texts_come_back_from_binary_as_they_went(texts: list[str]) -> None:
+def test_texts_survive_binary_tensor_data(texts: list[str]) -> None:
     data = memoryview(binary("BYTES", texts))
     assert bytes_from_binary("x", data, len(texts)) == [text.encode() for text in texts]
 
 
 @given(st.binary(min_size=192, max_size=192), st.integers(1, 4), st.booleans())
 def test_pixels_arrive_the_same_from_json_flat_or_nested_and_from_binary(data: bytes, count: int, nested: bool) -> None:
-    images = np.stack([np.frombuffer(data, np.uint8).reshape(SHAPE) + np.uint8(each) for each in range(count)])
+    images = np.stack([np.frombuffer(data, np.uint8).reshape(SHAPE) + np.uint8(index) for index in range(count)])
     tensor: dict[str, Any] = {"name": "images", "datatype": "UINT8", "shape": list(images.shape)}
     in_json = {"inputs": [tensor | {"data": images.tolist() if nested else images.ravel().tolist()}]}
     text = json.dumps({"inputs": [tensor | {"parameters": {"binary_data_size": images.size}}]}).encode()
     for inference in (parse(json.dumps(in_json).encode()), parse(text + images.tobytes(), len(text))):
-        payloads = [each.payload for each in inference.inputs]
-        assert all(isinstance(each, Pixels) for each in payloads)
-        assert np.array_equal([each.array for each in payloads if isinstance(each, Pixels)], images)
+        payloads = [item.payload for item in inference.inputs]
+        assert all(isinstance(payload, Pixels) for payload in payloads)
+        assert np.array_equal([payload.array for payload in payloads if isinstance(payload, Pixels)], images)
 
 
-@pytest.mark.parametrize("crowd", [b"{}," * 200_000, b"7," * 300_000, b"[" * 300_000])
-def test_a_crowd_of_json_values_is_refused_before_it_is_built(crowd: bytes) -> None:
+@pytest.mark.parametrize("values", [b"{}," * 200_000, b"7," * 300_000, b"[" * 300_000])
+def test_too_many_json_values_are_rejected_before_they_are_built(values: bytes) -> None:
     with pytest.raises(TooManyInputs, match="Send pixels as binary tensor data"):
-        parse(b'{"inputs": [{"data": [' + crowd + b"1]}]}")
+        parse(b'{"inputs": [{"data": [' + values + b"1]}]}")

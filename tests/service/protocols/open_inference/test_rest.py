@@ -1,4 +1,4 @@
-"""The Open Inference Protocol by an independent client, Triton's, against the native route on the same inputs."""
+"""The Open Inference Protocol over REST: Triton's client gets the scores of the native route for the same inputs."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -36,8 +36,8 @@ def text_client(text_live: Live) -> Iterator[InferenceServerClient]:
 
 
 def tensor(name: str, data: NDArray[Any], *, binary: bool = True) -> InferInput:
-    given = InferInput(name, list(data.shape), np_to_triton_dtype(data.dtype))
-    return given.set_data_from_numpy(data, binary_data=binary)
+    empty = InferInput(name, list(data.shape), np_to_triton_dtype(data.dtype))
+    return empty.set_data_from_numpy(data, binary_data=binary)
 
 
 def elements(values: Sequence[bytes | str]) -> NDArray[np.object_]:
@@ -45,7 +45,7 @@ def elements(values: Sequence[bytes | str]) -> NDArray[np.object_]:
 
 
 def native(live: Live, model: str, inputs: Sequence[dict[str, str]], **options: Any) -> list[dict[str, Any]]:
-    """The native route's results of the same inputs."""
+    """The results of the native route for the same inputs."""
     answer = live.score(model=model, json={"inputs": list(inputs), "scores": "all", **options}).json()
     assert answer["errors"] == 0
     results: list[dict[str, Any]] = answer["results"]
@@ -53,12 +53,12 @@ def native(live: Live, model: str, inputs: Sequence[dict[str, str]], **options: 
 
 
 def assert_equal_to_native(answer: Any, results: Sequence[dict[str, Any]]) -> None:
-    """Every output of every score is to the last bit what the native route says."""
+    """Assert that every output of every score equals the result of the native route to the last bit."""
     for name, datatype in {"flagged": np.bool_, "p_value": np.float64}.items():
         assert answer.as_numpy(name).tolist() == [result[name] for result in results]
         assert answer.as_numpy(name).dtype == datatype
     if results[0]["prediction"] is not None:
-        texts = [each.decode() if isinstance(each, bytes) else each for each in answer.as_numpy("label")]
+        texts = [label.decode() if isinstance(label, bytes) else label for label in answer.as_numpy("label")]
         assert texts == [result["prediction"]["label"] for result in results]
         assert answer.as_numpy("prediction").tolist() == [result["prediction"]["index"] for result in results]
         assert answer.as_numpy("probability").tolist() == [result["prediction"]["probability"] for result in results]
@@ -66,15 +66,15 @@ def assert_equal_to_native(answer: Any, results: Sequence[dict[str, Any]]) -> No
     for score, prefix in [(first, ""), *((score, f"{score}.") for score in further)]:
         expected = [result["scores"][score] for result in results]
         assert answer.as_numpy(score).dtype == np.float32
-        assert answer.as_numpy(score).tolist() == [each["value"] for each in expected]
+        assert answer.as_numpy(score).tolist() == [entry["value"] for entry in expected]
         for field in ("anomaly", "p_value", "flagged"):
-            assert answer.as_numpy(prefix + field).tolist() == [each[field] for each in expected]
-        thresholds = [NEVER_FLAGGED if each["threshold"] is None else each["threshold"] for each in expected]
+            assert answer.as_numpy(prefix + field).tolist() == [entry[field] for entry in expected]
+        thresholds = [NEVER_FLAGGED if entry["threshold"] is None else entry["threshold"] for entry in expected]
         assert answer.as_numpy(f"{prefix}threshold").tolist() == thresholds
 
 
-def wanted(client: InferenceServerClient, model: str, *, binary: bool) -> list[InferRequestedOutput]:
-    """All that the model's metadata say it gives."""
+def all_outputs(client: InferenceServerClient, model: str, *, binary: bool) -> list[InferRequestedOutput]:
+    """Every output in the metadata of the model."""
     return [
         InferRequestedOutput(output["name"], binary_data=binary)
         for output in client.get_model_metadata(model)["outputs"]
@@ -86,16 +86,16 @@ def test_encoded_images_in_binary_are_scored_as_natively(
     live: Live, client: InferenceServerClient, shape: tuple[int, ...]
 ) -> None:
     answer = client.infer("tiny", [tensor("images", elements(PICTURES).reshape(shape))], parameters={"scores": "all"})
-    assert_equal_to_native(answer, native(live, "tiny", [{"image": encoded(each)} for each in PICTURES]))
+    assert_equal_to_native(answer, native(live, "tiny", [{"image": encoded(file)} for file in PICTURES]))
     assert answer.get_response()["model_version"] == "2"
 
 
 def test_encoded_images_in_json_are_scored_as_natively(live: Live, client: InferenceServerClient) -> None:
-    texts = elements([encoded(each) for each in PICTURES])
-    outputs = wanted(client, "tiny", binary=False)
+    texts = elements([encoded(file) for file in PICTURES])
+    outputs = all_outputs(client, "tiny", binary=False)
     answer = client.infer("tiny", [tensor("images", texts, binary=False)], outputs=outputs)
     assert "parameters" not in answer.get_output("msp")
-    assert_equal_to_native(answer, native(live, "tiny", [{"image": encoded(each)} for each in PICTURES]))
+    assert_equal_to_native(answer, native(live, "tiny", [{"image": encoded(file)} for file in PICTURES]))
 
 
 @pytest.mark.parametrize("binary", [False, True])
@@ -104,29 +104,29 @@ def test_pixels_are_scored_as_their_lossless_files_are(
     live: Live, client: InferenceServerClient, model: str, binary: bool
 ) -> None:
     images = tiny_images(5, channels=1 if model == "grey" else 3, seed=3)
-    outputs = wanted(client, model, binary=binary)
+    outputs = all_outputs(client, model, binary=binary)
     answer = client.infer(model, [tensor("images", images, binary=binary)], outputs=outputs)
     assert_equal_to_native(answer, native(live, model, [{"image": encoded(png(image))} for image in images]))
 
 
 @pytest.mark.parametrize("binary", [False, True])
 def test_texts_are_scored_as_natively(text_live: Live, text_client: InferenceServerClient, binary: bool) -> None:
-    outputs = wanted(text_client, "topics", binary=binary)
+    outputs = all_outputs(text_client, "topics", binary=binary)
     answer = text_client.infer("topics", [tensor("texts", elements(TEXTS), binary=binary)], outputs=outputs)
-    assert_equal_to_native(answer, native(text_live, "topics", [{"text": each} for each in TEXTS]))
+    assert_equal_to_native(answer, native(text_live, "topics", [{"text": text} for text in TEXTS]))
 
 
 def test_a_model_without_classes_has_no_labels(text_live: Live, text_client: InferenceServerClient) -> None:
     answer = text_client.infer("words", [tensor("texts", elements(TEXTS))])
-    assert_equal_to_native(answer, native(text_live, "words", [{"text": each} for each in TEXTS]))
+    assert_equal_to_native(answer, native(text_live, "words", [{"text": text} for text in TEXTS], scores="bpw"))
     assert answer.as_numpy("label") is None
-    assert [each["name"] for each in answer.get_response()["outputs"]] == [
+    assert [output["name"] for output in answer.get_response()["outputs"]] == [
         "flagged", "p_value", "anomaly", "threshold", "bpw"
     ]  # fmt: skip
 
 
-def test_parameters_choose_as_the_native_options_do(live: Live, client: InferenceServerClient) -> None:
-    images = [{"image": encoded(each)} for each in PICTURES]
+def test_parameters_have_the_effect_of_the_native_options(live: Live, client: InferenceServerClient) -> None:
+    images = [{"image": encoded(file)} for file in PICTURES]
     for options in ({"alpha": 0.2}, {"alpha": 0.0001}, {"threshold": 0.1, "scores": "msp"}):
         answer = client.infer("tiny", [tensor("images", elements(PICTURES))], parameters=options)
         assert_equal_to_native(answer, native(live, "tiny", images, **{"scores": ["msp"]} | options))
@@ -138,15 +138,15 @@ def test_an_alpha_that_can_flag_nothing_is_warned_of(client: InferenceServerClie
     assert answer.as_numpy("threshold").tolist() == [NEVER_FLAGGED] * 3
 
 
-def test_outputs_choose_what_comes_back_and_in_which_form(live: Live, client: InferenceServerClient) -> None:
+def test_a_request_chooses_outputs_and_their_form(live: Live, client: InferenceServerClient) -> None:
     outputs = [InferRequestedOutput("energy", binary_data=False), InferRequestedOutput("flagged")]
     answer = client.infer("tiny", [tensor("images", elements(PICTURES))], outputs=outputs, request_id="abc")
     assert answer.get_response()["id"] == "abc"
-    assert [each["name"] for each in answer.get_response()["outputs"]] == ["energy", "flagged"]
+    assert [output["name"] for output in answer.get_response()["outputs"]] == ["energy", "flagged"]
     assert answer.get_output("energy")["data"] == answer.as_numpy("energy").tolist()
     assert answer.get_output("flagged")["parameters"] == {"binary_data_size": 3}
-    energies = native(live, "tiny", [{"image": encoded(each)} for each in PICTURES], scores=["energy"])
-    assert answer.as_numpy("flagged").tolist() == [each["flagged"] for each in energies]
+    energies = native(live, "tiny", [{"image": encoded(file)} for file in PICTURES], scores=["energy"])
+    assert answer.as_numpy("flagged").tolist() == [result["flagged"] for result in energies]
 
 
 def test_a_named_version_is_used(client: InferenceServerClient) -> None:
@@ -154,7 +154,7 @@ def test_a_named_version_is_used(client: InferenceServerClient) -> None:
     assert answer.get_response()["model_version"] == "1"
 
 
-def test_health_and_metadata_tell_what_serves(client: InferenceServerClient) -> None:
+def test_health_and_metadata_describe_server_and_models(client: InferenceServerClient) -> None:
     assert client.is_server_live()
     assert client.is_server_ready()
     assert client.is_model_ready("tiny")
@@ -167,11 +167,13 @@ def test_health_and_metadata_tell_what_serves(client: InferenceServerClient) -> 
     assert (images["name"], images["datatype"], images["shape"]) == ("images", "UINT8", [-1, 8, 8, 3])
 
 
-def test_a_text_models_metadata_ask_for_bytes(text_client: InferenceServerClient) -> None:
+def test_the_metadata_of_a_text_model_describe_a_tensor_of_bytes(text_client: InferenceServerClient) -> None:
     assert text_client.get_model_metadata("topics")["inputs"] == [{"name": "texts", "datatype": "BYTES", "shape": [-1]}]
 
 
-def test_a_bad_input_among_others_is_named_and_counted_alone(live: Live, client: InferenceServerClient) -> None:
+def test_a_bad_input_among_others_is_named_and_only_the_error_is_counted(
+    live: Live, client: InferenceServerClient
+) -> None:
     scored = value(live.client, "ood_inputs_total", model="tiny", version="2")
     with pytest.raises(InferenceServerException) as raised:
         client.infer("tiny", [tensor("images", elements([picture(), b"no image", picture()]))])

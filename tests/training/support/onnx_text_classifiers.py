@@ -15,9 +15,9 @@ MAX_TOKENS = 16
 
 def make_tokenizer(*, own_limit: bool = True, words: int | None = None) -> Tokenizer:
     """A tokenizer of the words of the topics, after a special token [CLS]; padding has the largest id."""
-    known = sorted({word for topic in TOPICS for text in sentences(topic, 200, 1) for word in _words(text)})
+    topic_words = sorted({word for topic in TOPICS for text in sentences(topic, 200, 1) for word in _words(text)})
     extra = [f"extra{i}" for i in range(words or 0)]
-    ids = {token: i for i, token in enumerate(["[UNK]", "[CLS]", *known, *extra, "[PAD]"])}
+    ids = {token: i for i, token in enumerate(["[UNK]", "[CLS]", *topic_words, *extra, "[PAD]"])}
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -55,8 +55,8 @@ class TextNetwork(nn.Module):
         attention_mask: torch.Tensor | None = None,
         token_type_ids: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        known = input_ids.ne(self.padding).long()
-        values = self.words(input_ids) + 0.1 * self.positions(known.cumsum(dim=1) * known)
+        is_token = input_ids.ne(self.padding).long()
+        values = self.words(input_ids) + 0.1 * self.positions(is_token.cumsum(dim=1) * is_token)
         if token_type_ids is not None:
             values = values + self.types(token_type_ids)
         weights = self.keys(values.tanh()).squeeze(2)
@@ -68,8 +68,9 @@ class TextNetwork(nn.Module):
 
     def batch(self, tokenizer: Tokenizer, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """Ids and mask as the tokenizer pads them."""
-        found = tokenizer.encode_batch(texts)
-        return torch.tensor([each.ids for each in found]), torch.tensor([each.attention_mask for each in found])
+        encodings = tokenizer.encode_batch(texts)
+        ids, masks = ([getattr(encoding, name) for encoding in encodings] for name in ("ids", "attention_mask"))
+        return torch.tensor(ids), torch.tensor(masks)
 
     def train_on(self, tokenizer: Tokenizer) -> "TextNetwork":
         """Train on the topics for 20 steps."""

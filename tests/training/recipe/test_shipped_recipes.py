@@ -1,4 +1,4 @@
-"""The shipped recipes: each trains on files of the layout that it names and gives the scores that it exports."""
+"""The shipped recipes: each trains on files in the layout that it describes, and gives the scores that it exports."""
 
 from pathlib import Path
 from typing import Any
@@ -23,50 +23,50 @@ IMAGE_RECIPES = [path for path in RECIPES if isinstance(load_recipe(path).input,
 
 WORDS = ["bread", "ship", "the", "a", "market", "rose", "N", "company", "said", "it"]
 _ROWS = 44
-"""Just enough to hold out the fewest calibration examples that a recipe may ask for."""
+"""Enough to hold out 20 calibration examples, the fewest that a recipe may ask for."""
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Any:
-    """Networks are run on four images at a time: threads would wait for each other more than they work."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+NARROW = {
+    "pixelcnn": ["architecture.filters=8"],
+    "qrnn": ["architecture.hidden=64"],
+    "wide_resnet": ["architecture.widen_factor=1"],
+    "whitened_conv": ["architecture.widths=[8,16,16]"],
+}
+"""Overrides by architecture. At full width, most of the time of these tests would be spent in convolutions."""
 
 
 def shortened(path: Path) -> Recipe:
-    """The recipe with one epoch of two images a step, and small sets."""
+    """The recipe with one epoch of two examples per step, small sets and a narrow network of the same depth."""
     recipe = load_recipe(path)
     changes = ["in_distribution.calibration_size=20", "trainer.precision=32-true"]
     for stage in recipe.stages:
         changes += [f"stages.{stage}.epochs=1", f"stages.{stage}.batch_size=2"]
-    synthetic = {
-        f"evaluation.{part}.{name}": plan
+    sets = {
+        f"evaluation.{part}.{name}": config
         for part in ("ood", "validation")
-        for name, plan in getattr(recipe.evaluation, part).items()
+        for name, config in getattr(recipe.evaluation, part).items()
     }
     if recipe.outliers is not None:
-        synthetic["outliers.train"] = recipe.outliers.train
-    changes += [f"{key}.size=12" for key, plan in synthetic.items() if isinstance(plan, Synthetic)]
-    if recipe.architecture.name == "pixelcnn":
-        # Its depth is what a recipe can get wrong; a test would wait a minute for the work of 160 filters.
-        changes.append("architecture.filters=8")
-    if recipe.architecture.name == "qrnn":
-        changes.append("architecture.hidden=64")
+        sets["outliers.train"] = recipe.outliers.train
+    changes += [f"{key}.size=12" for key, config in sets.items() if isinstance(config, Synthetic)]
+    changes += NARROW.get(recipe.architecture.name, [])
+    changes += [
+        f"stages.{name}.objective.width=8"
+        for name, stage in recipe.stages.items()
+        if stage.objective.name == "joint_confidence"
+    ]
     return load_recipe(path, changes)
 
 
 def sources(recipe: Recipe) -> list[Source]:
     """Every data set that the recipe reads."""
-    plans: list[Source | Synthetic] = [recipe.in_distribution.train, recipe.in_distribution.test]
-    plans += [] if recipe.outliers is None else [recipe.outliers.train]
-    plans += [*recipe.evaluation.ood.values(), *recipe.evaluation.validation.values()]
-    return [plan for plan in plans if isinstance(plan, Source)]
+    sets = [recipe.in_distribution.train, recipe.in_distribution.test, *recipe.evaluation.sets.values()]
+    sets += [] if recipe.outliers is None else [recipe.outliers.train]
+    return [config for config in sets if isinstance(config, Source)]
 
 
 def write(source: Source, root: Path, size: int, seed: int) -> None:
-    """Random pictures in the place, format and columns of `source`, half of them of a class that it excludes."""
+    """Write random pictures with the path, format and columns of `source`; half are of a class that it excludes."""
     x = np.random.default_rng(seed).integers(0, 256, (_ROWS, size, size, 3), dtype=np.uint8)
     labels = ["one", "other", *source.exclude_labels]
     y = np.arange(_ROWS) % 2
@@ -87,33 +87,33 @@ def write(source: Source, root: Path, size: int, seed: int) -> None:
 
 
 @pytest.mark.parametrize("path", IMAGE_RECIPES, ids=lambda path: path.stem)
-def test_every_image_recipe_trains_on_files_of_the_layout_that_it_names(path: Path, tmp_path: Path) -> None:
+def test_every_image_recipe_trains_on_files_in_its_layout(path: Path, tmp_path: Path) -> None:
     recipe = shortened(path)
     assert isinstance(recipe.input, ImageInput)
     for seed, source in enumerate(sources(recipe)):
         write(source, tmp_path / "data", recipe.input.height, seed)
     locations = DataLocations(data_dir=tmp_path / "data", cache_dir=tmp_path / "cache")
     reader = open_reader(recipe, locations, tmp_path / "tokenizer.json")
-    inside = load_in_distribution(recipe, reader)
-    for name, plan in (recipe.evaluation.ood | recipe.evaluation.validation).items():
-        assert len(load_set(plan, reader, inside.test, name=name, seed=1)) in {12, _ROWS}
+    in_dist = load_in_distribution(recipe, reader)
+    for name, config in recipe.evaluation.sets.items():
+        assert len(load_set(config, reader, in_dist.test, name=name, seed=1)) in {12, _ROWS}
     assert recipe.outliers is not None
-    found = load_set(recipe.outliers.train, reader, inside.train, name="outliers", seed=1)
-    outliers = without_overlap(found, inside, reader, recipe.outliers)
+    outliers = load_set(recipe.outliers.train, reader, in_dist.train, name="outliers", seed=1)
+    outliers = without_overlap(outliers, in_dist, reader, recipe.outliers)
     run = Run.create(tmp_path / "run", recipe, overwrite=False)
-    fit_stages(run, inside.train.rows(np.arange(4)), outliers, resume=False, announce=lambda _: None)
+    fit_stages(run, in_dist.train.rows(np.arange(4)), outliers, resume=False, announce=lambda _: None)
     model = scored_model(recipe, load_model(run, recipe.export.stage, 2))
     with torch.inference_mode():
-        values = model.eval()(torch.from_numpy(inside.test.x[np.arange(2)]))
+        values = model.eval()(torch.from_numpy(in_dist.test.x[np.arange(2)]))
     scores = dict(zip(model.output_names, values, strict=True))
     assert set(recipe.export.scores) <= set(scores)
     assert all(torch.isfinite(scores[name]).all() for name in recipe.export.scores)
 
 
 def write_texts(source: Source, root: Path, seed: int, excluded: set[str]) -> None:
-    """Random sentences in the locations and columns of `source`, half of them of the classes `excluded` by somebody."""
+    """Write random sentences with the paths and columns of `source`; some are of the classes `excluded`."""
     generator = np.random.default_rng(seed)
-    for place in (source.path, *source.also):
+    for path in (source.path, *source.also):
         texts = [" ".join(generator.choice(WORDS, generator.integers(2, 12))) for _ in range(_ROWS)]
         labels = ["one", "other", *sorted(excluded)]
         y = np.arange(_ROWS) % 2
@@ -123,28 +123,28 @@ def write_texts(source: Source, root: Path, seed: int, excluded: set[str]) -> No
         if source.label is not None:
             columns[source.label] = y.tolist()
             features[source.label] = datasets.ClassLabel(names=labels)
-        (root / place).parent.mkdir(parents=True, exist_ok=True)
-        datasets.Dataset.from_dict(columns, features=datasets.Features(features)).to_parquet(root / place)
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        datasets.Dataset.from_dict(columns, features=datasets.Features(features)).to_parquet(root / path)
 
 
 @pytest.mark.parametrize("path", TEXT_RECIPES, ids=lambda path: path.stem)
-def test_every_text_recipe_trains_on_files_of_the_layout_that_it_names(path: Path, tmp_path: Path) -> None:
+def test_every_text_recipe_trains_on_files_in_its_layout(path: Path, tmp_path: Path) -> None:
     recipe = shortened(path)
     for seed, source in enumerate(sources(recipe)):
-        excluded = {label for each in sources(recipe) if each.path == source.path for label in each.exclude_labels}
+        excluded = {label for other in sources(recipe) if other.path == source.path for label in other.exclude_labels}
         write_texts(source, tmp_path / "data", seed, excluded)
     reader = open_reader(recipe, DataLocations(data_dir=tmp_path / "data"), tmp_path / "tokenizer.json")
-    inside = load_in_distribution(recipe, reader)
-    for name, plan in (recipe.evaluation.ood | recipe.evaluation.validation).items():
-        assert 0 < len(load_set(plan, reader, inside.test, name=name, seed=1)) <= _ROWS
+    in_dist = load_in_distribution(recipe, reader)
+    for name, config in recipe.evaluation.sets.items():
+        assert 0 < len(load_set(config, reader, in_dist.test, name=name, seed=1)) <= _ROWS
     assert recipe.outliers is not None
-    outliers = load_set(recipe.outliers.train, reader, inside.train, name="outliers", seed=1)
+    outliers = load_set(recipe.outliers.train, reader, in_dist.train, name="outliers", seed=1)
     run = Run.create(tmp_path / "run", recipe, overwrite=False)
     (tmp_path / "tokenizer.json").rename(run.tokenizer_path)
-    fit_stages(run, inside.train.rows(np.arange(4)), outliers, resume=False, announce=lambda _: None)
+    fit_stages(run, in_dist.train.rows(np.arange(4)), outliers, resume=False, announce=lambda _: None)
     model = scored_model(recipe, load_model(run, recipe.export.stage, 2)).eval()
     with torch.inference_mode():
-        values = model(*model.model.prepare(torch.from_numpy(inside.test.x[np.arange(2)])))
+        values = model(*model.model.prepare(torch.from_numpy(in_dist.test.x[np.arange(2)])))
     scores = dict(zip(model.output_names, values, strict=True))
     assert all(torch.isfinite(scores[name]).all() for name in recipe.export.scores)
 

@@ -1,7 +1,6 @@
-"""Loading: any source becomes the same uint8 images, cached or decoded on demand, or a clear error."""
+"""Image loading: every format gives the same uint8 images, cached or decoded on demand, or a clear error."""
 
 import csv
-import pickle
 from pathlib import Path
 
 import datasets
@@ -12,10 +11,9 @@ from PIL import Image
 
 from bundle import ImageInput
 from tests.training.support.datasets_on_disk import LABELS, stripes, write_parquet
-from training.data import DataLocations, load_images, split_in_distribution
-from training.data.splits import split_rows
+from training.data import DataLocations, load_images
 from training.errors import DataError
-from training.recipe import InDistribution, Source
+from training.recipe import Source
 
 SPEC = ImageInput(height=16, width=16, channels=3, mean=(0.5,) * 3, std=(0.5,) * 3)
 ALL = np.arange(20)
@@ -63,7 +61,7 @@ def test_a_csv_names_image_files_and_labels(
         rows.writerow(["file", "kind"])
         for i, (image, label) in enumerate(zip(*images, strict=True)):
             Image.fromarray(image).save(locations.data_dir / f"{i}.png")
-            # One by its absolute path, the others from where the list lies.
+            # One by its absolute path, the others relative to the list.
             rows.writerow([str(locations.data_dir / "0.png") if i == 0 else f"{i}.png", LABELS[label]])
     source = Source(path="list.csv", format="csv", image="file", label="kind")
     loaded = load_images(source, SPEC, locations, name="c")
@@ -71,7 +69,7 @@ def test_a_csv_names_image_files_and_labels(
     assert loaded.labels == tuple(sorted(LABELS))
 
 
-def test_file_and_folder_names_that_sound_like_splits_lose_no_image(
+def test_files_and_folders_named_like_splits_lose_no_image(
     locations: DataLocations, images: tuple[NDArray[np.uint8], NDArray[np.int64]]
 ) -> None:
     for i, image in enumerate(images[0]):
@@ -84,7 +82,7 @@ def test_file_and_folder_names_that_sound_like_splits_lose_no_image(
     assert len(load_images(Source(path="test", format="imagefolder"), SPEC, locations, name="p")) == 20
 
 
-def test_a_limit_takes_rows_from_the_whole_set(
+def test_a_limit_selects_evenly_spaced_rows(
     locations: DataLocations, images: tuple[NDArray[np.uint8], NDArray[np.int64]]
 ) -> None:
     write_parquet(locations.data_dir / "a.parquet", *images)
@@ -106,11 +104,6 @@ def test_a_row_without_image_is_refused(locations: DataLocations) -> None:
         load_images(Source(path="a.parquet"), SPEC, locations, name="a")
 
 
-def test_an_error_in_a_data_worker_arrives_as_it_is() -> None:
-    error = pickle.loads(pickle.dumps(DataError("a.parquet, row 3", "is no readable image", "Repair it")))
-    assert (type(error), str(error)) == (DataError, "a.parquet, row 3: is no readable image. Repair it")
-
-
 def test_a_set_too_large_for_the_cache_is_decoded_on_demand_to_the_same_pixels(
     locations: DataLocations, images: tuple[NDArray[np.uint8], NDArray[np.int64]]
 ) -> None:
@@ -122,7 +115,7 @@ def test_a_set_too_large_for_the_cache_is_decoded_on_demand_to_the_same_pixels(
     np.testing.assert_array_equal(loaded.x[ALL[::-3]], images[0][::-3])
 
 
-def test_a_changed_file_is_decoded_anew(
+def test_a_changed_file_is_decoded_again(
     locations: DataLocations, images: tuple[NDArray[np.uint8], NDArray[np.int64]]
 ) -> None:
     path = locations.data_dir / "a.parquet"
@@ -147,7 +140,7 @@ def test_excluded_labels_leave_no_gap_in_the_class_numbers(
 
 
 @pytest.mark.parametrize(
-    ("source", "named"),
+    ("source", "message"),
     [
         (Source(path="absent.parquet"), r"absent\.parquet.*--data"),
         (Source(path="absent", format="imagefolder"), r"absent.*--data"),
@@ -158,11 +151,11 @@ def test_excluded_labels_leave_no_gap_in_the_class_numbers(
         (Source(path="a.parquet", format="csv"), "cannot be read as csv"),
     ],
 )
-def test_a_source_that_does_not_fit_is_refused_with_what_is_wrong(
-    locations: DataLocations, images: tuple[NDArray[np.uint8], NDArray[np.int64]], source: Source, named: str
+def test_a_source_that_does_not_match_is_refused_with_the_reason(
+    locations: DataLocations, images: tuple[NDArray[np.uint8], NDArray[np.int64]], source: Source, message: str
 ) -> None:
     write_parquet(locations.data_dir / "a.parquet", *images)
-    with pytest.raises(DataError, match=named):
+    with pytest.raises(DataError, match=message):
         load_images(source, SPEC, locations, name="a")
 
 
@@ -181,31 +174,6 @@ def test_an_empty_class_is_refused_by_name(locations: DataLocations) -> None:
     write_parquet(locations.data_dir / "a.parquet", x, np.zeros(6, dtype=np.int64))
     with pytest.raises(DataError, match="bright"):
         load_images(Source(path="a.parquet", label="label"), SPEC, locations, name="a").require_classes()
-
-
-def test_the_calibration_split_is_disjoint_and_the_same_for_the_same_seed(
-    locations: DataLocations, images: tuple[NDArray[np.uint8], NDArray[np.int64]]
-) -> None:
-    write_parquet(locations.data_dir / "a.parquet", *images)
-    loaded = load_images(Source(path="a.parquet", label="label"), SPEC, locations, name="a")
-    kept, held = (loaded.rows(rows) for rows in split_rows(len(loaded), 6, 1, loaded.source))
-    again = loaded.rows(split_rows(len(loaded), 6, 1, loaded.source)[0])
-    assert (len(kept), len(held)) == (14, 6)
-    assert len({loaded.sha256, kept.sha256, held.sha256}) == 3
-    pixels = np.concatenate([kept.x[np.arange(14)], held.x[np.arange(6)]])
-    assert len(np.unique(pixels.reshape(20, -1), axis=0)) == 20
-    np.testing.assert_array_equal(kept.x[np.arange(14)], again.x[np.arange(14)])
-    with pytest.raises(DataError, match="too few"):
-        split_rows(len(loaded), 15, 1, loaded.source)
-
-
-def test_a_test_set_is_held_out_too_where_there_is_none() -> None:
-    plan = InDistribution(train=Source(path="x"), test_size=15, calibration_size=20)
-    rows = split_in_distribution(100, plan, 1, "x")
-    assert (len(rows.train), len(rows.calibration), len(rows.test)) == (65, 20, 15)
-    assert len(np.unique(np.concatenate([rows.train, rows.calibration, rows.test]))) == 100
-    with pytest.raises(DataError, match="test_size"):
-        split_in_distribution(29, plan, 1, "x")
 
 
 def test_parts_of_a_source_have_no_row_in_common(

@@ -1,0 +1,72 @@
+"""The command line on texts: from sentences on disk to a bundle that scores as the trained network does."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from typer.testing import CliRunner
+
+from bundle import TextEncoder, TextInput, load_bundle, pad_tokens
+from tests.training.support.texts_on_disk import TOPICS, sentences, tiny_text_recipe, write_tiny_texts
+from training.commands.app import app
+from training.data import NO_TOKEN, StoredArray
+from training.evaluation import Report
+from training.export.onnx_graph import run_graph
+from training.models.classifier import TextClassifier
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the data, the run directory and the model repository of a finished run."""
+    root = write_tiny_texts(tmp_path_factory.mktemp("texts"))
+    recipe = root / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(tiny_text_recipe()))
+    arguments = ["run", str(recipe), "--data", str(root), "--run", str(root / "run"), "--models", str(root / "models")]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output + str(done.exception)
+    return root
+
+
+def test_run_makes_a_text_bundle_that_flags_an_unseen_topic(finished: Path) -> None:
+    bundle = load_bundle(finished / "models" / "topics" / "1")
+    manifest = bundle.manifest
+    assert manifest.input == TextInput(tokenizer="tokenizer.json", max_tokens=24)
+    assert manifest.modality == "text"
+    assert tuple(manifest.labels) == TOPICS
+    assert (bundle.path / "sample.txt").read_text() == sentences("kitchen", 1, 2)[0]
+    assert manifest.evaluation is not None
+    assert manifest.evaluation.error_percent is not None
+    assert manifest.evaluation.error_percent < 15
+    auroc = {(row.stage, row.score): row.auroc for row in manifest.evaluation.sets if row.name == "unseen"}
+    assert auroc["oe", "msp"] > auroc["baseline", "msp"]
+    assert auroc["oe", "msp"] > 90
+
+
+def test_a_report_on_texts_has_the_papers_recall_too(finished: Path) -> None:
+    report = Report.from_json((finished / "run" / "report" / "report.json").read_text())
+    assert report.recalls == [0.95, 0.9]
+    assert "FPR90 oe" in (finished / "run" / "report" / "report.md").read_text()
+
+
+def test_the_steps_of_a_finished_text_run_can_be_repeated(finished: Path) -> None:
+    run, data = str(finished / "run"), ["--data", str(finished)]
+    for command in (["calibrate", run], ["export", run, "--models", str(finished / "again")]):
+        done = CliRunner().invoke(app, [*command, *data])
+        assert done.exit_code == 0, done.output + str(done.exception)
+    assert load_bundle(finished / "again" / "topics" / "1").manifest.modality == "text"
+
+
+def test_a_bundle_scores_a_text_alone_as_in_a_batch(finished: Path) -> None:
+    bundle = load_bundle(finished / "models" / "topics" / "1")
+    encoder = TextEncoder.load(bundle.path / "tokenizer.json", 24)
+    texts = sentences("harbour", 9, 77)
+    alone = [pad_tokens([encoder.encode(text)]) for text in texts]
+    rows = np.full((9, 24), NO_TOKEN, dtype=np.int32)
+    for row, (tokens, _) in zip(rows, alone, strict=True):
+        row[: tokens.shape[1]] = tokens[0]
+    prepare = TextClassifier(torch.nn.Identity()).prepare
+    together = run_graph(bundle.model_path, StoredArray(rows), prepare)["msp"]
+    singly = [run_graph(bundle.model_path, StoredArray(row[None]), prepare)["msp"][0] for row in rows]
+    np.testing.assert_allclose(together, singly, atol=1e-6)
