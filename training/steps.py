@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +23,12 @@ from training.data import (
 from training.errors import RunError
 from training.evaluation import (
     TEXT_RECALL,
+    DefaultScore,
     EvaluationInputs,
     Report,
+    SegmentScores,
     StageScores,
+    choose_default_score,
     evaluate_stages,
     manifest_evaluation,
     write_report,
@@ -35,8 +39,9 @@ from training.export.provenance import save_fingerprints
 from training.fitting.stages import fit_stages
 from training.fitting.weights import load_model
 from training.models.build import scored_model
+from training.models.likelihood_heads import ScoredLanguageModel
 from training.models.score_heads import ScoredClassifier, ScoredModel
-from training.recipe import Recipe, Source, Synthetic, TextConfig
+from training.recipe import AUTO, Recipe, Source, Synthetic, TextConfig
 from training.run import Run
 from training.scoring.batch_scoring import Outputs, restore_order, score_inputs, scoring_order
 from training.scoring.calibration import (
@@ -47,6 +52,7 @@ from training.scoring.calibration import (
     save_temperature,
 )
 from training.scoring.logits import LOGITS, recorded_logits, stage_logits
+from training.scoring.segments import SEGMENT_SYMBOLS, segment_scores
 
 
 def data_locations(data_dir: Path | None) -> DataLocations:
@@ -110,21 +116,28 @@ def evaluate_run(run: Run, locations: DataLocations) -> None:
             stage: _stage_scores(run, stage, calibrations[stage], in_dist.test, sets, bars.report)
             for stage in recipe.stages
         }
+        segments = _segment_scores(run, in_dist, sets, bars.report)
     inputs = EvaluationInputs(
         stages=stages,
         title=f"Evaluation of {recipe.name}",
         alpha=recipe.export.alpha,
         draws=recipe.evaluation.draws,
         seed=recipe.seed,
-        default_score=recipe.export.default_score,
+        # Replaced by the chosen score below; no figure depends on it.
+        default_score=recipe.export.scores[0],
         in_dist=_describe_test_set(recipe),
         sets=descriptions,
         validation=tuple(recipe.evaluation.validation),
         near=recipe.evaluation.near,
         recalls=_recalls(recipe),
         provenance=_provenance(run),
+        segments=segments,
     )
-    write_report(evaluate_stages(inputs), inputs, run.report_path)
+    report = evaluate_stages(inputs)
+    choice = _default_score(run, report)
+    report = report.model_copy(update={"default_score": choice.name, "default_score_reason": choice.reason})
+    write_report(report, replace(inputs, default_score=choice.name), run.report_path)
+    console.print(f"default score: {choice.name} ({choice.reason})")
     console.print(f"report: {run.report_path / 'report.md'}")
 
 
@@ -169,6 +182,7 @@ def export_run(
     def write_sample(folder: Path) -> None:
         reader.write_sample(sample.source, folder, sample.row)
 
+    default_score = _default_score(run, report)
     console.print("writing the graph and comparing it with torch on real inputs ...")
     if precision == "fp32" or report is None:
         export_bundle(
@@ -178,14 +192,40 @@ def export_run(
             samples=evenly_spaced(in_dist.test, SAMPLES),
             write_sample=write_sample,
             evaluation=None if report is None else manifest_evaluation(report, stage),
+            default_score=default_score,
             path=path,
         )
     else:
         console.print(f"then writing it in {precision} and measuring both on every set ...")
         export_low_precision(
-            run, model, precision, in_dist=in_dist, ood=sets, full_report=report, write_sample=write_sample, path=path
+            run,
+            model,
+            precision,
+            in_dist=in_dist,
+            ood=sets,
+            full_report=report,
+            write_sample=write_sample,
+            default_score=default_score,
+            path=path,
         )
     return path
+
+
+def _default_score(run: Run, report: Report | None) -> DefaultScore:
+    """The default score of the run's recipe, or its choice by the run's report.
+
+    Raises RunError if the report lacks a score of the recipe.
+    """
+    export = run.recipe.export
+    if export.default_score != AUTO:
+        return DefaultScore(export.default_score, "set by the recipe")
+    if report is None:
+        return DefaultScore(export.scores[0], "first of the recipe's scores: the run was not evaluated")
+    measured = {row.score for row in report.results if row.stage == export.stage}
+    if missing := [name for name in export.scores if name not in measured]:
+        reason = f"the report has no figures of stage '{export.stage}' by {', '.join(missing)}"
+        raise RunError(str(run.path), reason, f"Run `calibrate {run.path}` and `evaluate {run.path}` again")
+    return choose_default_score(report, export.stage, export.scores)
 
 
 def _reader(run: Run, locations: DataLocations) -> Reader:
@@ -248,6 +288,27 @@ def _stage_scores(
         error=error,
         logits=logits,
     )
+
+
+def _segment_scores(
+    run: Run, in_dist: InDistributionData, sets: Mapping[str, Examples], progress: Progress
+) -> SegmentScores | None:
+    """The scores of a language model's stages on segments; None for other models and for too few texts."""
+    config = run.recipe.input
+    if run.recipe.task != "language-model" or not isinstance(config, TextConfig):
+        return None
+    symbols = SEGMENT_SYMBOLS[config.unit]
+    stages: dict[str, StageScores] = {}
+    for stage in run.recipe.stages:
+        model = _model(run, stage, len(in_dist.test.labels))
+        assert isinstance(model, ScoredLanguageModel), "the recipe's task is language-model"
+        scores = segment_scores(
+            model, symbols, calibration=in_dist.calibration, test=in_dist.test, sets=sets, progress=progress
+        )
+        if scores is None:
+            return None
+        stages[stage] = scores
+    return SegmentScores(symbols, stages)
 
 
 def _describe(config: Source | Synthetic, examples: Examples, outliers: Examples | None, reader: Reader) -> str:

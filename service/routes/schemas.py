@@ -69,6 +69,7 @@ class ModelSummary(BaseModel):
 class ModelDetail(ModelSummary):
     """A served model with its provenance and evaluation."""
 
+    default_score_reason: str | None = Field(description="How the default score was chosen; null: not recorded.")
     training: Training | None
     evaluation: Evaluation | None
 

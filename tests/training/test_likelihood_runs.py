@@ -74,7 +74,7 @@ def test_a_language_model_learns_and_outlier_exposure_gives_outliers_more_bits(
     tmp_path: Path, unit: str, score: str
 ) -> None:
     root = write_tiny_texts(tmp_path / "data")
-    for name, n, seed in (("train", 150, 1), ("test", 40, 2)):
+    for name, n, seed in (("train", 150, 1), ("test", 90, 2)):
         write_texts(root / f"{name}.parquet", sentences("kitchen", n, seed))
     oe = {"name": "outlier_exposure", "weight": 1.0}
     config = {"kind": "text", "unit": unit, "normalize": "penn-treebank", "max_tokens": 80, "min_frequency": 1}
@@ -102,6 +102,13 @@ def test_a_language_model_learns_and_outlier_exposure_gives_outliers_more_bits(
     # Outlier Exposure trains this quantity.
     auroc = {stage: report.find("unseen", stage, "kl_uniform").auroc.mean for stage in ("baseline", "oe")}
     assert auroc["oe"] > max(auroc["baseline"], 95)
+    by_segment = report.by_segment
+    assert by_segment is not None
+    assert by_segment.in_dist_size >= 5
+    # A segment holds several texts, which together are more certain than one.
+    of_segments = by_segment.find("unseen", "oe", "kl_uniform").auroc.mean
+    assert of_segments >= report.find("unseen", "oe", "kl_uniform").auroc.mean
+    assert "## By segment" in (run.report_path / "report.md").read_text(encoding="utf-8")
     assert mean_bits["baseline", "in-distribution"] < mean_bits["baseline", "unseen"]
     gap = {stage: mean_bits[stage, "unseen"] - mean_bits[stage, "in-distribution"] for stage in ("baseline", "oe")}
     assert gap["oe"] > gap["baseline"]

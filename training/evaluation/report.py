@@ -120,6 +120,26 @@ class MeanBits(_Part):
     bits: float
 
 
+class SegmentResults(_Part):
+    """The figures of a language model on segments: each set's texts joined and cut into pieces of equal length.
+
+    Attributes:
+        symbols: The words or characters of a segment.
+        in_dist_size: The number of in-distribution segments.
+        calibration_size: The number of segments behind each calibration.
+        sizes: The name of each out-of-distribution set with segments -> their number.
+        results: The detection metrics of each set, and their means.
+        false_flags: The flagged share of the in-distribution segments.
+    """
+
+    symbols: int
+    in_dist_size: int
+    calibration_size: int
+    sizes: dict[str, int]
+    results: list[SetResult]
+    false_flags: list[FalseFlags]
+
+
 class Report(_Part):
     """All figures of an evaluation, in percent unless stated otherwise.
 
@@ -127,6 +147,7 @@ class Report(_Part):
         alpha: The false-flag rate of the flags on average over calibration sets, in 0..1.
         draws: The number of random draws behind each mean and deviation.
         default_score: The score that the exported bundle decides by.
+        default_score_reason: The reason of its choice; empty in reports of older versions.
         in_dist: The name of the in-distribution test set; `inside` in JSON.
         in_dist_size: Its number of inputs; `inside_size` in JSON.
         calibration_size: The number of inputs behind each calibration.
@@ -139,6 +160,7 @@ class Report(_Part):
         false_flag_interval: The false-flag rate that single calibration sets have; None in reports of older versions.
         probabilities: Calibration of each classifier's probabilities.
         bits: Mean likelihoods in bits, of densities and language models.
+        segments: The figures of a language model by segment; None for other models and in reports of older versions.
         comparison: In the report of a lower-precision bundle, the comparison with full precision.
         provenance: Facts about the run, as shown in the report.
     """
@@ -146,6 +168,7 @@ class Report(_Part):
     alpha: float
     draws: int
     default_score: str
+    default_score_reason: str = ""
     in_dist: str = Field(alias="inside")
     in_dist_size: int = Field(alias="inside_size")
     calibration_size: int
@@ -158,6 +181,7 @@ class Report(_Part):
     false_flag_interval: FalseFlagInterval | None = None
     probabilities: list[ProbabilityResult] = []
     bits: list[MeanBits] = []
+    segments: SegmentResults | None = None
     comparison: PrecisionComparison | None = None
     provenance: dict[str, str]
 
@@ -192,6 +216,27 @@ class Report(_Part):
         far = [name for name in self.test_sets if name not in self.near]
         groups = {NEAR_MEAN: near, FAR_MEAN: far} if near else {}
         return {mean: sets for mean, sets in groups.items() if sets} | {MEAN: self.test_sets}
+
+    @property
+    def by_segment(self) -> "Report | None":
+        """The report with the figures by segment in place of those by text; None if there are none."""
+        if self.segments is None:
+            return None
+        segments = self.segments
+        sets = {name: f"{size:,} segments of {segments.symbols} symbols" for name, size in segments.sizes.items()}
+        return self.model_copy(
+            update={
+                "in_dist_size": segments.in_dist_size,
+                "calibration_size": segments.calibration_size,
+                "sets": sets,
+                "validation": tuple(name for name in self.validation if name in sets),
+                "results": segments.results,
+                "false_flags": segments.false_flags,
+                "false_flag_interval": None,
+                "bits": [],
+                "segments": None,
+            }
+        )
 
     def find(self, name: str, stage: str, score: str) -> SetResult:
         """The result of one set, stage and score."""

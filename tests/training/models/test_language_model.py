@@ -150,6 +150,21 @@ def test_a_text_whose_predictions_are_uniform_is_the_most_anomalous_by_kl_unifor
     assert (least < most).all()
 
 
+@torch.inference_mode()
+def test_a_segment_is_scored_by_all_its_symbols_and_no_end_after_them() -> None:
+    scored = model()
+    segments, _ = texts(3, 12)
+    segments[:, 4] = scored.end
+    lengths = torch.full((3,), 12)
+    bpw, kl_uniform, bits = ScoredLanguageModel(scored, SCORES, "word").of_segments()(segments, lengths)
+    logits = scored(segments, lengths).logits[:, :12].double()
+    nats = F.cross_entropy(logits.flatten(0, 1), segments.flatten(), reduction="none").view(3, 12)
+    np.testing.assert_allclose(bpw, nats.mean(dim=1) / math.log(2), rtol=1e-5)
+    uniform = logsumexp(logits.numpy(), axis=2) - logits.numpy().mean(axis=2)
+    np.testing.assert_allclose(kl_uniform, uniform.mean(axis=1), rtol=1e-5)
+    assert not bits[:, 12].any()
+
+
 def test_rows_are_prepared_as_for_a_text_classifier() -> None:
     rows = torch.tensor([[3, 0, 5, NO_TOKEN, NO_TOKEN], [1, NO_TOKEN, NO_TOKEN, NO_TOKEN, NO_TOKEN]], dtype=torch.int32)
     ours, theirs = model().prepare(rows), TextClassifier(nn.Identity()).prepare(rows)
