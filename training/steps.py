@@ -28,6 +28,7 @@ from training.evaluation import (
     EvaluationInputs,
     Report,
     SegmentScores,
+    ShortcutCheck,
     StageScores,
     choose_default_score,
     evaluate_stages,
@@ -67,6 +68,11 @@ def start_run(recipe: Recipe, path: Path | None, *, overwrite: bool) -> Run:
     # The other processes of a distributed run execute the same command and must not delete the first one's work.
     is_first = os.environ.get("LOCAL_RANK", "0") == "0"
     return Run.create(path or Path("runs") / recipe.name, recipe, overwrite=overwrite and is_first)
+
+
+def save_shortcuts(run: Run, check: ShortcutCheck) -> None:
+    """Write the shortcut check of the run's data to the run directory, for the report."""
+    run.shortcuts_path.write_text(check.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
 def fit_run(run: Run, locations: DataLocations, *, resume: bool) -> None:
@@ -133,6 +139,8 @@ def evaluate_run(run: Run, locations: DataLocations) -> None:
         near=recipe.evaluation.near,
         recalls=_recalls(recipe),
         provenance=_provenance(run),
+        upper_bounds=_upper_bounds(recipe, outliers, sets),
+        shortcuts=_shortcuts(run),
         segments=segments,
     )
     report = evaluate_stages(inputs)
@@ -141,6 +149,8 @@ def evaluate_run(run: Run, locations: DataLocations) -> None:
     write_report(report, replace(inputs, default_score=choice.name), run.report_path)
     console.print(f"default score: {choice.name} ({choice.reason})")
     console.print(f"report: {run.report_path / 'report.md'}")
+    for name in inputs.upper_bounds:
+        console.print(f"{name}: an upper bound, because these are outliers like those trained on", highlight=False)
 
 
 def export_run(
@@ -324,6 +334,31 @@ def _describe(config: Source | Synthetic, examples: Examples, outliers: Examples
     repeated = 0 if outliers is None else len(reader.overlap(outliers, examples, f"overlap of {examples.name}").rows)
     seen = f"{repeated:,} of them (nearly) outliers that were trained on" if repeated else "none of them trained on"
     return f"{len(examples):,} examples of {config.path}, {seen}"
+
+
+def _upper_bounds(recipe: Recipe, outliers: Examples | None, sets: Mapping[str, Examples]) -> list[str]:
+    """The sets that come from the training outliers' files, unless they consist of other sub-folders or labels."""
+    if outliers is None or recipe.outliers is None or not isinstance(recipe.outliers.train, Source):
+        return []
+    trained = recipe.outliers.train
+    return [
+        name
+        for name, config in recipe.evaluation.sets.items()
+        if isinstance(config, Source)
+        and (config.format, config.split) == (trained.format, trained.split)
+        and {config.path, *config.also} & {trained.path, *trained.also}
+        and not (outliers.labels and sets[name].labels and set(outliers.labels).isdisjoint(sets[name].labels))
+    ]
+
+
+def _shortcuts(run: Run) -> ShortcutCheck | None:
+    """The saved shortcut check; None if there is none, or if it is of other data than the recipe's."""
+    recipe = run.recipe
+    if not run.shortcuts_path.exists() or recipe.outliers is None or isinstance(recipe.outliers.train, Synthetic):
+        return None
+    check = ShortcutCheck.model_validate_json(run.shortcuts_path.read_text(encoding="utf-8"))
+    paths = (recipe.in_distribution.train.path, recipe.outliers.train.path)
+    return check if (check.in_distribution, check.outliers) == paths else None
 
 
 def _recalls(recipe: Recipe) -> tuple[float, ...]:

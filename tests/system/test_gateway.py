@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from tritonclient.http import InferenceServerClient, InferInput
 
-from service import Settings
+from service import Settings, errors
 from service.auth.api_keys import digest_of
 from service.http.request_id import ACCEPTED_ID
 from tests.service.support.answers import problem
@@ -138,6 +138,23 @@ def test_the_gateway_replaces_an_id_that_the_service_would_reject(gateway: Gatew
 def test_the_gateway_and_the_service_accept_the_same_ids() -> None:
     template = (TEMPLATES / "default.conf.template").read_text()
     assert f'"~^{ACCEPTED_ID.pattern}\\z"' in template
+
+
+def test_errors_of_the_gateway_have_the_titles_of_the_service() -> None:
+    template = (TEMPLATES / "default.conf.template").read_text()
+
+    def by_status(variable: str) -> dict[str, str]:
+        (block,) = re.findall(rf"map \$status \${variable} {{(.*?)}}", template, re.DOTALL)
+        return dict(re.findall(r'(\d{3}) +"?(.+?)"?;', block))
+
+    problems = [item for item in vars(errors).values() if isinstance(item, type) and issubclass(item, errors.Problem)]
+    titles = {problem.type: problem.title for problem in problems}
+    titles_by_status = by_status("problem_title")
+    shared = {
+        status: titles[error_type] for status, error_type in by_status("problem_type").items() if error_type in titles
+    }
+    assert len(shared) >= 6
+    assert shared.items() <= titles_by_status.items()
 
 
 def test_the_gateway_and_the_service_read_their_limits_from_one_file() -> None:

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from bundle import Evaluation, OODResult
 from training.evaluation.comparison import PrecisionComparison
+from training.evaluation.shortcuts import ShortcutCheck
 from training.evaluation.stage_probabilities import ProbabilityResult
 
 IN_DISTRIBUTION = "in-distribution"
@@ -152,6 +153,8 @@ class Report(_Part):
         in_dist_size: Its number of inputs; `inside_size` in JSON.
         calibration_size: The number of inputs behind each calibration.
         sets: The name of each out-of-distribution set -> its description.
+        upper_bounds: The sets of outliers like those trained on: detection of other outliers is at most as good.
+        shortcuts: By which single features the outliers differ from the in-distribution data; None if not checked.
         validation: The sets that serve for choosing between settings and count in no average.
         near: The sets that resemble the in-distribution data; the others are far.
         error: The name of each classifier's stage -> its classification error.
@@ -174,6 +177,8 @@ class Report(_Part):
     calibration_size: int
     sets: dict[str, str]
     validation: tuple[str, ...] = ()
+    upper_bounds: tuple[str, ...] = ()
+    shortcuts: ShortcutCheck | None = None
     near: tuple[str, ...] = ()
     error: dict[str, float] = {}
     results: list[SetResult]

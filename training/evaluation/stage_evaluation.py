@@ -23,6 +23,7 @@ from training.evaluation.report import (
     SetResult,
     Spread,
 )
+from training.evaluation.shortcuts import ShortcutCheck
 from training.evaluation.stage_probabilities import StageLogits, measure_probabilities
 
 FALSE_FLAG_RATES = (0.01, 0.05)
@@ -73,6 +74,8 @@ class EvaluationInputs:
         near: The sets that resemble the in-distribution data; they have a mean of their own.
         recalls: The recalls, in 0..1, at which false positive rates are measured; 0.95 is always among them.
         provenance: Facts about the run, as shown in the report.
+        upper_bounds: The sets of outliers like those trained on.
+        shortcuts: The shortcut check of the training data, if it was made.
         segments: The scores of a language model on segments of the same sets.
     """
 
@@ -86,6 +89,8 @@ class EvaluationInputs:
     sets: Mapping[str, str]
     provenance: Mapping[str, str]
     validation: Collection[str] = ()
+    upper_bounds: Collection[str] = ()
+    shortcuts: ShortcutCheck | None = None
     near: Collection[str] = ()
     recalls: Iterable[float] = (RECALL,)
     segments: SegmentScores | None = None
@@ -107,6 +112,8 @@ def evaluate_stages(inputs: EvaluationInputs) -> Report:
         calibration_size=first.calibrations[inputs.default_score].n,
         sets=dict(inputs.sets),
         validation=tuple(inputs.validation),
+        upper_bounds=tuple(inputs.upper_bounds),
+        shortcuts=inputs.shortcuts,
         near=tuple(inputs.near),
         error=errors,
         results=results,

@@ -93,6 +93,8 @@ def export_low_precision(
             sets=full_report.sets,
             validation=full_report.validation,
             near=full_report.near,
+            upper_bounds=full_report.upper_bounds,
+            shortcuts=full_report.shortcuts,
             recalls=full_report.recalls,
             provenance=full_report.provenance,
         )
