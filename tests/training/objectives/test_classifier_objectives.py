@@ -22,10 +22,12 @@ from training.objectives import (
     ConfidenceOutlierExposure,
     CrossEntropy,
     EnergyBounded,
+    LogitNorm,
     MixOE,
     OutlierExposure,
     energy_bounded_loss,
     language_model_outlier_exposure_loss,
+    logit_norm_loss,
     outlier_exposure_loss,
 )
 from training.objectives.confidence import hinted_loss, outlier_confidence
@@ -37,6 +39,7 @@ TARGETS = torch.tensor([0, 2, 1, 1])
 NEEDS_OUTLIERS, NEEDS_CONFIDENCE = {"uses_outliers"}, {"uses_confidence"}
 NEEDS: dict[tuple[str, str], set[str]] = {
     ("classification", "cross_entropy"): set(),
+    ("classification", "logit_norm"): set(),
     ("classification", "outlier_exposure"): NEEDS_OUTLIERS,
     ("classification", "energy_bounded"): NEEDS_OUTLIERS,
     ("classification", "mix_oe"): NEEDS_OUTLIERS,
@@ -329,3 +332,45 @@ def test_the_weight_of_an_objective_scales_the_loss_of_the_outliers(name: str) -
         losses.append(float(CLASSIFICATION[name](weight=weight)(as_logits, batch()).value))
     assert losses[2] - losses[0] == pytest.approx(3 * (losses[1] - losses[0]), rel=1e-6)
     assert losses[1] != losses[0]
+
+
+@given(tau=st.floats(0.02, 5), scale=st.floats(0.1, 30), seed=st.integers(0, 999))
+def test_logit_norm_is_the_cross_entropy_of_logits_of_the_norm_one_over_tau(
+    tau: float, scale: float, seed: int
+) -> None:
+    generator = np.random.default_rng(seed)
+    logits, targets = scale * generator.normal(size=(6, 5)), generator.integers(5, size=6)
+    directions = logits / np.sqrt((logits**2).sum(axis=1, keepdims=True))
+    expected = -np.mean(np.log(softmax(directions / tau, axis=1))[np.arange(6), targets])
+    loss = logit_norm_loss(torch.from_numpy(logits), torch.from_numpy(targets), tau=tau)
+    assert float(loss) == pytest.approx(expected, rel=1e-4, abs=1e-7)
+
+
+def test_logit_norm_has_the_papers_temperature_and_uses_the_in_distribution_batch_alone() -> None:
+    inputs = batch()
+    value, logits = LogitNorm()(as_logits, inputs)
+    assert logits is not None
+    torch.testing.assert_close(value, logit_norm_loss(as_logits(inputs.x_in).logits, TARGETS, tau=0.04))
+    torch.testing.assert_close(LogitNorm()(as_logits, inputs._replace(x_out=None)).value, value)
+
+
+def test_longer_logits_do_not_lower_the_logit_norm_loss() -> None:
+    logits = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(
+        logit_norm_loss(100 * logits, TARGETS), logit_norm_loss(logits, TARGETS), rtol=1e-5, atol=0
+    )
+
+
+def test_logit_norm_of_zero_logits_is_finite() -> None:
+    logits = torch.zeros(4, 3, requires_grad=True)
+    loss = logit_norm_loss(logits, TARGETS)
+    loss.backward()
+    assert float(loss) == pytest.approx(np.log(3))
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("tau", [0.0, -1.0])
+def test_logit_norm_refuses_a_temperature_that_is_not_positive(tau: float) -> None:
+    with pytest.raises(ValueError, match="tau must be positive"):
+        LogitNorm(tau)
