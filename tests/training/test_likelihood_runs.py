@@ -101,7 +101,7 @@ def test_a_language_model_learns_and_outlier_exposure_gives_outliers_more_bits(
     mean_bits = bits(report)
     # Outlier Exposure trains this quantity.
     auroc = {stage: report.find("unseen", stage, "kl_uniform").auroc.mean for stage in ("baseline", "oe")}
-    assert auroc["oe"] > max(auroc["baseline"], 95)
+    assert auroc["oe"] > auroc["baseline"] + 20
     by_segment = report.by_segment
     assert by_segment is not None
     assert by_segment.in_dist_size >= 5
