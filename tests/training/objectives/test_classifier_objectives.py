@@ -51,7 +51,7 @@ NEEDS: dict[tuple[str, str], set[str]] = {
     ("language-model", "maximum_likelihood"): set(),
     ("language-model", "outlier_exposure"): NEEDS_OUTLIERS,
 }
-"""By task and name: what an objective needs beside in-distribution batches."""
+"""(task, name) -> the flags of an objective that needs more than in-distribution batches."""
 
 
 def as_logits(x: Tensor) -> Prediction:
