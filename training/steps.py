@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 
 from bundle import Calibration, Precision, false_flag_rate
 from training.console import console, progress_bars
@@ -34,7 +35,8 @@ from training.evaluation import (
     manifest_evaluation,
     write_report,
 )
-from training.export.bundle_export import SAMPLES, evenly_spaced, export_bundle, recipe_bundle_path
+from training.export.attention import POOR_ON_TRANSFORMERS, has_attention, transformer_warning
+from training.export.bundle_export import GRAPH, SAMPLES, evenly_spaced, export_bundle, recipe_bundle_path
 from training.export.low_precision import export_low_precision
 from training.export.provenance import save_fingerprints
 from training.fitting.stages import fit_stages
@@ -218,6 +220,9 @@ def export_run(
             default_score=default_score,
             path=path,
         )
+    # A score that the validation sets chose was measured on this model.
+    if recipe.export.default_score in POOR_ON_TRANSFORMERS and has_attention(onnx.load(path / GRAPH)):
+        console.print(transformer_warning(recipe.export.default_score))
     return path
 
 

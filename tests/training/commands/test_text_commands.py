@@ -9,6 +9,7 @@ import yaml
 from typer.testing import CliRunner
 
 from bundle import TextEncoder, TextInput, load_bundle, pad_tokens
+from tests.training.support.backbones import save_backbone
 from tests.training.support.texts_on_disk import TOPICS, sentences, tiny_text_recipe, write_tiny_texts
 from training.commands.app import app
 from training.data import NO_TOKEN, StoredArray
@@ -70,3 +71,25 @@ def test_a_bundle_scores_a_text_alone_as_in_a_batch(finished: Path) -> None:
     together = run_graph(bundle.model_path, StoredArray(rows), prepare)["msp"]
     singly = [run_graph(bundle.model_path, StoredArray(row[None]), prepare)["msp"][0] for row in rows]
     np.testing.assert_allclose(together, singly, atol=1e-6)
+
+
+@pytest.mark.parametrize(("score", "warns"), [("energy", True), ("gen", False)])
+def test_exporting_a_transformer_with_a_score_of_the_logits_magnitude_warns(
+    score: str, warns: bool, tmp_path: Path
+) -> None:
+    root = write_tiny_texts(tmp_path / "data")
+    save_backbone("bert", tmp_path / "bert")
+    recipe = tiny_text_recipe(
+        input={"kind": "text", "max_tokens": 24, "vocabulary_size": 40},
+        architecture={"name": "transformer", "backbone": str(tmp_path / "bert")},
+        stages={"baseline": {"objective": {"name": "cross_entropy"}, "epochs": 1, "optimizer": "adam"}},
+        export={"stage": "baseline", "default_score": score, "alpha": 0.05},
+    )
+    (root / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    arguments = ["run", str(root / "recipe.yaml"), "--data", str(root), "--run", str(tmp_path / "run")]
+    result = CliRunner().invoke(
+        app, [*arguments, "--models", str(tmp_path / "models")], env={"OOD_CACHE": str(tmp_path / "cache")}
+    )
+    assert result.exit_code == 0, result.output
+    words = " ".join(result.output.split())
+    assert (f"{score} is a poor default score for transformers" in words) == warns
