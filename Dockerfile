@@ -1,16 +1,16 @@
 # syntax=docker/dockerfile:1
-# Targets: `cpu` and `gpu` serve, `training` trains. The dependencies are layers of their own, below the code: a change of
-# the code copies a few files anew and installs nothing.
+# Targets: `cpu` and `gpu` serve, `training` trains. Dependencies are in layers below the code: a change of the code copies
+# a few files and installs nothing.
 #
 #   docker build --target cpu -t ood-scoring-service:cpu .
 
-# For GPUs, too: CUDA and cuDNN come with the wheels of the `service-gpu` extra and the driver from the host.
+# Also for GPUs: the wheels of the `service-gpu` extra contain CUDA and cuDNN, and the host provides the driver.
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
 
 FROM ${PYTHON_IMAGE} AS install
 WORKDIR /app
-# The package's metadata names a README; the real one would make every edit of it an installation.
+# The package's metadata needs a README. With the real one every edit of it would install everything again.
 RUN python -m venv /venv && touch README.md
 COPY pyproject.toml constraints.txt LICENSE ./
 COPY deploy/install deploy/install
@@ -30,7 +30,7 @@ RUN --mount=type=cache,target=/root/.cache/pip deploy/install /venv/bin/python t
 
 FROM ${PYTHON_IMAGE} AS runtime
 WORKDIR /app
-# Debian keeps only the newest version of a package: a pinned one cannot be installed a month later.
+# Not pinned: Debian keeps only the newest version of a package, so a pinned one could soon not be installed.
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install -y --no-install-recommends tini && rm -rf /var/lib/apt/lists/* \
  && useradd --uid 10001 --create-home --shell /usr/sbin/nologin ood
@@ -43,7 +43,7 @@ ENV OOD_HOST=0.0.0.0 OOD_PORT=8000 OOD_MODELS=/models OOD_LOG_FORMAT=json
 EXPOSE 8000
 HEALTHCHECK --interval=5s --timeout=3s --start-period=120s --retries=3 \
     CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ['OOD_PORT'] + '/readyz', timeout=2)"]
-# tini hands SIGTERM on; the service answers what it accepted and ends.
+# tini forwards SIGTERM; the service answers its accepted requests and exits.
 ENTRYPOINT ["tini", "--", "python", "-m", "service"]
 
 

@@ -1,9 +1,9 @@
-# Everything a person does with this project. `make help` lists it.
+# Commands for users and developers of this project. `make help` lists them.
 PYTHON ?= python3
 VENV ?= .venv
 DATA ?= $(or $(OOD_DATA),data)
 BIN := $(VENV)/bin
-# Images are installed by the same script: see the Dockerfile.
+# The Dockerfile uses the same script.
 INSTALL := deploy/install $(BIN)/python
 
 .DEFAULT_GOAL := help
@@ -12,7 +12,7 @@ INSTALL := deploy/install $(BIN)/python
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
-# A setting given to make (make serve OOD_PORT=9000) reaches the service as an environment variable.
+# make passes its variables (make serve OOD_PORT=9000) to the service as environment variables.
 serve: $(BIN)/.service ## Serve every bundle in models/ on port 8000 (OOD_PORT=9000 for another)
 	$(BIN)/python -m service
 
@@ -29,8 +29,8 @@ docs: $(BIN)/.dev ## Update the generated tables of docs/api.md and the figure o
 	PYTHONPATH=. $(BIN)/python docs/generate.py
 	PYTHONPATH=. $(BIN)/python docs/calibration_figure.py
 
-# Not part of lint: what is known of a version's faults changes from day to day, and is asked for over the network.
-audit: $(BIN)/.dev ## Ask PyPI's advisory database about every version in constraints.txt (needs the network)
+# Not part of lint: the database changes daily, and the query needs the network.
+audit: $(BIN)/.dev ## Look up every version in constraints.txt in PyPI's advisory database (needs the network)
 	$(BIN)/pip-audit --strict --disable-pip --no-deps --requirement constraints.txt
 
 train: $(BIN)/.dev ## Train, calibrate, evaluate and export: make train RECIPE=recipe.yaml DATA=dir [ARGS='--version 2']
@@ -42,8 +42,8 @@ bench: $(BIN)/.dev ## Measure training, and the service compared with its upper 
 	$(BIN)/python -m benchmarks install-peers
 	$(BIN)/python -m benchmarks
 
-# Readable by the containers' users, which are none of this machine's; the folder keeps other people of it out.
-secrets: $(BIN)/.service ## Make the files that docker-compose.yml needs: a first API key (shown once), Grafana's password, receivers
+# The files are readable for all because the containers' users do not exist on this machine; the folder is private.
+secrets: $(BIN)/.service ## Create the secrets of docker-compose.yml: a first API key (shown once), Grafana's password, receivers
 	@mkdir -p -m 700 deploy/secrets
 	@test -e deploy/secrets/api-keys || $(BIN)/python -m service new-key first > deploy/secrets/api-keys
 	@test -e deploy/secrets/grafana-password || \

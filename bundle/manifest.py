@@ -144,7 +144,11 @@ class Evaluation(Strict):
 
 
 class Manifest(Strict):
-    """The description of a bundle. `files` maps each file except the manifest to its SHA-256."""
+    """The description of a bundle.
+
+    `default_score_reason` says how the default score was chosen; bundles of older versions and wrapped ones do not.
+    `files` maps each file except the manifest to its SHA-256.
+    """
 
     schema_version: Literal[1] = SCHEMA_VERSION
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
@@ -156,6 +160,7 @@ class Manifest(Strict):
     labels: list[str]
     scores: Annotated[list[ScoreOutput], Field(min_length=1)]
     default_score: ScoreName
+    default_score_reason: str | None = None
     likelihood: LikelihoodSpec | None = None
     model: BundlePath = "model.onnx"
     calibration: CalibrationSpec

@@ -92,11 +92,10 @@ def _grpc(settings: Settings, dependencies: Dependencies) -> "tuple[list[Route],
     if settings.grpc_port is None:
         return [], None
     try:
-        # First, because tritonclient raises a RuntimeError without it.
-        import grpc  # noqa: F401, PLC0415
-
+        # This import must come first: it sets grpc's options before grpc is imported, and fails with the right error if
+        # grpc is missing.
+        from service.protocols.open_inference.grpc_server import GrpcServer  # noqa: I001, PLC0415
         from service.protocols.open_inference import grpc_routes  # noqa: PLC0415
-        from service.protocols.open_inference.grpc_server import GrpcServer  # noqa: PLC0415
     except ImportError as error:
         setting = f"{env_name('grpc_port')} = {settings.grpc_port}"
         raise SettingsError(f"{setting}: {error.name} is missing. Install the extra: pip install '.[grpc]'") from error

@@ -2,9 +2,11 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 
 from bundle import Calibration, Precision, false_flag_rate
 from training.console import console, progress_bars
@@ -24,22 +26,28 @@ from training.data import (
 from training.errors import RunError
 from training.evaluation import (
     TEXT_RECALL,
+    DefaultScore,
     EvaluationInputs,
     RemovedInputs,
     Report,
+    SegmentScores,
+    ShortcutCheck,
     StageScores,
+    choose_default_score,
     evaluate_stages,
     manifest_evaluation,
     write_report,
 )
-from training.export.bundle_export import SAMPLES, evenly_spaced, export_bundle, recipe_bundle_path
+from training.export.attention import POOR_ON_TRANSFORMERS, has_attention, transformer_warning
+from training.export.bundle_export import GRAPH, SAMPLES, evenly_spaced, export_bundle, recipe_bundle_path
 from training.export.low_precision import export_low_precision
 from training.export.provenance import save_fingerprints
 from training.fitting.stages import fit_stages
 from training.fitting.weights import load_model
 from training.models.build import scored_model
+from training.models.likelihood_heads import ScoredLanguageModel
 from training.models.score_heads import ScoredClassifier, ScoredModel
-from training.recipe import Recipe, Source, Synthetic, TextConfig
+from training.recipe import AUTO, Recipe, Source, Synthetic, TextConfig
 from training.run import Run
 from training.scoring.batch_scoring import Outputs, restore_order, score_inputs, scoring_order
 from training.scoring.calibration import (
@@ -50,6 +58,7 @@ from training.scoring.calibration import (
     save_temperature,
 )
 from training.scoring.logits import LOGITS, recorded_logits, stage_logits
+from training.scoring.segments import SEGMENT_SYMBOLS, segment_scores
 
 
 def data_locations(data_dir: Path | None) -> DataLocations:
@@ -62,6 +71,11 @@ def start_run(recipe: Recipe, path: Path | None, *, overwrite: bool) -> Run:
     # The other processes of a distributed run execute the same command and must not delete the first one's work.
     is_first = os.environ.get("LOCAL_RANK", "0") == "0"
     return Run.create(path or Path("runs") / recipe.name, recipe, overwrite=overwrite and is_first)
+
+
+def save_shortcuts(run: Run, check: ShortcutCheck) -> None:
+    """Write the shortcut check of the run's data to the run directory, for the report."""
+    run.shortcuts_path.write_text(check.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
 def fit_run(run: Run, locations: DataLocations, *, resume: bool) -> None:
@@ -113,13 +127,15 @@ def evaluate_run(run: Run, locations: DataLocations) -> None:
             stage: _stage_scores(run, stage, calibrations[stage], in_dist.test, sets, bars.report)
             for stage in recipe.stages
         }
+        segments = _segment_scores(run, in_dist, sets, bars.report)
     inputs = EvaluationInputs(
         stages=stages,
         title=f"Evaluation of {recipe.name}",
         alpha=recipe.export.alpha,
         draws=recipe.evaluation.draws,
         seed=recipe.seed,
-        default_score=recipe.export.default_score,
+        # Replaced by the chosen score below; no figure depends on it.
+        default_score=recipe.export.scores[0],
         in_dist=_describe_test_set(recipe),
         sets={name: _describe(config, loaded[name]) for name, config in recipe.evaluation.sets.items()},
         removed={
@@ -131,9 +147,18 @@ def evaluate_run(run: Run, locations: DataLocations) -> None:
         near=recipe.evaluation.near,
         recalls=_recalls(recipe),
         provenance=_provenance(run) | {"duplicates": str(in_dist.duplicates)},
+        upper_bounds=_upper_bounds(recipe, outliers, sets),
+        shortcuts=_shortcuts(run),
+        segments=segments,
     )
-    write_report(evaluate_stages(inputs), inputs, run.report_path)
+    report = evaluate_stages(inputs)
+    choice = _default_score(run, report)
+    report = report.model_copy(update={"default_score": choice.name, "default_score_reason": choice.reason})
+    write_report(report, replace(inputs, default_score=choice.name), run.report_path)
+    console.print(f"default score: {choice.name} ({choice.reason})")
     console.print(f"report: {run.report_path / 'report.md'}")
+    for name in inputs.upper_bounds:
+        console.print(f"{name}: an upper bound, because these are outliers like those trained on", highlight=False)
 
 
 def export_run(
@@ -181,6 +206,7 @@ def export_run(
     def write_sample(folder: Path) -> None:
         reader.write_sample(sample.source, folder, sample.row)
 
+    default_score = _default_score(run, report)
     console.print("writing the graph and comparing it with torch on real inputs ...")
     if precision == "fp32" or report is None:
         export_bundle(
@@ -190,14 +216,43 @@ def export_run(
             samples=evenly_spaced(in_dist.test, SAMPLES),
             write_sample=write_sample,
             evaluation=None if report is None else manifest_evaluation(report, stage),
+            default_score=default_score,
             path=path,
         )
     else:
         console.print(f"then writing it in {precision} and measuring both on every set ...")
         export_low_precision(
-            run, model, precision, in_dist=in_dist, ood=sets, full_report=report, write_sample=write_sample, path=path
+            run,
+            model,
+            precision,
+            in_dist=in_dist,
+            ood=sets,
+            full_report=report,
+            write_sample=write_sample,
+            default_score=default_score,
+            path=path,
         )
+    # A score that the validation sets chose was measured on this model.
+    if recipe.export.default_score in POOR_ON_TRANSFORMERS and has_attention(onnx.load(path / GRAPH)):
+        console.print(transformer_warning(recipe.export.default_score))
     return path
+
+
+def _default_score(run: Run, report: Report | None) -> DefaultScore:
+    """The default score of the run's recipe, or its choice by the run's report.
+
+    Raises RunError if the report lacks a score of the recipe.
+    """
+    export = run.recipe.export
+    if export.default_score != AUTO:
+        return DefaultScore(export.default_score, "set by the recipe")
+    if report is None:
+        return DefaultScore(export.scores[0], "first of the recipe's scores: the run was not evaluated")
+    measured = {row.score for row in report.results if row.stage == export.stage}
+    if missing := [name for name in export.scores if name not in measured]:
+        reason = f"the report has no figures of stage '{export.stage}' by {', '.join(missing)}"
+        raise RunError(str(run.path), reason, f"Run `calibrate {run.path}` and `evaluate {run.path}` again")
+    return choose_default_score(report, export.stage, export.scores)
 
 
 def _reader(run: Run, locations: DataLocations) -> Reader:
@@ -255,6 +310,27 @@ def _stage_scores(
     )
 
 
+def _segment_scores(
+    run: Run, in_dist: InDistributionData, sets: Mapping[str, Examples], progress: Progress
+) -> SegmentScores | None:
+    """The scores of a language model's stages on segments; None for other models and for too few texts."""
+    config = run.recipe.input
+    if run.recipe.task != "language-model" or not isinstance(config, TextConfig):
+        return None
+    symbols = SEGMENT_SYMBOLS[config.unit]
+    stages: dict[str, StageScores] = {}
+    for stage in run.recipe.stages:
+        model = _model(run, stage, len(in_dist.test.labels))
+        assert isinstance(model, ScoredLanguageModel), "the recipe's task is language-model"
+        scores = segment_scores(
+            model, symbols, calibration=in_dist.calibration, test=in_dist.test, sets=sets, progress=progress
+        )
+        if scores is None:
+            return None
+        stages[stage] = scores
+    return SegmentScores(symbols, stages)
+
+
 def _describe(config: Source | Synthetic, loaded: EvaluationSet) -> str:
     """The report's description of an out-of-distribution set: size, source, and the inputs left out of it."""
     if isinstance(config, Synthetic):
@@ -264,6 +340,31 @@ def _describe(config: Source | Synthetic, loaded: EvaluationSet) -> str:
     left_out += [f"{loaded.unknown:,} texts of unknown tokens only"] if loaded.unknown else []
     removed = f"left out {' and '.join(left_out)}" if left_out else "none of them trained on"
     return f"{len(loaded.examples):,} examples of {config.path}, {removed}"
+
+
+def _upper_bounds(recipe: Recipe, outliers: Examples | None, sets: Mapping[str, Examples]) -> list[str]:
+    """The sets that come from the training outliers' files, unless they consist of other sub-folders or labels."""
+    if outliers is None or recipe.outliers is None or not isinstance(recipe.outliers.train, Source):
+        return []
+    trained = recipe.outliers.train
+    return [
+        name
+        for name, config in recipe.evaluation.sets.items()
+        if isinstance(config, Source)
+        and (config.format, config.split) == (trained.format, trained.split)
+        and {config.path, *config.also} & {trained.path, *trained.also}
+        and not (outliers.labels and sets[name].labels and set(outliers.labels).isdisjoint(sets[name].labels))
+    ]
+
+
+def _shortcuts(run: Run) -> ShortcutCheck | None:
+    """The saved shortcut check; None if there is none, or if it is of other data than the recipe's."""
+    recipe = run.recipe
+    if not run.shortcuts_path.exists() or recipe.outliers is None or isinstance(recipe.outliers.train, Synthetic):
+        return None
+    check = ShortcutCheck.model_validate_json(run.shortcuts_path.read_text(encoding="utf-8"))
+    paths = (recipe.in_distribution.train.path, recipe.outliers.train.path)
+    return check if (check.in_distribution, check.outliers) == paths else None
 
 
 def _recalls(recipe: Recipe) -> tuple[float, ...]:

@@ -105,6 +105,7 @@ def _detail(repository: Repository, model: Model) -> ModelDetail:
     manifest = model.bundle.manifest
     return ModelDetail(
         **dict(_summary(repository, model)),
+        default_score_reason=manifest.default_score_reason,
         training=manifest.training,
         evaluation=manifest.evaluation,
     )

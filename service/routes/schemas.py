@@ -59,7 +59,7 @@ class ModelSummary(BaseModel):
     scores: list[str]
     default_score: str
     likelihood: LikelihoodSpec | None = Field(description="How bits are counted, for models that score in bits.")
-    alpha: float = Field(description="Default false-flag rate.")
+    alpha: float = Field(description="Default false-flag rate, the most on average over calibration sets.")
     calibration: CalibrationAnswer
     thresholds: dict[str, float | None] = Field(description="By score, at `alpha`; null: nothing can be flagged.")
     precision: Precision = Field(description="The type that the graph computes features in; scores are float32.")
@@ -69,6 +69,7 @@ class ModelSummary(BaseModel):
 class ModelDetail(ModelSummary):
     """A served model with its provenance and evaluation."""
 
+    default_score_reason: str | None = Field(description="How the default score was chosen; null: not recorded.")
     training: Training | None
     evaluation: Evaluation | None
 

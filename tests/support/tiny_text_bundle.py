@@ -88,6 +88,7 @@ def make_tiny_text_bundle(
             "labels": list(TOPICS) if classifies else [],
             "scores": [ScoreOutput(name=score, output=score) for score in scores],
             "default_score": scores[0],
+            "default_score_reason": "the first one, for tests",
             "likelihood": None if classifies else LikelihoodSpec(per="word", parts="bits"),
             "calibration": CalibrationSpec(file="calibration.npz", n=n_calibration, source="random words", alpha=0.05),
             "created": datetime(2026, 1, 1, tzinfo=UTC),

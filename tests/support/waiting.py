@@ -4,8 +4,11 @@ import asyncio
 import time
 from collections.abc import Callable
 
+# A limit for conditions that never become true. A busy machine needs a long time for some that do.
+TIMEOUT_SECONDS = 120
 
-def until(condition: Callable[[], bool], seconds: float = 30) -> None:
+
+def until(condition: Callable[[], bool], seconds: float = TIMEOUT_SECONDS) -> None:
     """Wait until `condition` holds.
 
     Raises:
@@ -17,7 +20,7 @@ def until(condition: Callable[[], bool], seconds: float = 30) -> None:
         time.sleep(0.01)
 
 
-async def until_async(condition: Callable[[], bool], seconds: float = 30) -> None:
+async def until_async(condition: Callable[[], bool], seconds: float = TIMEOUT_SECONDS) -> None:
     """Wait until `condition` holds, while other tasks of the event loop run.
 
     Raises:

@@ -1,6 +1,6 @@
-"""The image of the `cpu` target: built, and run as docker-compose.yml runs it.
+"""Builds the image of the `cpu` target, and runs it like docker-compose.yml.
 
-One story, told by one test: to build it takes a minute or more.
+There is a single test, because the build takes a minute or more.
 """
 
 import shutil
@@ -13,24 +13,24 @@ from pathlib import Path
 
 import httpx
 import pytest
-import yaml
 
 from service.auth.api_keys import digest_of
 from tests.service.support.pictures import picture
 from tests.support.tiny_bundle import make_tiny_bundle
 from tests.support.waiting import until
-from tests.system.conftest import ROOT
+from tests.system.support.compose import read_compose_file
 from tests.system.support.engine import Engine
 from tests.system.support.programs import free_port
+from tests.system.support.scoring_clients import PNG, SCORE_PATH
+from tests.system.support.service_process import ROOT, TIMEOUT_SECONDS
 
 IMAGE = "localhost/ood-test-service"
 KEY = "ood_a-key-of-alice"
-SCORE = "/v1/models/tiny/score"
 
 
 @dataclass(frozen=True)
 class Container:
-    """A running one, by its name and port."""
+    """A running container of the service."""
 
     engine: Engine
     name: str
@@ -39,31 +39,31 @@ class Container:
     def execute(self, *command: str) -> str:
         return self.engine("exec", self.name, *command)
 
-    def ready(self) -> bool:
+    def is_ready(self) -> bool:
         try:
-            return httpx.get(f"http://127.0.0.1:{self.port}/readyz", timeout=5).is_success
+            return httpx.get(f"http://127.0.0.1:{self.port}/readyz", timeout=TIMEOUT_SECONDS).is_success
         except httpx.TransportError:
             return False
 
 
-# Base image, packages and the service come over the network.
+# The build downloads the base image and the packages.
 @pytest.mark.timeout(1200)
-def test_the_image_serves_as_the_compose_file_runs_it(tmp_path: Path) -> None:
+def test_the_image_serves_with_the_options_of_the_compose_file(tmp_path: Path) -> None:
     engine = Engine(tmp_path)
     engine.build(context := copied_context(tmp_path / "context"), "cpu", IMAGE)
-    it_holds_no_training_and_nothing_to_build_with(engine)
-    with composed(engine, tmp_path) as container:
-        it_scores_for_who_has_a_key(container)
-        it_runs_as_nobody_special_and_can_change_nothing(container)
+    it_contains_neither_training_nor_build_tools(engine)
+    with running_container(engine, tmp_path) as container:
+        it_scores_for_clients_with_a_key(container)
+        it_runs_as_an_unprivileged_user_without_writable_folders(container)
         its_health_check_passes_once_it_is_ready(container)
-        sigterm_reaches_it_and_what_it_accepted_is_answered(container)
-    a_change_of_the_code_makes_one_layer_anew(engine, context)
+        after_sigterm_it_answers_its_accepted_requests(container)
+    a_change_of_the_code_rebuilds_one_layer(engine, context)
 
 
 def copied_context(folder: Path) -> Path:
-    """A copy of what .dockerignore lets through, to change."""
-    let_through = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
-    for name in (*let_through, "Dockerfile", ".dockerignore"):
+    """A copy of the build context: the files that .dockerignore includes."""
+    included = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    for name in (*included, "Dockerfile", ".dockerignore"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -73,54 +73,54 @@ def copied_context(folder: Path) -> Path:
 
 
 @contextmanager
-def composed(engine: Engine, folder: Path) -> Iterator[Container]:
-    """The service of docker-compose.yml with a small model and one key, ready."""
-    service = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]["service"]
+def running_container(engine: Engine, folder: Path) -> Iterator[Container]:
+    """Run the service of docker-compose.yml with a small model and one key; it is ready."""
+    service = read_compose_file()["services"]["service"]
     assert service["read_only"]
     make_tiny_bundle(folder / "models")
     (folder / "keys").write_text(f"alice sha256:{digest_of(KEY)}\n")
     container = Container(engine, f"ood-test-{(port := free_port())}", port)
     flags = [
         "--read-only",
-        *(f"--cap-drop={each}" for each in service["cap_drop"]),
-        *(f"--security-opt={each}" for each in service["security_opt"]),
-        *(f"--tmpfs={each}" for each in service["tmpfs"]),
-        *(f"--env-file={ROOT / each}" for each in service["env_file"]),
+        *(f"--cap-drop={capability}" for capability in service["cap_drop"]),
+        *(f"--security-opt={option}" for option in service["security_opt"]),
+        *(f"--tmpfs={mount}" for mount in service["tmpfs"]),
+        *(f"--env-file={ROOT / file}" for file in service["env_file"]),
         *(f"--env={name}={text}" for name, text in service["environment"].items()),
         f"--env=OOD_PORT={port}",
-        *(f"--volume={folder / each}" for each in service["volumes"]),
+        *(f"--volume={folder / volume}" for volume in service["volumes"]),
         f"--volume={folder / 'keys'}:{service['environment']['OOD_API_KEYS_FILE']}:ro",
     ]
     engine.run("--detach", f"--name={container.name}", *flags, IMAGE)
     try:
-        until(container.ready, 120)
+        until(container.is_ready)
         yield container
     finally:
         engine("rm", "--force", container.name)
 
 
-def it_holds_no_training_and_nothing_to_build_with(engine: Engine) -> None:
-    look = """
-    for each in gcc cc g++ make git; do command -v $each; done
+def it_contains_neither_training_nor_build_tools(engine: Engine) -> None:
+    script = """
+    for program in gcc cc g++ make git; do command -v $program; done
     python -c 'import importlib.util as i; print(*filter(i.find_spec, ["torch", "lightning", "training", "pytest"]))'
     """
-    assert engine.run("--rm", "--entrypoint=sh", IMAGE, "-c", look) == ""
+    assert engine.run("--rm", "--entrypoint=sh", IMAGE, "-c", script) == ""
 
 
-def it_scores_for_who_has_a_key(container: Container) -> None:
+def it_scores_for_clients_with_a_key(container: Container) -> None:
     def score(**headers: str) -> httpx.Response:
-        headers |= {"content-type": "image/png"}
-        return httpx.post(f"http://127.0.0.1:{container.port}{SCORE}", content=picture(), headers=headers, timeout=30)
+        url = f"http://127.0.0.1:{container.port}{SCORE_PATH}"
+        return httpx.post(url, content=picture(), headers=PNG | headers, timeout=TIMEOUT_SECONDS)
 
     assert score(authorization=f"Bearer {KEY}").json()["results"][0]["prediction"]["label"] == "red"
     assert score().status_code == 401
 
 
-def it_runs_as_nobody_special_and_can_change_nothing(container: Container) -> None:
+def it_runs_as_an_unprivileged_user_without_writable_folders(container: Container) -> None:
     assert container.execute("id", "-u") == container.execute("id", "-g") == "10001"
-    for place in ("/x", "/app/x", "/models/x", "/venv/x"):
-        assert container.execute("sh", "-c", f"touch {place} 2>&1 || true").endswith("Read-only file system"), place
-    # Nor where the root file system is not read-only.
+    for file in ("/x", "/app/x", "/models/x", "/venv/x"):
+        assert container.execute("sh", "-c", f"touch {file} 2>&1 || true").endswith("Read-only file system"), file
+    # The user could not write if the root file system were writable either.
     assert container.execute("find", "/app", "/venv", "-user", "ood") == ""
 
 
@@ -131,22 +131,22 @@ def its_health_check_passes_once_it_is_ready(container: Container) -> None:
     container.execute(*command)
 
 
-def sigterm_reaches_it_and_what_it_accepted_is_answered(container: Container) -> None:
+def after_sigterm_it_answers_its_accepted_requests(container: Container) -> None:
     body = picture()
-    head = f"POST {SCORE} HTTP/1.1\r\nHost: x\r\nX-API-Key: {KEY}\r\nContent-Type: image/png\r\n"
-    with socket.create_connection(("127.0.0.1", container.port), timeout=30) as connection:
+    head = f"POST {SCORE_PATH} HTTP/1.1\r\nHost: x\r\nX-API-Key: {KEY}\r\nContent-Type: image/png\r\n"
+    with socket.create_connection(("127.0.0.1", container.port), timeout=TIMEOUT_SECONDS) as connection:
         connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:10])
         stop = threading.Thread(target=container.engine, args=("stop", "--time", "40", container.name))
         stop.start()
-        until(lambda: not container.ready())
+        until(lambda: not container.is_ready())
         connection.sendall(body[10:])
-        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+        response = b"".join(iter(lambda: connection.recv(65536), b""))
         stop.join()
-    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert response.startswith(b"HTTP/1.1 200 ")
     assert container.engine("inspect", "--format", "{{.State.ExitCode}}", container.name) == "0"
 
 
-def a_change_of_the_code_makes_one_layer_anew(engine: Engine, context: Path) -> None:
+def a_change_of_the_code_rebuilds_one_layer(engine: Engine, context: Path) -> None:
     before = engine.inspect(IMAGE)["RootFS"]["Layers"]
     with (context / "service" / "__init__.py").open("a") as file:
         file.write("# A change.\n")

@@ -1,4 +1,4 @@
-"""What a process writes at its most talkative: neither what clients send nor their keys."""
+"""The debug log holds neither the inputs of clients nor their keys."""
 
 import base64
 from io import BytesIO
@@ -10,7 +10,8 @@ from PIL import Image, PngImagePlugin
 from service.auth.api_keys import digest_of
 from tests.support.tiny_bundle import make_tiny_bundle
 from tests.support.tiny_text_bundle import make_tiny_text_bundle
-from tests.system.conftest import Start
+from tests.system.support.scoring_clients import PNG
+from tests.system.support.service_process import Start
 
 KEY, WRONG_KEY = "ood_the-right-key-1234567890", "ood_a-wrong-key-0987654321"
 SECRET = "patient Jane Q. Doe"
@@ -18,7 +19,7 @@ EXIF_DESCRIPTION = 0x010E
 
 
 def private_picture() -> bytes:
-    """A PNG with a secret in its EXIF data, in a text chunk, and in what no decoder looks at."""
+    """A PNG with a secret in its EXIF data, in a text chunk, and after its end."""
     exif = Image.Exif()
     exif[EXIF_DESCRIPTION] = SECRET
     comment = PngImagePlugin.PngInfo()
@@ -44,7 +45,7 @@ def test_no_line_holds_an_input_or_a_key(tmp_path: Path, start: Start, log_forma
     def post(model: str, **request: object) -> int:
         return client.post(f"/v1/models/{model}/score", **request).status_code
 
-    text, png = {"content-type": "text/plain"}, {"content-type": "image/png"}
+    text = {"content-type": "text/plain"}
     client.headers["x-api-key"] = WRONG_KEY
     assert post("topics", content=SECRET, headers=text) == 401
     client.headers["x-api-key"] = KEY
@@ -55,17 +56,18 @@ def test_no_line_holds_an_input_or_a_key(tmp_path: Path, start: Start, log_forma
     assert post("topics", json={SECRET: 1}) == 422
     assert post("topics", json={"inputs": ["x"], "alpha": SECRET}) == 422
     assert post("topics", content="x", headers=text, params={"text": SECRET}) == 422
-    assert post("tiny", content=picture, headers=png) == 200
-    assert post("tiny", content=picture[:-300], headers=png) in (200, 422)
-    assert post("tiny", content=SECRET, headers=png) == 422
+    assert post("tiny", content=picture, headers=PNG) == 200
+    assert post("tiny", content=picture[:-300], headers=PNG) in (200, 422)
+    assert post("tiny", content=SECRET, headers=PNG) == 422
     assert post("tiny", json={"inputs": [{"image": encoded, "id": SECRET}, {"image": encoded[:-9]}]}) == 200
     assert post("tiny", files={"file": ("Jane Q. Doe.png", picture), "text": (None, SECRET)}) == 200
     assert post("tiny", files={SECRET: picture}) == 422
     assert client.get("/v1/models", params={"api_key": KEY}).status_code == 200
     assert service.end() == 0
 
-    written = "".join(service.log)
-    assert "alice" in written, "the log is there, and names clients"
-    assert written.count("request_id") >= 15
+    log = "".join(service.log)
+    # The log is complete, and names clients.
+    assert "alice" in log
+    assert log.count("request_id") >= 15
     for secret in (KEY, WRONG_KEY, digest_of(KEY), SECRET, "Jane", encoded[:40], encoded[-40:], repr(picture)[2:40]):
-        assert secret not in written
+        assert secret not in log

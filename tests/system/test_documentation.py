@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from service import load_settings
-from tests.system.conftest import ROOT, Service, Start
+from tests.system.support.service_process import ROOT, Start
+from tests.system.support.service_process import ServiceProcess as Service
 
 
 def page(name: str) -> str:

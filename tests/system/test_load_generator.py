@@ -11,7 +11,7 @@ import pytest
 
 from tests.service.support.pictures import picture
 from tests.support.tiny_bundle import make_tiny_bundle
-from tests.system.conftest import ROOT, Service, Start
+from tests.system.support.service_process import ROOT, Start
 
 Generate = Callable[..., dict[str, Any]]
 
@@ -22,7 +22,7 @@ def generate(start: Start, tmp_path: Path) -> Generate:
     file = tmp_path / "image.png"
     file.write_bytes(picture())
     make_tiny_bundle(tmp_path / "models")
-    service: Service = start(tmp_path / "models")
+    service = start(tmp_path / "models")
 
     def run(module: str, path: str, *options: str) -> dict[str, Any]:
         address = [service.client.base_url.host, str(service.client.base_url.port)]

@@ -1,12 +1,11 @@
-"""The service watched by a real Prometheus with the shipped rules, and what its Alertmanager hears.
+"""A Prometheus with the shipped rules that scrapes the service, and the alerts that its Alertmanager receives.
 
-One story, told by one test: known requests, then traffic like the calibration data, then other traffic.
+One test sends known requests, then traffic like the calibration data, then other traffic.
 """
 
 import json
 import re
 import signal
-import time
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -20,39 +19,42 @@ from PIL import Image
 from tests.service.support.metric_names import METRIC_NAMES
 from tests.service.support.pictures import encoded, picture
 from tests.support.tiny_bundle import make_tiny_bundle, tiny_images
-from tests.system.conftest import Service, Start
-from tests.system.support.watching import DASHBOARDS, Watch, eventually, watching
+from tests.system.support.prometheus import DASHBOARDS, FOR_SECONDS, Monitoring, eventually, running_monitoring
+from tests.system.support.scoring_clients import PNG, SCORE_PATH
+from tests.system.support.service_process import ServiceProcess, Start
 
-OF_DRIFT = {"OodFlaggedRateHigh", "OodPValuesShifted", "OodDriftEvidence"}
+DRIFT_ALERTS = {"OodFlaggedRateHigh", "OodPValuesShifted", "OodDriftEvidence"}
 TINY = 'model="tiny",version="1"'
-SCORE = "/v1/models/tiny/score"
-QUIET = 300
+IN_DIST_INPUTS = 300
 
 
 @pytest.fixture
-def service(tmp_path: Path, start: Start) -> Service:
+def service(tmp_path: Path, start: Start) -> ServiceProcess:
     make_tiny_bundle(tmp_path / "models", n_calibration=2000)
     return start(tmp_path / "models")
 
 
 @pytest.fixture
-def watch(service: Service, tmp_path: Path) -> Iterator[Watch]:
-    with watching(service.address.removeprefix("http://"), tmp_path) as watch:
-        # Counters that are first seen at 0: an increase needs a sample from before.
-        assert eventually(lambda: watch.value("count_over_time(ood_model_info[1m])"), lambda n: (n or 0) >= 2)
-        yield watch
+def monitoring(service: ServiceProcess, tmp_path: Path) -> Iterator[Monitoring]:
+    with running_monitoring(service.address.removeprefix("http://"), tmp_path) as monitoring:
+        # The increase of a counter needs a sample from before the first request.
+        samples = "count_over_time(ood_model_info[1m])"
+        assert eventually(lambda: monitoring.value(samples), lambda count: (count or 0) >= 2)
+        yield monitoring
 
 
-def test_the_service_is_watched_from_known_requests_to_drift_and_its_reset(service: Service, watch: Watch) -> None:
-    known_requests_arrive_as_the_right_numbers(service, watch)
-    every_metric_of_the_contract_arrives(watch)
-    traffic_like_the_calibration_data_raises_no_alert(service, watch)
-    every_query_of_the_dashboard_returns_data(service, watch)
-    other_traffic_raises_the_alerts_and_the_alertmanager_receives_them(service, watch)
-    an_operator_resets_the_drift_evidence(service, watch)
+def test_requests_drift_and_a_reset_of_the_evidence_are_visible_to_prometheus(
+    service: ServiceProcess, monitoring: Monitoring
+) -> None:
+    known_requests_have_the_right_metrics(service, monitoring)
+    every_metric_of_the_contract_is_scraped(monitoring)
+    traffic_like_the_calibration_data_raises_no_alert(service, monitoring)
+    every_query_of_the_dashboard_returns_data(service, monitoring)
+    other_traffic_raises_the_alerts_and_the_alertmanager_receives_them(service, monitoring)
+    a_reset_of_the_drift_evidence_resolves_its_alert(service, monitoring)
 
 
-def send(service: Service, images: NDArray[np.uint8]) -> None:
+def send(service: ServiceProcess, images: NDArray[np.uint8]) -> None:
     """Score `images` in requests of fifty."""
     for start in range(0, len(images), 50):
         inputs = []
@@ -60,18 +62,17 @@ def send(service: Service, images: NDArray[np.uint8]) -> None:
             file = BytesIO()
             Image.fromarray(image).save(file, "PNG")
             inputs.append({"image": encoded(file.getvalue())})
-        assert service.client.post(SCORE, json={"inputs": inputs}).json()["errors"] == 0
+        assert service.client.post(SCORE_PATH, json={"inputs": inputs}).json()["errors"] == 0
 
 
-def known_requests_arrive_as_the_right_numbers(service: Service, watch: Watch) -> None:
-    good, odd = ({"image": encoded(picture(colour))} for colour in ("red", "gray"))
-    inputs = [good, good, odd, "text", {"image": "%"}]
-    assert service.client.post(SCORE, json={"inputs": inputs, "scores": ["msp", "energy"]}).status_code == 200
-    assert service.client.post(SCORE, content=b"x", headers={"content-type": "image/png"}).status_code == 422
+def known_requests_have_the_right_metrics(service: ServiceProcess, monitoring: Monitoring) -> None:
+    red, gray = ({"image": encoded(picture(colour))} for colour in ("red", "gray"))
+    inputs = [red, red, gray, "text", {"image": "%"}]
+    assert service.client.post(SCORE_PATH, json={"inputs": inputs, "scores": ["msp", "energy"]}).status_code == 200
+    assert service.client.post(SCORE_PATH, content=b"x", headers=PNG).status_code == 422
     assert service.client.post("/v1/models/none/score", content=b"x").status_code == 404
-    scored = eventually(lambda: watch.value(f"ood_inputs_total{{{TINY}}}"), lambda n: n == 3)
-    assert scored == 3
     expected = {
+        f"ood_inputs_total{{{TINY}}}": 3,
         f'ood_flagged_inputs_total{{{TINY},score="msp"}}': 1,
         f'ood_flagged_inputs_total{{{TINY},score="entropy"}}': 0,
         f'ood_p_value_count{{{TINY},score="energy"}}': 3,
@@ -93,28 +94,31 @@ def known_requests_arrive_as_the_right_numbers(service: Service, watch: Watch) -
         'sum(ood_http_requests_total{route="/v1/models/{model}/score",status="422"})': 1,
         'sum(ood_http_requests_total{route="/v1/models/{model}/score",status="404"})': 1,
     }
-    assert {expression: watch.value(expression) for expression in expected} == expected
+    values = eventually(lambda: {name: monitoring.value(name) for name in expected}, expected.__eq__)
+    assert values == expected
 
 
-def every_metric_of_the_contract_arrives(watch: Watch) -> None:
-    families = {each["metric"]["__name__"] for each in watch.query('{__name__=~"ood_.*"}')}
-    bare = {re.sub("_(total|bucket|count|sum)$", "", name) for name in families}
-    assert bare >= METRIC_NAMES
+def every_metric_of_the_contract_is_scraped(monitoring: Monitoring) -> None:
+    names = {sample["metric"]["__name__"] for sample in monitoring.query('{__name__=~"ood_.*"}')}
+    # No model has a shadow here.
+    expected = {name for name in METRIC_NAMES if not name.startswith("ood_shadow_")}
+    assert {re.sub("_(total|bucket|count|sum)$", "", name) for name in names} >= expected
 
 
-def traffic_like_the_calibration_data_raises_no_alert(service: Service, watch: Watch) -> None:
-    send(service, tiny_images(QUIET, seed=1))
-    bound = eventually(lambda: watch.value('ood:scored:increase1h{score="msp"}'), lambda n: (n or 0) > QUIET * 0.9)
-    assert bound is not None
-    share = watch.value('ood:flagged:ratio1h{score="msp"}')
+def traffic_like_the_calibration_data_raises_no_alert(service: ServiceProcess, monitoring: Monitoring) -> None:
+    send(service, tiny_images(IN_DIST_INPUTS, seed=1))
+    scored = 'ood:scored:increase1h{score="msp"}'
+    assert eventually(lambda: monitoring.value(scored), lambda count: (count or 0) > 0.9 * IN_DIST_INPUTS)
+    share = monitoring.value('ood:flagged:ratio1h{score="msp"}')
     assert share == pytest.approx(0.05, abs=0.04)
-    # Longer than the rules wait before they fire.
-    time.sleep(5)
-    assert not watch.firing() & OF_DRIFT
-    assert not watch.received() & OF_DRIFT
+    # An alert would fire at an evaluation later than `FOR_SECONDS`.
+    fired_by = monitoring.now() + FOR_SECONDS + 1
+    assert eventually(monitoring.last_evaluation, lambda evaluated: evaluated > fired_by) > fired_by
+    assert not monitoring.firing() & DRIFT_ALERTS
+    assert not monitoring.received() & DRIFT_ALERTS
 
 
-def every_query_of_the_dashboard_returns_data(service: Service, watch: Watch) -> None:
+def every_query_of_the_dashboard_returns_data(service: ServiceProcess, monitoring: Monitoring) -> None:
     send(service, tiny_images(50, seed=2))
     dashboard = json.loads((DASHBOARDS / "ood-scoring.json").read_text())
     targets = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
@@ -122,24 +126,26 @@ def every_query_of_the_dashboard_returns_data(service: Service, watch: Watch) ->
     for target in targets:
         expression = target.replace("$__rate_interval", "1m").replace("$model", ".*")
         assert "$" not in expression
-        found = eventually(lambda: finite(watch.query(expression)), bool, 20)  # noqa: B023 - called before the next round
-        assert found, expression
+        samples = eventually(lambda: without_nan(monitoring.query(expression)), bool)  # noqa: B023 - called at once
+        assert samples, expression
 
 
-def finite(result: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [each for each in result if each["value"][1] != "NaN"]
+def without_nan(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [sample for sample in samples if sample["value"][1] != "NaN"]
 
 
-def other_traffic_raises_the_alerts_and_the_alertmanager_receives_them(service: Service, watch: Watch) -> None:
+def other_traffic_raises_the_alerts_and_the_alertmanager_receives_them(
+    service: ServiceProcess, monitoring: Monitoring
+) -> None:
     rng = np.random.default_rng(0)
     send(service, rng.integers(120, 136, (150, 8, 8, 3), dtype=np.uint8))
-    assert eventually(watch.firing, OF_DRIFT.issubset) >= OF_DRIFT
-    assert eventually(watch.received, OF_DRIFT.issubset) >= OF_DRIFT
+    assert eventually(monitoring.firing, DRIFT_ALERTS.issubset) >= DRIFT_ALERTS
+    assert eventually(monitoring.received, DRIFT_ALERTS.issubset) >= DRIFT_ALERTS
 
 
-def an_operator_resets_the_drift_evidence(service: Service, watch: Watch) -> None:
-    assert (watch.value("ood_drift_evidence") or 0) > 3
+def a_reset_of_the_drift_evidence_resolves_its_alert(service: ServiceProcess, monitoring: Monitoring) -> None:
+    assert (monitoring.value("ood_drift_evidence") or 0) > 3
     service.process.send_signal(signal.SIGUSR1)
-    assert eventually(lambda: watch.value("ood_drift_evidence"), lambda evidence: evidence == 0) == 0
-    assert "OodDriftEvidence" not in eventually(watch.firing, lambda names: "OodDriftEvidence" not in names)
+    assert eventually(lambda: monitoring.value("ood_drift_evidence"), lambda evidence: evidence == 0) == 0
+    assert "OodDriftEvidence" not in eventually(monitoring.firing, lambda names: "OodDriftEvidence" not in names)
     assert any("drift evidence reset" in line for line in service.log)

@@ -1,4 +1,4 @@
-"""The shipped Prometheus and Alertmanager files: valid, each alert shown to fire and to stay silent, with a runbook."""
+"""The shipped Prometheus and Alertmanager files: they are valid, and every alert has unit tests and a runbook entry."""
 
 import subprocess
 from collections import defaultdict
@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.system.conftest import ROOT
 from tests.system.support.programs import require_program
-from tests.system.support.watching import DEPLOY, PROMETHEUS, RECEIVERS, alertmanager_config
+from tests.system.support.prometheus import DEPLOY, PROMETHEUS, RECEIVERS, alertmanager_config
+from tests.system.support.service_process import ROOT, TIMEOUT_SECONDS
 
 RULE_TESTS = sorted((DEPLOY / "prometheus" / "tests").glob("*.yml"))
 ALERTS = {
@@ -19,36 +19,35 @@ ALERTS = {
 }
 
 
-def succeeds(*command: str) -> None:
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+def run_successfully(*command: str) -> None:
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_prometheus_takes_its_configuration_and_rules() -> None:
-    succeeds(require_program("promtool"), "check", "config", str(PROMETHEUS))
+def test_the_configuration_and_rules_of_prometheus_are_valid() -> None:
+    run_successfully(require_program("promtool"), "check", "config", str(PROMETHEUS))
 
 
-def test_alertmanager_takes_its_configuration(tmp_path: Path) -> None:
-    succeeds(require_program("amtool"), "check-config", str(alertmanager_config(tmp_path, RECEIVERS)))
+def test_the_configuration_of_alertmanager_is_valid(tmp_path: Path) -> None:
+    run_successfully(require_program("amtool"), "check-config", str(alertmanager_config(tmp_path, RECEIVERS)))
 
 
 @pytest.mark.parametrize("file", RULE_TESTS, ids=lambda file: file.stem)
-def test_rules_do_what_their_unit_tests_say(file: object) -> None:
-    succeeds(require_program("promtool"), "test", "rules", str(file))
+def test_the_unit_tests_of_the_rules_pass(file: Path) -> None:
+    run_successfully(require_program("promtool"), "test", "rules", str(file))
 
 
-def test_every_alert_has_a_unit_test_that_fires_and_one_that_stays_silent() -> None:
-    seen: dict[str, set[bool]] = defaultdict(set)
+def test_every_alert_has_a_unit_test_in_which_it_fires_and_one_in_which_it_does_not() -> None:
+    outcomes: dict[str, set[bool]] = defaultdict(set)
     for file in RULE_TESTS:
-        for story in yaml.safe_load(file.read_text())["tests"]:
-            for check in story["alert_rule_test"]:
-                # Silent for some series of a story is silent, too: exp_alerts lists all that fire.
-                seen[check["alertname"]].add(bool(check["exp_alerts"]))
-    assert {alert: {True, False} for alert in ALERTS} == seen
+        for test in yaml.safe_load(file.read_text())["tests"]:
+            for check in test["alert_rule_test"]:
+                outcomes[check["alertname"]].add(bool(check["exp_alerts"]))
+    assert outcomes == {alert: {True, False} for alert in ALERTS}
 
 
 @pytest.mark.parametrize("alert", ALERTS)
-def test_every_alert_leads_to_its_entry_in_the_runbook(alert: str) -> None:
+def test_every_alert_links_to_its_entry_in_the_runbook(alert: str) -> None:
     page, anchor = ALERTS[alert]["annotations"]["runbook_url"].split("#")
     headings = [line[3:].strip() for line in (ROOT / page).read_text().splitlines() if line.startswith("## ")]
     assert alert in headings

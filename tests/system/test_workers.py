@@ -1,7 +1,5 @@
-"""`OOD_WORKERS`: several real processes on one port, through their life and their deaths."""
+"""`OOD_WORKERS`: several worker processes on one port, from their start to their end."""
 
-import itertools
-import json
 import os
 import signal
 import socket
@@ -16,12 +14,14 @@ import psutil
 import pytest
 
 from tests.service.support.exposition import samples, value
-from tests.service.support.pictures import picture
 from tests.support.tiny_bundle import make_tiny_bundle
 from tests.support.waiting import until
-from tests.system.conftest import Service, Start, run_to_its_end
+from tests.system.support.accepted_requests import assert_every_accepted_request_was_answered
+from tests.system.support.programs import free_port
+from tests.system.support.scoring_clients import SCORE_PATH, ScoringClients, score
+from tests.system.support.service_process import TIMEOUT_SECONDS, ServiceProcess, Start, run_to_exit
+from tests.system.support.unfinished_request import unfinished_request
 
-PNG = {"content-type": "image/png"}
 TINY = {"model": "tiny", "version": "1"}
 READY = "ood_workers_ready"
 T = TypeVar("T")
@@ -33,230 +33,203 @@ def models(tmp_path: Path) -> Path:
     return tmp_path / "models"
 
 
-@pytest.fixture
-def two(models: Path, start: Start) -> Service:
-    """Two workers, both ready."""
-    service = start(models, "--workers", "2", "--log-format", "json", "--log-level", "debug")
-    until(lambda: fresh(service, lambda client: value(client, READY)) == 2, 120)
+def start_two_workers(start: Start, models: Path, *flags: str) -> ServiceProcess:
+    """A service with two ready workers."""
+    service = start(models, "--workers", "2", "--log-format", "json", "--log-level", "debug", *flags)
+    until(lambda: on_new_connection(service, lambda client: value(client, READY)) == 2)
     return service
 
 
-def fresh(service: Service, ask: Callable[[httpx.Client], T]) -> T:
-    """On a connection of its own, which either worker may accept."""
-    with httpx.Client(base_url=service.address, timeout=30) as client:
-        return ask(client)
+@pytest.fixture
+def two_workers(models: Path, start: Start) -> ServiceProcess:
+    return start_two_workers(start, models)
 
 
-def score(client: httpx.Client) -> httpx.Response:
-    return client.post("/v1/models/tiny/score", content=picture(), headers=PNG)
+def on_new_connection(service: ServiceProcess, use: Callable[[httpx.Client], T]) -> T:
+    """Call `use` with a client that opens a new connection, which either worker may accept."""
+    with httpx.Client(base_url=service.address, timeout=TIMEOUT_SECONDS) as client:
+        return use(client)
 
 
-def workers_of(service: Service) -> list[psutil.Process]:
+def worker_processes(service: ServiceProcess) -> list[psutil.Process]:
     return psutil.Process(service.process.pid).children()
 
 
-def lines(service: Service, event: str) -> list[dict[str, object]]:
-    logged = [json.loads(line) for line in list(service.log)]
-    return [line for line in logged if line["event"] == event]
+def workers_that_served(service: ServiceProcess, path: str) -> set[int]:
+    """The workers whose access log has requests for `path`."""
+    return {entry["worker"] for entry in service.log_entries("request") if entry["path"] == path}
 
 
-class Load:
-    """Clients that send one request after the other, each on its connection, until that is closed or `stop`."""
-
-    def __init__(self, service: Service, clients: int, *, reconnect: bool = False) -> None:
-        self.statuses: list[int] = []
-        self.failures: list[httpx.TransportError] = []
-        self.stop = threading.Event()
-        self._address, self._reconnect = service.address, reconnect
-        self._threads = [threading.Thread(target=self._run) for _ in range(clients)]
-        for thread in self._threads:
-            thread.start()
-        until(lambda: len(self.statuses) > 5 * clients)
-
-    def join(self) -> None:
-        for thread in self._threads:
-            thread.join()
-
-    def _run(self) -> None:
-        with httpx.Client(base_url=self._address, timeout=120) as client:
-            while not self.stop.is_set():
-                try:
-                    answer = score(client)
-                except httpx.TransportError as error:
-                    self.failures.append(error)
-                    if self._reconnect:
-                        continue
-                    return
-                self.statuses.append(answer.status_code)
-                # A worker that starts needs the cores, too.
-                time.sleep(0.002)
-                if answer.headers.get("connection") == "close":
-                    return
+def scored_inputs(client: httpx.Client) -> float:
+    return value(client, "ood_inputs_total", **TINY)
 
 
-def test_both_workers_answer_and_either_tells_the_metrics_of_both(two: Service) -> None:
-    # Kept, so that each worker has the fewest connections at some time.
-    clients = [httpx.Client(base_url=two.address, timeout=30) for _ in range(6)]
-    for client, _ in itertools.product(clients, range(5)):
-        assert score(client).status_code == 200
-    assert {value(client, "ood_inputs_total", **TINY) for client in clients} == {30}
+def test_both_workers_serve_and_each_reports_the_metrics_of_both(two_workers: ServiceProcess) -> None:
+    clients: list[httpx.Client] = []
+
+    def both_served(path: str, use: Callable[[httpx.Client], object]) -> bool:
+        # A busy worker may leave a connection to the other one, so the number of connections that are needed varies.
+        # The connections stay open: new ones go to the worker with fewer.
+        clients.append(httpx.Client(base_url=two_workers.address, timeout=TIMEOUT_SECONDS))
+        use(clients[-1])
+        return workers_that_served(two_workers, path) == {0, 1}
+
+    until(lambda: both_served(SCORE_PATH, score))
+    scored = len(clients)
+    until(lambda: both_served("/metrics", scored_inputs))
+    assert {scored_inputs(client) for client in clients} == {scored}
     route = {"route": "/v1/models/{model}/score", "method": "POST", "status": "200"}
-    assert {value(client, "ood_http_request_seconds_count", **route) for client in clients} == {30}
+    assert {value(client, "ood_http_request_seconds_count", **route) for client in clients} == {scored}
     assert {value(client, "ood_queue_capacity", model="tiny") for client in clients} == {1024}
     assert {value(client, "ood_model_info", **TINY, provider="CPUExecutionProvider") for client in clients} == {1}
     for client in clients:
         client.close()
-    assert two.end() == 0
-    asked = lines(two, "request")
-    assert {line["worker"] for line in asked if "score" in str(line["path"])} == {0, 1}
-    assert {line["worker"] for line in asked if line["path"] == "/metrics"} == {0, 1}
+    assert two_workers.end() == 0
 
 
-def test_the_banner_comes_once_and_every_request_after_it_is_answered(models: Path, start: Start) -> None:
+def test_the_banner_is_printed_once_and_every_request_after_it_is_answered(models: Path, start: Start) -> None:
     service = start(models, "--workers", "2")
     assert "workers   2" in service.banner
-    while fresh(service, lambda client: value(client, READY)) < 2:
-        assert fresh(service, score).status_code == 200
-        assert fresh(service, lambda client: client.get("/readyz")).status_code == 200
+    while on_new_connection(service, lambda client: value(client, READY)) < 2:
+        assert on_new_connection(service, score).status_code == 200
+        assert on_new_connection(service, lambda client: client.get("/readyz")).status_code == 200
     assert service.end() == 0
     assert service.process.stdout is not None
     assert service.process.stdout.read() == ""
 
 
-def test_until_the_first_worker_is_ready_connections_are_refused(models: Path, start: Start) -> None:
-    service = start(models, "--workers", "2")
-    port = str(service.port)
-    assert service.end() == 0
-    seen: set[str] = set()
-    done = threading.Event()
+def test_connections_are_refused_until_the_first_worker_is_ready(models: Path, start: Start) -> None:
+    port = free_port()
+    outcomes: set[object] = set()
+    stopped = threading.Event()
 
-    def knock() -> None:
-        while not done.is_set():
+    def connect_repeatedly() -> None:
+        while not stopped.is_set():
             try:
-                with httpx.Client(timeout=30) as client:
-                    seen.add(str(client.get(f"http://127.0.0.1:{port}/readyz").status_code))
+                with httpx.Client(timeout=TIMEOUT_SECONDS) as client:
+                    outcomes.add(client.get(f"http://127.0.0.1:{port}/readyz").status_code)
             except httpx.ConnectError:
-                seen.add("refused")
+                outcomes.add("refused")
             time.sleep(0.01)
 
-    thread = threading.Thread(target=knock)
+    thread = threading.Thread(target=connect_repeatedly)
     thread.start()
-    again = start(models, "--workers", "2", "--port", port)
-    until(lambda: fresh(again, lambda client: value(client, READY)) == 2, 120)
-    done.set()
-    thread.join()
-    assert seen == {"refused", "200"}
+    try:
+        until(lambda: "refused" in outcomes)
+        start_two_workers(start, models, "--port", str(port))
+        until(lambda: 200 in outcomes)
+    finally:
+        stopped.set()
+        thread.join()
+    assert outcomes == {"refused", 200}
 
 
-def test_a_killed_worker_costs_what_it_held_comes_back_and_no_counter_falls(two: Service) -> None:
-    clients = 8
-    load = Load(two, clients, reconnect=True)
-    victim, other = workers_of(two)
-    counted = [fresh(two, lambda client: value(client, "ood_inputs_total", **TINY))]
-    victim.kill()
+def test_after_the_death_of_a_worker_only_its_requests_fail_and_no_counter_decreases(
+    two_workers: ServiceProcess,
+) -> None:
+    clients = ScoringClients(two_workers.address, 8)
+    killed, other = worker_processes(two_workers)
+    counts = [on_new_connection(two_workers, scored_inputs)]
+    killed.kill()
 
-    def both_are_there() -> bool:
-        told = fresh(two, samples)
-        counted.append(told["ood_inputs_total", frozenset(TINY.items())])
-        return told[READY, frozenset()] == 2 and bool(lines(two, "worker died"))
+    def both_ready_again() -> bool:
+        metrics = on_new_connection(two_workers, samples)
+        counts.append(metrics["ood_inputs_total", frozenset(TINY.items())])
+        return metrics[READY, frozenset()] == 2 and bool(two_workers.log_entries("worker died"))
 
-    until(both_are_there, 120)
-    counted.append(fresh(two, lambda client: value(client, "ood_inputs_total", **TINY)))
-    load.stop.set()
-    load.join()
-    assert set(load.statuses) == {200}
-    # A client has one request at a time, and its next one goes to a worker that lives.
-    assert len(load.failures) <= clients
-    assert counted == sorted(counted)
+    until(both_ready_again)
+    counts.append(on_new_connection(two_workers, scored_inputs))
+    clients.stop()
+    # A client has one request at a time, and sends its next one to the other worker.
+    assert clients.outcomes.total() - clients.outcomes[200] == len(clients.failures) <= 8
+    assert counts == sorted(counts)
     assert other.is_running()
-    (died,) = lines(two, "worker died")
-    assert died["reason"] == "ended by SIGKILL"
-    assert two.end() == 0
+    (death,) = two_workers.log_entries("worker died")
+    assert death["reason"] == "ended by SIGKILL"
+    assert two_workers.end() == 0
 
 
-def test_sigterm_under_load_answers_all_that_was_accepted_and_exits_with_0(two: Service) -> None:
-    load = Load(two, 8)
-    two.process.send_signal(signal.SIGTERM)
-    load.join()
-    assert two.wait() == 0
-    assert load.failures == []
-    assert set(load.statuses) <= {200, 503}
-    assert {line["worker"] for line in lines(two, "draining") if "worker" in line} == {0, 1}
+def test_sigterm_under_load_answers_every_accepted_request_and_exits_with_0(two_workers: ServiceProcess) -> None:
+    clients = ScoringClients(two_workers.address, 8, reconnect=False)
+    two_workers.process.send_signal(signal.SIGTERM)
+    clients.join()
+    assert two_workers.wait() == 0
+    assert_every_accepted_request_was_answered(two_workers, clients)
+    assert {entry["worker"] for entry in two_workers.log_entries("draining") if "worker" in entry} == {0, 1}
 
 
-def test_a_second_signal_ends_all_at_once(two: Service) -> None:
-    workers = workers_of(two)
-    with socket.create_connection(("127.0.0.1", two.port)) as slow:
-        slow.sendall(b"POST /v1/models/tiny/score HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf")
-        time.sleep(0.3)
-        two.process.send_signal(signal.SIGINT)
-        time.sleep(1)
-        assert two.process.poll() is None
-        began = time.monotonic()
-        assert two.end(signal.SIGINT) == 0
-        assert time.monotonic() - began < 5
+def test_a_second_signal_ends_all_workers_before_the_grace_period_is_over(models: Path, start: Start) -> None:
+    long = str(10 * TIMEOUT_SECONDS)
+    service = start_two_workers(start, models, "--grace-seconds", long, "--receive-timeout-seconds", long)
+    workers = worker_processes(service)
+    with unfinished_request(service.port):
+        service.process.send_signal(signal.SIGINT)
+        until(lambda: len({entry.get("worker") for entry in service.log_entries("draining")} & {0, 1}) == 2)
+        assert service.process.poll() is None
+        assert service.end(signal.SIGINT) == 0
     assert not any(worker.is_running() for worker in workers)
 
 
-def test_signals_that_come_to_every_process_drain_all_the_same(two: Service) -> None:
-    load = Load(two, 8)
-    # As systemd ends a service; and a worker gets it from its supervisor as well.
-    for process in (*workers_of(two), two.process):
+def test_a_signal_to_every_process_starts_one_drain(two_workers: ServiceProcess) -> None:
+    clients = ScoringClients(two_workers.address, 8, reconnect=False)
+    # systemd signals every process of a service, and a worker also gets the signal from its supervisor.
+    for process in (*worker_processes(two_workers), two_workers.process):
         process.send_signal(signal.SIGTERM)
-    load.join()
-    assert two.wait() == 0
-    assert load.failures == []
-    assert not lines(two, "worker died")
+    clients.join()
+    assert two_workers.wait() == 0
+    assert_every_accepted_request_was_answered(two_workers, clients)
+    assert not two_workers.log_entries("worker died")
 
 
-def test_sigusr1_forgets_the_drift_evidence_of_every_worker(two: Service) -> None:
-    two.process.send_signal(signal.SIGUSR1)
-    until(lambda: len(lines(two, "drift evidence reset")) == 2)
-    assert {line["worker"] for line in lines(two, "drift evidence reset")} == {0, 1}
-    assert fresh(two, score).status_code == 200
-    assert two.end() == 0
+def test_sigusr1_resets_the_drift_evidence_of_every_worker(two_workers: ServiceProcess) -> None:
+    two_workers.process.send_signal(signal.SIGUSR1)
+    until(lambda: len(two_workers.log_entries("drift evidence reset")) == 2)
+    assert {entry["worker"] for entry in two_workers.log_entries("drift evidence reset")} == {0, 1}
+    assert on_new_connection(two_workers, score).status_code == 200
+    assert two_workers.end() == 0
 
 
-def test_workers_without_their_supervisor_answer_what_they_hold_and_end(two: Service) -> None:
-    load = Load(two, 4)
-    workers = workers_of(two)
-    os.kill(two.process.pid, signal.SIGKILL)
-    load.join()
-    assert load.failures == []
-    _, left = psutil.wait_procs(workers, timeout=20)
-    assert left == []
+def test_workers_without_their_supervisor_answer_every_accepted_request_and_end(two_workers: ServiceProcess) -> None:
+    clients = ScoringClients(two_workers.address, 4, reconnect=False)
+    workers = worker_processes(two_workers)
+    os.kill(two_workers.process.pid, signal.SIGKILL)
+    clients.join()
+    two_workers.wait()
+    assert_every_accepted_request_was_answered(two_workers, clients)
+    _, alive = psutil.wait_procs(workers, timeout=TIMEOUT_SECONDS)
+    assert alive == []
 
 
 def test_a_new_version_is_served_by_every_worker(models: Path, start: Start) -> None:
-    service = start(models, "--workers", "2", "--reload", "poll", "--reload-seconds", "0.1")
-    until(lambda: fresh(service, lambda client: value(client, READY)) == 2, 120)
+    service = start_two_workers(start, models, "--reload", "poll", "--reload-seconds", "0.1")
     make_tiny_bundle(models.parent, version="2", seed=1).rename(models / "tiny" / "2")
     loaded = {"model": "tiny", "result": "loaded"}
-    until(lambda: fresh(service, lambda client: value(client, "ood_reloads_total", **loaded)) == 4)
-    assert {fresh(service, lambda client: score(client).json()["version"]) for _ in range(20)} == {"2"}
+    until(lambda: on_new_connection(service, lambda client: value(client, "ood_reloads_total", **loaded)) == 4)
+    versions = {on_new_connection(service, lambda client: score(client).json()["version"]) for _ in range(20)}
+    assert versions == {"2"}
     assert service.end() == 0
 
 
 @pytest.mark.parametrize(
-    ("flags", "code", "said"),
+    ("flags", "code", "reason"),
     [
         (("--api-keys-file", "no-such-keys"), 2, "The key file no-such-keys cannot be read"),
         (("--models", "no-such-folder"), 1, "The model repository 'no-such-folder' is not a folder"),
         (("--reload", "admin"), 2, "OOD_WORKERS (2) cannot be combined with OOD_ADMIN_KEYS_FILE"),
     ],
 )
-def test_a_start_that_cannot_succeed_ends_with_its_reason_said_once(
-    models: Path, flags: tuple[str, ...], code: int, said: str
+def test_a_start_that_fails_prints_its_reason_once(
+    models: Path, flags: tuple[str, ...], code: int, reason: str
 ) -> None:
-    done = run_to_its_end("--models", str(models), "--workers", "2", *flags)
-    assert done.returncode == code, done.stderr
-    assert done.stderr.count(said) == 1
-    assert "Traceback" not in done.stderr
+    result = run_to_exit("--models", str(models), "--workers", "2", *flags)
+    assert result.returncode == code, result.stderr
+    assert result.stderr.count(reason) == 1
+    assert "Traceback" not in result.stderr
 
 
-def test_a_taken_port_ends_the_start_with_its_reason(models: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
-        done = run_to_its_end("--models", str(models), "--workers", "2", "--port", port)
-    assert done.returncode == 1
-    assert f"127.0.0.1:{port}: Address already in use" in done.stderr
+def test_a_start_on_a_port_in_use_fails_with_the_reason(models: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        result = run_to_exit("--models", str(models), "--workers", "2", "--port", port)
+    assert result.returncode == 1
+    assert f"127.0.0.1:{port}: Address already in use" in result.stderr

@@ -20,6 +20,8 @@ def facts(path: Path) -> Table:
         ("calibration", f"{calibration.n} from {calibration.source}, default alpha {calibration.alpha}"),
         ("guarantee", false_flag_rate(calibration.n, calibration.alpha)),
     ]
+    if manifest.default_score_reason is not None:
+        rows.insert(3, ("default score", f"{manifest.default_score}: {manifest.default_score_reason}"))
     if manifest.precision != "fp32":
         rows.append(("precision", manifest.precision))
     if manifest.labels:

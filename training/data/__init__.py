@@ -19,6 +19,7 @@ from training.data.image_loading import load_images
 from training.data.overlap import Overlap, find_overlap, find_text_overlap
 from training.data.pairing import Batch, paired_batches
 from training.data.reader import ImageReader, Reader, TextReader, open_reader
+from training.data.segments import text_segments
 from training.data.source_guess import class_folders, columns_of, guess_source
 from training.data.sources import DataLocations, Progress
 from training.data.splits import InDistributionRows, split_in_distribution
@@ -61,5 +62,6 @@ __all__ = [
     "paired_batches",
     "separate_duplicates",
     "split_in_distribution",
+    "text_segments",
     "without_overlap",
 ]

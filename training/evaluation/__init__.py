@@ -1,6 +1,7 @@
 """Evaluation of detection and probabilities as in the paper, with tables and plots. Imports the bundle only."""
 
 from training.evaluation.comparison import AurocChange, PrecisionComparison
+from training.evaluation.default_score import DefaultScore, choose_default_score
 from training.evaluation.detection import (
     RECALL,
     TEXT_RECALL,
@@ -21,7 +22,8 @@ from training.evaluation.probabilities import (
 )
 from training.evaluation.report import RemovedInputs, Report, SetResult, manifest_evaluation
 from training.evaluation.report_files import write_report
-from training.evaluation.stage_evaluation import EvaluationInputs, StageScores, evaluate_stages
+from training.evaluation.shortcuts import FeatureSeparation, ShortcutCheck
+from training.evaluation.stage_evaluation import EvaluationInputs, SegmentScores, StageScores, evaluate_stages
 from training.evaluation.stage_probabilities import ProbabilityResult, StageLogits, measure_probabilities
 from training.evaluation.tables import markdown, markdown_table
 from training.evaluation.temperature import tune_temperature
@@ -30,17 +32,22 @@ __all__ = [
     "RECALL",
     "TEXT_RECALL",
     "AurocChange",
+    "DefaultScore",
     "DetectionMetrics",
     "EvaluationInputs",
+    "FeatureSeparation",
     "MetricSummary",
     "PrecisionComparison",
     "ProbabilityResult",
     "RemovedInputs",
     "Report",
+    "SegmentScores",
     "SetResult",
+    "ShortcutCheck",
     "StageLogits",
     "StageScores",
     "authors_fpr_at_recall",
+    "choose_default_score",
     "confidences",
     "detection_metrics",
     "evaluate_stages",

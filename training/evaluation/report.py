@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from bundle import Evaluation, OODResult
 from training.evaluation.comparison import PrecisionComparison
+from training.evaluation.shortcuts import ShortcutCheck
 from training.evaluation.stage_probabilities import ProbabilityResult
 
 IN_DISTRIBUTION = "in-distribution"
@@ -132,6 +133,26 @@ class MeanBits(_Part):
     bits: float
 
 
+class SegmentResults(_Part):
+    """The figures of a language model on segments: each set's texts joined and cut into pieces of equal length.
+
+    Attributes:
+        symbols: The words or characters of a segment.
+        in_dist_size: The number of in-distribution segments.
+        calibration_size: The number of segments behind each calibration.
+        sizes: The name of each out-of-distribution set with segments -> their number.
+        results: The detection metrics of each set, and their means.
+        false_flags: The flagged share of the in-distribution segments.
+    """
+
+    symbols: int
+    in_dist_size: int
+    calibration_size: int
+    sizes: dict[str, int]
+    results: list[SetResult]
+    false_flags: list[FalseFlags]
+
+
 class Report(_Part):
     """All figures of an evaluation, in percent unless stated otherwise.
 
@@ -139,11 +160,14 @@ class Report(_Part):
         alpha: The false-flag rate of the flags on average over calibration sets, in 0..1.
         draws: The number of random draws behind each mean and deviation.
         default_score: The score that the exported bundle decides by.
+        default_score_reason: The reason of its choice; empty in reports of older versions.
         in_dist: The name of the in-distribution test set; `inside` in JSON.
         in_dist_size: Its number of inputs; `inside_size` in JSON.
         calibration_size: The number of inputs behind each calibration.
         sets: The name of each out-of-distribution set -> its description.
         removed: The name of each out-of-distribution set -> the inputs left out of it, if there are any.
+        upper_bounds: The sets of outliers like those trained on: detection of other outliers is at most as good.
+        shortcuts: By which single features the outliers differ from the in-distribution data; None if not checked.
         validation: The sets that serve for choosing between settings and count in no average.
         near: The sets that resemble the in-distribution data; the others are far.
         error: The name of each classifier's stage -> its classification error.
@@ -152,6 +176,7 @@ class Report(_Part):
         false_flag_interval: The false-flag rate that single calibration sets have; None in reports of older versions.
         probabilities: Calibration of each classifier's probabilities.
         bits: Mean likelihoods in bits, of densities and language models.
+        segments: The figures of a language model by segment; None for other models and in reports of older versions.
         comparison: In the report of a lower-precision bundle, the comparison with full precision.
         provenance: Facts about the run, as shown in the report.
     """
@@ -159,12 +184,15 @@ class Report(_Part):
     alpha: float
     draws: int
     default_score: str
+    default_score_reason: str = ""
     in_dist: str = Field(alias="inside")
     in_dist_size: int = Field(alias="inside_size")
     calibration_size: int
     sets: dict[str, str]
     removed: dict[str, RemovedInputs] = {}
     validation: tuple[str, ...] = ()
+    upper_bounds: tuple[str, ...] = ()
+    shortcuts: ShortcutCheck | None = None
     near: tuple[str, ...] = ()
     error: dict[str, float] = {}
     results: list[SetResult]
@@ -172,6 +200,7 @@ class Report(_Part):
     false_flag_interval: FalseFlagInterval | None = None
     probabilities: list[ProbabilityResult] = []
     bits: list[MeanBits] = []
+    segments: SegmentResults | None = None
     comparison: PrecisionComparison | None = None
     provenance: dict[str, str]
 
@@ -206,6 +235,27 @@ class Report(_Part):
         far = [name for name in self.test_sets if name not in self.near]
         groups = {NEAR_MEAN: near, FAR_MEAN: far} if near else {}
         return {mean: sets for mean, sets in groups.items() if sets} | {MEAN: self.test_sets}
+
+    @property
+    def by_segment(self) -> "Report | None":
+        """The report with the figures by segment in place of those by text; None if there are none."""
+        if self.segments is None:
+            return None
+        segments = self.segments
+        sets = {name: f"{size:,} segments of {segments.symbols} symbols" for name, size in segments.sizes.items()}
+        return self.model_copy(
+            update={
+                "in_dist_size": segments.in_dist_size,
+                "calibration_size": segments.calibration_size,
+                "sets": sets,
+                "validation": tuple(name for name in self.validation if name in sets),
+                "results": segments.results,
+                "false_flags": segments.false_flags,
+                "false_flag_interval": None,
+                "bits": [],
+                "segments": None,
+            }
+        )
 
     def find(self, name: str, stage: str, score: str) -> SetResult:
         """The result of one set, stage and score."""

@@ -20,9 +20,11 @@ from training.evaluation.report import (
     MeanBits,
     RemovedInputs,
     Report,
+    SegmentResults,
     SetResult,
     Spread,
 )
+from training.evaluation.shortcuts import ShortcutCheck
 from training.evaluation.stage_probabilities import StageLogits, measure_probabilities
 
 FALSE_FLAG_RATES = (0.01, 0.05)
@@ -49,6 +51,14 @@ class StageScores:
 
 
 @dataclass(frozen=True)
+class SegmentScores:
+    """The scores of every stage on segments of `symbols` words or characters; sets without a segment are missing."""
+
+    symbols: int
+    stages: Mapping[str, StageScores]
+
+
+@dataclass(frozen=True)
 class EvaluationInputs:
     """The scores of all stages and the settings of their report.
 
@@ -66,6 +76,9 @@ class EvaluationInputs:
         near: The sets that resemble the in-distribution data; they have a mean of their own.
         recalls: The recalls, in 0..1, at which false positive rates are measured; 0.95 is always among them.
         provenance: Facts about the run, as shown in the report.
+        upper_bounds: The sets of outliers like those trained on.
+        shortcuts: The shortcut check of the training data, if it was made.
+        segments: The scores of a language model on segments of the same sets.
     """
 
     stages: Mapping[str, StageScores]
@@ -79,35 +92,16 @@ class EvaluationInputs:
     provenance: Mapping[str, str]
     validation: Collection[str] = ()
     removed: Mapping[str, RemovedInputs] = field(default_factory=dict)
+    upper_bounds: Collection[str] = ()
+    shortcuts: ShortcutCheck | None = None
     near: Collection[str] = ()
     recalls: Iterable[float] = (RECALL,)
+    segments: SegmentScores | None = None
 
 
 def evaluate_stages(inputs: EvaluationInputs) -> Report:
     """Measure every stage on every set by every score."""
-    results: list[SetResult] = []
-    false_flags: list[FalseFlags] = []
-    recalls = sorted({RECALL, *inputs.recalls}, reverse=True)
-    for stage, scores in inputs.stages.items():
-        for score, anomaly in scores.in_dist.items():
-            calibration = scores.calibrations[score]
-            flagged = _percent(calibration.flagged(anomaly, inputs.alpha).mean())
-            shares = _flagged_shares(calibration, anomaly)
-            false_flags.append(FalseFlags(stage=stage, score=score, flagged=flagged, flagged_at=shares))
-            rows = []
-            for name in inputs.sets:
-                ood = scores.ood[name][score]
-                summary = resampled_metrics(anomaly, ood, recalls=recalls, draws=inputs.draws, seed=inputs.seed)
-                result = SetResult(
-                    set=name,
-                    stage=stage,
-                    score=score,
-                    **_metrics(summary),
-                    flagged=_percent(calibration.flagged(ood, inputs.alpha).mean()),
-                    flagged_at=_flagged_shares(calibration, ood),
-                )
-                rows.append(result)
-            results += [*rows, *_averages(rows, inputs)]
+    results, false_flags = _measure(inputs.stages, inputs)
     first = next(iter(inputs.stages.values()))
     logits = {stage: scores.logits for stage, scores in inputs.stages.items() if scores.logits is not None}
     errors = {stage: _percent(scores.error) for stage, scores in inputs.stages.items() if scores.error is not None}
@@ -122,6 +116,8 @@ def evaluate_stages(inputs: EvaluationInputs) -> Report:
         sets=dict(inputs.sets),
         removed=dict(inputs.removed),
         validation=tuple(inputs.validation),
+        upper_bounds=tuple(inputs.upper_bounds),
+        shortcuts=inputs.shortcuts,
         near=tuple(inputs.near),
         error=errors,
         results=results,
@@ -129,7 +125,56 @@ def evaluate_stages(inputs: EvaluationInputs) -> Report:
         false_flag_interval=_false_flag_interval(first.calibrations[inputs.default_score], inputs.alpha),
         probabilities=measure_probabilities(logits, test_sets, seed=inputs.seed),
         bits=[row for stage, scores in inputs.stages.items() for row in _mean_bits(stage, scores)],
+        segments=_segment_results(inputs),
         provenance=dict(inputs.provenance),
+    )
+
+
+def _measure(stages: Mapping[str, StageScores], inputs: EvaluationInputs) -> tuple[list[SetResult], list[FalseFlags]]:
+    """Measure every stage on each of its sets by every score, in the order and with the settings of `inputs`."""
+    results: list[SetResult] = []
+    false_flags: list[FalseFlags] = []
+    recalls = sorted({RECALL, *inputs.recalls}, reverse=True)
+    for stage, scores in stages.items():
+        sets = [name for name in inputs.sets if name in scores.ood]
+        for score, anomaly in scores.in_dist.items():
+            calibration = scores.calibrations[score]
+            flagged = _percent(calibration.flagged(anomaly, inputs.alpha).mean())
+            shares = _flagged_shares(calibration, anomaly)
+            false_flags.append(FalseFlags(stage=stage, score=score, flagged=flagged, flagged_at=shares))
+            rows = []
+            for name in sets:
+                ood = scores.ood[name][score]
+                summary = resampled_metrics(anomaly, ood, recalls=recalls, draws=inputs.draws, seed=inputs.seed)
+                result = SetResult(
+                    set=name,
+                    stage=stage,
+                    score=score,
+                    **_metrics(summary),
+                    flagged=_percent(calibration.flagged(ood, inputs.alpha).mean()),
+                    flagged_at=_flagged_shares(calibration, ood),
+                )
+                rows.append(result)
+            results += [*rows, *_averages(rows, inputs)]
+    return results, false_flags
+
+
+def _segment_results(inputs: EvaluationInputs) -> SegmentResults | None:
+    """The figures by segment; None if no test set has a segment."""
+    if inputs.segments is None:
+        return None
+    first = next(iter(inputs.segments.stages.values()))
+    if not first.ood.keys() - inputs.validation:
+        return None
+    results, false_flags = _measure(inputs.segments.stages, inputs)
+    score, in_dist = next(iter(first.in_dist.items()))
+    return SegmentResults(
+        symbols=inputs.segments.symbols,
+        in_dist_size=len(in_dist),
+        calibration_size=first.calibrations[score].n,
+        sizes={name: len(first.ood[name][score]) for name in inputs.sets if name in first.ood},
+        results=results,
+        false_flags=false_flags,
     )
 
 

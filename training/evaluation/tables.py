@@ -43,6 +43,9 @@ def markdown(report: Report, title: str) -> str:
             "| " + " | ".join(("", *stages)) + " |\n" + "| --- " * (len(stages) + 1) + "|\n"
             "| classification error | " + " | ".join(f"{report.error[stage]:.2f}" for stage in stages) + " |"
         )
+    if report.default_score_reason:
+        parts.append(f"Default score: `{report.default_score}`, {report.default_score_reason}.")
+    parts += _limitations(report)
     if report.comparison is not None:
         parts += _precision_section(report.comparison)
     if report.bits:
@@ -56,6 +59,8 @@ def markdown(report: Report, title: str) -> str:
             "For choosing between settings without a look at a test set; no part of the averages above.",
             _detection(report, stages, report.default_score, report.validation),
         ]
+    if (by_segment := report.by_segment) is not None:
+        parts += _segment_section(by_segment, scores)
     parts += [
         f"## Flags at alpha = {report.alpha:g}",
         f"Calibrated on {report.calibration_size:,} held-out in-distribution inputs. The in-distribution row is the "
@@ -70,6 +75,20 @@ def markdown(report: Report, title: str) -> str:
         "\n".join(f"- {key}: {value}" for key, value in report.provenance.items()),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _limitations(report: Report) -> list[str]:
+    """The paragraphs on sets like the outliers trained on, and on shortcuts in the training data."""
+    paragraphs = []
+    if report.upper_bounds:
+        names = ", ".join(report.upper_bounds)
+        paragraphs.append(
+            f"**Upper bound: {names}.** Outliers like those trained on: of the same source, not seen in training. The "
+            "detection of inputs from other sources is at most as good."
+        )
+    if report.shortcuts is not None and report.shortcuts.warnings:
+        paragraphs += ["## Shortcuts", "\n".join(f"- {warning}" for warning in report.shortcuts.warnings)]
+    return paragraphs
 
 
 def _scores(report: Report) -> list[str]:
@@ -170,6 +189,29 @@ def _flag_table(report: Report, stages: list[str], flagged: Callable[[SetResult 
     for name in report.sets:
         lines.append([name, *(f"{flagged(report.find(name, *column)):.2f}" for column in columns)])
     return markdown_table(["set", *(f"{score} {stage}" for stage, score in columns)], lines)
+
+
+def _segment_section(by_segment: Report, scores: Sequence[str]) -> list[str]:
+    """The paragraphs on segments; `by_segment` holds the figures by segment."""
+    stages = by_segment.stages
+    tables = [
+        part
+        for score in scores
+        for part in (
+            f"### Segments by {SCORES[score].title} (`{score}`)",
+            _detection(by_segment, stages, score, [*_rows(by_segment), *by_segment.validation]),
+        )
+    ]
+    return [
+        "## By segment",
+        "The unit of the paper's tables: the texts of a set are joined, with the end symbol after each, and cut into "
+        f"segments of equal length, each scored from the initial state. In distribution {by_segment.in_dist_size:,} "
+        f"segments, {by_segment.calibration_size:,} for calibration; "
+        f"{', '.join(f'{name}: {words}' for name, words in by_segment.sets.items())}. Validation sets follow the mean.",
+        *tables,
+        f"### Flags of segments at alpha = {by_segment.alpha:g}",
+        _flags(by_segment, stages),
+    ]
 
 
 def _precision_section(comparison: PrecisionComparison) -> list[str]:

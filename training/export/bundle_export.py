@@ -20,6 +20,7 @@ from bundle import (
     seal_bundle,
 )
 from training.data import Examples
+from training.evaluation import DefaultScore
 from training.export.bundle_folder import atomic_folder, new_bundle_path
 from training.export.onnx_graph import check_parity, run_graph, write_graph
 from training.export.provenance import describe_training
@@ -60,6 +61,7 @@ def export_bundle(
     samples: Examples,
     write_sample: Callable[[Path], None],
     evaluation: Evaluation | None,
+    default_score: DefaultScore,
     path: Path,
 ) -> None:
     """Write the bundle `path`, `<name>/<version>`, and replace an existing one.
@@ -73,6 +75,7 @@ def export_bundle(
         samples: Further real inputs for the parity check.
         write_sample: Writes a sample input for a first request into the folder it is called with.
         evaluation: The figures for the manifest, None if the run is not evaluated.
+        default_score: The score that the bundle decides by, with the reason of its choice.
         path: The bundle's path.
 
     Raises:
@@ -91,6 +94,7 @@ def export_bundle(
             calibration=calibration,
             outputs=outputs,
             evaluation=evaluation,
+            default_score=default_score,
             parity=parity,
         )
 
@@ -124,6 +128,7 @@ def seal_run_bundle(
     calibration: Examples,
     outputs: Outputs,
     evaluation: Evaluation | None,
+    default_score: DefaultScore,
     precision: Precision = "fp32",
     parity: Parity | None = None,
 ) -> None:
@@ -137,6 +142,7 @@ def seal_run_bundle(
         calibration: The calibration split.
         outputs: The outputs of the bundle's graph on `calibration`.
         evaluation: The figures for the manifest, None if the run is not evaluated.
+        default_score: The score that the bundle decides by, with the reason of its choice.
         precision: The precision of the graph.
         parity: The differences between the graph and torch, None in a lower precision.
     """
@@ -160,7 +166,8 @@ def seal_run_bundle(
             "input": spec,
             "labels": list(calibration.labels) if recipe.task == "classification" else [],
             "scores": [ScoreOutput(name=name, output=name) for name in model.scores],
-            "default_score": recipe.export.default_score,
+            "default_score": default_score.name,
+            "default_score_reason": default_score.reason,
             "likelihood": _likelihood(recipe, model),
             "model": GRAPH,
             "precision": precision,

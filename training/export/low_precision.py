@@ -10,6 +10,7 @@ from training.data import Examples, InDistributionData
 from training.errors import PrecisionError
 from training.evaluation import (
     AurocChange,
+    DefaultScore,
     EvaluationInputs,
     PrecisionComparison,
     Report,
@@ -43,6 +44,7 @@ def export_low_precision(
     ood: Mapping[str, Examples],
     full_report: Report,
     write_sample: Callable[[Path], None],
+    default_score: DefaultScore,
     path: Path,
 ) -> None:
     """Write the bundle `path`, `<name>/<version>`, in `precision`, calibrated and evaluated through its own graph.
@@ -57,6 +59,7 @@ def export_low_precision(
         ood: All out-of-distribution sets.
         full_report: The run's report on those sets.
         write_sample: Writes a sample input for a first request into the folder it is called with.
+        default_score: The score that the bundle decides by, with the reason of its choice.
         path: The bundle's path.
 
     Raises:
@@ -85,18 +88,20 @@ def export_low_precision(
             alpha=recipe.export.alpha,
             draws=recipe.evaluation.draws,
             seed=recipe.seed,
-            default_score=recipe.export.default_score,
+            default_score=default_score.name,
             in_dist=full_report.in_dist,
             sets=full_report.sets,
             removed=full_report.removed,
             validation=full_report.validation,
             near=full_report.near,
+            upper_bounds=full_report.upper_bounds,
+            shortcuts=full_report.shortcuts,
             recalls=full_report.recalls,
             provenance=full_report.provenance,
         )
         report = evaluate_stages(inputs)
         comparison = _compare(report, full_stage, low_stage, precision)
-        report = report.model_copy(update={"comparison": comparison})
+        report = report.model_copy(update={"comparison": comparison, "default_score_reason": default_score.reason})
         write_report(report, inputs, partial / "report")
         seal_run_bundle(
             run,
@@ -106,6 +111,7 @@ def export_low_precision(
             calibration=in_dist.calibration,
             outputs=low_outputs,
             evaluation=manifest_evaluation(report, low_stage),
+            default_score=default_score,
             precision=precision,
         )
 

@@ -59,6 +59,13 @@ class ScoredLanguageModel(ScoredModel):
         require_scores(scores, (bits_output, "uniform_nats", "count"))
         super().__init__(model, scores, (*scores, PARTS))
         self.bits_output = bits_output
+        self.unit = unit
+
+    def of_segments(self) -> "ScoredLanguageModel":
+        """The model of segments of texts: END is counted where a segment holds it, not after the segment."""
+        model = self.model
+        without_end = LanguageModel(model.network, model.end, window=model.window, count_end=False)
+        return ScoredLanguageModel(without_end, self.scores, self.unit)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Scores and parts of token ids `[N, L]` with lengths `[N]`."""

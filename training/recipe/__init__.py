@@ -6,11 +6,12 @@ May import the errors and `bundle` only.
 from training.recipe.components import Component, build_component
 from training.recipe.data_config import InDistribution, Outliers, Source, Synthetic, TestSet
 from training.recipe.file import apply_override, load_recipe, parse_recipe
-from training.recipe.recipe import EvaluationConfig, Export, LikelihoodConfig, Precision, Recipe, Task, Trainer
+from training.recipe.recipe import AUTO, EvaluationConfig, Export, LikelihoodConfig, Precision, Recipe, Task, Trainer
 from training.recipe.stage import AugmentationConfig, MuonConfig, Stage
 from training.recipe.text_config import TextConfig
 
 __all__ = [
+    "AUTO",
     "AugmentationConfig",
     "Component",
     "EvaluationConfig",

@@ -14,6 +14,9 @@ from training.recipe.text_config import TextConfig
 
 Task = Literal["classification", "density", "language-model"]
 
+AUTO = "auto"
+"""The default score of a recipe that leaves the choice to the validation sets."""
+
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 """The number format of training, as Lightning names it."""
 
@@ -105,13 +108,14 @@ class Export(Section):
 
     With `mirror`, every stage is calibrated, evaluated and served on the mean logits of each image and its mirror
     image: slightly better, at twice the compute. A language model can read longer texts than it was trained on;
-    `max_tokens` is the limit of the bundle if it differs from the input's.
+    `max_tokens` is the limit of the bundle if it differs from the input's. `default_score: auto` is the score with the
+    highest mean AUROC on the validation sets, and without validation sets the first of `scores`.
     """
 
     stage: str
     version: Annotated[str, BeforeValidator(_as_text), Field(pattern=r"^[1-9][0-9]{0,8}$")] = "1"
-    scores: tuple[str, ...] = LOGIT_SCORES
-    default_score: str = "msp"
+    scores: tuple[str, ...] = Field(default=LOGIT_SCORES, min_length=1)
+    default_score: str = AUTO
     alpha: float = Field(default=0.01, gt=0, lt=1)
     tolerance: float = Field(default=1e-3, gt=0)
     mirror: bool = False
@@ -200,6 +204,6 @@ class Recipe(Section):
             raise ValueError(f"export.scores: unknown {', '.join(unknown)}; known: {', '.join(SCORES)}")
         if "confidence" in self.export.scores and not self.confidence_branch:
             raise ValueError("export.scores: 'confidence' needs confidence_branch: true")
-        if self.export.default_score not in self.export.scores:
+        if self.export.default_score not in (AUTO, *self.export.scores):
             raise ValueError(f"export.default_score: '{self.export.default_score}' is not among export.scores")
         return self

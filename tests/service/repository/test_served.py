@@ -102,6 +102,7 @@ def test_a_model_is_listed_with_its_labels_scores_and_calibration(live: Live) ->
         "false_flag_rate": {"lower": rate.lower, "upper": rate.upper, "exceeds_alpha": rate.exceeds_alpha},
     }
     assert {"training", "evaluation"} <= detail.keys()
+    assert detail["default_score_reason"] is None
 
 
 def test_the_alpha_of_the_settings_replaces_that_of_the_bundle(repository: Path, serve: Serve) -> None:

@@ -1,6 +1,6 @@
-"""What a hostile client makes of good inputs: damaged files, polyglots, bombs, odd texts, broken JSON and forms.
+"""Hostile inputs: damaged files, polyglots, decompression bombs, odd texts, broken JSON and forms.
 
-Each function takes a `random.Random`, so that a seed is enough to make the same bytes again.
+Functions take a `random.Random`, so that the same seed gives the same bytes.
 """
 
 import io
@@ -27,7 +27,7 @@ JSON_EDGES = (
         '{"a":1,"a":2}',
     ),
 )
-"""JSON values that parsers disagree about, and some that an option takes."""
+"""JSON values that parsers treat differently, and some that are valid options."""
 
 TEXTS = (
     *(
@@ -51,11 +51,11 @@ TEXTS = (
         "vote" * 300,
     ),
 )
-"""Texts that are hard on tokenizers, terminals and log lines."""
+"""Texts that are difficult for tokenizers, terminals and log lines."""
 
 
 def real_files() -> dict[str, bytes]:
-    """Small intact files of every format that is taken, and of some that are not."""
+    """Small intact files of every accepted format, and of some others."""
     picture = Image.radial_gradient("L").resize((24, 17)).convert("RGB")
     exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
     return {
@@ -77,26 +77,26 @@ def real_files() -> dict[str, bytes]:
 
 
 def bombs() -> dict[str, bytes]:
-    """Small files that would become large: by what they declare, or by what they inflate to."""
-    nothing = zlib.compress(bytes(20_000_000), 9)
+    """Small files that declare a large size, or are large once they are inflated."""
+    zeros = zlib.compress(bytes(20_000_000), 9)
     exif = b"II*\0\x08\0\0\0\xff\xff" + b"\x12\x01\x03\0\xff\xff\xff\xff\x06\0\0\0" * 50
     return {
-        "png that declares 50,000 x 50,000": _png(50_000, 50_000, nothing),
-        "png at the edge of 32 bits": _png(2**31 - 1, 2**31 - 1, nothing),
-        "png with 20 MB of pixels for 8 x 8": _png(8, 8, nothing),
-        "png with a text chunk of 20 MB": _png(8, 8, zlib.compress(bytes(200)), (b"zTXt", b"comment\0\0" + nothing)),
+        "png that declares 50,000 x 50,000": _png(50_000, 50_000, zeros),
+        "png that declares 2^31 - 1 pixels a side": _png(2**31 - 1, 2**31 - 1, zeros),
+        "png with 20 MB of pixels for 8 x 8": _png(8, 8, zeros),
+        "png with a text chunk of 20 MB": _png(8, 8, zlib.compress(bytes(200)), (b"zTXt", b"comment\0\0" + zeros)),
         "png with an international text of 20 MB": _png(
-            8, 8, zlib.compress(bytes(200)), (b"iTXt", b"comment\0\x01\0\0\0" + nothing)
+            8, 8, zlib.compress(bytes(200)), (b"iTXt", b"comment\0\x01\0\0\0" + zeros)
         ),
-        "png with a colour profile of 20 MB": _png(8, 8, zlib.compress(bytes(200)), (b"iCCP", b"icc\0\0" + nothing)),
-        "png with endless EXIF": _png(8, 8, zlib.compress(bytes(200)), (b"eXIf", exif)),
+        "png with a colour profile of 20 MB": _png(8, 8, zlib.compress(bytes(200)), (b"iCCP", b"icc\0\0" + zeros)),
+        "png with EXIF of huge counts": _png(8, 8, zlib.compress(bytes(200)), (b"eXIf", exif)),
         "png of a million chunks": _png(8, 8, b"", *[(b"tEXt", b"k\0v")] * 8_000),
-        "jpeg that declares 65,500 x 65,500": _jpeg_of(65_500, 65_500),
-        "webp that declares 16,383 x 16,383": _webp_of(16_383, 16_383),
+        "jpeg that declares 65,500 x 65,500": _jpeg(65_500, 65_500),
+        "webp that declares 16,383 x 16,383": _webp(16_383, 16_383),
         "bmp that declares 2^31 pixels a side": b"BM"
         + struct.pack("<IHHI", 60, 0, 0, 54)
         + struct.pack("<IiiHHIIiiII", 40, 2**31 - 1, -(2**31), 1, 24, 0, 0, 0, 0, 0, 0),
-        "bmp run-length encoded to nowhere": b"BM"
+        "bmp with an endless run-length encoding": b"BM"
         + struct.pack("<IHHI", 60, 0, 0, 54)
         + struct.pack("<IiiHHIIiiII", 40, 900, 900, 1, 8, 1, 0, 0, 0, 1, 0)
         + b"\0\2\xff\xff" * 2_000,
@@ -104,40 +104,40 @@ def bombs() -> dict[str, bytes]:
 
 
 def damaged(rng: Random, data: bytes) -> bytes:
-    """`data` with some bits flipped, bytes replaced, cut, repeated, or lengths blown up."""
+    """`data` with flipped bits, replaced, removed or repeated bytes, or huge lengths."""
     content = bytearray(data)
     for _ in range(rng.choice((1, 1, 2, 4, 16))):
         if not content:
             break
-        at = rng.randrange(len(content))
+        position = rng.randrange(len(content))
         match rng.randrange(7):
             case 0 | 1:
-                content[at] ^= 1 << rng.randrange(8)
+                content[position] ^= 1 << rng.randrange(8)
             case 2:
-                content[at : at + 4] = rng.choice(
+                content[position : position + 4] = rng.choice(
                     (b"\xff\xff\xff\xff", b"\0\0\0\0", b"\x7f\xff\xff\xff", b"\x80\0\0\0")
                 )
             case 3:
-                del content[at:]
+                del content[position:]
             case 4:
-                del content[at : at + rng.randrange(1, 64)]
+                del content[position : position + rng.randrange(1, 64)]
             case 5:
-                content[at:at] = content[at : at + rng.randrange(1, 256)]
+                content[position:position] = content[position : position + rng.randrange(1, 256)]
             case _:
-                content[at:at] = rng.randbytes(rng.randrange(1, 32))
+                content[position:position] = rng.randbytes(rng.randrange(1, 32))
     return bytes(content)
 
 
 def spliced(rng: Random, first: bytes, second: bytes) -> bytes:
-    """The head of one file with the tail of another."""
+    """The beginning of one file with the end of another."""
     return first[: rng.randrange(len(first) + 1)] + second[rng.randrange(len(second) + 1) :]
 
 
 def polyglot(rng: Random, picture: bytes) -> bytes:
-    """A picture that is something else too: an archive, a page, a script, a second picture."""
+    """A picture that is also an archive, a page, a script or a second picture."""
     archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as inside:
-        inside.writestr("../../etc/passwd", bytes(10_000))
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as members:
+        members.writestr("../../etc/passwd", bytes(10_000))
     other = rng.choice(
         (archive.getvalue(), b"<html><script>alert(1)</script>", b"%PDF-1.7\n", b"#!/bin/sh\nid\n", picture)
     )
@@ -145,7 +145,7 @@ def polyglot(rng: Random, picture: bytes) -> bytes:
 
 
 def image(rng: Random, files: Sequence[bytes]) -> bytes:
-    """A file, as it is or maltreated."""
+    """A file, intact or changed."""
     first = rng.choice(files)
     match rng.randrange(10):
         case 0:
@@ -161,7 +161,7 @@ def image(rng: Random, files: Sequence[bytes]) -> bytes:
 
 
 def text(rng: Random) -> bytes:
-    """A text, well encoded or not."""
+    """A text in valid or invalid UTF-8."""
     content = "".join(rng.choice(TEXTS) for _ in range(rng.randrange(1, 4))).encode()
     match rng.randrange(4):
         case 0:
@@ -173,7 +173,7 @@ def text(rng: Random) -> bytes:
 
 
 def json_value(rng: Random, depth: int = 3) -> str:
-    """JSON text of any shape, with values that parsers disagree about."""
+    """JSON text of any structure, with values that parsers treat differently."""
     match rng.randrange(4) if depth else 0:
         case 0 | 1:
             return rng.choice(
@@ -188,7 +188,7 @@ def json_value(rng: Random, depth: int = 3) -> str:
 
 
 def json_body(rng: Random, make_input: Callable[[], str]) -> bytes:
-    """A score request's JSON body: mostly of the right shape, with odd values, sometimes damaged as bytes."""
+    """The JSON body of a scoring request: usually of the right structure, with odd values, sometimes damaged."""
     inputs = [make_input() if rng.random() < 0.7 else json_value(rng, 2) for _ in range(rng.choice((0, 1, 1, 1, 2, 5)))]
     members = [f'"inputs":[{",".join(inputs)}]' if rng.random() < 0.95 else f'"inputs":{json_value(rng)}']
     for name in ("alpha", "threshold", "scores", "timeout_ms", "explain", "bogus"):
@@ -200,7 +200,7 @@ def json_body(rng: Random, make_input: Callable[[], str]) -> bytes:
 
 
 def inference_body(rng: Random, tensor: str, make_element: Callable[[], str]) -> bytes:
-    """A request of the Open Inference Protocol in JSON, mostly of the right shape."""
+    """The JSON body of an Open Inference Protocol request, usually of the right structure."""
     data = [make_element() if rng.random() < 0.7 else json_value(rng, 1) for _ in range(rng.choice((0, 1, 1, 3)))]
     shape = rng.choice((f"[{len(data)}]", f"[{len(data)},1]", "[1,8,8,3]", "[-1]", "[99999999999]", json_value(rng, 1)))
     datatype = rng.choice(("BYTES", "BYTES", "BYTES", "UINT8", "FP32", "\\u0000"))
@@ -214,7 +214,7 @@ def inference_body(rng: Random, tensor: str, make_element: Callable[[], str]) ->
 
 
 def binary_inference_body(rng: Random, tensor: str, elements: Sequence[bytes]) -> tuple[bytes, bytes]:
-    """Its JSON head, and head and binary tensor together: lengths that are right, and some that are not."""
+    """The JSON part of a binary request, and the whole body, with correct and wrong lengths."""
     odd = (0, 1, 2**31 - 1, 2**32 - 1)
     lengths = [len(element) if rng.random() < 0.9 else rng.choice(odd) for element in elements]
     data = b"".join(struct.pack("<I", length) + element for length, element in zip(lengths, elements, strict=True))
@@ -225,7 +225,7 @@ def binary_inference_body(rng: Random, tensor: str, elements: Sequence[bytes]) -
 
 
 def form(rng: Random, parts: Sequence[tuple[str, bytes]], boundary: bytes) -> bytes:
-    """A multipart body, mostly intact around its parts."""
+    """A multipart body, usually intact around its parts."""
     lines = []
     for name, content in parts:
         field = rng.choice((name, name, name, name, "other", "", '"', "\xff"))
@@ -263,15 +263,15 @@ def _png(width: int, height: int, pixels: bytes, *chunks: tuple[bytes, bytes]) -
     return b"\x89PNG\r\n\x1a\n" + header + extra + _chunk(b"IDAT", pixels) + _chunk(b"IEND", b"")
 
 
-def _jpeg_of(width: int, height: int) -> bytes:
+def _jpeg(width: int, height: int) -> bytes:
     data = bytearray(_encode(Image.new("RGB", (8, 8)), "JPEG"))
-    at = data.index(b"\xff\xc0") + 5
-    data[at : at + 4] = struct.pack(">HH", height, width)
+    position = data.index(b"\xff\xc0") + 5
+    data[position : position + 4] = struct.pack(">HH", height, width)
     return bytes(data)
 
 
-def _webp_of(width: int, height: int) -> bytes:
+def _webp(width: int, height: int) -> bytes:
     data = bytearray(_encode(Image.new("RGB", (8, 8)), "WEBP"))
-    at = data.index(b"\x9d\x01\x2a") + 3
-    data[at : at + 4] = struct.pack("<HH", width, height)
+    position = data.index(b"\x9d\x01\x2a") + 3
+    data[position : position + 4] = struct.pack("<HH", width, height)
     return bytes(data)

@@ -1,4 +1,4 @@
-"""Whole requests, one for each index of a seed: any of them can be made again alone."""
+"""Hostile requests, reproducible one by one from a seed and an index."""
 
 import base64
 import json
@@ -97,7 +97,7 @@ _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFI
 
 @dataclass(frozen=True)
 class FuzzedRequest:
-    """One request. `framed`: its end can be told, so that it must be answered."""
+    """A request. A `framed` one has a recognisable end, so it must be answered."""
 
     kind: str
     data: bytes
@@ -113,7 +113,7 @@ class Requests:
 
     @cached_property
     def bombs(self) -> list[FuzzedRequest]:
-        """Every bomb, as a body and in a form."""
+        """Every decompression bomb, as a body and in a form."""
         rng = Random(self._seed)
         return [
             request
@@ -125,11 +125,11 @@ class Requests:
         ]
 
     def requests(self, indices: Iterable[int]) -> Iterator[FuzzedRequest]:
-        """Request after request, made when it is asked for."""
+        """The requests with those indices, generated lazily."""
         return map(self.request, indices)
 
     def request(self, index: int) -> FuzzedRequest:
-        """Request number `index`: the same for the same seed, whatever was asked for before."""
+        """The request with the number `index`, which depends only on it and the seed."""
         rng = Random(f"{self._seed}:{index}")
         kinds = (self._image, self._text, self._json, self._form, self._inference, self._odd_head, self._unframed)
         (make,) = rng.choices(kinds, weights=(40, 12, 16, 8, 10, 11, 3))
@@ -163,7 +163,7 @@ class Requests:
         return _post(rng.choice(("tiny", "topics")), kind, mutations.form(rng, parts, boundary), "form")
 
     def _inference(self, rng: Random) -> FuzzedRequest:
-        """The Open Inference Protocol's: JSON, or a JSON head with the tensor in binary behind it."""
+        """A request of the Open Inference Protocol: JSON, or JSON followed by a binary tensor."""
         model, tensor = rng.choice((("tiny", "images"), ("topics", "texts")))
         files = self._files if model == "tiny" else [text.encode() for text in mutations.TEXTS]
         path = f"/v2/models/{model}/infer"
@@ -193,7 +193,7 @@ class Requests:
         return FuzzedRequest("head", "\r\n".join(lines).encode("latin-1") + body)
 
     def _unframed(self, rng: Random) -> FuzzedRequest:
-        """A request damaged as bytes, head and all, or chunked wrongly: where it ends nobody can say."""
+        """A request with a damaged head or wrong chunks, so that its end is not recognisable."""
         if rng.random() < 0.3:
             head = b"POST /v1/models/topics/score HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\n"
             chunks = rng.choice(
@@ -215,8 +215,8 @@ class Requests:
             return FuzzedRequest(
                 "chunked", head + length + b"Transfer-Encoding: chunked\r\n\r\n" + chunks, framed=False
             )
-        whole = _post("tiny", "image/png", self._files[0], "").data
-        return FuzzedRequest("broken head", mutations.damaged(rng, whole[:200]) + whole[200:], framed=False)
+        data = _post("tiny", "image/png", self._files[0], "").data
+        return FuzzedRequest("broken head", mutations.damaged(rng, data[:200]) + data[200:], framed=False)
 
 
 def _post(model: str, content_type: str, body: bytes, kind: str, *, path: str | None = None) -> FuzzedRequest:

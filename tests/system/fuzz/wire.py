@@ -1,4 +1,4 @@
-"""Raw HTTP/1.1 over keep-alive connections: any bytes go out, and what comes back must be whole, valid HTTP."""
+"""A raw HTTP/1.1 client: it sends any bytes, and requires complete and valid HTTP in response."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -7,8 +7,8 @@ import httptools
 
 
 @dataclass
-class Answer:
-    """One response. `status` 0: the connection was closed without one."""
+class Response:
+    """A response. Its `status` is 0 if the connection was closed without one."""
 
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
@@ -16,11 +16,11 @@ class Answer:
 
 
 class Connection(asyncio.Protocol):
-    """One connection at a time to the service; opened anew when it was closed."""
+    """A keep-alive connection, which can be opened again after it was closed."""
 
     def __init__(self) -> None:
         self._transport: asyncio.WriteTransport | None = None
-        self._waiting: asyncio.Future[Answer] | None = None
+        self._outcome: asyncio.Future[Response] | None = None
 
     @property
     def is_open(self) -> bool:
@@ -37,45 +37,51 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        cut = ConnectionError(f"closed in the middle of an answer: {exc}")
-        self._settle(cut if self._answer.status else self._answer)
+        truncated = ConnectionError(f"closed in the middle of a response: {exc}")
+        self._settle(truncated if self._response.status else self._response)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._answer.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+        self._response.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
-        self._answer.status = self._parser.get_status_code()
+        self._response.status = self._parser.get_status_code()
 
     def on_body(self, data: bytes) -> None:
-        self._answer.body += data
+        self._response.body += data
 
     def on_message_complete(self) -> None:
-        if self._answer.status == 100:
-            self._answer = Answer()
+        if self._response.status == 100:
+            self._response = Response()
             return
         if not self._parser.should_keep_alive():
             self.close()
-        self._settle(self._answer)
+        self._settle(self._response)
 
-    async def ask(self, request: bytes, patience: float) -> Answer:
-        """Send `request` and wait for its answer. Raises `TimeoutError`, `ConnectionError`, `HttpParserError`."""
+    async def request(self, data: bytes, timeout_seconds: float) -> Response:
+        """Send a request and wait for its response.
+
+        Raises:
+            TimeoutError: There is no complete response after `timeout_seconds`.
+            ConnectionError: The connection was closed in the middle of a response.
+            httptools.HttpParserError: The response is not valid HTTP.
+        """
         self._parser = httptools.HttpResponseParser(self)
-        self._answer = Answer()
-        self._waiting = asyncio.get_running_loop().create_future()
+        self._response = Response()
+        self._outcome = asyncio.get_running_loop().create_future()
         assert self._transport is not None
-        self._transport.write(request)
-        async with asyncio.timeout(patience):
-            return await self._waiting
+        self._transport.write(data)
+        async with asyncio.timeout(timeout_seconds):
+            return await self._outcome
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         if self._transport is not None:
             self._transport.close()
 
-    def _settle(self, outcome: Answer | Exception) -> None:
-        if self._waiting is None or self._waiting.done():
+    def _settle(self, outcome: Response | Exception) -> None:
+        if self._outcome is None or self._outcome.done():
             return
         if isinstance(outcome, Exception):
-            self._waiting.set_exception(outcome)
+            self._outcome.set_exception(outcome)
         else:
-            self._waiting.set_result(outcome)
+            self._outcome.set_result(outcome)

@@ -1,4 +1,4 @@
-"""Real programs that the tests run beside the service."""
+"""Programs that the tests run besides the service."""
 
 import os
 import shutil
@@ -13,60 +13,63 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.system.support.service_process import TIMEOUT_SECONDS
+
 
 def require_program(*names: str) -> str:
-    """The first of `names` that is installed. Where none is, tests are skipped; in CI, which installs it, they fail.
+    """The path of the first installed program of `names`.
 
-    Looked for in this environment, on the PATH, and where Debian keeps nginx, which only root looks at.
+    It is searched in this environment, on the PATH, and in /usr/sbin, where Debian installs nginx. If none is
+    installed, the test is skipped; in CI it fails.
     """
-    places = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", ""), "/usr/sbin"])
-    found = next((path for name in names if (path := shutil.which(name, path=places))), None)
-    if found is None:
+    folders = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", ""), "/usr/sbin"])
+    program = next((path for name in names if (path := shutil.which(name, path=folders))), None)
+    if program is None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{names[0]} is not installed: see .ci/run")
-    return found
+    return program
 
 
 def free_port() -> int:
-    """A free port below those that outgoing connections get, so that a replica can come back to its own."""
+    """A free port below the range of outgoing connections, so that a replica can restart on the same port."""
     for port in range(20000 + os.getpid() % 9000, 32000):
-        with socket.socket() as trial:
-            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                trial.bind(("127.0.0.1", port))
+                probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
-            if port not in _taken:
-                _taken.add(port)
+            if port not in _returned_ports:
+                _returned_ports.add(port)
                 return port
     raise AssertionError("no free port")
 
 
-_taken: set[int] = set()
+_returned_ports: set[int] = set()
 
 
 @contextmanager
-def running(command: list[str], ready: str, folder: Path) -> Iterator[None]:
-    """A program that answers 200 at the address `ready`; its output goes to a file in `folder`, where it runs."""
+def running(command: list[str], ready_url: str, folder: Path) -> Iterator[None]:
+    """Run a program in `folder` until `ready_url` succeeds, and end it. Its output goes to a file there."""
     with (folder / "output.log").open("w") as output:
         process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=subprocess.STDOUT)
         try:
-            until = time.monotonic() + 60
-            while not _answers(ready):
-                if process.poll() is not None or time.monotonic() > until:
+            end = time.monotonic() + TIMEOUT_SECONDS
+            while not _succeeds(ready_url):
+                if process.poll() is not None or time.monotonic() > end:
                     pytest.fail(f"{command[0]} did not start:\n{(folder / 'output.log').read_text()}")
                 time.sleep(0.1)
             yield
         finally:
             process.terminate()
             try:
-                process.wait(timeout=20)
+                process.wait(timeout=TIMEOUT_SECONDS)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
 
 
-def _answers(address: str) -> bool:
+def _succeeds(url: str) -> bool:
     try:
-        return httpx.get(address, timeout=2).is_success
+        return httpx.get(url, timeout=TIMEOUT_SECONDS).is_success
     except httpx.HTTPError:
         return False

@@ -12,10 +12,11 @@ import yaml
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
-from bundle import decode_image, false_flag_rate, load_bundle
+from bundle import LOGIT_SCORES, decode_image, false_flag_rate, load_bundle
 from tests.training.support.datasets_on_disk import checkers, tiny_recipe, write_tiny_data
 from training.commands.app import app, main
 from training.data import StoredArray
+from training.errors import RunError
 from training.evaluation import Report
 from training.export.onnx_graph import run_graph
 from training.fitting.weights import load_model
@@ -125,6 +126,62 @@ def test_inspect_shows_the_facts_of_a_bundle(finished: Path) -> None:
     assert shown.exit_code == 0
     for part in ("stripes version 1", "dark, bright", "checkers", "outlier_exposure"):
         assert part in shown.output
+
+
+def test_the_default_score_is_the_best_on_the_validation_sets_and_the_manifest_records_why(finished: Path) -> None:
+    report = Report.from_json((finished / "run" / "report" / "report.json").read_text())
+    aurocs = {score: report.find("jigsaw", "oe", score).auroc.mean for score in LOGIT_SCORES}
+    manifest = load_bundle(finished / "models" / "stripes" / "1").manifest
+    assert manifest.default_score == report.default_score == max(aurocs, key=lambda score: aurocs[score])
+    assert manifest.default_score_reason == report.default_score_reason
+    assert "validation sets (jigsaw)" in report.default_score_reason
+    arguments = ["inspect", str(finished / "models" / "stripes" / "1")]
+    shown = CliRunner().invoke(app, arguments, env={"COLUMNS": "400"})
+    assert report.default_score_reason in shown.output
+
+
+def test_a_default_score_that_the_recipe_sets_is_not_changed_by_the_validation_sets(
+    finished: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(finished / "run", tmp_path / "run")
+    for name in ("max_logit", "entropy"):
+        change_export(tmp_path / "run", default_score=name)
+        export_bundle(finished, tmp_path)
+        manifest = load_bundle(tmp_path / "models" / "stripes" / "1").manifest
+        assert (manifest.default_score, manifest.default_score_reason) == (name, "set by the recipe")
+
+
+def test_the_first_score_is_the_default_of_a_run_that_was_not_evaluated(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished / "run", tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "report")
+    export_bundle(finished, tmp_path)
+    manifest = load_bundle(tmp_path / "models" / "stripes" / "1").manifest
+    assert manifest.default_score == "msp"
+    assert "not evaluated" in (manifest.default_score_reason or "")
+
+
+def test_an_export_by_a_report_without_one_of_the_scores_is_refused(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished / "run", tmp_path / "run")
+    path = tmp_path / "run" / "report" / "report.json"
+    report = Report.from_json(path.read_text())
+    rows = [row for row in report.results if row.score != "entropy"]
+    path.write_text(report.model_copy(update={"results": rows}).to_json())
+    with pytest.raises(RunError, match="no figures of stage 'oe' by entropy"):
+        export_bundle(finished, tmp_path)
+
+
+def change_export(run: Path, **changes: str) -> None:
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    recipe["export"] |= changes
+    (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+
+
+def export_bundle(finished: Path, root: Path) -> None:
+    """Export the run in `root` to `root/models`; its errors are raised."""
+    arguments = ["export", str(root / "run"), "--data", str(finished / "data"), "--models", str(root / "models")]
+    result = CliRunner().invoke(app, [*arguments, "--overwrite"], env={"OOD_CACHE": str(finished / "cache")})
+    if result.exception is not None:
+        raise result.exception
 
 
 def test_run_and_inspect_print_the_false_flag_rate_that_the_calibration_guarantees(finished: Path) -> None:

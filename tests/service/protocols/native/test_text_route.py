@@ -116,3 +116,7 @@ def test_a_text_model_is_listed_with_what_a_client_needs(text_live: Live) -> Non
     assert (listed["topics"]["modality"], listed["topics"]["task"]) == ("text", "classification")
     assert listed["topics"]["input"] == {"kind": "text", "tokenizer": "tokenizer.json", "max_tokens": 32}
     assert (listed["words"]["labels"], listed["words"]["default_score"]) == ([], "bpw")
+
+
+def test_the_detail_of_a_model_says_how_its_default_score_was_chosen(text_live: Live) -> None:
+    assert text_live.client.get("/v1/models/words").json()["default_score_reason"] == "the first one, for tests"
