@@ -29,6 +29,7 @@ _TRAIN_SHARE = 0.8
 """The share of the outliers for training; the others are a test set."""
 _HELD_OUT, _LIKE_TRAINED = "held-out-outliers", "outliers-like-those-trained-on"
 """The name of the outliers' test set: whole sub-folders or labels, or a random part, whose detection is a bound."""
+_SHOWN_GROUPS = 10
 _FOLDERS = "Give a folder with one sub-folder of images per class, or a .csv of texts with the columns text and label"
 
 
@@ -241,7 +242,9 @@ def _notes(data: _Data, sizes: _SplitSizes, classes: int) -> tuple[str, ...]:
         f"{len(data.outlier_rows.table):,} outliers{'' if data.held_out else ', a fifth of them to test on'}"
     )
     if data.held_out:
-        test = f"outliers to test on, none of which are trained on: {', '.join(data.held_out)}"
+        shown, more = data.held_out[:_SHOWN_GROUPS], len(data.held_out) - _SHOWN_GROUPS
+        names = ", ".join(shown) + (f" and {more} more" if more > 0 else "")
+        test = f"outliers to test on, none of which are trained on: {names}"
     else:
         test = (
             f"the outliers have no sub-folders or labels to hold out: the figures of {_LIKE_TRAINED} are an upper "
