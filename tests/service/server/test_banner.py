@@ -20,5 +20,5 @@ def test_the_banner_states_the_false_flag_rate_at_the_alpha_in_force(
 ) -> None:
     with serve(repository, alpha=alpha) as live:
         text = banner(live.app.state.repository, "http://127.0.0.1:8000", "1")
-    (line,) = (line for line in text.splitlines() if "tiny version" in line)
+    (line,) = (line for line in text.splitlines() if "tiny version 2" in line)
     assert line.endswith(shown)
