@@ -323,7 +323,13 @@ def _segment_scores(
         model = _model(run, stage, len(in_dist.test.labels))
         assert isinstance(model, ScoredLanguageModel), "the recipe's task is language-model"
         scores = segment_scores(
-            model, symbols, calibration=in_dist.calibration, test=in_dist.test, sets=sets, progress=progress
+            model,
+            symbols,
+            stage=stage,
+            calibration=in_dist.calibration,
+            test=in_dist.test,
+            sets=sets,
+            progress=progress,
         )
         if scores is None:
             return None
