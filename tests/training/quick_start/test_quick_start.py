@@ -124,6 +124,23 @@ def test_sub_folders_of_the_outliers_are_held_out_and_measured_without_being_tra
     assert f"none of which are trained on: {held_out}" in output
 
 
+def test_copies_of_training_outliers_are_left_out_of_the_held_out_ones(tmp_path: Path) -> None:
+    write_images(tmp_path)
+    for i, file in enumerate(sorted((tmp_path / "others").glob("*.png"))):
+        folder = tmp_path / "others" / f"kind{i % 5}"
+        folder.mkdir(exist_ok=True)
+        file.rename(folder / file.name)
+    # Large areas of few colours, unlike the other outliers.
+    copied = Image.fromarray(np.full((16, 16, 3), (250, 10, 250), dtype=np.uint8))
+    for kind in range(5):
+        copied.save(tmp_path / "others" / f"kind{kind}" / "copy.png")
+    data = ["--in-distribution", str(tmp_path / "photos"), "--outliers", str(tmp_path / "others")]
+    run(tmp_path, *data, *SHORT)
+    report = read_report(load_bundle(tmp_path / "models" / "photos" / "1"))
+    assert report.removed["held-out-outliers"].trained_on == 1
+    assert report.sets["held-out-outliers"].startswith("16 examples")
+
+
 def test_labels_of_outlier_texts_are_held_out(tmp_path: Path) -> None:
     write_csvs(tmp_path)
     with (tmp_path / "others.csv").open("w", newline="") as file:
