@@ -47,16 +47,26 @@ class FalseFlagRate:
         """The smallest usable alpha, 1 / (n + 1): below it no input can be flagged."""
         return smallest_alpha(self.n)
 
+    @property
+    def flags_nothing(self) -> bool:
+        """Whether alpha is too small for `n` calibration inputs to flag any input."""
+        return self.upper == 0.0
+
+    @property
+    def interval(self) -> str:
+        """The 95% interval in percent, such as "0.33% to 2.04%"."""
+        return f"{percent(self.lower)} to {percent(self.upper)}"
+
     def __str__(self) -> str:
         """One sentence for users: the bound on average, the interval, and the smallest usable alpha."""
         smallest = f"smallest usable alpha {_rounded_up(self.smallest_alpha):g}"
-        if self.upper == 0.0:
+        if self.flags_nothing:
             return f"alpha {self.alpha:g} flags nothing with {self.n:,} calibration inputs; {smallest}"
         limit = f"{100 * self.alpha:g}%"
         return (
             f"false flags at alpha {self.alpha:g}: at most {limit} on average over calibration sets; with {self.n:,} "
-            f"calibration inputs between {percent(self.lower)} and {percent(self.upper)} for {100 * COVERAGE:g}% of "
-            f"the sets, above {limit} for {100 * self.exceeds_alpha:.0f}% of them; {smallest}"
+            f"calibration inputs {self.interval} for {100 * COVERAGE:g}% of the sets, above {limit} for "
+            f"{100 * self.exceeds_alpha:.0f}% of them; {smallest}"
         )
 
 

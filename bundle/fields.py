@@ -38,7 +38,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """A SHA-256 digest in lower-case hexadecimal."""
 
 Alpha = Annotated[float, Field(gt=0, lt=1)]
-"""A false-flag rate, 0 < alpha < 1."""
+"""A false-flag rate that is not exceeded on average over calibration sets, 0 < alpha < 1."""
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 """A share in percent."""

@@ -5,9 +5,9 @@ looks up their ids. Tokens beyond the model's maximum are cut off.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +45,8 @@ class TextEncoder:
         if special >= max_tokens:
             raise ValueError(f"it adds {special} tokens to every text, which leaves no room for words in {max_tokens}")
         self._tokenizer.enable_truncation(max_tokens)
-        self._prefix_length = prefix_length(json.loads(content), max_tokens)
+        description = json.loads(content)
+        self._prefix_length = prefix_length(description, max_tokens)
         self.max_tokens = max_tokens
         self._vocabulary_size = max(self._tokenizer.get_vocab().values(), default=-1) + 1
         try:
@@ -53,6 +54,8 @@ class TextEncoder:
         # The library raises plain Exception, for example if the vocabulary has no id for unknown words.
         except Exception as error:
             raise ValueError(f"it cannot encode every text: {error}") from error
+        self._unknown_id = self._find_unknown_id(description["model"])
+        self._special_ids = self._find_special_ids(description) - {self._unknown_id}
 
     @classmethod
     def load(cls, path: Path, max_tokens: int) -> Self:
@@ -76,6 +79,16 @@ class TextEncoder:
     def vocabulary_size(self) -> int:
         """The largest id plus one: the rows of an embedding table, `PADDING` included."""
         return self._vocabulary_size
+
+    @property
+    def unknown_id(self) -> int | None:
+        """The id of words outside the vocabulary; None if the tokenizer can encode every word, as byte pairs do."""
+        return self._unknown_id
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """The ids that stand for no part of a text, such as padding and the marks of its start and end."""
+        return self._special_ids
 
     def encode(self, text: str) -> NDArray[np.int64]:
         """The token ids `[L]` of `text`, 1 <= L <= `max_tokens`; words outside the vocabulary have the id of unknown.
@@ -122,6 +135,19 @@ class TextEncoder:
     def tokens(self, ids: NDArray[np.int64]) -> list[str]:
         """The vocabulary's tokens for `ids` `[L]`."""
         return [self._tokenizer.id_to_token(int(id_)) or "" for id_ in ids]
+
+    def _find_unknown_id(self, model: Mapping[str, Any]) -> int | None:
+        if model.get("unk_token") is None:
+            # The Unigram model names the id.
+            return model.get("unk_id")
+        return self._tokenizer.token_to_id(model["unk_token"])
+
+    def _find_special_ids(self, description: Mapping[str, Any]) -> frozenset[int]:
+        """The special tokens of the vocabulary, and those that are added to a text."""
+        added = {int(token["id"]) for token in description.get("added_tokens") or () if token.get("special")}
+        (empty,) = self._encode([""])
+        marks = zip(empty.ids, empty.special_tokens_mask, strict=True)
+        return frozenset(added | {id_ for id_, is_special in marks if is_special})
 
     def _is_too_short(self, text: str, prefix: str, encoding: Encoding) -> bool:
         """Whether a prefix of long words has fewer tokens than the model reads, so that all of `text` is needed."""

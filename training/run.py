@@ -87,6 +87,11 @@ class Run:
         return self.calibration_path / f"{stage}.temperature"
 
     @property
+    def shortcuts_path(self) -> Path:
+        """The file with the shortcut check of a quick start's data."""
+        return self.path / "shortcuts.json"
+
+    @property
     def data_path(self) -> Path:
         """The file with the fingerprints of the data sets."""
         return self.path / "data.json"

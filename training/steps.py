@@ -6,15 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 
 from bundle import Calibration, Precision, false_flag_rate
 from training.console import console, progress_bars
 from training.data import (
     DataLocations,
+    EvaluationSet,
     Examples,
     InDistributionData,
     Progress,
     Reader,
+    load_evaluation_sets,
     load_in_distribution,
     load_set,
     open_reader,
@@ -25,15 +28,18 @@ from training.evaluation import (
     TEXT_RECALL,
     DefaultScore,
     EvaluationInputs,
+    RemovedInputs,
     Report,
     SegmentScores,
+    ShortcutCheck,
     StageScores,
     choose_default_score,
     evaluate_stages,
     manifest_evaluation,
     write_report,
 )
-from training.export.bundle_export import SAMPLES, evenly_spaced, export_bundle, recipe_bundle_path
+from training.export.attention import POOR_ON_TRANSFORMERS, has_attention, transformer_warning
+from training.export.bundle_export import GRAPH, SAMPLES, evenly_spaced, export_bundle, recipe_bundle_path
 from training.export.low_precision import export_low_precision
 from training.export.provenance import save_fingerprints
 from training.fitting.stages import fit_stages
@@ -67,12 +73,19 @@ def start_run(recipe: Recipe, path: Path | None, *, overwrite: bool) -> Run:
     return Run.create(path or Path("runs") / recipe.name, recipe, overwrite=overwrite and is_first)
 
 
+def save_shortcuts(run: Run, check: ShortcutCheck) -> None:
+    """Write the shortcut check of the run's data to the run directory, for the report."""
+    run.shortcuts_path.write_text(check.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
 def fit_run(run: Run, locations: DataLocations, *, resume: bool) -> None:
     """Load the data and train the stages that are not finished yet."""
     recipe = run.recipe
     reader = _reader(run, locations)
     with progress_bars() as bars:
         in_dist = load_in_distribution(recipe, reader, bars.report)
+        if in_dist.duplicates.total:
+            console.print(str(in_dist.duplicates))
         outliers = _outliers(recipe, reader, in_dist, bars.report)
         if outliers is not None and recipe.outliers is not None:
             n = len(outliers)
@@ -108,10 +121,8 @@ def evaluate_run(run: Run, locations: DataLocations) -> None:
     with progress_bars() as bars:
         in_dist = load_in_distribution(recipe, reader, bars.report)
         outliers = _outliers(recipe, reader, in_dist, bars.report)
-        sets = _evaluation_sets(recipe, reader, in_dist.test, bars.report)
-        descriptions = {
-            name: _describe(config, sets[name], outliers, reader) for name, config in recipe.evaluation.sets.items()
-        }
+        loaded = load_evaluation_sets(recipe, reader, in_dist, outliers, bars.report)
+        sets = {name: loaded_set.examples for name, loaded_set in loaded.items()}
         stages = {
             stage: _stage_scores(run, stage, calibrations[stage], in_dist.test, sets, bars.report)
             for stage in recipe.stages
@@ -126,11 +137,18 @@ def evaluate_run(run: Run, locations: DataLocations) -> None:
         # Replaced by the chosen score below; no figure depends on it.
         default_score=recipe.export.scores[0],
         in_dist=_describe_test_set(recipe),
-        sets=descriptions,
+        sets={name: _describe(config, loaded[name]) for name, config in recipe.evaluation.sets.items()},
+        removed={
+            name: RemovedInputs(trained_on=loaded_set.trained_on, unknown=loaded_set.unknown)
+            for name, loaded_set in loaded.items()
+            if loaded_set.trained_on or loaded_set.unknown
+        },
         validation=tuple(recipe.evaluation.validation),
         near=recipe.evaluation.near,
         recalls=_recalls(recipe),
-        provenance=_provenance(run),
+        provenance=_provenance(run) | {"duplicates": str(in_dist.duplicates)},
+        upper_bounds=_upper_bounds(recipe, outliers, sets),
+        shortcuts=_shortcuts(run),
         segments=segments,
     )
     report = evaluate_stages(inputs)
@@ -139,6 +157,8 @@ def evaluate_run(run: Run, locations: DataLocations) -> None:
     write_report(report, replace(inputs, default_score=choice.name), run.report_path)
     console.print(f"default score: {choice.name} ({choice.reason})")
     console.print(f"report: {run.report_path / 'report.md'}")
+    for name in inputs.upper_bounds:
+        console.print(f"{name}: an upper bound, because these are outliers like those trained on", highlight=False)
 
 
 def export_run(
@@ -176,7 +196,11 @@ def export_run(
     reader = _reader(run, locations)
     with progress_bars() as bars:
         in_dist = load_in_distribution(recipe, reader, bars.report)
-        sets = {} if precision == "fp32" else _evaluation_sets(recipe, reader, in_dist.test, bars.report)
+        sets: dict[str, Examples] = {}
+        if precision != "fp32":
+            outliers = _outliers(recipe, reader, in_dist, bars.report)
+            loaded = load_evaluation_sets(recipe, reader, in_dist, outliers, bars.report)
+            sets = {name: loaded_set.examples for name, loaded_set in loaded.items()}
     model, sample = _model(run, stage, len(in_dist.test.labels)), in_dist.sample
 
     def write_sample(folder: Path) -> None:
@@ -208,6 +232,9 @@ def export_run(
             default_score=default_score,
             path=path,
         )
+    # A score that the validation sets chose was measured on this model.
+    if recipe.export.default_score in POOR_ON_TRANSFORMERS and has_attention(onnx.load(path / GRAPH)):
+        console.print(transformer_warning(recipe.export.default_score))
     return path
 
 
@@ -238,13 +265,6 @@ def _outliers(recipe: Recipe, reader: Reader, in_dist: InDistributionData, progr
         return None
     config = recipe.outliers.train
     return load_set(config, reader, in_dist.train, name="outliers", seed=recipe.seed, progress=progress)
-
-
-def _evaluation_sets(recipe: Recipe, reader: Reader, test: Examples, progress: Progress) -> dict[str, Examples]:
-    return {
-        name: load_set(config, reader, test, name=name, seed=recipe.seed, progress=progress)
-        for name, config in recipe.evaluation.sets.items()
-    }
 
 
 def _model(run: Run, stage: str, num_classes: int) -> ScoredModel:
@@ -303,7 +323,13 @@ def _segment_scores(
         model = _model(run, stage, len(in_dist.test.labels))
         assert isinstance(model, ScoredLanguageModel), "the recipe's task is language-model"
         scores = segment_scores(
-            model, symbols, calibration=in_dist.calibration, test=in_dist.test, sets=sets, progress=progress
+            model,
+            symbols,
+            stage=stage,
+            calibration=in_dist.calibration,
+            test=in_dist.test,
+            sets=sets,
+            progress=progress,
         )
         if scores is None:
             return None
@@ -311,14 +337,40 @@ def _segment_scores(
     return SegmentScores(symbols, stages)
 
 
-def _describe(config: Source | Synthetic, examples: Examples, outliers: Examples | None, reader: Reader) -> str:
-    """The report's description of an out-of-distribution set: size, source, and overlap with the outliers."""
+def _describe(config: Source | Synthetic, loaded: EvaluationSet) -> str:
+    """The report's description of an out-of-distribution set: size, source, and the inputs left out of it."""
     if isinstance(config, Synthetic):
         path = f"through JPEG quality {config.jpeg_quality}" if config.jpeg_quality else "not through JPEG"
-        return f"{len(examples):,} synthetic images ({config.synthetic}), {path}"
-    repeated = 0 if outliers is None else len(reader.overlap(outliers, examples, f"overlap of {examples.name}").rows)
-    seen = f"{repeated:,} of them (nearly) outliers that were trained on" if repeated else "none of them trained on"
-    return f"{len(examples):,} examples of {config.path}, {seen}"
+        return f"{len(loaded.examples):,} synthetic images ({config.synthetic}), {path}"
+    left_out = [f"{loaded.trained_on:,} (nearly) outliers that were trained on"] if loaded.trained_on else []
+    left_out += [f"{loaded.unknown:,} texts of unknown tokens only"] if loaded.unknown else []
+    removed = f"left out {' and '.join(left_out)}" if left_out else "none of them trained on"
+    return f"{len(loaded.examples):,} examples of {config.path}, {removed}"
+
+
+def _upper_bounds(recipe: Recipe, outliers: Examples | None, sets: Mapping[str, Examples]) -> list[str]:
+    """The sets that come from the training outliers' files, unless they consist of other sub-folders or labels."""
+    if outliers is None or recipe.outliers is None or not isinstance(recipe.outliers.train, Source):
+        return []
+    trained = recipe.outliers.train
+    return [
+        name
+        for name, config in recipe.evaluation.sets.items()
+        if isinstance(config, Source)
+        and (config.format, config.split) == (trained.format, trained.split)
+        and {config.path, *config.also} & {trained.path, *trained.also}
+        and not (outliers.labels and sets[name].labels and set(outliers.labels).isdisjoint(sets[name].labels))
+    ]
+
+
+def _shortcuts(run: Run) -> ShortcutCheck | None:
+    """The saved shortcut check; None if there is none, or if it is of other data than the recipe's."""
+    recipe = run.recipe
+    if not run.shortcuts_path.exists() or recipe.outliers is None or isinstance(recipe.outliers.train, Synthetic):
+        return None
+    check = ShortcutCheck.model_validate_json(run.shortcuts_path.read_text(encoding="utf-8"))
+    paths = (recipe.in_distribution.train.path, recipe.outliers.train.path)
+    return check if (check.in_distribution, check.outliers) == paths else None
 
 
 def _recalls(recipe: Recipe) -> tuple[float, ...]:

@@ -14,6 +14,7 @@ from bundle.scores.bpw import BPW
 from bundle.scores.confidence import CONFIDENCE
 from bundle.scores.energy import ENERGY
 from bundle.scores.entropy import ENTROPY
+from bundle.scores.gen import GEN
 from bundle.scores.kl_uniform import KL_UNIFORM
 from bundle.scores.max_logit import MAX_LOGIT
 from bundle.scores.msp import MSP
@@ -28,6 +29,7 @@ SCORES: Mapping[str, Score] = MappingProxyType(
             ENERGY,
             ENTROPY,
             KL_UNIFORM,
+            GEN,
             CONFIDENCE,
             BPP,
             BPC,

@@ -59,7 +59,7 @@ class ModelSummary(BaseModel):
     scores: list[str]
     default_score: str
     likelihood: LikelihoodSpec | None = Field(description="How bits are counted, for models that score in bits.")
-    alpha: float = Field(description="Default false-flag rate.")
+    alpha: float = Field(description="Default false-flag rate, the most on average over calibration sets.")
     calibration: CalibrationAnswer
     thresholds: dict[str, float | None] = Field(description="By score, at `alpha`; null: nothing can be flagged.")
     precision: Precision = Field(description="The type that the graph computes features in; scores are float32.")

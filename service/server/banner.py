@@ -54,8 +54,9 @@ def banner(
 def _describe(model: "Model") -> str:
     manifest = model.bundle.manifest
     rate = model.scorer.false_flag_rates[model.option_limits.default_score]
+    false_flags = "flags nothing" if rate.flags_nothing else f"false flags {rate.interval} for 95% of calibration sets"
     return (
         f"{model.name} version {model.version}: {manifest.task} of {model.modality.description}, "
         f"score {model.option_limits.default_score} (of {', '.join(model.option_limits.scores)}), "
-        f"alpha {rate.alpha:g} (false flags {100 * rate.lower:.2f}-{100 * rate.upper:.2f}% for 95% of calibration sets)"
+        f"alpha {rate.alpha:g} ({false_flags})"
     )

@@ -117,7 +117,9 @@ class Metrics:
         self.calibration_inputs = self._description(
             "ood_calibration_inputs", "Inputs that the score was calibrated on.", "score"
         )
-        self.alpha = self._description("ood_alpha", "Default false-flag rate.")
+        self.alpha = self._description(
+            "ood_alpha", "Default false-flag rate, the most on average over calibration sets."
+        )
         self.smallest_alpha = self._description(
             "ood_smallest_alpha", "Smallest alpha at which the score can flag an input, 1 / (n + 1).", "score"
         )

@@ -74,8 +74,8 @@ def test_ties_make_the_rate_smaller_only() -> None:
 
 def test_the_sentence_states_the_mean_the_interval_and_the_smallest_usable_alpha() -> None:
     assert str(false_flag_rate(500, 0.01)) == (
-        "false flags at alpha 0.01: at most 1% on average over calibration sets; with 500 calibration inputs between "
-        "0.33% and 2.04% for 95% of the sets, above 1% for 44% of them; smallest usable alpha 0.002"
+        "false flags at alpha 0.01: at most 1% on average over calibration sets; with 500 calibration inputs "
+        "0.33% to 2.04% for 95% of the sets, above 1% for 44% of them; smallest usable alpha 0.002"
     )
 
 

@@ -12,6 +12,7 @@ ORIENTATIONS = {
     "energy": (0.0, 1),
     "entropy": (0.0, 1),
     "kl_uniform": (0.0, -1),
+    "gen": (0.0, 1),
     "confidence": (1.0, -1),
     "bpp": (0.0, 1),
     "bpc": (0.0, 1),
@@ -28,7 +29,7 @@ def test_every_score_is_registered_under_its_name() -> None:
 
 
 def test_the_scores_that_any_classifier_has_are_those_of_logits() -> None:
-    assert LOGIT_SCORES == ("msp", "max_logit", "energy", "entropy", "kl_uniform")
+    assert LOGIT_SCORES == ("msp", "max_logit", "energy", "entropy", "kl_uniform", "gen")
 
 
 @pytest.mark.parametrize(
@@ -39,6 +40,7 @@ def test_the_scores_that_any_classifier_has_are_those_of_logits() -> None:
         ("energy", -12.0, -3.0),
         ("entropy", 0.01, 2.3),
         ("kl_uniform", 9.0, 2.31),
+        ("gen", 1.2, 7.0),
         ("confidence", 0.95, 0.1),
         ("bpp", 2.9, 6.0),
         ("bpc", 1.2, 4.0),

@@ -61,6 +61,36 @@ LETTERS = {
 ENCODERS = {"words": TextEncoder(tiny_tokenizer(), 12), "bytes": TextEncoder(bytes_tokenizer(), 12)}
 
 
+def unigram_tokenizer() -> Tokenizer:
+    """A Unigram model, whose file names the id of unknown words and not the token."""
+    return Tokenizer(models.Unigram([("[PAD]", 0.0), ("?", 0.0), ("a", -1.0)], unk_id=1))
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "unknown", "special"),
+    [
+        (LETTERS["bert"], 3, {1, 2, 13}),
+        (bytes_tokenizer(), None, {1, 2}),
+        (unigram_tokenizer(), 1, set()),
+    ],
+)
+def test_an_encoder_knows_the_ids_of_unknown_words_and_of_special_tokens(
+    tokenizer: Tokenizer, unknown: int | None, special: set[int]
+) -> None:
+    encoder = TextEncoder(tokenizer, 12)
+    assert encoder.unknown_id == unknown
+    assert encoder.special_ids == special
+
+
+def test_the_unknown_token_is_not_among_the_special_ones() -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_special_tokens(["[PAD]", "[UNK]"])
+    encoder = TextEncoder(tokenizer, 12)
+    assert encoder.unknown_id == tokenizer.token_to_id("[UNK]")
+    assert encoder.unknown_id not in encoder.special_ids
+    assert PADDING in encoder.special_ids
+
+
 @given(st.lists(any_text, max_size=6), st.sampled_from(list(ENCODERS)))
 def test_a_text_has_the_same_ids_alone_and_in_a_batch_or_is_empty(texts: list[str], name: str) -> None:
     encoder = ENCODERS[name]

@@ -146,7 +146,8 @@ def run_all(
     quick_start = QuickStartOptions(in_distribution, outliers, name, size)
     resolved = resolve_run(recipe, _with_devices(overrides, devices), data_dir, quick_start)
     started = steps.start_run(resolved.recipe, run, overwrite=overwrite)
-    if resolved.is_quick_start:
+    if resolved.shortcuts is not None:
+        steps.save_shortcuts(started, resolved.shortcuts)
         print_recipe_path(started.recipe_path, resolved.data_dir)
     locations = steps.data_locations(resolved.data_dir)
     # Checked before training, which can take hours: the bundle must not exist.

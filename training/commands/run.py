@@ -8,6 +8,7 @@ from pathlib import Path
 from training.commands.options import parse_size
 from training.console import console
 from training.errors import RecipeError
+from training.evaluation import ShortcutCheck
 from training.quick_start.recipe import quick_start
 from training.recipe import Recipe, load_recipe
 
@@ -30,12 +31,12 @@ class QuickStartOptions:
 class ResolvedRun:
     """The recipe of a run, and the data folder that its paths start from, None for the default.
 
-    `is_quick_start` says whether the recipe was made from data or read from a file.
+    `shortcuts` is the shortcut check of a quick start's data, None for a recipe that was read from a file.
     """
 
     recipe: Recipe
     data_dir: Path | None
-    is_quick_start: bool
+    shortcuts: ShortcutCheck | None = None
 
 
 def resolve_run(
@@ -52,7 +53,7 @@ def resolve_run(
         if options.name is not None or options.size is not None:
             remedy = "Override the recipe's keys instead: name=NAME input.height=32 input.width=32"
             raise RecipeError("run", "takes --name and --size only without a recipe", remedy)
-        return ResolvedRun(load_recipe(Path(recipe), overrides), data_dir, is_quick_start=False)
+        return ResolvedRun(load_recipe(Path(recipe), overrides), data_dir)
     if recipe is not None and "=" in recipe:
         # Without a recipe, the first argument is an override.
         overrides = [recipe, *overrides]
@@ -69,7 +70,7 @@ def resolve_run(
     start = quick_start(options.in_distribution, options.outliers, name=options.name, size=size, overrides=overrides)
     for note in start.notes:
         console.print(note, highlight=False)
-    return ResolvedRun(start.recipe, start.data_dir, is_quick_start=True)
+    return ResolvedRun(start.recipe, start.data_dir, start.shortcuts)
 
 
 def print_recipe_path(path: Path, data_dir: Path | None) -> None:

@@ -3,8 +3,17 @@
 May import `training.run`, `training.recipe` and the errors.
 """
 
-from training.data.assembly import InDistributionData, Sample, load_in_distribution, load_set, without_overlap
+from training.data.assembly import (
+    InDistributionData,
+    RemovedDuplicates,
+    Sample,
+    load_in_distribution,
+    load_set,
+    without_overlap,
+)
 from training.data.augmentation import Augmentation
+from training.data.duplicates import SeparatedRows, separate_duplicates
+from training.data.evaluation_sets import EvaluationSet, load_evaluation_sets
 from training.data.examples import Examples, InputArray, StoredArray
 from training.data.image_loading import load_images
 from training.data.overlap import Overlap, find_overlap, find_text_overlap
@@ -24,6 +33,7 @@ __all__ = [
     "Augmentation",
     "Batch",
     "DataLocations",
+    "EvaluationSet",
     "Examples",
     "ImageReader",
     "InDistributionData",
@@ -32,7 +42,9 @@ __all__ = [
     "Overlap",
     "Progress",
     "Reader",
+    "RemovedDuplicates",
     "Sample",
+    "SeparatedRows",
     "StoredArray",
     "TextReader",
     "class_folders",
@@ -41,12 +53,14 @@ __all__ = [
     "find_text_overlap",
     "generate",
     "guess_source",
+    "load_evaluation_sets",
     "load_images",
     "load_in_distribution",
     "load_set",
     "load_texts",
     "open_reader",
     "paired_batches",
+    "separate_duplicates",
     "split_in_distribution",
     "text_segments",
     "without_overlap",

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from training.data.duplicates import separate_duplicates
 from training.data.examples import Examples
 from training.data.reader import Reader
 from training.data.sources import Progress
@@ -22,23 +23,50 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class RemovedDuplicates:
+    """The numbers of examples that were left out because another split has a copy.
+
+    Attributes:
+        train: Training examples that repeat a calibration or test example.
+        test: Test examples that repeat a calibration example.
+    """
+
+    train: int = 0
+    test: int = 0
+
+    @property
+    def total(self) -> int:
+        """The number of examples left out."""
+        return self.train + self.test
+
+    def __str__(self) -> str:
+        return (
+            f"{self.train:,} training examples that repeat a held-out example and {self.test:,} test examples that "
+            "repeat a calibration example are left out"
+        )
+
+
+@dataclass(frozen=True)
 class InDistributionData:
     """The training, calibration and test splits; those of a classifier are labelled.
 
-    `sample` locates the first test example in its source.
+    No two splits have the same input. `duplicates` counts the examples left out for this reason. `sample` locates the
+    first test example in its source.
     """
 
     train: Examples
     calibration: Examples
     test: Examples
     sample: Sample
+    duplicates: RemovedDuplicates = RemovedDuplicates()
 
 
 def load_in_distribution(recipe: Recipe, reader: Reader, progress: Progress | None = None) -> InDistributionData:
-    """Load and split the in-distribution data.
+    """Load and split the in-distribution data, and leave out copies of an example in other splits.
 
     Raises:
-        DataError: The data cannot be read, a classifier's are unlabelled, or the test set has other classes.
+        DataError: The data cannot be read, a classifier's are unlabelled, the test set has other classes, or nothing
+            remains of a split or of a class's training examples without the copies.
     """
     config = recipe.in_distribution
     full = reader.load(config.train, name="in-distribution", progress=progress)
@@ -46,18 +74,36 @@ def load_in_distribution(recipe: Recipe, reader: Reader, progress: Progress | No
     if is_classifier:
         full.require_classes()
     rows = split_in_distribution(len(full), config, recipe.seed, full.source)
-    train = full.rows(rows.train, f"{full.name} train")
-    calibration = full.rows(rows.calibration, f"{full.name} calibration")
     if config.test is None:
-        test = full.rows(rows.test, f"{full.name} test")
-        return InDistributionData(train, calibration, test, Sample(config.train, int(rows.test[0])))
-    test = reader.load(config.test, name="in-distribution test", progress=progress)
-    if is_classifier:
-        test.targets()
-    if is_classifier and test.labels != full.labels:
-        difference = ", ".join(sorted(set(full.labels) ^ set(test.labels))) or "their order"
-        raise DataError(test.source, f"its labels differ from the training set's ({difference})", "Use matching sets")
-    return InDistributionData(train, calibration, test, Sample(config.test))
+        test_source, test = config.train, full.rows(rows.test, f"{full.name} test")
+    else:
+        test_source, test = config.test, reader.load(config.test, name="in-distribution test", progress=progress)
+        if is_classifier:
+            test.targets()
+        if is_classifier and test.labels != full.labels:
+            difference = ", ".join(sorted(set(full.labels) ^ set(test.labels))) or "their order"
+            reason = f"its labels differ from the training set's ({difference})"
+            raise DataError(test.source, reason, "Use matching sets")
+    test_hashes = None if config.test is None else reader.content_hashes(config.test, test)
+    separated = separate_duplicates(rows, reader.content_hashes(config.train, full), test_hashes)
+    duplicates = RemovedDuplicates(len(rows.train) - len(separated.train), len(test) - len(separated.test))
+    if not len(separated.train):
+        reason = "every training example is a copy of a held-out example"
+        raise DataError(full.source, reason, "Remove the copies")
+    if not len(separated.test):
+        raise DataError(test.source, "every test example is a copy of a calibration example", "Remove the copies")
+    train = full.rows(separated.train, f"{full.name} train")
+    if is_classifier and duplicates.train:
+        train.require_classes()
+    first_test_row = int((rows.test[separated.test] if config.test is None else separated.test)[0])
+    return InDistributionData(
+        train=train,
+        calibration=full.rows(rows.calibration, f"{full.name} calibration"),
+        # A complete test set keeps its hash.
+        test=test.rows(separated.test) if duplicates.test else test,
+        sample=Sample(test_source, first_test_row),
+        duplicates=duplicates,
+    )
 
 
 def load_set(
@@ -69,7 +115,16 @@ def load_set(
     seed: int,
     progress: Progress | None = None,
 ) -> Examples:
-    """Load a data set, or generate a synthetic one with the shape of the in-distribution examples `in_dist`."""
+    """Load a data set, or generate a synthetic one.
+
+    Args:
+        config: The set.
+        reader: The reader of data sets.
+        in_dist: The images that give a synthetic set its shape and that it distorts if it is a distortion.
+        name: The set's name.
+        seed: The seed of a synthetic set.
+        progress: Called while the set is read.
+    """
     if isinstance(config, Synthetic):
         return synthesise(config, in_dist, name=name, seed=seed)
     return reader.load(config, name=name, progress=progress)

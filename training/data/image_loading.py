@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle import ImageError, ImageInput, decode_image
+from training.data.duplicates import file_hashes, input_hashes
 from training.data.examples import Examples, InputArray, StoredArray
 from training.data.sources import DataLocations, Progress, read_rows
 from training.errors import DataError
@@ -38,6 +40,17 @@ def load_images(
         x = _cached(locations.cache_dir / f"{key}.npy", on_demand, name, progress)
     sha256 = content_hash(x, rows.y) if x.in_memory else key
     return Examples(x=x, y=rows.y, labels=rows.labels, name=name, source=rows.origin, sha256=sha256)
+
+
+def image_hashes(examples: Examples) -> list[bytes]:
+    """The content hash of each image that `load_images` loaded.
+
+    For cached images it is that of the decoded pixels; for images that are decoded on demand, that of the encoded
+    files. Hashes of both kinds never match.
+    """
+    if isinstance(examples.x, _DecodedOnDemand):
+        return file_hashes(examples.x.encoded_files())
+    return input_hashes(examples.x)
 
 
 def _cache_key(source: Source, spec: ImageInput, table: datasets.Dataset) -> str:
@@ -85,16 +98,32 @@ class _DecodedOnDemand:
         encoded = self.table[rows.tolist()][self.column]
         return np.stack([self._decode(image, int(row)) for image, row in zip(encoded, rows, strict=True)])
 
+    def encoded_files(self) -> Iterator[bytes]:
+        """The encoded image of each row."""
+        for rows in _chunks(len(self.table)):
+            for row, image in zip(rows.tolist(), self.table[rows.tolist()][self.column], strict=True):
+                try:
+                    yield self._encoded(image, row)
+                except OSError as error:
+                    raise self._unreadable(image, row, error) from error
+
     def _decode(self, image: dict[str, Any] | None, row: int) -> NDArray[np.uint8]:
+        try:
+            return decode_image(self._encoded(image, row), self.spec)
+        except (ImageError, OSError) as error:
+            raise self._unreadable(image, row, error) from error
+
+    def _encoded(self, image: dict[str, Any] | None, row: int) -> bytes:
         if image is None:
             raise DataError(f"{self.origin}, row {row}", "has no image", "Remove the row or give it one")
-        data, path = image["bytes"], image["path"]
-        try:
-            # Paths in a csv file are relative to that file.
-            return decode_image((Path(self.origin).parent / path).read_bytes() if data is None else data, self.spec)
-        except (ImageError, OSError) as error:
-            subject = f"{self.origin}, row {row}" + (f" ({path})" if path else "")
-            raise DataError(subject, f"is no readable image: {error}", "Remove or repair it") from error
+        data: bytes | None = image["bytes"]
+        # Paths in a csv file are relative to that file.
+        return (Path(self.origin).parent / image["path"]).read_bytes() if data is None else data
+
+    def _unreadable(self, image: dict[str, Any] | None, row: int, error: Exception) -> DataError:
+        path = None if image is None else image["path"]
+        subject = f"{self.origin}, row {row}" + (f" ({path})" if path else "")
+        return DataError(subject, f"is no readable image: {error}", "Remove or repair it")
 
 
 def _cached(path: Path, images: _DecodedOnDemand, name: str, progress: Progress | None) -> InputArray:

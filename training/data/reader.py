@@ -4,15 +4,18 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from bundle import ImageInput, TextEncoder
+from training.data.duplicates import separate_duplicates, text_hashes
 from training.data.examples import Examples
-from training.data.image_loading import load_images
+from training.data.image_loading import image_hashes, load_images
 from training.data.overlap import Overlap, find_overlap, find_text_overlap
 from training.data.sources import DataLocations, Progress
 from training.data.splits import split_in_distribution
 from training.data.text_loading import load_texts, read_texts, strings
+from training.data.token_ids import NO_TOKEN
 from training.data.tokenizer import existing_tokenizer, train_tokenizer
 from training.recipe import Recipe, Source, TextConfig
 
@@ -28,6 +31,14 @@ class Reader(Protocol):
         self, reference: Examples, candidates: Examples, name: str, progress: Progress | None = None
     ) -> Overlap:
         """Find the rows of `candidates` that (nearly) duplicate an input of `reference`."""
+        ...
+
+    def content_hashes(self, source: Source, examples: Examples) -> list[bytes]:
+        """The content hash of each of the `examples` that `load` read from `source`; copies have equal hashes."""
+        ...
+
+    def unknown_only(self, examples: Examples) -> NDArray[np.int64]:
+        """The rows of texts whose tokens are all unknown to the model; none for images."""
         ...
 
     def write_sample(self, source: Source, folder: Path, row: int = 0) -> None:
@@ -52,6 +63,14 @@ class ImageReader:
         """Find exact copies, re-encoded copies and mirror images."""
         report = None if progress is None else lambda done, n: progress(name, done, n)
         return find_overlap(reference, candidates, report)
+
+    def content_hashes(self, source: Source, examples: Examples) -> list[bytes]:  # noqa: ARG002
+        """The content hash of each image."""
+        return image_hashes(examples)
+
+    def unknown_only(self, examples: Examples) -> NDArray[np.int64]:  # noqa: ARG002
+        """No row: a model reads every image."""
+        return np.empty(0, dtype=np.int64)
 
     def write_sample(self, source: Source, folder: Path, row: int = 0) -> None:
         """Write `sample.png`."""
@@ -78,6 +97,19 @@ class TextReader:
         if progress is not None:
             progress(name, len(candidates), len(candidates))
         return overlap
+
+    def content_hashes(self, source: Source, examples: Examples) -> list[bytes]:  # noqa: ARG002
+        """The content hash of each text as it is in the source: unlike token ids, it tells unknown words apart."""
+        return text_hashes(strings(read_texts(source, self._locations), source))
+
+    def unknown_only(self, examples: Examples) -> NDArray[np.int64]:
+        """The rows whose tokens are all the unknown token, apart from special tokens."""
+        if self._encoder.unknown_id is None:
+            return np.empty(0, dtype=np.int64)
+        tokens = examples.x[np.arange(len(examples), dtype=np.int64)]
+        is_unknown = tokens == self._encoder.unknown_id
+        carries_nothing = np.isin(tokens, [NO_TOKEN, *self._encoder.special_ids])
+        return np.flatnonzero((is_unknown | carries_nothing).all(axis=1) & is_unknown.any(axis=1)).astype(np.int64)
 
     def write_sample(self, source: Source, folder: Path, row: int = 0) -> None:
         """Write `sample.txt`."""
@@ -108,7 +140,9 @@ def _create_tokenizer(recipe: Recipe, config: TextConfig, locations: DataLocatio
         data = recipe.in_distribution
         rows = read_texts(data.train, locations)
         # Without the held-out splits: their words must be as unknown to the model as words of later inputs.
-        train = split_in_distribution(len(rows.table), data, recipe.seed, rows.origin).train
+        split = split_in_distribution(len(rows.table), data, recipe.seed, rows.origin)
+        test = None if data.test is None else text_hashes(strings(read_texts(data.test, locations), data.test))
+        train = separate_duplicates(split, text_hashes(strings(rows, data.train)), test).train
         tokenizer = train_tokenizer(strings(rows.at(train), data.train), config)
     partial = path.with_suffix(".partial")
     tokenizer.save(str(partial))

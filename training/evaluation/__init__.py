@@ -20,8 +20,9 @@ from training.evaluation.probabilities import (
     rms_calibration_error,
     soft_f1,
 )
-from training.evaluation.report import Report, SetResult, manifest_evaluation
+from training.evaluation.report import RemovedInputs, Report, SetResult, manifest_evaluation
 from training.evaluation.report_files import write_report
+from training.evaluation.shortcuts import FeatureSeparation, ShortcutCheck
 from training.evaluation.stage_evaluation import EvaluationInputs, SegmentScores, StageScores, evaluate_stages
 from training.evaluation.stage_probabilities import ProbabilityResult, StageLogits, measure_probabilities
 from training.evaluation.tables import markdown, markdown_table
@@ -34,12 +35,15 @@ __all__ = [
     "DefaultScore",
     "DetectionMetrics",
     "EvaluationInputs",
+    "FeatureSeparation",
     "MetricSummary",
     "PrecisionComparison",
     "ProbabilityResult",
+    "RemovedInputs",
     "Report",
     "SegmentScores",
     "SetResult",
+    "ShortcutCheck",
     "StageLogits",
     "StageScores",
     "authors_fpr_at_recall",

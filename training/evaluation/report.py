@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from bundle import Evaluation, OODResult
 from training.evaluation.comparison import PrecisionComparison
+from training.evaluation.shortcuts import ShortcutCheck
 from training.evaluation.stage_probabilities import ProbabilityResult
 
 IN_DISTRIBUTION = "in-distribution"
@@ -111,6 +112,18 @@ class FalseFlagInterval(_Part):
     smallest_alpha: float
 
 
+class RemovedInputs(_Part):
+    """The numbers of inputs that were left out of an out-of-distribution set.
+
+    Attributes:
+        trained_on: Inputs that are (nearly) training outliers.
+        unknown: Texts whose tokens are all unknown to the model.
+    """
+
+    trained_on: int = 0
+    unknown: int = 0
+
+
 class MeanBits(_Part):
     """The mean of a likelihood score of one stage on one set, in bits."""
 
@@ -152,6 +165,9 @@ class Report(_Part):
         in_dist_size: Its number of inputs; `inside_size` in JSON.
         calibration_size: The number of inputs behind each calibration.
         sets: The name of each out-of-distribution set -> its description.
+        removed: The name of each out-of-distribution set -> the inputs left out of it, if there are any.
+        upper_bounds: The sets of outliers like those trained on: detection of other outliers is at most as good.
+        shortcuts: By which single features the outliers differ from the in-distribution data; None if not checked.
         validation: The sets that serve for choosing between settings and count in no average.
         near: The sets that resemble the in-distribution data; the others are far.
         error: The name of each classifier's stage -> its classification error.
@@ -173,7 +189,10 @@ class Report(_Part):
     in_dist_size: int = Field(alias="inside_size")
     calibration_size: int
     sets: dict[str, str]
+    removed: dict[str, RemovedInputs] = {}
     validation: tuple[str, ...] = ()
+    upper_bounds: tuple[str, ...] = ()
+    shortcuts: ShortcutCheck | None = None
     near: tuple[str, ...] = ()
     error: dict[str, float] = {}
     results: list[SetResult]

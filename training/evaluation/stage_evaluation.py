@@ -1,7 +1,7 @@
 """The evaluation of stages: measures every stage on every set by every score and collects the figures in a report."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypedDict
 
 import numpy as np
@@ -18,11 +18,13 @@ from training.evaluation.report import (
     FlaggedShare,
     FprAtRecall,
     MeanBits,
+    RemovedInputs,
     Report,
     SegmentResults,
     SetResult,
     Spread,
 )
+from training.evaluation.shortcuts import ShortcutCheck
 from training.evaluation.stage_probabilities import StageLogits, measure_probabilities
 
 FALSE_FLAG_RATES = (0.01, 0.05)
@@ -69,10 +71,13 @@ class EvaluationInputs:
         default_score: The score that the exported bundle decides by; the plots show it.
         in_dist: The name of the in-distribution test set.
         sets: The name of each out-of-distribution set -> its description.
+        removed: The name of a set -> the inputs left out of it.
         validation: The sets that the averages leave out.
         near: The sets that resemble the in-distribution data; they have a mean of their own.
         recalls: The recalls, in 0..1, at which false positive rates are measured; 0.95 is always among them.
         provenance: Facts about the run, as shown in the report.
+        upper_bounds: The sets of outliers like those trained on.
+        shortcuts: The shortcut check of the training data, if it was made.
         segments: The scores of a language model on segments of the same sets.
     """
 
@@ -86,6 +91,9 @@ class EvaluationInputs:
     sets: Mapping[str, str]
     provenance: Mapping[str, str]
     validation: Collection[str] = ()
+    removed: Mapping[str, RemovedInputs] = field(default_factory=dict)
+    upper_bounds: Collection[str] = ()
+    shortcuts: ShortcutCheck | None = None
     near: Collection[str] = ()
     recalls: Iterable[float] = (RECALL,)
     segments: SegmentScores | None = None
@@ -106,7 +114,10 @@ def evaluate_stages(inputs: EvaluationInputs) -> Report:
         in_dist_size=len(first.in_dist[inputs.default_score]),
         calibration_size=first.calibrations[inputs.default_score].n,
         sets=dict(inputs.sets),
+        removed=dict(inputs.removed),
         validation=tuple(inputs.validation),
+        upper_bounds=tuple(inputs.upper_bounds),
+        shortcuts=inputs.shortcuts,
         near=tuple(inputs.near),
         error=errors,
         results=results,

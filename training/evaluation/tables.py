@@ -45,6 +45,7 @@ def markdown(report: Report, title: str) -> str:
         )
     if report.default_score_reason:
         parts.append(f"Default score: `{report.default_score}`, {report.default_score_reason}.")
+    parts += _limitations(report)
     if report.comparison is not None:
         parts += _precision_section(report.comparison)
     if report.bits:
@@ -74,6 +75,20 @@ def markdown(report: Report, title: str) -> str:
         "\n".join(f"- {key}: {value}" for key, value in report.provenance.items()),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _limitations(report: Report) -> list[str]:
+    """The paragraphs on sets like the outliers trained on, and on shortcuts in the training data."""
+    paragraphs = []
+    if report.upper_bounds:
+        names = ", ".join(report.upper_bounds)
+        paragraphs.append(
+            f"**Upper bound: {names}.** Outliers like those trained on: of the same source, not seen in training. The "
+            "detection of inputs from other sources is at most as good."
+        )
+    if report.shortcuts is not None and report.shortcuts.warnings:
+        paragraphs += ["## Shortcuts", "\n".join(f"- {warning}" for warning in report.shortcuts.warnings)]
+    return paragraphs
 
 
 def _scores(report: Report) -> list[str]:

@@ -91,8 +91,11 @@ def export_low_precision(
             default_score=default_score.name,
             in_dist=full_report.in_dist,
             sets=full_report.sets,
+            removed=full_report.removed,
             validation=full_report.validation,
             near=full_report.near,
+            upper_bounds=full_report.upper_bounds,
+            shortcuts=full_report.shortcuts,
             recalls=full_report.recalls,
             provenance=full_report.provenance,
         )

@@ -82,7 +82,7 @@ class TrainingTask(lightning.LightningModule):
             raise DivergedError(
                 f"epoch {self.current_epoch}",
                 f"the loss is {self.last_loss}",
-                "Lower the stage's learning_rate or give it warmup, and start anew with --overwrite",
+                "Lower the stage's learning_rate or give it warmup, and start over with --overwrite",
             )
         metrics = {"loss": self.last_loss}
         if logits is not None:

@@ -57,7 +57,7 @@ def fit_stages(run: Run, in_dist: Examples, outliers: Examples | None, *, resume
             announce(f"stage {name}: finished earlier, kept")
             continue
         if run.checkpoint_path(name).exists() and not resume:
-            remedy = "Continue it with --resume, or start anew with --overwrite"
+            remedy = "Continue it with --resume, or start over with --overwrite"
             raise RunError(str(run.path), f"stage '{name}' was interrupted", remedy)
         is_first_process = _fit_stage(run, name, in_dist, outliers, announce)
     if not is_first_process:

@@ -17,6 +17,7 @@ from training.objectives.language_model import (
     uniform_token_cross_entropy,
 )
 from training.objectives.likelihood_margin import LikelihoodMargin, likelihood_margin_loss
+from training.objectives.logit_norm import LogitNorm, logit_norm_loss
 from training.objectives.maximum_likelihood import MaximumLikelihood, maximum_likelihood_loss
 from training.objectives.mix_oe import MixOE
 from training.objectives.objective import Forward, Loss, Objective
@@ -26,6 +27,7 @@ from training.recipe import Task
 OBJECTIVES: Mapping[Task, Mapping[str, Callable[..., Objective]]] = {
     "classification": {
         "cross_entropy": CrossEntropy,
+        "logit_norm": LogitNorm,
         "outlier_exposure": OutlierExposure,
         "energy_bounded": EnergyBounded,
         "mix_oe": MixOE,
@@ -54,6 +56,7 @@ __all__ = [
     "JointConfidence",
     "LanguageModelOutlierExposure",
     "LikelihoodMargin",
+    "LogitNorm",
     "Loss",
     "MaximumLikelihood",
     "MixOE",
@@ -63,6 +66,7 @@ __all__ = [
     "energy_bounded_loss",
     "language_model_outlier_exposure_loss",
     "likelihood_margin_loss",
+    "logit_norm_loss",
     "maximum_likelihood_loss",
     "outlier_exposure_loss",
     "token_cross_entropy",

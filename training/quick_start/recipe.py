@@ -2,45 +2,62 @@
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from bundle import ImageInput
 from training.data import DataLocations, class_folders, columns_of, guess_source
 from training.data.sources import Rows, read_rows
 from training.data.text_loading import read_texts, strings
 from training.errors import DataError
+from training.evaluation import ShortcutCheck
 from training.export.bundle_folder import bundle_name
+from training.quick_start.held_out import held_out_groups
 from training.quick_start.presets import image_preset, text_preset
+from training.quick_start.shortcuts import image_features, separations, text_features
 from training.quick_start.survey import survey_images, survey_words
-from training.recipe import Recipe, Source, apply_override, parse_recipe
+from training.recipe import Recipe, Source, TextConfig, apply_override, parse_recipe
 from training.scoring.calibration import DEFAULT_ALPHA, attainable_alpha
 
 _MIN_EXAMPLES, _MIN_PER_CLASS, _MIN_OUTLIERS = 70, 5, 10
 _MAX_HELD_OUT = 5000
 _TRAIN_SHARE = 0.8
 """The share of the outliers for training; the others are a test set."""
+_HELD_OUT, _LIKE_TRAINED = "held-out-outliers", "outliers-like-those-trained-on"
+"""The name of the outliers' test set: whole sub-folders or labels, or a random part, whose detection is a bound."""
+_SHOWN_GROUPS = 10
 _FOLDERS = "Give a folder with one sub-folder of images per class, or a .csv of texts with the columns text and label"
 
 
 @dataclass(frozen=True)
 class QuickStart:
-    """A recipe whose paths start from `data_dir`, and messages that explain its settings."""
+    """A recipe whose paths start from `data_dir`, messages that explain its settings, and the data's shortcut check."""
 
     recipe: Recipe
     data_dir: Path
     notes: tuple[str, ...]
+    shortcuts: ShortcutCheck
 
 
 @dataclass(frozen=True)
 class _Data:
-    """The in-distribution source and the outliers, with paths relative to the data folder, and their rows."""
+    """The in-distribution source and the outliers, with paths relative to the data folder, and their rows.
+
+    `outlier_train` and `outlier_test` are disjoint selections of the rows of `outliers`. `held_out` are the sub-folders
+    or labels of the test selection, none if it is a random part.
+    """
 
     in_dist: Source
     in_dist_rows: Rows
     outliers: Source
     outlier_rows: Rows
+    outlier_train: Source
+    outlier_test: Source
+    held_out: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -92,7 +109,8 @@ def quick_start(
     for override in overrides:
         apply_override(raw, override)
     recipe = parse_recipe(raw, "the quick start's recipe")
-    return QuickStart(recipe, data_dir, _notes(data, sizes, len(counts)))
+    shortcuts = _shortcuts(data, recipe.input)
+    return QuickStart(recipe, data_dir, (*_notes(data, sizes, len(counts)), *shortcuts.warnings), shortcuts)
 
 
 def _require_separate(in_dist: Path, outliers: Path) -> None:
@@ -130,11 +148,33 @@ def _read(in_dist: Path, outliers: Path, data_dir: Path, *, is_text: bool) -> _D
         raise DataError(str(in_dist), "has no classes", _FOLDERS)
     if in_dist.is_dir() and (empty := [name for name, images in class_folders(in_dist).items() if not images]):
         raise DataError(str(in_dist), f"has no image of the class {', '.join(empty)}", "Add some or remove the folder")
-    outlier_source = guess_source(outliers, data_dir).model_copy(update={"label": None})
-    data = _Data(source, rows(source), outlier_source, rows(outlier_source))
-    if (n := len(data.outlier_rows.table)) < _MIN_OUTLIERS:
+    labelled = guess_source(outliers, data_dir)
+    outlier_source = labelled.model_copy(update={"label": None})
+    outlier_rows = rows(outlier_source)
+    if (n := len(outlier_rows.table)) < _MIN_OUTLIERS:
         raise DataError(str(outliers), f"holds {n} outliers", f"Give {_MIN_OUTLIERS} or, better, thousands")
-    return data
+    groups = {} if labelled.label is None else _group_sizes(labelled, rows)
+    held_out = held_out_groups(groups)
+    if held_out:
+        trained = tuple(name for name in groups if name not in held_out)
+        train = labelled.model_copy(update={"exclude_labels": held_out})
+        test = labelled.model_copy(update={"exclude_labels": trained})
+    else:
+        train = outlier_source.model_copy(update={"part": (0.0, _TRAIN_SHARE)})
+        test = outlier_source.model_copy(update={"part": (_TRAIN_SHARE, 1.0)})
+    return _Data(source, rows(source), outlier_source, outlier_rows, train, test, held_out)
+
+
+def _group_sizes(source: Source, rows: Callable[[Source], Rows]) -> dict[str, int]:
+    """The number of outliers by sub-folder or label; empty if a row has none."""
+    try:
+        labelled = rows(source)
+    except DataError:
+        return {}
+    if labelled.y is None:
+        return {}
+    sizes = np.bincount(labelled.y, minlength=len(labelled.labels)).tolist()
+    return dict(zip(labelled.labels, sizes, strict=True))
 
 
 def _require_classes(rows: Rows, path: Path) -> Counter[str]:
@@ -162,15 +202,15 @@ def _split_sizes(n: int) -> _SplitSizes:
 
 def _recipe(preset: dict[str, Any], data: _Data, sizes: _SplitSizes, name: str) -> dict[str, Any]:
     """The recipe's plain data: the preset with the sections that depend on the data."""
-    in_dist, outliers = _changed_keys(data.in_dist), _changed_keys(data.outliers)
-    held_out = outliers | {"part": [_TRAIN_SHARE, 1]}
+    in_dist, outliers = _changed_keys(data.in_dist), _changed_keys(data.outlier_train)
+    test_set = _HELD_OUT if data.held_out else _LIKE_TRAINED
     return preset | {
         "name": name,
         "description": f"Tells {', '.join(data.in_dist_rows.labels)} from anything else; made by a quick start.",
         "in_distribution": {"train": in_dist, "test_size": sizes.test, "calibration_size": sizes.calibration},
-        "outliers": {"train": outliers | {"part": [0, _TRAIN_SHARE]}, "duplicates": "remove"},
+        "outliers": {"train": outliers, "duplicates": "remove"},
         "export": {"stage": "oe", "alpha": attainable_alpha(sizes.calibration)},
-        "evaluation": {"ood": {"held-out-outliers": held_out, **preset["evaluation"]["ood"]}},
+        "evaluation": {"ood": {test_set: _changed_keys(data.outlier_test), **preset["evaluation"]["ood"]}},
     }
 
 
@@ -178,15 +218,40 @@ def _changed_keys(source: Source) -> dict[str, Any]:
     return source.model_dump(mode="json", exclude_defaults=True)
 
 
+def _shortcuts(data: _Data, config: ImageInput | TextConfig) -> ShortcutCheck:
+    """The check by which single features the outliers differ from the in-distribution data."""
+    if isinstance(config, TextConfig):
+        in_dist, outliers = text_features(
+            strings(data.in_dist_rows, data.in_dist),
+            strings(data.outlier_rows, data.outliers),
+            config.model_copy(update={"tokenizer": None}),
+        )
+    else:
+        in_dist = image_features(data.in_dist_rows, data.in_dist.image)
+        outliers = image_features(data.outlier_rows, data.outliers.image)
+    return ShortcutCheck(
+        in_distribution=data.in_dist.path, outliers=data.outliers.path, features=separations(in_dist, outliers)
+    )
+
+
 def _notes(data: _Data, sizes: _SplitSizes, classes: int) -> tuple[str, ...]:
-    """Messages on the splits and, if the default is unattainable, on alpha."""
+    """Messages on the splits, on the outliers' test set and, if the default is unattainable, on alpha."""
     splits = (
         f"{len(data.in_dist_rows.table):,} examples of {classes} classes: {sizes.train:,} to train on, "
         f"{sizes.calibration:,} to calibrate with, {sizes.test:,} to test on; "
-        f"{len(data.outlier_rows.table):,} outliers, a fifth of them to test on"
+        f"{len(data.outlier_rows.table):,} outliers{'' if data.held_out else ', a fifth of them to test on'}"
     )
+    if data.held_out:
+        shown, more = data.held_out[:_SHOWN_GROUPS], len(data.held_out) - _SHOWN_GROUPS
+        names = ", ".join(shown) + (f" and {more} more" if more > 0 else "")
+        test = f"outliers to test on, none of which are trained on: {names}"
+    else:
+        test = (
+            f"the outliers have no sub-folders or labels to hold out: the figures of {_LIKE_TRAINED} are an upper "
+            "bound for outliers from other sources"
+        )
     alpha = attainable_alpha(sizes.calibration)
     if alpha <= DEFAULT_ALPHA:
-        return (splits,)
+        return splits, test
     least = f"the least that {sizes.calibration} calibration examples can flag anything at"
-    return splits, f"alpha is {alpha:g}, {least}; {round(1 / DEFAULT_ALPHA) - 1} would do for {DEFAULT_ALPHA:g}"
+    return splits, test, f"alpha is {alpha:g}, {least}; {round(1 / DEFAULT_ALPHA) - 1} would do for {DEFAULT_ALPHA:g}"

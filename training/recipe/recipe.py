@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Discriminator, Field, model_validator
 
 from bundle import LOGIT_SCORES, SCORES, ImageInput
 from training.recipe.components import Component
-from training.recipe.data_config import InDistribution, Outliers, Synthetic, TestSet
+from training.recipe.data_config import InDistribution, Outliers, Source, Synthetic, TestSet
 from training.recipe.section import Section
 from training.recipe.stage import AugmentationConfig, Stage
 from training.recipe.text_config import TextConfig
@@ -57,6 +57,9 @@ class EvaluationConfig(Section):
     Attributes:
         ood: The test sets: no choice may depend on them.
         validation: The sets for making choices; the report lists them separately.
+        held_out_outliers: Images that no stage trains on and that are in no test set, for example another part of the
+            outliers. Validation sets that distort images distort these, and without them in-distribution training
+            images.
         near: The names of sets that resemble the in-distribution data, for example similar classes. The others are far.
             The report has means of both groups.
         recalls: The recalls (true positive rates) at which false positive rates are measured, in addition to 0.95. By
@@ -66,6 +69,7 @@ class EvaluationConfig(Section):
 
     ood: dict[str, TestSet] = Field(min_length=1)
     validation: dict[str, TestSet] = Field(default_factory=dict)
+    held_out_outliers: Source | None = None
     near: tuple[str, ...] = ()
     recalls: tuple[Annotated[float, Field(gt=0, le=1)], ...] | None = None
     draws: int = Field(default=10, ge=2)
@@ -79,6 +83,12 @@ class EvaluationConfig(Section):
     def _test_and_validation_are_disjoint(self) -> Self:
         if both := sorted(self.ood.keys() & self.validation.keys()):
             raise ValueError(f"{', '.join(both)}: in ood and in validation; a test set decides nothing")
+        return self
+
+    @model_validator(mode="after")
+    def _held_out_outliers_are_no_test_set(self) -> Self:
+        if same := [name for name, config in self.ood.items() if config == self.held_out_outliers]:
+            raise ValueError(f"held_out_outliers: the test set {same[0]}; a test set decides nothing")
         return self
 
     @model_validator(mode="after")
@@ -170,6 +180,8 @@ class Recipe(Section):
             ]
             if augmented:
                 raise ValueError(f"stages.{augmented[0]}: for images, the input is text")
+            if self.evaluation.held_out_outliers is not None:
+                raise ValueError("evaluation.held_out_outliers: for distortions of images, the input is text")
             if self.export.mirror:
                 raise ValueError("export.mirror: for images, the input is text")
         elif grouped := [name for name, stage in self.stages.items() if stage.group_by_length]:

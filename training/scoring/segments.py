@@ -19,6 +19,7 @@ def segment_scores(
     model: ScoredLanguageModel,
     symbols: int,
     *,
+    stage: str,
     calibration: Examples,
     test: Examples,
     sets: Mapping[str, Examples],
@@ -31,10 +32,11 @@ def segment_scores(
     Args:
         model: The stage's model of texts.
         symbols: The symbols of a segment.
+        stage: The name of the stage, for the progress.
         calibration: The calibration split, whose segments calibrate the flags.
         test: The in-distribution test set.
         sets: The out-of-distribution sets.
-        progress: Called with the name of a set, the number of scored segments and their total.
+        progress: Called with the names of the stage and of a set, the number of scored segments and their total.
     """
     of_segments = model.of_segments()
 
@@ -42,7 +44,7 @@ def segment_scores(
         segments = text_segments(examples.x, symbols, of_segments.model.end)
         if len(segments.array) == 0:
             return None
-        name = f"segments of {examples.name}"
+        name = f"{stage}: segments of {examples.name}"
         return score_inputs(of_segments, segments, progress=lambda done, total: progress(name, done, total))
 
     scored = {name: outputs for name, examples in sets.items() if (outputs := score(examples)) is not None}

@@ -23,6 +23,7 @@ from bundle import (
 from training.data import DataLocations, Examples, Progress, StoredArray
 from training.errors import DataError, RecipeError
 from training.evaluation import manifest_evaluation, tune_temperature
+from training.export.attention import POOR_ON_TRANSFORMERS, has_attention, transformer_warning
 from training.export.bundle_folder import atomic_folder, new_bundle_path
 from training.export.onnx_graph import check_parity, run_graph
 from training.models.score_heads import ClassifierHead
@@ -91,6 +92,8 @@ def wrap(options: WrapOptions, announce: Callable[[str], None], progress: Progre
     _check_options(options)
     path = new_bundle_path(options.models, options.name, str(options.version), overwrite=options.overwrite)
     classifier = load_classifier(options.model, options.logits)
+    if options.default_score in POOR_ON_TRANSFORMERS and has_attention(classifier.model):
+        announce(transformer_warning(options.default_score))
     adapter = _adapter(classifier, options, announce)
     reader = adapter.reader(DataLocations(data_dir=options.data_dir))
     calibration = reader.load(options.calibration, name="calibration", progress=progress)

@@ -53,7 +53,7 @@ def score_operation(target: str, *, version: bool = False) -> dict[str, Any]:
     """
     parameters = [_path("model")] + ([_path("version")] if version else [])
     parameters += [
-        _query("alpha", _ALPHA, "False-flag rate; default the model's."),
+        _query("alpha", _ALPHA, "False-flag rate, the most on average over calibration sets; default the model's."),
         _query("threshold", {"type": "number"}, "Flag above this anomaly instead of by alpha."),
         _query("scores", {"type": "string"}, "Score names, comma-separated, or `all`."),
         _query("timeout_ms", _TIMEOUT, "Deadline; at most the service's own."),

@@ -1,4 +1,4 @@
-"""Architectures: the shapes, sizes and starting points that their papers give."""
+"""Classifier architectures: output shapes, published sizes and initialisation."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def test_wrn_16_4_has_the_published_number_of_parameters() -> None:
 @pytest.mark.parametrize("name", ARCHITECTURES)
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("size", [28, 32])
-def test_logits_have_one_column_a_class(name: str, channels: int, size: int) -> None:
+def test_logits_have_one_column_per_class(name: str, channels: int, size: int) -> None:
     options = {"depth": 10, "widen_factor": 1} if name == "wide_resnet" else {}
     network = ARCHITECTURES[name](num_classes=7, channels=channels, **options).eval()
     assert network(torch.randn(2, channels, size, size)).shape == (2, 7)
@@ -53,7 +53,7 @@ def test_the_whitening_layer_is_not_trained() -> None:
 
 
 @pytest.mark.parametrize("convolutions", [2, 3])
-def test_a_whitened_network_has_its_convolutions_in_each_block(convolutions: int) -> None:
+def test_a_whitened_network_has_the_given_number_of_convolutions_per_block(convolutions: int) -> None:
     widths = (8, 16, 24)
     network = WhitenedConvNet(num_classes=4, widths=widths, convolutions=convolutions)
     trained = [m for m in network.modules() if isinstance(m, torch.nn.Conv2d) and m.weight.requires_grad]
@@ -61,8 +61,8 @@ def test_a_whitened_network_has_its_convolutions_in_each_block(convolutions: int
     assert network(torch.randn(2, 3, 32, 32)).shape == (2, 4)
 
 
-def test_the_third_convolution_starts_as_the_identity_on_what_the_second_gives() -> None:
-    """Of an image of positive features, normalisation aside, the block then gives twice what it pooled."""
+def test_the_third_convolution_starts_as_the_identity() -> None:
+    # With positive features and the initial normalisation a block then returns twice its pooled input.
     network = WhitenedConvNet(num_classes=4, widths=(24, 24, 24), convolutions=3).eval()
     block, features = network.blocks[0], torch.rand(2, 24, 8, 8)
     pooled = torch.nn.functional.max_pool2d(features, 2)

@@ -1,4 +1,4 @@
-"""The discretised mixture of logistics is a distribution, and the paper's."""
+"""The discretised mixture of logistics: a probability distribution, equal to the paper's formula."""
 
 import numpy as np
 import pytest
@@ -44,12 +44,12 @@ def by_scipy(parameters: Tensor, values: Tensor) -> NDArray[np.float64]:
             mean = table[1 + c, k] + sum(next(coefficients) * x[:, earlier] for earlier in range(c))
             scale = np.exp(max(table[1 + channels + c, k], -7))
             low, high = x[:, c] - 1 / 255, x[:, c] + 1 / 255
-            # Above the mean the upper tail is the small number, which a difference of cdfs would lose.
+            # Above the mean the difference of upper tails is precise; a difference of cdfs would cancel.
             below_low, below_high = (logistic.cdf(edge, mean, scale) for edge in (low, high))
             above_low, above_high = (logistic.sf(edge, mean, scale) for edge in (low, high))
-            inside = np.where(low > mean, above_low - above_high, below_high - below_low)
+            bin_probability = np.where(low > mean, above_low - above_high, below_high - below_low)
             tails = [x[:, c] < -0.999, x[:, c] > 0.999]
-            probability = probability * np.select(tails, [below_high, above_low], inside)
+            probability = probability * np.select(tails, [below_high, above_low], bin_probability)
         total += probability
     return total
 
@@ -114,10 +114,10 @@ def test_extreme_scales_and_means_give_finite_nats_and_gradients(extreme: float,
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_float32_agrees_with_float64_wherever_the_value_lies(seed: int) -> None:
+def test_float32_agrees_with_float64(seed: int) -> None:
     parameters = drawn(3, 3, seed, spread=0.5)
     values = torch.randint(0, 256, (256, 3), generator=torch.Generator().manual_seed(seed))
-    # What float32 loses is in the inputs: a value's distance from a mean, which up to 1,100 scales make one unit of.
+    # The rounding error is that of a value's distance from a mean, divided by a scale of as little as 1/1,100.
     torch.testing.assert_close(
         nats(parameters.float(), values).double(), nats(parameters, values), rtol=1e-4, atol=1e-3
     )
@@ -131,9 +131,9 @@ def test_stored_bytes_and_floats_have_the_same_nats() -> None:
     assert torch.equal(of_bytes, discretized_logistic_mixture_nats(parameters, pixels.float()))
 
 
-@pytest.mark.parametrize(("channels", "each"), [(1, 3), (3, 10)])
-def test_a_component_takes_the_papers_number_of_parameters(channels: int, each: int) -> None:
-    assert parameters_needed(channels, 10) == 10 * each
+@pytest.mark.parametrize(("channels", "per_component"), [(1, 3), (3, 10)])
+def test_a_component_has_the_papers_number_of_parameters(channels: int, per_component: int) -> None:
+    assert parameters_needed(channels, 10) == 10 * per_component
 
 
 def test_parameters_for_another_number_of_channels_are_refused() -> None:

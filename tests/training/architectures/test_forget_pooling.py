@@ -1,4 +1,4 @@
-"""Both ways to compute the recurrence give the same cells and the same gradients, those of the paper's formula."""
+"""Both implementations of forget pooling have the cells and the gradients of the paper's formula."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def gates_and_cell(n: int, length: int, channels: int, seed: int) -> tuple[Tenso
     generator = torch.Generator().manual_seed(seed)
     forget, candidate = torch.randn(2, n, length, channels, generator=generator, dtype=torch.float64)
     cell = torch.randn(n, channels, generator=generator, dtype=torch.float64)
-    # Far apart, so that some gates are all but open or shut.
+    # Scaled, so that some gates are nearly 0 or 1.
     return (8 * forget).sigmoid().requires_grad_(), candidate.requires_grad_(), cell.requires_grad_()
 
 
@@ -30,13 +30,13 @@ def test_the_cells_are_those_of_the_formula(name: str, n: int, length: int, chan
     for t in range(length):
         c = f[:, t] * c + (1 - f[:, t]) * z[:, t]
         expected.append(c)
-    found = FORGET_POOLING[name](forget, candidate, cell)
-    np.testing.assert_allclose(found.detach().numpy(), np.stack(expected, axis=1), rtol=1e-10, atol=1e-12)
+    cells = FORGET_POOLING[name](forget, candidate, cell)
+    np.testing.assert_allclose(cells.detach().numpy(), np.stack(expected, axis=1), rtol=1e-10, atol=1e-12)
 
 
 @settings(max_examples=30)
 @given(**SHAPES, seed=st.integers(0, 2**16))
-def test_both_ways_have_the_same_gradients(n: int, length: int, channels: int, seed: int) -> None:
+def test_both_implementations_have_the_same_gradients(n: int, length: int, channels: int, seed: int) -> None:
     inputs = gates_and_cell(n, length, channels, seed)
     weights = torch.randn(n, length, channels, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     in_sequence, in_parallel = (

@@ -1,4 +1,4 @@
-"""PixelCNN++ is a distribution over images: every pixel is predicted from all those before it, and from no other."""
+"""PixelCNN++ is a distribution over images: each pixel depends on all earlier pixels and on no others."""
 
 from pathlib import Path
 
@@ -36,9 +36,9 @@ def influence(network: PixelCNN, channels: int, size: int) -> Tensor:
     n = size * size
     pixels = noise(1, channels, size, size).double().expand(n, -1, -1, -1).clone().requires_grad_()
     parameters = network.double().eval().mixture(pixels).flatten(2)
-    # Image k asks for pixel k, by a random direction in which a dependence cannot cancel.
-    asked = parameters[torch.arange(n), :, torch.arange(n)]
-    (asked * torch.randn_like(asked)).sum().backward()
+    # Row k is for pixel k of image k; the random direction makes it unlikely that dependences cancel.
+    of_pixels = parameters[torch.arange(n), :, torch.arange(n)]
+    (of_pixels * torch.randn_like(of_pixels)).sum().backward()
     assert pixels.grad is not None
     return pixels.grad.flatten(2) != 0
 
@@ -58,7 +58,7 @@ def test_a_pixels_distribution_depends_on_no_channel_of_itself_or_of_a_later_pix
 def test_a_pixels_distribution_depends_on_every_channel_of_every_earlier_pixel(
     channels: int, levels: int, size: int
 ) -> None:
-    # Two blocks a level: with one, eight pixels' width is out of reach.
+    # Two blocks per level, because one does not reach across eight pixels.
     seen = influence(tiny(channels=channels, levels=levels, resnets=2), channels, size)
     earlier = torch.ones(size**2, size**2, dtype=torch.bool).tril(-1)
     for channel in range(channels):
@@ -73,13 +73,13 @@ def test_the_65536_images_of_two_pixels_have_probabilities_that_sum_to_one() -> 
         nats = network(images).sum(dim=(1, 2))
         second = network.mixture(images)[..., 1]
     assert float(torch.exp(-nats.double()).sum()) == pytest.approx(1, abs=1e-4)
-    # Not because the second pixel ignores the first.
+    # The second pixel depends on the first.
     assert float(second.std(dim=0).max()) > 0.01
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(("height", "width"), [(4, 4), (8, 12), (28, 4)])
-def test_every_pixel_has_nats_of_its_own(channels: int, height: int, width: int) -> None:
+def test_every_pixel_has_finite_nats(channels: int, height: int, width: int) -> None:
     nats = tiny(channels=channels).eval()(noise(2, channels, height, width))
     assert nats.shape == (2, height, width)
     assert torch.isfinite(nats).all()
@@ -90,18 +90,18 @@ def test_in_evaluation_an_image_is_scored_the_same_in_any_batch() -> None:
     torch.testing.assert_close(network(images)[2:3], network(images[2:3]), rtol=1e-4, atol=1e-5)
 
 
-def test_an_image_that_cannot_be_halved_is_refused_with_the_sizes_that_can() -> None:
+def test_an_image_that_cannot_be_halved_is_refused_with_the_valid_sizes() -> None:
     with pytest.raises(ValueError, match=r"30x32 .* multiples of 4"):
         tiny()(noise(1, 1, 30, 32))
 
 
 @pytest.mark.parametrize("option", ["channels", "filters", "resnets", "levels", "mixtures"])
-def test_options_that_make_no_sense_are_refused(option: str) -> None:
+def test_options_below_one_are_refused(option: str) -> None:
     with pytest.raises(ValueError, match=f"{option} must be 1 or more, got 0"):
         tiny(**{option: 0})
 
 
-def test_the_initial_distribution_is_standardised_over_the_images_it_was_initialised_with() -> None:
+def test_initialisation_standardises_the_parameters_over_its_images() -> None:
     network, images = tiny(channels=3, dropout=0.0), noise(16, 3, 8, 8)
     network.initialise(images)
     with torch.no_grad():
@@ -110,13 +110,13 @@ def test_the_initial_distribution_is_standardised_over_the_images_it_was_initial
     torch.testing.assert_close(std, torch.ones(parameters_needed(3, 2)), atol=1e-3, rtol=0)
 
 
-def test_images_all_alike_leave_every_scale_finite() -> None:
+def test_initialisation_with_constant_images_leaves_every_scale_finite() -> None:
     network = tiny()
     network.initialise(torch.zeros(4, 1, 8, 8))
     assert torch.isfinite(network.eval()(noise(2, 1, 8, 8))).all()
 
 
-def test_dropout_acts_in_training_alone() -> None:
+def test_dropout_applies_in_training_only() -> None:
     network, images = tiny(dropout=0.5), noise(2, 1, 8, 8)
     assert not torch.equal(network(images), network(images))
     network.eval()
@@ -131,7 +131,7 @@ def test_a_folded_copy_has_plain_convolutions_and_the_same_nats() -> None:
     torch.testing.assert_close(folded(images), network(images), rtol=1e-5, atol=1e-5)
 
 
-def test_a_network_is_as_it_was_after_it_has_been_folded() -> None:
+def test_folding_does_not_change_the_network_itself() -> None:
     network, images = tiny(dropout=0.0), noise(2, 1, 8, 8)
     before, names = network(images).detach(), set(network.state_dict())
     network.folded()
@@ -141,7 +141,7 @@ def test_a_network_is_as_it_was_after_it_has_been_folded() -> None:
     assert all(parameter.grad is not None for parameter in network.parameters())
 
 
-def test_a_few_steps_make_images_with_structure_likelier() -> None:
+def test_a_few_steps_of_training_make_images_with_structure_more_likely() -> None:
     images = torch.from_numpy(stripes(16, seed=3)[0][:, :8, :8]).permute(0, 3, 1, 2).float()
     network = tiny(channels=images.shape[1], filters=8, levels=2, dropout=0.0)
     network.initialise(images)
@@ -153,7 +153,7 @@ def test_a_few_steps_make_images_with_structure_likelier() -> None:
         loss.backward()
         optimizer.step()
         losses.append(float(loss.detach()))
-    # From worse to better than the uniform distribution's 8 bits.
+    # In the end the loss is below that of the uniform distribution, 8 bits.
     assert losses[-1] < losses[0] - 0.5
     assert losses[-1] < np.log(256)
 
@@ -197,5 +197,5 @@ def test_the_papers_network_takes_929_filters_squared_multiplications_a_pixel() 
             network(noise(1, 3, 4, 4))
         return counter.get_total_flops() / 2 / 16
 
-    # Of the form a filters^2 + b filters.
+    # The count is a filters^2 + b filters with a = 929.
     assert (multiplications(8) / 8 - multiplications(4) / 4) / 4 == pytest.approx(929, abs=0.5)

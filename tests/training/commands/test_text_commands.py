@@ -9,10 +9,11 @@ import yaml
 from typer.testing import CliRunner
 
 from bundle import TextEncoder, TextInput, load_bundle, pad_tokens
-from tests.training.support.texts_on_disk import TOPICS, sentences, tiny_text_recipe, write_tiny_texts
+from tests.training.support.backbones import save_backbone
+from tests.training.support.texts_on_disk import TOPICS, sentences, tiny_text_recipe, write_texts, write_tiny_texts
 from training.commands.app import app
 from training.data import NO_TOKEN, StoredArray
-from training.evaluation import Report
+from training.evaluation import RemovedInputs, Report
 from training.export.onnx_graph import run_graph
 from training.models.classifier import TextClassifier
 
@@ -21,6 +22,8 @@ from training.models.classifier import TextClassifier
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the data, the run directory and the model repository of a finished run."""
     root = write_tiny_texts(tmp_path_factory.mktemp("texts"))
+    trained_on = sentences("outliers", 150, 5)[0]
+    write_texts(root / "ood.parquet", [*sentences("unseen", 40, 6), "zither", "oboe zither", trained_on])
     recipe = root / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(tiny_text_recipe()))
     arguments = ["run", str(recipe), "--data", str(root), "--run", str(root / "run"), "--models", str(root / "models")]
@@ -50,6 +53,15 @@ def test_a_report_on_texts_has_the_papers_recall_too(finished: Path) -> None:
     assert "FPR90 oe" in (finished / "run" / "report" / "report.md").read_text()
 
 
+def test_a_report_counts_the_texts_that_were_left_out(finished: Path) -> None:
+    report = Report.from_json((finished / "run" / "report" / "report.json").read_text())
+    # Apart from the copy, one text differs from an outlier in unknown words only: the model reads the same input.
+    assert report.removed == {"unseen": RemovedInputs(trained_on=2, unknown=2)}
+    assert report.sets["unseen"].startswith("39 examples of ood.parquet, left out 2 (nearly) outliers that were")
+    assert report.sets["unseen"].endswith("and 2 texts of unknown tokens only")
+    assert "left out" in report.provenance["duplicates"]
+
+
 def test_the_steps_of_a_finished_text_run_can_be_repeated(finished: Path) -> None:
     run, data = str(finished / "run"), ["--data", str(finished)]
     for command in (["calibrate", run], ["export", run, "--models", str(finished / "again")]):
@@ -70,3 +82,25 @@ def test_a_bundle_scores_a_text_alone_as_in_a_batch(finished: Path) -> None:
     together = run_graph(bundle.model_path, StoredArray(rows), prepare)["msp"]
     singly = [run_graph(bundle.model_path, StoredArray(row[None]), prepare)["msp"][0] for row in rows]
     np.testing.assert_allclose(together, singly, atol=1e-6)
+
+
+@pytest.mark.parametrize(("score", "warns"), [("energy", True), ("gen", False)])
+def test_exporting_a_transformer_with_a_score_of_the_logits_magnitude_warns(
+    score: str, warns: bool, tmp_path: Path
+) -> None:
+    root = write_tiny_texts(tmp_path / "data")
+    save_backbone("bert", tmp_path / "bert")
+    recipe = tiny_text_recipe(
+        input={"kind": "text", "max_tokens": 24, "vocabulary_size": 40},
+        architecture={"name": "transformer", "backbone": str(tmp_path / "bert")},
+        stages={"baseline": {"objective": {"name": "cross_entropy"}, "epochs": 1, "optimizer": "adam"}},
+        export={"stage": "baseline", "default_score": score, "alpha": 0.05},
+    )
+    (root / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    arguments = ["run", str(root / "recipe.yaml"), "--data", str(root), "--run", str(tmp_path / "run")]
+    result = CliRunner().invoke(
+        app, [*arguments, "--models", str(tmp_path / "models")], env={"OOD_CACHE": str(tmp_path / "cache")}
+    )
+    assert result.exit_code == 0, result.output
+    words = " ".join(result.output.split())
+    assert (f"{score} is a poor default score for transformers" in words) == warns

@@ -15,7 +15,7 @@ from training.recipe import Source, parse_recipe
 def test_the_vocabulary_holds_no_word_that_only_the_calibration_split_has(tmp_path: Path) -> None:
     texts = [f"common word{i} word{i} word{i}" for i in range(100)]
     write_texts(tmp_path / "train.parquet", texts, [i % 2 for i in range(100)])
-    write_texts(tmp_path / "test.parquet", texts[:10], [i % 2 for i in range(10)])
+    write_texts(tmp_path / "test.parquet", [f"common test{i}" for i in range(10)], [i % 2 for i in range(10)])
     recipe = parse_recipe(
         tiny_text_recipe(
             in_distribution={

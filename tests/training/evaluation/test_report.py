@@ -1,4 +1,4 @@
-"""The report: what was measured arrives in the JSON, the table, the manifest and the pictures."""
+"""The report: its figures in the JSON file, the page, the manifest and the plots."""
 
 import json
 from dataclasses import replace
@@ -10,7 +10,9 @@ from PIL import Image
 
 from bundle import Calibration, false_flag_rate
 from training.evaluation import (
+    AurocChange,
     EvaluationInputs,
+    PrecisionComparison,
     Report,
     StageLogits,
     StageScores,
@@ -21,8 +23,10 @@ from training.evaluation import (
     plot_histograms,
     plot_reliability,
     plot_rocs,
+    write_report,
 )
 
+ROOT = Path(__file__).parents[3]
 SETS = {"near": "close by", "far": "far away", "tuning": "to choose by"}
 
 
@@ -43,6 +47,17 @@ def stage(shift: float, error: float) -> StageScores:
     )
 
 
+COMPARISON = PrecisionComparison(
+    precision="int8",
+    full="oe",
+    low_precision="oe int8",
+    limit=0.1,
+    changes=[
+        AurocChange(set="near", score="msp", before=90.0, after=90.05),
+        AurocChange(set="far", score="msp", before=99.0, after=98.88),
+        AurocChange(set="tuning", score="msp", before=80.0, after=80.1),
+    ],
+)
 STAGES = {"baseline": stage(1.0, 0.1), "oe": stage(3.0, 0.08)}
 INPUTS = EvaluationInputs(
     stages=STAGES,
@@ -66,10 +81,10 @@ def report() -> Report:
 def test_results_are_the_metrics_of_the_scores_in_percent(report: Report) -> None:
     # 200 outliers are one per five of 1000: every draw takes them all.
     expected = detection_metrics(STAGES["oe"].in_dist["msp"], STAGES["oe"].ood["near"]["msp"])
-    found = report.find("near", "oe", "msp")
-    assert found.auroc.mean == pytest.approx(100 * expected.auroc, abs=1e-3)
-    assert found.fpr95.mean == pytest.approx(100 * expected.fpr95, abs=1e-3)
-    assert found.auroc.deviation == pytest.approx(0, abs=1e-3)
+    result = report.find("near", "oe", "msp")
+    assert result.auroc.mean == pytest.approx(100 * expected.auroc, abs=1e-3)
+    assert result.fpr95.mean == pytest.approx(100 * expected.fpr95, abs=1e-3)
+    assert result.auroc.deviation == pytest.approx(0, abs=1e-3)
 
 
 def test_the_mean_row_averages_the_test_sets(report: Report) -> None:
@@ -102,8 +117,33 @@ def test_flags_are_those_of_each_stages_own_calibration(report: Report) -> None:
     assert all(2 < row.flagged < 8 for row in report.false_flags)
 
 
-def test_the_report_survives_json(report: Report) -> None:
+def test_a_report_read_from_its_json_is_the_same_report(report: Report) -> None:
+    compared = report.model_copy(update={"comparison": COMPARISON})
+    for original in (report, compared):
+        assert Report.from_json(original.to_json()) == original
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("models/*/*/report/report.json")), ids=lambda path: path.parts[-4])
+def test_the_keys_of_shipped_reports_do_not_change(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    report = Report.from_json(text)
+    # Reports of earlier versions lack the newer keys, which have defaults.
+    assert report.model_dump_json(by_alias=True, indent=1, exclude_unset=True) + "\n" == text
     assert Report.from_json(report.to_json()) == report
+
+
+def test_the_keys_of_the_json_file_do_not_change(report: Report) -> None:
+    stored = json.loads(report.model_copy(update={"comparison": COMPARISON}).to_json())
+    assert stored.keys() >= {
+        "alpha", "draws", "default_score", "inside", "inside_size", "calibration_size", "sets", "validation", "error",
+        "results", "false_flags", "probabilities", "bits", "comparison", "provenance",
+    }  # fmt: skip
+    assert stored.keys().isdisjoint({"in_dist", "in_dist_size"})
+    assert (stored["inside"], stored["inside_size"]) == ("testland", 1000)
+    assert list(stored["probabilities"][0]) == [
+        "stage", "inputs", "tuned", "temperature", "size", "rms", "mad", "soft_f1",
+    ]  # fmt: skip
+    assert list(stored["comparison"]) == ["precision", "full", "variant", "limit", "changes"]
 
 
 def test_the_page_shows_stages_side_by_side_with_the_better_bold(report: Report) -> None:
@@ -117,13 +157,13 @@ def test_the_page_shows_stages_side_by_side_with_the_better_bold(report: Report)
     assert "- **far**: far away" in page
 
 
-def test_validation_sets_stand_apart_from_the_test_sets(report: Report) -> None:
-    tested, apart = markdown(report, "Title").split("## Validation sets")
-    assert "| tuning |" not in tested
-    assert "| tuning |" in apart
+def test_validation_sets_have_a_section_of_their_own(report: Report) -> None:
+    before, section = markdown(report, "Title").split("## Validation sets")
+    assert "| tuning |" not in before
+    assert "| tuning |" in section
 
 
-def test_probabilities_stand_side_by_side_without_and_with_temperature(report: Report) -> None:
+def test_the_page_shows_probabilities_without_and_with_temperature(report: Report) -> None:
     section = markdown(report, "Title").split("## Calibration of probabilities")[1].split("## The sets")[0]
     rows = [line for line in section.splitlines() if line.startswith(("| in-dist", "| mixture"))]
     assert [row.split("|")[1].strip() for row in rows] == [
@@ -136,10 +176,31 @@ def test_probabilities_stand_side_by_side_without_and_with_temperature(report: R
     assert "baseline 2.500, oe 2.500" in section
 
 
-def test_a_report_of_before_probabilities_were_measured_still_loads(report: Report) -> None:
+def test_a_report_from_before_probabilities_were_measured_still_loads(report: Report) -> None:
     old = Report.model_validate_json(report.model_dump_json(by_alias=True, exclude={"probabilities"}))
     assert old.probabilities == []
     assert "Calibration of probabilities" not in markdown(old, "Title")
+
+
+def test_the_page_names_the_largest_change_in_lower_precision(report: Report) -> None:
+    page = markdown(report.model_copy(update={"comparison": COMPARISON}), "Title")
+    assert "The largest change is -0.120 points: far by `msp`, from 99.000 to 98.880." in page
+    assert "| near | msp | 90.000 | 90.050 | +0.050 |" in page
+    assert "## AUROC in int8" not in markdown(report, "Title")
+
+
+def test_changes_beyond_the_limit_are_listed_the_largest_first() -> None:
+    assert COMPARISON.largest.set == "far"
+    # A change of exactly the limit counts.
+    assert [change.set for change in COMPARISON.beyond_limit] == ["far", "tuning"]
+
+
+def test_all_files_of_a_report_are_written(report: Report, tmp_path: Path) -> None:
+    write_report(report, INPUTS, tmp_path / "report")
+    files = {"report.json", "report.md", "histograms.png", "roc.png", "reliability.png"}
+    assert {file.name for file in (tmp_path / "report").iterdir()} == files
+    assert Report.from_json((tmp_path / "report" / "report.json").read_text(encoding="utf-8")) == report
+    assert (tmp_path / "report" / "report.md").read_text(encoding="utf-8") == markdown(report, "Title")
 
 
 def test_stages_without_logits_have_no_probabilities_and_no_reliability_plot(tmp_path: Path) -> None:
@@ -156,7 +217,7 @@ def test_the_reliability_plot_is_a_small_picture(tmp_path: Path) -> None:
         assert np.asarray(picture.convert("L")).std() > 10
 
 
-def test_the_manifest_keeps_all_stages_and_the_exported_ones_error(report: Report) -> None:
+def test_the_manifest_has_the_figures_of_all_stages_and_the_error_of_the_exported_one(report: Report) -> None:
     summary = manifest_evaluation(report, "oe")
     assert summary.error_percent == 8.0
     assert {(row.name, row.stage, row.score) for row in summary.sets} == {

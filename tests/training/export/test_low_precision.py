@@ -1,4 +1,4 @@
-"""Variants: a bundle in lower precision is served like any other, if it detects what the full one does."""
+"""Bundles in lower precision are served like any other and are refused if they detect differently."""
 
 import re
 import shutil
@@ -26,12 +26,12 @@ IMAGES = StoredArray(stripes(40, seed=9)[0])
 
 
 def command(root: Path, *arguments: str, models: Path | None = None) -> None:
-    """Run the command on the data in `root`; its errors are raised."""
-    places = ["--data", str(root), "--models", str(models or root / "models")]
-    done = CliRunner().invoke(app, [*arguments, *places], env={"OOD_CACHE": str(root / "cache")})
-    if done.exception is not None and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    assert done.exit_code == 0, done.output
+    """Run the command with the data in `root`; raises its errors."""
+    folders = ["--data", str(root), "--models", str(models or root / "models")]
+    result = CliRunner().invoke(app, [*arguments, *folders], env={"OOD_CACHE": str(root / "cache")})
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
 
 
 def train(root: Path, recipe: dict[str, object]) -> Path:
@@ -42,15 +42,15 @@ def train(root: Path, recipe: dict[str, object]) -> Path:
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of images in `run`, its bundle in `models`."""
-    # Of sets that a network does not tell apart altogether, a few pairs the other way round are a tenth of a point.
-    clear = {
+    """A finished run on images in `run`, with its bundle in `models`."""
+    # Sets that the network separates perfectly: otherwise a few swapped pairs change the AUROC by a tenth of a point.
+    separable = {
         "ood": {"checkers": {"path": "ood.parquet"}},
         "validation": {"gaussian": {"synthetic": "gaussian", "size": 40}},
         "draws": 3,
     }
     stages = {name: {**stage, "epochs": 10} for name, stage in tiny_recipe()["stages"].items()}
-    return train(write_tiny_data(tmp_path_factory.mktemp("images")), tiny_recipe(evaluation=clear, stages=stages))
+    return train(write_tiny_data(tmp_path_factory.mktemp("images")), tiny_recipe(evaluation=separable, stages=stages))
 
 
 @pytest.fixture(scope="module")
@@ -59,61 +59,62 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module", params=["int8", "fp16"])
-def variant(images: Path, request: pytest.FixtureRequest) -> Bundle:
+def low_precision(images: Path, request: pytest.FixtureRequest) -> Bundle:
     command(images, "export", str(images / "run"), "--precision", request.param)
     return load_bundle(images / "models" / f"stripes-{request.param}" / "1")
 
 
 def weight_types(graph: Path) -> set[int]:
-    """The types of all constants of eight numbers or more."""
-    return {each.data_type for each in onnx.load(graph).graph.initializer if np.prod(each.dims) >= 8}
+    """The types of all constants with at least eight values."""
+    return {tensor.data_type for tensor in onnx.load(graph).graph.initializer if np.prod(tensor.dims) >= 8}
 
 
-def test_a_variant_computes_in_its_precision_what_the_full_graph_does(variant: Bundle, images: Path) -> None:
+def test_the_graph_computes_nearly_the_full_scores_in_its_precision(low_precision: Bundle, images: Path) -> None:
     full = load_bundle(images / "models" / "stripes" / "1")
-    assert (full.manifest.precision, variant.manifest.precision) == ("fp32", variant.manifest.name.split("-")[1])
-    kind = {"int8": onnx.TensorProto.INT8, "fp16": onnx.TensorProto.FLOAT16}[variant.manifest.precision]
-    assert kind in weight_types(variant.model_path)
-    expected, found = (run_graph(each.model_path, IMAGES) for each in (full, variant))
-    np.testing.assert_allclose(found["msp"], expected["msp"], atol=0.05)
-    assert (found["msp"] != expected["msp"]).any()
+    precision = low_precision.manifest.precision
+    assert (full.manifest.precision, precision) == ("fp32", low_precision.manifest.name.split("-")[1])
+    weight_type = {"int8": onnx.TensorProto.INT8, "fp16": onnx.TensorProto.FLOAT16}[precision]
+    assert weight_type in weight_types(low_precision.model_path)
+    expected, outputs = (run_graph(bundle.model_path, IMAGES) for bundle in (full, low_precision))
+    np.testing.assert_allclose(outputs["msp"], expected["msp"], atol=0.05)
+    assert (outputs["msp"] != expected["msp"]).any()
 
 
-def test_a_variant_is_calibrated_through_its_own_graph(variant: Bundle, images: Path) -> None:
+def test_a_lower_precision_bundle_is_calibrated_through_its_own_graph(low_precision: Bundle, images: Path) -> None:
     full = load_bundle(images / "models" / "stripes" / "1")
-    assert variant.manifest.calibration == full.manifest.calibration
-    assert variant.calibrations["energy"].threshold(0.05) != full.calibrations["energy"].threshold(0.05)
+    assert low_precision.manifest.calibration == full.manifest.calibration
+    assert low_precision.calibrations["energy"].threshold(0.05) != full.calibrations["energy"].threshold(0.05)
 
 
-def test_the_report_holds_every_set_against_full_precision(variant: Bundle) -> None:
-    report = Report.from_json((variant.path / "report" / "report.json").read_text())
+def test_the_report_compares_every_set_with_full_precision(low_precision: Bundle) -> None:
+    report = Report.from_json((low_precision.path / "report" / "report.json").read_text())
     assert report.comparison is not None
     assert {change.set for change in report.comparison.changes} == {"checkers", "gaussian"}
     assert abs(report.comparison.largest.points) < report.comparison.limit == 0.1
-    page = (variant.path / "report" / "report.md").read_text()
-    assert f"## AUROC in {variant.manifest.precision} against float32" in page
+    page = (low_precision.path / "report" / "report.md").read_text()
+    assert f"## AUROC in {low_precision.manifest.precision} against float32" in page
     assert re.search(r"The largest change is [+-]0\.0\d\d points: \w+ by `\w+`, from [\d.]+ to [\d.]+", page)
-    assert variant.manifest.evaluation is not None
-    stages = {row.stage for row in variant.manifest.evaluation.sets}
-    assert stages == {"oe", f"oe {variant.manifest.precision}"}
+    assert low_precision.manifest.evaluation is not None
+    stages = {row.stage for row in low_precision.manifest.evaluation.sets}
+    assert stages == {"oe", f"oe {low_precision.manifest.precision}"}
 
 
-def test_an_input_scores_the_same_in_any_batch_of_a_variant(variant: Bundle) -> None:
-    together = run_graph(variant.model_path, IMAGES, batch_size=40)
-    alone = run_graph(variant.model_path, IMAGES, batch_size=1)
+def test_an_input_scores_the_same_in_any_batch(low_precision: Bundle) -> None:
+    together = run_graph(low_precision.model_path, IMAGES, batch_size=40)
+    alone = run_graph(low_precision.model_path, IMAGES, batch_size=1)
     np.testing.assert_allclose(alone["energy"], together["energy"], atol=1e-5)
 
 
-def test_the_service_serves_a_variant_and_shows_its_precision(variant: Bundle, images: Path) -> None:
+def test_the_service_serves_the_bundle_and_shows_its_precision(low_precision: Bundle, images: Path) -> None:
     with running_service(images / "models") as live:
-        shown = {model["name"]: model["precision"] for model in live.client.get("/v1/models").json()["models"]}
-        answer = live.score((variant.path / "sample.png").read_bytes(), model=variant.manifest.name).json()
-    assert shown["stripes"] == "fp32"
-    assert shown[variant.manifest.name] == variant.manifest.precision
+        precisions = {model["name"]: model["precision"] for model in live.client.get("/v1/models").json()["models"]}
+        answer = live.score((low_precision.path / "sample.png").read_bytes(), model=low_precision.manifest.name).json()
+    assert precisions["stripes"] == "fp32"
+    assert precisions[low_precision.manifest.name] == low_precision.manifest.precision
     assert not answer["results"][0]["flagged"]
 
 
-def test_the_version_is_the_users_and_a_taken_place_is_kept(images: Path) -> None:
+def test_the_version_can_be_chosen_and_an_existing_bundle_is_kept(images: Path) -> None:
     command(images, "export", str(images / "run"), "--precision", "fp16", "--version", "7")
     assert load_bundle(images / "models" / "stripes-fp16" / "7").manifest.version == "7"
     with pytest.raises(TrainingError, match="exists"):
@@ -122,12 +123,12 @@ def test_the_version_is_the_users_and_a_taken_place_is_kept(images: Path) -> Non
 
 @pytest.fixture
 def copied(images: Path, tmp_path: Path) -> Path:
-    """A copy of the run of images, to be changed."""
+    """A copy of the run on images that a test may change."""
     return Path(shutil.copytree(images / "run", tmp_path / "run"))
 
 
 def spoil(run: Path) -> None:
-    """One channel 4096 times as large and its weights as much smaller: the same network, but not in eight bits."""
+    """Scale a channel by 4096 and its weights by the inverse, which changes the outputs in eight bits only."""
     path = Run.open(run).checkpoint_path("oe")
     checkpoint = torch.load(path, weights_only=False)
     state = checkpoint["state_dict"]
@@ -139,7 +140,7 @@ def spoil(run: Path) -> None:
     torch.save(checkpoint, path)
 
 
-def test_a_variant_that_changes_what_is_detected_is_refused_and_leaves_nothing(
+def test_a_precision_that_changes_the_auroc_is_refused_and_writes_nothing(
     images: Path, copied: Path, tmp_path: Path
 ) -> None:
     spoil(copied)
@@ -148,7 +149,7 @@ def test_a_variant_that_changes_what_is_detected_is_refused_and_leaves_nothing(
     assert not list((tmp_path / "models").iterdir())
 
 
-def test_a_run_without_a_report_is_told_to_evaluate_first(images: Path, copied: Path) -> None:
+def test_a_run_without_a_report_must_be_evaluated_first(images: Path, copied: Path) -> None:
     (copied / "report" / "report.json").unlink()
     with pytest.raises(TrainingError, match=r"is not evaluated.*Run `evaluate"):
         command(images, "export", str(copied), "--precision", "int8", "--version", "9")
@@ -168,7 +169,7 @@ def test_a_text_classifier_is_exported_in_half_precision(texts: Path) -> None:
     assert first == pytest.approx(second, abs=0.01)
 
 
-def test_a_network_that_int8_cannot_compute_is_refused_with_what_can(texts: Path) -> None:
+def test_int8_is_refused_for_a_network_of_unsupported_operators(texts: Path) -> None:
     with pytest.raises(TrainingError, match=r"int8 needs 3 or more.*--precision fp16"):
         command(texts, "export", str(texts / "run"), "--precision", "int8")
     assert not (texts / "models" / "topics-int8").exists()

@@ -1,4 +1,4 @@
-"""Checkpoints on a full disk: the one before is kept, and who starts without room is told so at once."""
+"""Checkpoints on a full disk: the previous one is kept, and training is refused if the disk is too small."""
 
 import resource
 from collections.abc import Iterator
@@ -14,14 +14,14 @@ from training.fitting.checkpoints import AtomicCheckpoints, require_disk_space
 
 @pytest.fixture
 def small_disk() -> Iterator[None]:
-    """No file may grow beyond 10 kB: writing more fails as it does on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    """Limits files to 10 kB: writing more fails as it does on a full disk."""
+    original = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, original[1]))
     yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, original)
 
 
-def test_a_checkpoint_that_does_not_fit_leaves_the_one_before_it_whole(tmp_path: Path, small_disk: None) -> None:
+def test_a_checkpoint_that_does_not_fit_leaves_the_previous_one_unchanged(tmp_path: Path, small_disk: None) -> None:
     path = tmp_path / "stage" / "last.ckpt"
     checkpoints = AtomicCheckpoints()
     checkpoints.save_checkpoint({"weights": torch.ones(10)}, path)

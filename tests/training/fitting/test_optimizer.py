@@ -1,4 +1,4 @@
-"""The optimizer of a stage: rates of its parameter groups, and Muon against PyTorch's own and a decomposition."""
+"""The optimizer of a stage: the rates of its parameter groups, and Muon compared with PyTorch's and with an SVD."""
 
 import math
 from typing import Any
@@ -18,11 +18,11 @@ def stage(**options: Any) -> Stage:
     return Stage(objective=Component(name="cross_entropy"), learning_rate=0.1, momentum=0.0, **options)
 
 
-def step(plan: Stage) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """What one step changes in a network, and the gradients it follows, by parameter."""
+def step(config: Stage) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """The changes of one step in a small network and the gradients, by parameter name."""
     torch.manual_seed(0)
     network = SmallConvNet(num_classes=2, channels=3, width=4)
-    optimizer = build_optimizer(plan, network)
+    optimizer = build_optimizer(config, network)
     network(torch.randn(8, 3, 16, 16)).square().sum().backward()
     before = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
     optimizer.step()
@@ -31,7 +31,7 @@ def step(plan: Stage) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]
     return changes, gradients
 
 
-def test_biases_of_batch_normalisations_are_learned_so_many_times_faster() -> None:
+def test_biases_of_batch_normalisations_are_trained_with_a_multiple_of_the_rate() -> None:
     plain, _ = step(stage(weight_decay=0.0))
     faster, _ = step(stage(weight_decay=0.0, norm_bias_rate=64))
     biases = {f"features.{index}.bias" for index in (1, 5, 9)}
@@ -59,24 +59,24 @@ def test_muon_trains_the_convolutions_and_sgd_the_rest() -> None:
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (6, 24), (24, 6), (5, 3, 2, 2)])
-def test_muon_moves_a_weight_as_pytorch_does_where_both_can(shape: tuple[int, ...]) -> None:
+def test_muon_changes_a_weight_as_pytorch_does(shape: tuple[int, ...]) -> None:
     torch.manual_seed(1)
     rows, rate, momentum = shape[0], 0.5, 0.6
     ours = nn.Parameter(torch.empty(shape))
     theirs = nn.Parameter(torch.empty(shape).flatten(1))
     muon = Muon([{"params": [ours], "muon": True}], rate, momentum=momentum, weight_decay=0.1)
-    # Its steps of tall matrices are longer by the root of their ratio.
-    longer = math.sqrt(max(1.0, rows / theirs.shape[1]))
-    reference = torch.optim.Muon([theirs], rate / longer, momentum=momentum, weight_decay=0, ns_steps=3)
+    # PyTorch multiplies the rate for tall matrices by the square root of their ratio of sides.
+    factor = math.sqrt(max(1.0, rows / theirs.shape[1]))
+    reference = torch.optim.Muon([theirs], rate / factor, momentum=momentum, weight_decay=0, ns_steps=3)
     for _ in range(3):
         start, gradient = torch.randn(shape), torch.randn(shape)
-        # Theirs does not fix the norm of a weight: ours finds it right.
+        # PyTorch's does not fix the norm of a weight, so that the weight already has the norm that ours sets.
         start *= math.sqrt(rows) / start.norm()
         ours.data, theirs.data = start.clone(), start.flatten(1).clone()
         ours.grad, theirs.grad = gradient, gradient.flatten(1)
         muon.step()
         reference.step()
-        # Theirs computes in bfloat16.
+        # PyTorch's computes in bfloat16.
         torch.testing.assert_close(ours.detach().flatten(1), theirs.detach(), atol=0.01, rtol=0)
 
 
@@ -98,7 +98,7 @@ def test_orthogonalising_keeps_singular_vectors_and_brings_singular_values_near_
     assert 0.5 < float(values.min()) <= float(values.max()) < 1.5
 
 
-def test_a_network_without_what_the_stage_treats_apart_is_refused() -> None:
+def test_options_for_layers_that_the_network_does_not_have_are_refused() -> None:
     network = nn.Linear(3, 2)
     with pytest.raises(RecipeError, match="Leave muon out"):
         build_optimizer(stage(muon=MuonConfig()), network)

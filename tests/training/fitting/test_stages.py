@@ -1,4 +1,4 @@
-"""Fit: stages learn, are kept, and continue after an interruption as if nothing had happened."""
+"""Fitting: stages learn, finished ones are kept, and interrupted ones resume to the same weights."""
 
 import csv
 import re
@@ -37,9 +37,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
     recipe, locations = parse_recipe(tiny_recipe(), "test"), DataLocations(data_dir=root, cache_dir=root / "cache")
     reader = open_reader(recipe, locations, root / "tokenizer.json")
     assert recipe.outliers is not None
-    inside = load_in_distribution(recipe, reader)
-    outliers = load_set(recipe.outliers.train, reader, inside.train, name="outliers", seed=1)
-    return Data(inside.train, inside.calibration, outliers)
+    in_dist = load_in_distribution(recipe, reader)
+    outliers = load_set(recipe.outliers.train, reader, in_dist.train, name="outliers", seed=1)
+    return Data(in_dist.train, in_dist.calibration, outliers)
 
 
 def start(path: Path, **changes: Any) -> Run:
@@ -47,9 +47,10 @@ def start(path: Path, **changes: Any) -> Run:
 
 
 def run_fit(run: Run, data: Data, *, resume: bool = False) -> list[str]:
-    said: list[str] = []
-    fit_stages(run, data.train, data.outliers, resume=resume, announce=said.append)
-    return said
+    """The lines that fitting the run announces."""
+    announced: list[str] = []
+    fit_stages(run, data.train, data.outliers, resume=resume, announce=announced.append)
+    return announced
 
 
 def weights(run: Run, stage: str) -> Weights:
@@ -79,58 +80,64 @@ def test_both_stages_learn_and_outlier_exposure_lowers_confidence_on_outliers(tm
     assert confidence["oe"] < confidence["baseline"]
 
 
-class Watched(CrossEntropy):
-    """Cross entropy that asks for outliers and keeps the batches it is given."""
+class RecordingCrossEntropy(CrossEntropy):
+    """Cross entropy that requires outliers and records its batches."""
 
     uses_outliers = True
-    seen: ClassVar[list[Batch]] = []
+    batches: ClassVar[list[Batch]] = []
 
     def __call__(self, forward: Forward, batch: Batch) -> Loss:
-        self.seen.append(batch)
+        self.batches.append(batch)
         return super().__call__(forward, batch)
 
 
-@pytest.mark.parametrize(("jitter", "kept"), [(None, 1), (1.0, 0)])
-def test_outliers_are_augmented_by_a_plan_of_their_own_where_the_stage_has_one(
-    tmp_path: Path, data: Data, jitter: float | None, kept: int
+@pytest.mark.parametrize(("jitter", "unchanged"), [(None, 1), (1.0, 0)])
+def test_outliers_get_the_stages_outlier_augmentation_if_it_has_one(
+    tmp_path: Path, data: Data, jitter: float | None, unchanged: int
 ) -> None:
-    whole = {"pad": 0, "flip": False}
-    stage = {"objective": {"name": f"{__name__}.Watched"}, "epochs": 1, "batch_size": 16, "augmentation": whole}
+    no_augmentation = {"pad": 0, "flip": False}
+    stage = {
+        "objective": {"name": f"{__name__}.RecordingCrossEntropy"},
+        "epochs": 1,
+        "batch_size": 16,
+        "augmentation": no_augmentation,
+    }
     if jitter is not None:
-        stage["outlier_augmentation"] = {**whole, "jitter": jitter}
-    stored = {image.numpy().tobytes() for each in (data.train, data.outliers) for image in images(each)}
-    Watched.seen.clear()
+        stage["outlier_augmentation"] = {**no_augmentation, "jitter": jitter}
+    stored = {image.numpy().tobytes() for examples in (data.train, data.outliers) for image in images(examples)}
+    RecordingCrossEntropy.batches.clear()
     run_fit(start(tmp_path / "run", stages={"baseline": stage}, export={"stage": "baseline"}), data)
 
     def share_stored(batches: list[torch.Tensor]) -> float:
         return float(np.mean([image.numpy().tobytes() in stored for image in torch.cat(batches)]))
 
-    assert share_stored([batch.x_in for batch in Watched.seen]) == 1
-    assert share_stored([outliers_of(batch) for batch in Watched.seen]) == kept
+    assert share_stored([batch.x_in for batch in RecordingCrossEntropy.batches]) == 1
+    assert share_stored([outliers_of(batch) for batch in RecordingCrossEntropy.batches]) == unchanged
 
 
 @pytest.mark.parametrize(
-    ("architecture", "how"),
+    ("architecture", "optimizer"),
     [
-        ({"name": "wide_resnet", "depth": 10, "widen_factor": 1, "dropout": 0.3}, {}),
+        ({"name": "all_conv", "width": 4, "dropout": 0.3}, {}),
         ({"name": "whitened_conv", "widths": [4, 4, 8], "activation": "gelu"}, {"muon": {}, "norm_bias_rate": 64}),
     ],
 )
 def test_an_interrupted_run_resumes_to_the_same_weights_as_an_uninterrupted_one(
-    tmp_path: Path, data: Data, architecture: dict[str, Any], how: dict[str, Any]
+    tmp_path: Path, data: Data, architecture: dict[str, Any], optimizer: dict[str, Any]
 ) -> None:
-    stages = {name: {**stage, **how} for name, stage in tiny_recipe()["stages"].items()}
+    stages = {name: {**stage, **optimizer} for name, stage in tiny_recipe()["stages"].items()}
     options = {"architecture": architecture, "stages": stages}
-    whole, broken = start(tmp_path / "whole", **options), start(tmp_path / "broken", **options)
-    run_fit(whole, data)
-    interrupt_in_second_epoch(broken, data)
-    said = run_fit(broken, data, resume=True)
-    assert said[0].startswith("stage baseline: 2 epochs")
-    for name, value in weights(whole, "oe").items():
-        torch.testing.assert_close(weights(broken, "oe")[name], value, rtol=0, atol=0, msg=name)
+    uninterrupted, interrupted = start(tmp_path / "one", **options), start(tmp_path / "other", **options)
+    run_fit(uninterrupted, data)
+    interrupt_in_second_epoch(interrupted, data)
+    announced = run_fit(interrupted, data, resume=True)
+    assert announced[0].startswith("stage baseline: 2 epochs")
+    resumed = weights(interrupted, "oe")
+    for name, value in weights(uninterrupted, "oe").items():
+        torch.testing.assert_close(resumed[name], value, rtol=0, atol=0, msg=name)
 
 
-def test_a_half_done_stage_is_not_restarted_by_accident(tmp_path: Path, data: Data) -> None:
+def test_an_interrupted_stage_is_not_restarted_without_resume(tmp_path: Path, data: Data) -> None:
     run = start(tmp_path / "run")
     interrupt_in_second_epoch(run, data)
     with pytest.raises(RunError, match="--resume"):
@@ -138,7 +145,7 @@ def test_a_half_done_stage_is_not_restarted_by_accident(tmp_path: Path, data: Da
 
 
 def interrupt_in_second_epoch(run: Run, data: Data) -> None:
-    """Press Ctrl-C in the second epoch of the first stage: on disk is the checkpoint of the first epoch."""
+    """Interrupt the second epoch of the first stage as Ctrl-C does; the first epoch's checkpoint exists."""
     train = replace(data.train, x=InterruptedInputs(data.train.x, reads_left=14))
     with pytest.raises(SystemExit):
         fit_stages(run, train, data.outliers, resume=False, announce=lambda _: None)
@@ -158,7 +165,7 @@ def test_the_log_of_the_epochs_before_an_interruption_is_kept(tmp_path: Path, da
     assert epochs[1] == {"1"}
 
 
-def test_the_bar_tells_how_long_the_whole_stage_still_takes(
+def test_the_progress_bar_shows_the_remaining_time_of_the_stage(
     tmp_path: Path, data: Data, capfd: pytest.CaptureFixture[str]
 ) -> None:
     run_fit(start(tmp_path / "run"), data)
@@ -170,13 +177,13 @@ def test_the_bar_tells_how_long_the_whole_stage_still_takes(
     assert "v_num" not in bars
 
 
-def test_a_run_of_another_recipe_is_not_overwritten_by_accident(tmp_path: Path) -> None:
+def test_a_run_of_another_recipe_is_not_overwritten_without_overwrite(tmp_path: Path) -> None:
     start(tmp_path / "run")
     with pytest.raises(RunError, match=r"different recipe \(seed changed\).*--overwrite"):
         start(tmp_path / "run", seed=2)
 
 
-def test_what_follows_training_can_change_without_training_again(tmp_path: Path, data: Data) -> None:
+def test_the_export_section_can_change_without_training_again(tmp_path: Path, data: Data) -> None:
     run = start(tmp_path / "run")
     run_fit(run, data)
     run.report_path.mkdir()
@@ -184,7 +191,7 @@ def test_what_follows_training_can_change_without_training_again(tmp_path: Path,
     changed = start(tmp_path / "run", export={"stage": "oe", "alpha": 0.2})
     assert Run.open(tmp_path / "run").recipe.export.alpha == 0.2
     assert run_fit(changed, data) == ["stage baseline: finished earlier, kept", "stage oe: finished earlier, kept"]
-    # They were made at another alpha.
+    # Calibration and report depend on the changed alpha.
     assert not run.report_path.exists()
     assert not run.calibration_path.exists()
 
@@ -193,20 +200,20 @@ def test_a_stage_can_be_added_to_a_trained_run_and_a_trained_stage_cannot_change
     stages = tiny_recipe()["stages"]
     run_fit(start(tmp_path / "run"), data)
     longer = stages | {"more": stages["oe"] | {"start_from": "oe", "epochs": 1}}
-    said = run_fit(start(tmp_path / "run", stages=longer), data)
-    assert said[:2] == ["stage baseline: finished earlier, kept", "stage oe: finished earlier, kept"]
-    assert said[2].startswith("stage more: 1 epochs")
+    announced = run_fit(start(tmp_path / "run", stages=longer), data)
+    assert announced[:2] == ["stage baseline: finished earlier, kept", "stage oe: finished earlier, kept"]
+    assert announced[2].startswith("stage more: 1 epochs")
     changed = stages | {"oe": stages["oe"] | {"epochs": 3}}
     with pytest.raises(RunError, match=r"different recipe \(stages\.oe, stages\.more changed\)"):
         start(tmp_path / "run", stages=changed)
 
 
-def test_nothing_of_an_overwritten_run_remains(tmp_path: Path, data: Data) -> None:
+def test_an_overwritten_run_is_deleted(tmp_path: Path, data: Data) -> None:
     run = start(tmp_path / "run")
     run_fit(run, data)
     run.report_path.mkdir()
-    anew = Run.create(tmp_path / "run", run.recipe, overwrite=True)
-    assert [path.name for path in anew.path.iterdir() if path.is_dir()] == []
+    overwritten = Run.create(tmp_path / "run", run.recipe, overwrite=True)
+    assert [path.name for path in overwritten.path.iterdir() if path.is_dir()] == []
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_with_a_remedy(tmp_path: Path, data: Data) -> None:
@@ -220,8 +227,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_a_remedy(tmp_path: Path, d
 
 
 def test_a_stage_may_start_from_the_average_of_earlier_ones(tmp_path: Path, data: Data) -> None:
-    still = {"objective": {"name": "cross_entropy"}, "epochs": 1, "batch_size": 16, "learning_rate": 1e-12}
-    stages = {**tiny_recipe()["stages"], "mean": {**still, "start_from": ["baseline", "oe"]}}
+    no_change = {"objective": {"name": "cross_entropy"}, "epochs": 1, "batch_size": 16, "learning_rate": 1e-12}
+    stages = {**tiny_recipe()["stages"], "mean": {**no_change, "start_from": ["baseline", "oe"]}}
     run = start(tmp_path / "run", stages=stages, export={"stage": "mean"})
     run_fit(run, data)
     first, second, mean = (dict(load_model(run, stage, 2).named_parameters()) for stage in stages)
@@ -235,7 +242,7 @@ def test_a_stage_may_start_from_the_average_of_earlier_ones(tmp_path: Path, data
 
 
 @pytest.mark.parametrize(
-    ("last", "said"),
+    ("last", "message"),
     [
         ({"objective": {"name": "outlier_exposure"}}, "stage 'last' needs outliers"),
         ({"objective": {"name": "confidence"}}, "stages.last.objective: 'confidence' trains a confidence branch"),
@@ -245,12 +252,12 @@ def test_a_stage_may_start_from_the_average_of_earlier_ones(tmp_path: Path, data
         ),
     ],
 )
-def test_a_stage_that_does_not_fit_is_refused_before_those_in_front_of_it_train(
-    tmp_path: Path, data: Data, last: dict[str, Any], said: str
+def test_a_stage_that_does_not_fit_the_recipe_is_refused_before_earlier_stages_train(
+    tmp_path: Path, data: Data, last: dict[str, Any], message: str
 ) -> None:
     stages = {"first": {"objective": {"name": "cross_entropy"}, "epochs": 1}, "last": {**last, "epochs": 1}}
     run = start(tmp_path / "run", stages=stages, outliers=None, export={"stage": "last"})
-    with pytest.raises((DataError, RecipeError), match=re.escape(said)):
+    with pytest.raises((DataError, RecipeError), match=re.escape(message)):
         fit_stages(run, data.train, None, resume=False, announce=lambda _: None)
     assert not run.checkpoint_path("first").exists()
 

@@ -1,4 +1,4 @@
-"""A language model's likelihoods: a probability over texts, the same in any window, batch and in ONNX Runtime."""
+"""Language models: a probability distribution over texts, equal for every window, batch and in ONNX Runtime."""
 
 import math
 from itertools import product
@@ -31,15 +31,15 @@ QRNN = Component(name="qrnn", embedding=5, hidden=7, layers=2, dropout=0.3)
 
 def model(vocabulary_size: int = VOCABULARY, **options: int | bool) -> LanguageModel:
     torch.manual_seed(2)
-    made = build_language_model(QRNN, vocabulary_size, **({"window": WINDOW} | options)).eval()
-    # Sharper than a fresh network, so that a mistake shows.
+    language_model = build_language_model(QRNN, vocabulary_size, **({"window": WINDOW} | options)).eval()
+    # Sharpens the fresh network's nearly uniform predictions, which would hide mistakes.
     with torch.no_grad():
-        made.network.embedding.weight.mul_(15)
-    return made
+        language_model.network.embedding.weight.mul_(15)
+    return language_model
 
 
 def texts(n: int, longest: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Token ids of which one text has all `longest`, with anything for padding."""
+    """Token ids of `n` texts, the first of length `longest`, with random ids as padding."""
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.randint(VOCABULARY, (n, longest), generator=generator)
     lengths = torch.randint(1, longest + 1, (n,), generator=generator)
@@ -47,16 +47,16 @@ def texts(n: int, longest: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     return tokens, lengths
 
 
-def scores(made: LanguageModel, tokens: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
+def scores(scored: LanguageModel, tokens: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
     """`bpw` `[N]`, `kl_uniform` `[N]` and the bits `[N, L+1]` of texts."""
-    return ScoredLanguageModel(made, SCORES, "word")(tokens, lengths)
+    return ScoredLanguageModel(scored, SCORES, "word")(tokens, lengths)
 
 
-def kl_uniform_by_scipy(made: LanguageModel, tokens: Tensor, lengths: Tensor) -> list[float]:
+def kl_uniform_by_scipy(scored: LanguageModel, tokens: Tensor, lengths: Tensor) -> list[float]:
     """The mean over each text's symbols of H(U; p), from the logits of one pass in float64."""
-    logits = made(tokens, lengths).logits.double().numpy()
+    logits = scored(tokens, lengths).logits.double().numpy()
     of_symbols = logsumexp(logits, axis=2) - logits.mean(axis=2)
-    counts = lengths.numpy() + made.count_end
+    counts = lengths.numpy() + scored.count_end
     return [row[:count].mean() for row, count in zip(of_symbols, counts, strict=True)]
 
 
@@ -66,8 +66,8 @@ def test_nats_by_windows_are_the_cross_entropies_of_one_pass(n: int, longest: in
     scored = model(window=window)
     tokens, lengths = texts(n, longest, seed)
     logits, targets, counted = scored(tokens, lengths)
-    whole = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets) * counted
-    torch.testing.assert_close(scored.symbol_nats(tokens, lengths).of_targets, whole)
+    expected = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets) * counted
+    torch.testing.assert_close(scored.symbol_nats(tokens, lengths).of_targets, expected)
 
 
 def test_a_text_of_n_tokens_is_n_tokens_and_an_end() -> None:
@@ -82,26 +82,26 @@ def test_the_probabilities_of_all_texts_sum_to_one() -> None:
     small = model(vocabulary_size=3)
     with torch.inference_mode():
         empty = small(torch.zeros((1, 1), dtype=torch.long), torch.tensor([1])).logits[0, 0].softmax(dim=0)[small.end]
-        left = 1 - float(empty)
-        # Of what reaches n tokens a part ends there, and the rest reaches n + 1.
+        remaining = 1 - float(empty)
+        # Texts with at least n tokens either end after n tokens or have at least n + 1.
         for n in range(1, 6):
             all_of_n = torch.tensor(list(product(range(3), repeat=n)))
             nats = small.symbol_nats(all_of_n, torch.full((len(all_of_n),), n)).of_targets.double()
-            assert float((-nats[:, :n].sum(dim=1)).exp().sum()) == pytest.approx(left, abs=1e-6)
-            left -= float((-nats.sum(dim=1)).exp().sum())
-    assert 0 < left < 1
+            assert float((-nats[:, :n].sum(dim=1)).exp().sum()) == pytest.approx(remaining, abs=1e-6)
+            remaining -= float((-nats.sum(dim=1)).exp().sum())
+    assert 0 < remaining < 1
 
 
-def test_a_symbols_nats_depend_on_it_and_what_is_before_it_alone() -> None:
+def test_the_nats_of_a_symbol_depend_on_it_and_the_earlier_ones_only() -> None:
     scored = model()
     tokens, lengths = texts(1, 14)
     nats = scored.symbol_nats(tokens, lengths).of_targets
-    for at in range(14):
+    for position in range(14):
         changed = tokens.clone()
-        changed[0, at] = (changed[0, at] + 1) % VOCABULARY
-        others = scored.symbol_nats(changed, lengths).of_targets
-        torch.testing.assert_close(others[:, :at], nats[:, :at], rtol=0, atol=1e-6)
-        assert not torch.allclose(others[:, at], nats[:, at], atol=1e-4)
+        changed[0, position] = (changed[0, position] + 1) % VOCABULARY
+        changed_nats = scored.symbol_nats(changed, lengths).of_targets
+        torch.testing.assert_close(changed_nats[:, :position], nats[:, :position], rtol=0, atol=1e-6)
+        assert not torch.allclose(changed_nats[:, position], nats[:, position], atol=1e-4)
 
 
 @settings(max_examples=30)
@@ -145,7 +145,7 @@ def test_a_text_whose_predictions_are_uniform_is_the_most_anomalous_by_kl_unifor
     uniform = model()
     uniform.network.embedding.weight.zero_()
     anomaly = get_score("kl_uniform").anomaly
-    least, most = (anomaly(scores(made, tokens, lengths)[1]) for made in (model(), uniform))
+    least, most = (anomaly(scores(scored, tokens, lengths)[1]) for scored in (model(), uniform))
     assert most == pytest.approx(-math.log(VOCABULARY + 1), abs=1e-6)
     assert (least < most).all()
 
@@ -165,7 +165,7 @@ def test_a_segment_is_scored_by_all_its_symbols_and_no_end_after_them() -> None:
     assert not bits[:, 12].any()
 
 
-def test_rows_are_prepared_as_for_a_classifier_of_texts() -> None:
+def test_rows_are_prepared_as_for_a_text_classifier() -> None:
     rows = torch.tensor([[3, 0, 5, NO_TOKEN, NO_TOKEN], [1, NO_TOKEN, NO_TOKEN, NO_TOKEN, NO_TOKEN]], dtype=torch.int32)
     ours, theirs = model().prepare(rows), TextClassifier(nn.Identity()).prepare(rows)
     for one, other in zip(ours, theirs, strict=True):
@@ -190,7 +190,7 @@ def test_a_few_steps_of_training_lower_the_loss() -> None:
     assert learned < other
 
 
-def test_a_window_of_nothing_is_refused() -> None:
+def test_an_empty_window_is_refused() -> None:
     with pytest.raises(ValueError, match="window"):
         model(window=0)
 
@@ -210,8 +210,8 @@ def session(graph: Path) -> onnxruntime.InferenceSession:
 
 
 def by_graph(session: onnxruntime.InferenceSession, tokens: Tensor, lengths: Tensor) -> list[np.ndarray]:
-    found: list[np.ndarray] = session.run(None, {"tokens": tokens.numpy(), "lengths": lengths.numpy()})
-    return found
+    outputs: list[np.ndarray] = session.run(None, {"tokens": tokens.numpy(), "lengths": lengths.numpy()})
+    return outputs
 
 
 @pytest.mark.parametrize("n", [1, 3, 8])
@@ -253,7 +253,7 @@ def test_the_graph_is_one_checked_file_with_one_loop_over_windows(graph: Path) -
     assert [opset.domain for opset in written.opset_import] == [""]
     (loop,) = (node for node in written.graph.node if node.op_type == "Scan")
     (body,) = (attribute.g for attribute in loop.attribute if attribute.name == "body")
-    # Every weight once, where ONNX Runtime sees it before the loop.
+    # Every weight is stored once and outside the loop's body.
     assert not body.initializer
     numbers = sum(math.prod(tensor.dims) for tensor in written.graph.initializer if tensor.data_type == 1)
     parameters = sum(parameter.numel() for parameter in model().parameters())

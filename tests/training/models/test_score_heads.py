@@ -24,6 +24,21 @@ def test_every_score_of_logits_equals_its_definition_computed_by_scipy() -> None
         np.testing.assert_allclose(computed, values, rtol=1e-9, err_msg=name)
 
 
+def test_gen_sums_the_hundred_most_probable_of_many_classes() -> None:
+    logits = 3 * np.random.default_rng(4).normal(size=(20, 250))
+    expected = reference_scores(logits)["gen"]
+    np.testing.assert_allclose(SCORES["gen"].compute({"logits": torch.from_numpy(logits)}), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("gap", [0.0, 1.0, 17.0, 40.0, 150.0, 600.0])
+def test_gen_of_a_certain_prediction_is_as_exact_in_float32_as_its_closed_form(gap: float) -> None:
+    # Of two classes p_1 p_2 = sigmoid(gap) sigmoid(-gap), whose logarithm does not underflow.
+    expected = 2 * np.exp(0.1 * (-np.logaddexp(0, -gap) - np.logaddexp(0, gap)))
+    for offset in (-50.0, 0.0, 50.0):
+        logits = torch.tensor([[offset, offset + gap]], dtype=torch.float32)
+        assert float(SCORES["gen"].compute({"logits": logits})) == pytest.approx(expected, rel=2e-5)
+
+
 def test_a_head_gives_scores_and_prediction_in_the_order_of_its_names() -> None:
     head = ClassifierHead(("energy", "confidence", "msp"), confidence_branch=True)
     confidence_logit = np.linspace(-3, 3, len(LOGITS))

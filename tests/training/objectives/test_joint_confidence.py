@@ -1,4 +1,4 @@
-"""The joint confidence loss: its formulas, who is trained by which gradient, and a run that resumes exactly."""
+"""The joint confidence loss: its formulas, the gradients of its three networks, and a run that resumes exactly."""
 
 import copy
 from dataclasses import replace
@@ -58,7 +58,7 @@ def test_the_three_losses_are_those_of_the_paper(n: int, k: int, beta: float, se
     rng = np.random.default_rng(seed)
     real, generated, logits = 3 * rng.normal(size=n), 3 * rng.normal(size=n), 4 * rng.normal(size=(n, k))
     divergence = np.mean([entropy(np.full(k, 1 / k), p) for p in softmax(logits, axis=1)])
-    on_real, on_generated, of_classifier = (torch.from_numpy(each) for each in (real, generated, logits))
+    on_real, on_generated, of_classifier = (torch.from_numpy(array) for array in (real, generated, logits))
     assert float(kl_from_uniform(of_classifier)) == pytest.approx(divergence, rel=1e-9)
     expected = -np.log(expit(real)).mean() - np.log(1 - expit(generated)).mean()
     assert float(discriminator_loss(on_real, on_generated)) == pytest.approx(expected, rel=1e-9)
@@ -66,20 +66,20 @@ def test_the_three_losses_are_those_of_the_paper(n: int, k: int, beta: float, se
     assert float(generator_loss(on_generated, of_classifier, beta)) == pytest.approx(expected, rel=1e-9)
 
 
-def test_uniform_predictions_diverge_from_uniform_by_nothing() -> None:
+def test_uniform_predictions_have_no_divergence_from_the_uniform_distribution() -> None:
     assert float(kl_from_uniform(torch.full((4, 7), 2.5))) == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize("size", [16, 28, 32])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_the_gan_makes_and_judges_images_of_the_size_asked_for(size: int, channels: int) -> None:
+def test_the_gan_makes_and_classifies_images_of_the_given_size(size: int, channels: int) -> None:
     images = Generator(size, channels, latent=10, width=4)(5 * torch.randn(2, 10))
     assert images.shape == (2, channels, size, size)
     assert images.abs().max() <= 1
     assert Discriminator(size, channels, width=4)(images).shape == (2,)
 
 
-def test_what_is_generated_are_pixels_of_stored_images() -> None:
+def test_generated_images_have_the_shape_and_range_of_stored_images() -> None:
     images = objective().generate(3, torch.device("cpu"))
     assert images.shape == (3, *SHAPE)
     assert images.min() >= 0
@@ -93,7 +93,7 @@ def test_two_steps_equal_those_of_a_plain_training_loop() -> None:
     g, d = copy.deepcopy(ours.generator.network), copy.deepcopy(ours.discriminator.network)
     g.requires_grad_(True)
     d.requires_grad_(True)
-    adam_g, adam_d = (torch.optim.Adam(each.parameters(), lr=2e-4, betas=(0.5, 0.999)) for each in (g, d))
+    adam_g, adam_d = (torch.optim.Adam(network.parameters(), lr=2e-4, betas=(0.5, 0.999)) for network in (g, d))
     torch.manual_seed(7)
     losses = [ours(classifier, batch(step)).value for step in range(2)]
     torch.manual_seed(7)
@@ -102,20 +102,20 @@ def test_two_steps_equal_those_of_a_plain_training_loop() -> None:
         n = len(images)
         real = images.permute(0, 3, 1, 2) / 127.5 - 1
         fake = g(torch.randn(n, 8))
-        judged = F.binary_cross_entropy(d(real).sigmoid(), torch.ones(n))
-        (judged + F.binary_cross_entropy(d(fake.detach()).sigmoid(), torch.zeros(n))).backward()
+        loss_d = F.binary_cross_entropy(d(real).sigmoid(), torch.ones(n))
+        (loss_d + F.binary_cross_entropy(d(fake.detach()).sigmoid(), torch.zeros(n))).backward()
         adam_d.step()
-        fooled = F.binary_cross_entropy(d(fake).sigmoid(), torch.ones(n))
-        (fooled + 0.7 * _divergence(classifier, fake)).backward()
+        loss_g = F.binary_cross_entropy(d(fake).sigmoid(), torch.ones(n))
+        (loss_g + 0.7 * _divergence(classifier, fake)).backward()
         adam_g.step()
         adam_g.zero_grad()
         adam_d.zero_grad()
         expected = F.cross_entropy(classifier(images).logits, targets)
         expected = expected + 0.7 * _divergence(classifier, g(torch.randn(n, 8)))
         torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-5)
-    for mine, other in ((ours.generator, g), (ours.discriminator, d)):
-        for name, value in other.state_dict().items():
-            torch.testing.assert_close(mine.network.state_dict()[name], value, rtol=1e-3, atol=2e-5, msg=name)
+    for player, network in ((ours.generator, g), (ours.discriminator, d)):
+        for name, value in network.state_dict().items():
+            torch.testing.assert_close(player.network.state_dict()[name], value, rtol=1e-3, atol=2e-5, msg=name)
 
 
 def _divergence(classifier: Linear, images: Tensor) -> Tensor:
@@ -123,7 +123,7 @@ def _divergence(classifier: Linear, images: Tensor) -> Tensor:
     return F.kl_div(log_p, torch.full_like(log_p, 1 / 3), reduction="batchmean")
 
 
-def test_the_classifier_gets_its_own_loss_gradient_and_the_gan_none() -> None:
+def test_the_loss_has_a_gradient_for_the_classifier_and_none_for_the_gan() -> None:
     joint, classifier = objective(), Linear()
     loss = joint(classifier, batch()).value
     assert all(p.grad is None for p in classifier.parameters())
@@ -132,7 +132,7 @@ def test_the_classifier_gets_its_own_loss_gradient_and_the_gan_none() -> None:
     assert all(p.grad is None and not p.requires_grad for p in joint.parameters())
 
 
-def test_a_step_changes_both_players_and_not_the_classifier() -> None:
+def test_a_step_changes_generator_and_discriminator_and_not_the_classifier() -> None:
     joint, classifier = objective(), Linear()
     before = copy.deepcopy((joint.state_dict(), classifier.state_dict()))
     joint(classifier, batch())
@@ -158,7 +158,7 @@ def test_the_generators_steps_lower_its_own_loss(beta: float) -> None:
     assert losses[-1] < 0.8 * losses[0]
 
 
-def test_the_discriminator_learns_to_tell_generated_from_real_images() -> None:
+def test_the_discriminator_learns_to_distinguish_generated_from_real_images() -> None:
     joint, classifier = objective(learning_rate=1e-3), Linear()
     x = torch.from_numpy(stripes(32, seed=1)[0])
     with torch.no_grad():
@@ -166,11 +166,11 @@ def test_the_discriminator_learns_to_tell_generated_from_real_images() -> None:
             with torch.enable_grad():
                 joint(classifier, Batch(x, torch.zeros(32, dtype=torch.int64), None))
         real, generated = x.float(), joint.generate(32, torch.device("cpu"))
-        judged = [joint.discriminator((each / 127.5 - 1).permute(0, 3, 1, 2)) for each in (real, generated)]
-    assert float(judged[0].median()) > float(judged[1].median())
+        logits = [joint.discriminator((images / 127.5 - 1).permute(0, 3, 1, 2)) for images in (real, generated)]
+    assert float(logits[0].median()) > float(logits[1].median())
 
 
-def test_training_makes_the_classifier_unsure_of_generated_images() -> None:
+def test_training_moves_predictions_on_generated_images_towards_uniform() -> None:
     joint, classifier = objective(), Linear()
     nn.init.normal_(classifier.layer.weight, std=0.2)
     optimizer = torch.optim.SGD(classifier.parameters(), lr=0.02)
@@ -185,21 +185,21 @@ def test_training_makes_the_classifier_unsure_of_generated_images() -> None:
     assert divergences[-1] < 0.3 * divergences[0]
 
 
-def test_a_restored_objective_steps_as_the_original_would_have() -> None:
+def test_a_restored_objective_takes_the_same_steps_as_the_original() -> None:
     classifier, original = Linear(), objective()
     original(classifier, batch(0))
     restored = JointConfidence(SHAPE, width=4, latent=8)
     restored.load_state_dict(copy.deepcopy(original.state_dict()))
-    # Saved again before any step: the optimizer's state is not lost in between.
-    again = JointConfidence(SHAPE, width=4, latent=8)
-    again.load_state_dict(restored.state_dict())
+    # Saved and restored again before any step, which must not lose the optimizer's state.
+    restored_twice = JointConfidence(SHAPE, width=4, latent=8)
+    restored_twice.load_state_dict(restored.state_dict())
     values = []
-    for each in (original, again):
+    for joint in (original, restored_twice):
         torch.manual_seed(3)
-        values += [each(classifier, batch(1)).value, each(classifier, batch(2)).value]
+        values += [joint(classifier, batch(1)).value, joint(classifier, batch(2)).value]
     assert torch.equal(values[1], values[3])
     for name, value in original.generator.network.state_dict().items():
-        torch.testing.assert_close(again.generator.network.state_dict()[name], value, rtol=0, atol=0, msg=name)
+        torch.testing.assert_close(restored_twice.generator.network.state_dict()[name], value, rtol=0, atol=0, msg=name)
 
 
 def test_adams_averages_follow_parameters_that_move_after_the_checkpoint_was_read() -> None:
@@ -207,7 +207,7 @@ def test_adams_averages_follow_parameters_that_move_after_the_checkpoint_was_rea
     original(Linear(), batch(0))
     restored = objective()
     restored.load_state_dict(original.state_dict())
-    # A trainer reads the checkpoint on the CPU and moves the model afterwards; another type stands in for a device.
+    # A trainer loads the checkpoint on the CPU and then moves the model; here another type replaces the device.
     restored.double()
     with restored.discriminator.learning():
         images = torch.rand(4, 3, 16, 16, dtype=torch.float64)
@@ -220,7 +220,7 @@ def test_adams_averages_follow_parameters_that_move_after_the_checkpoint_was_rea
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_restored_objective_trains_on_the_device_it_is_moved_to() -> None:
+def test_a_restored_objective_trains_on_the_gpu_that_it_is_moved_to() -> None:
     original = objective()
     original(Linear(), batch(0))
     restored = objective()
@@ -231,7 +231,7 @@ def test_a_restored_objective_trains_on_the_device_it_is_moved_to() -> None:
 
 
 @pytest.mark.parametrize("shape", [(256,), (16, 32, 3), (31, 31, 3), (4, 4, 3)])
-def test_inputs_that_no_dcgan_makes_are_refused(shape: tuple[int, ...]) -> None:
+def test_input_shapes_that_a_dcgan_cannot_generate_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=str(shape[0])):
         JointConfidence(shape)
 
@@ -260,36 +260,37 @@ def start(path: Path, **joint: Any) -> Run:
     return Run.create(path, parse_recipe(recipe, "test"), overwrite=False)
 
 
-def test_a_recipe_goes_from_the_joint_loss_to_outlier_exposure(tmp_path: Path) -> None:
-    run, inside = start(tmp_path / "run"), examples(160, 1)
-    fit_stages(run, inside, outliers(80), resume=False, announce=lambda _: None)
-    rows = np.arange(len(inside))
+def test_a_recipe_trains_with_the_joint_loss_and_then_with_outlier_exposure(tmp_path: Path) -> None:
+    run, in_dist = start(tmp_path / "run"), examples(160, 1)
+    fit_stages(run, in_dist, outliers(80), resume=False, announce=lambda _: None)
+    rows = np.arange(len(in_dist))
     with torch.inference_mode():
-        logits = load_model(run, "oe", 2)(torch.from_numpy(inside.x[rows])).logits
-    assert float((logits.argmax(dim=1).numpy() == inside.targets()).mean()) > 0.9
+        logits = load_model(run, "oe", 2)(torch.from_numpy(in_dist.x[rows])).logits
+    assert float((logits.argmax(dim=1).numpy() == in_dist.targets()).mean()) > 0.9
 
 
 def test_an_interrupted_joint_stage_resumes_to_the_same_weights_bit_for_bit(tmp_path: Path) -> None:
-    whole, broken, inside = start(tmp_path / "whole"), start(tmp_path / "broken"), examples(160, 1)
-    fit_stages(whole, inside, outliers(80), resume=False, announce=lambda _: None)
-    # An epoch here takes ten reads.
-    disturbed = replace(inside, x=InterruptedInputs(inside.x, reads_left=14))
+    uninterrupted, interrupted, in_dist = start(tmp_path / "one"), start(tmp_path / "other"), examples(160, 1)
+    fit_stages(uninterrupted, in_dist, outliers(80), resume=False, announce=lambda _: None)
+    # An epoch takes ten reads.
+    failing = replace(in_dist, x=InterruptedInputs(in_dist.x, reads_left=14))
     with pytest.raises(SystemExit):
-        fit_stages(broken, disturbed, outliers(80), resume=False, announce=lambda _: None)
-    fit_stages(broken, inside, outliers(80), resume=True, announce=lambda _: None)
-    one, other = (
-        torch.load(run.checkpoint_path("joint_confidence"), weights_only=False)["state_dict"] for run in (whole, broken)
+        fit_stages(interrupted, failing, outliers(80), resume=False, announce=lambda _: None)
+    fit_stages(interrupted, in_dist, outliers(80), resume=True, announce=lambda _: None)
+    expected, resumed = (
+        torch.load(run.checkpoint_path("joint_confidence"), weights_only=False)["state_dict"]
+        for run in (uninterrupted, interrupted)
     )
-    assert any(name.startswith("objective.generator") for name in one)
-    for name, value in one.items():
+    assert any(name.startswith("objective.generator") for name in expected)
+    for name, value in expected.items():
         if isinstance(value, Tensor):
-            torch.testing.assert_close(other[name], value, rtol=0, atol=0, msg=name)
+            torch.testing.assert_close(resumed[name], value, rtol=0, atol=0, msg=name)
     for player in ("generator", "discriminator"):
         key = f"objective.{player}._extra_state"
-        torch.testing.assert_close(other[key]["state"], one[key]["state"], rtol=0, atol=0)
+        torch.testing.assert_close(resumed[key]["state"], expected[key]["state"], rtol=0, atol=0)
 
 
-def test_texts_are_refused_by_the_recipes_key(tmp_path: Path) -> None:
+def test_texts_are_refused_with_the_recipe_key_of_the_objective(tmp_path: Path) -> None:
     run = start(tmp_path / "run")
     texts = Examples(StoredArray(np.zeros((40, 7), dtype=np.int32)), np.arange(40) % 2, ("a", "b"), "texts", "m", "0")
     with pytest.raises(RecipeError, match=r"stages\.joint_confidence\.objective.*square images"):

@@ -1,4 +1,4 @@
-"""`paper` shows what bundles measured beside what the paper reports, and nothing that nobody measured."""
+"""The command `paper`: the figures of bundles next to the paper's, and a note where nothing was measured."""
 
 from pathlib import Path
 
@@ -82,14 +82,14 @@ def reported_bundle(
     near: tuple[str, ...] = (),
     is_old: bool = False,
 ) -> Path:
-    """A bundle made by `recipe`, whose report says `fpr95` of every metric, and one percent more each further stage."""
+    """A bundle of `recipe` whose report has `fpr95` as the value of every metric, one percent more in each stage."""
     folder = make_tiny_bundle(models, name=recipe, version=version)
     manifest = load_bundle(folder).manifest
     (folder / MANIFEST_NAME).unlink()
     (folder / "report").mkdir()
     written = report(fpr95, stages, probabilities or [], sets=sets, near=near, is_old=is_old)
     (folder / "report" / "report.json").write_text(written.to_json())
-    made = {
+    training = {
         "recipe": f"{recipe}.yaml",
         "recipe_sha256": "0" * 64,
         "data": [
@@ -106,20 +106,21 @@ def reported_bundle(
         "started": manifest.created,
     }
     seal_bundle(
-        folder, manifest.model_dump(exclude={"files", "schema_version"}) | {"training": made, "precision": precision}
+        folder,
+        manifest.model_dump(exclude={"files", "schema_version"}) | {"training": training, "precision": precision},
     )
     return folder
 
 
 def section(models: Path, title: str) -> str:
     """The table called `title` and its notes."""
-    shown = CliRunner().invoke(app, ["paper", "--models", str(models), "--markdown"])
-    assert shown.exit_code == 0, shown.output
-    return next(part for part in shown.output.split("### ") if part.startswith(title))
+    result = CliRunner().invoke(app, ["paper", "--models", str(models), "--markdown"])
+    assert result.exit_code == 0, result.output
+    return next(part for part in result.output.split("### ") if part.startswith(title))
 
 
 def rows(models: Path, title: str) -> dict[str, list[str]]:
-    """The table called `title` by the data of each row, as cells; the last row where several have the same."""
+    """The cells of each row of the table called `title`, by the row's data; of several rows the last."""
     lines = [line[1:-1].split("|") for line in section(models, title).splitlines() if line.startswith("| ")][2:]
     return {cells[0].strip(): [cell.strip() for cell in cells[1:]] for cells in lines}
 
@@ -129,7 +130,7 @@ PAPER = "mean of the paper's sets"
 
 def sets_of(models: Path, title: str, data: str) -> dict[str, list[str]]:
     """The rows of the experiment on `data` in the table called `title`, by set, as cells of figures."""
-    found: dict[str, list[str]] = {}
+    figures: dict[str, list[str]] = {}
     current = ""
     for line in section(models, title).splitlines():
         cells = [cell.strip() for cell in line[1:-1].split("|")]
@@ -137,37 +138,37 @@ def sets_of(models: Path, title: str, data: str) -> dict[str, list[str]]:
             continue
         current = cells[0] or current
         if current == data:
-            found[cells[2]] = cells[3:]
-    return found
+            figures[cells[2]] = cells[3:]
+    return figures
 
 
-def test_a_bundles_figures_stand_beside_the_papers_of_the_same_set(tmp_path: Path) -> None:
+def test_the_figures_of_a_bundle_are_shown_next_to_the_papers_of_the_same_set(tmp_path: Path) -> None:
     reported_bundle(tmp_path, "cifar10-wrn-fine-tune", sets=("gaussian", "lakes"))
-    found = sets_of(tmp_path, "Table 1", "CIFAR-10")
+    figures = sets_of(tmp_path, "Table 1", "CIFAR-10")
     # FPR95 is that of the authors' rule.
-    assert found["gaussian"][:4] == ["50.0 → 51.0", "14.4 → 0.7", "40.0 → 41.0", "94.7 → 99.6"]
-    assert found["lakes"][:4] == ["50.0 → 51.0", "", "40.0 → 41.0", ""]
+    assert figures["gaussian"][:4] == ["50.0 → 51.0", "14.4 → 0.7", "40.0 → 41.0", "94.7 → 99.6"]
+    assert figures["lakes"][:4] == ["50.0 → 51.0", "", "40.0 → 41.0", ""]
     assert rows(tmp_path, "Table 1")["CIFAR-10"][0] == "cifar10-wrn-fine-tune version 1"
 
 
 def test_means_over_different_sets_are_in_rows_of_their_own(tmp_path: Path) -> None:
     reported_bundle(tmp_path, "cifar10-wrn-fine-tune", sets=("gaussian", "lakes", "blobs"))
-    found = sets_of(tmp_path, "Table 1", "CIFAR-10")
-    assert list(found) == [
+    figures = sets_of(tmp_path, "Table 1", "CIFAR-10")
+    assert list(figures) == [
         "gaussian", "lakes", "blobs", "mean of the 2 sets that both have", "mean of the bundle's 3 sets", PAPER,
     ]  # fmt: skip
     # Beside each other: (14.39 + 16.20) / 2 and (0.69 + 0.57) / 2.
-    assert found["mean of the 2 sets that both have"][:2] == ["50.0 → 51.0", "15.3 → 0.6"]
-    assert found["mean of the bundle's 3 sets"][1::2][:3] == ["", "", ""]
-    assert found[PAPER][:6] == ["", "34.9 → 9.5", "", "89.3 → 97.8", "", "59.2 → 90.5"]
+    assert figures["mean of the 2 sets that both have"][:2] == ["50.0 → 51.0", "15.3 → 0.6"]
+    assert figures["mean of the bundle's 3 sets"][1::2][:3] == ["", "", ""]
+    assert figures[PAPER][:6] == ["", "34.9 → 9.5", "", "89.3 → 97.8", "", "59.2 → 90.5"]
 
 
 def test_texts_and_language_models_are_compared_at_ninety_percent_recall(tmp_path: Path) -> None:
     reported_bundle(tmp_path, "trec-gru")
     assert "| FPR90 | paper |" in section(tmp_path, "Table 2")
-    found = sets_of(tmp_path, "Table 2", "TREC")
-    assert found["lakes"][0] == "30.0 → 31.0"
-    assert found[PAPER][:2] == ["", "43.5 → 0.8"]
+    figures = sets_of(tmp_path, "Table 2", "TREC")
+    assert figures["lakes"][0] == "30.0 → 31.0"
+    assert figures[PAPER][:2] == ["", "43.5 → 0.8"]
     assert {table.recall for table in paper_tables() if table.score in {"bpc", "bpw"}} == {0.9}
 
 
@@ -190,9 +191,9 @@ def test_the_shares_that_a_bundle_flags_are_those_of_its_last_stage(tmp_path: Pa
 
 def test_figures_that_an_old_report_lacks_are_blank_and_named(tmp_path: Path) -> None:
     reported_bundle(tmp_path, "cifar10-wrn-fine-tune", sets=("gaussian", "blobs"), is_old=True)
-    found = sets_of(tmp_path, "Table 1", "CIFAR-10")
-    assert found["gaussian"] == ["", "14.4 → 0.7", "40.0 → 41.0", "94.7 → 99.6", "40.0 → 41.0", "70.0 → 94.3", ""]
-    assert found["mean of the 2 sets that both have"][0] == ""
+    figures = sets_of(tmp_path, "Table 1", "CIFAR-10")
+    assert figures["gaussian"] == ["", "14.4 → 0.7", "40.0 → 41.0", "94.7 → 99.6", "40.0 → 41.0", "70.0 → 94.3", ""]
+    assert figures["mean of the 2 sets that both have"][0] == ""
     notes = section(tmp_path, "Table 1")
     assert "its report has no FPR95 by the authors' tie rule and no shares flagged at 1% and 5%." in notes
     assert "better than its baseline on every test set by AUROC and AUPR." in notes
@@ -209,7 +210,7 @@ def test_an_experiment_without_a_bundle_names_the_recipe_that_would_run_it(tmp_p
     assert table["CIFAR-10"][3] == "34.9 → 9.5"
 
 
-def test_the_newest_version_counts(tmp_path: Path) -> None:
+def test_the_newest_version_is_shown(tmp_path: Path) -> None:
     for version, fpr95 in (("9", 20.0), ("10", 30.0)):
         reported_bundle(tmp_path, "cifar10-wrn-scratch", version=version, fpr95=fpr95)
     assert sets_of(tmp_path, "Table 1", "CIFAR-10, from scratch")["lakes"][0] == "40.0 → 41.0"
@@ -221,21 +222,23 @@ def test_a_run_of_one_stage_has_no_baseline(tmp_path: Path) -> None:
     assert "its baseline" not in section(tmp_path, "Table 1")
 
 
-def test_a_stage_between_baseline_and_the_last_stands_between_their_figures(tmp_path: Path) -> None:
+def test_a_stage_between_the_baseline_and_the_last_is_shown_between_them(tmp_path: Path) -> None:
     reported_bundle(tmp_path, "cifar10-gan-wrn", stages=("baseline", "joint_confidence", "oe"))
     cells = rows(tmp_path, "Synthetic outliers")["CIFAR-10, GAN, then real outliers"]
     assert cells[:3] == ["cifar10-gan-wrn version 1", "lakes", "50.0 → 51.0 → 52.0"]
 
 
-def test_where_the_last_stage_does_not_beat_the_baseline_is_told_with_the_metrics_and_why(tmp_path: Path) -> None:
+def test_sets_on_which_the_last_stage_does_not_beat_the_baseline_are_named_with_metrics_and_reason(
+    tmp_path: Path,
+) -> None:
     reported_bundle(tmp_path, "cifar10-noise-outliers")
-    told = section(tmp_path, "Synthetic outliers")
+    text = section(tmp_path, "Synthetic outliers")
     # The stage's AUROC and AUPR are higher, and so better.
-    assert "not better than its baseline on lakes (FPR95 50.00 → 51.00). Noise teaches" in told
-    assert "AUROC 40" not in told
+    assert "not better than its baseline on lakes (FPR95 50.00 → 51.00). Noise teaches" in text
+    assert "AUROC 40" not in text
 
 
-def test_a_set_on_which_both_are_perfect_is_no_set_on_which_the_baseline_was_not_beaten(tmp_path: Path) -> None:
+def test_a_set_on_which_both_stages_are_perfect_counts_as_beaten(tmp_path: Path) -> None:
     folder = reported_bundle(tmp_path, "cifar10-oe")
     manifest = load_bundle(folder).manifest
     path = folder / "report" / "report.json"
@@ -279,27 +282,27 @@ def test_probabilities_are_compared_stage_by_stage(tmp_path: Path) -> None:
     assert cells == ["cifar10-oe version 1", "mixture, T", "20.0 → 5.0", "19.0 → 4.0", "50.0 → 50.0"]
 
 
-def test_the_scale_of_each_run_and_its_test_sets_are_told(tmp_path: Path) -> None:
+def test_the_notes_give_the_scale_of_each_run_and_its_test_sets(tmp_path: Path) -> None:
     reported_bundle(tmp_path, "cifar10-oe")
-    shown = CliRunner().invoke(app, ["paper", "--models", str(tmp_path)], env={"COLUMNS": "200"})
-    told = " ".join(shown.output.split())
-    assert "baseline: 3 epochs in 2 minutes on an abacus; oe: 3 epochs in 2 minutes on an abacus" in told
-    assert "Test sets: lakes." in told
-    assert "trained on 1,200 examples and 3,400 outliers" in told
+    result = CliRunner().invoke(app, ["paper", "--models", str(tmp_path)], env={"COLUMNS": "200"})
+    text = " ".join(result.output.split())
+    assert "baseline: 3 epochs in 2 minutes on an abacus; oe: 3 epochs in 2 minutes on an abacus" in text
+    assert "Test sets: lakes." in text
+    assert "trained on 1,200 examples and 3,400 outliers" in text
 
 
-def test_bundles_without_a_report_and_unfinished_exports_are_passed_over(tmp_path: Path) -> None:
+def test_bundles_without_a_report_and_unfinished_exports_are_skipped(tmp_path: Path) -> None:
     make_tiny_bundle(tmp_path, name="cifar10-oe")
     reported_bundle(tmp_path, "cifar10-oe", version="7").rename(tmp_path / "cifar10-oe" / ".7.partial")
     assert rows(tmp_path, "Table 1")["CIFAR-10, small network"][0].startswith("not run at paper scale")
 
 
-def test_the_shipped_models_reports_can_be_read() -> None:
+def test_the_reports_of_the_shipped_models_can_be_read() -> None:
     assert rows(ROOT / "models", "Table 1")["CIFAR-10, small network"][0].startswith("cifar10-oe version")
 
 
 @pytest.mark.parametrize("damage", ["", "{}"])
-def test_a_report_that_cannot_be_read_is_named(
+def test_an_invalid_report_is_named_in_the_error(
     damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = reported_bundle(tmp_path, "cifar10-oe")
@@ -312,7 +315,7 @@ def test_a_report_that_cannot_be_read_is_named(
     assert "report.json: is no report" in "".join(capsys.readouterr().err.split("\n"))
 
 
-def test_a_repository_that_is_not_there_is_named(
+def test_a_missing_repository_is_named_in_the_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.argv", ["ood-train", "paper", "--models", "nowhere"])
@@ -321,7 +324,7 @@ def test_a_repository_that_is_not_there_is_named(
     assert "nowhere: is no directory" in capsys.readouterr().err
 
 
-def test_every_table_is_by_a_score_that_exists_and_names_each_recipe_once() -> None:
+def test_every_table_has_an_existing_score_and_names_each_recipe_once() -> None:
     for table in paper_tables():
         assert table.score is None or table.score in SCORES
         recipes = [experiment.recipe for experiment in table.experiments]

@@ -16,11 +16,16 @@ from tests.training.support.texts_on_disk import TOPICS, sentences, write_texts
 from training.commands.app import app
 from training.data import DataLocations, load_in_distribution, open_reader
 from training.errors import TrainingError
+from training.evaluation import Report
 from training.quick_start.recipe import quick_start
+from training.recipe import Source
 from training.run import Run
+from training.steps import calibrate_run, evaluate_run, fit_run, save_shortcuts
 
 SHORT = ["stages.baseline.epochs=3", "stages.oe.epochs=3", "trainer.precision=32-true"]
 """Overrides for training in a second or two. In float32, because bfloat16 slows down networks as small as these."""
+
+LIKE_TRAINED = "outliers-like-those-trained-on"
 
 
 def write_images(root: Path, n: int = 140, size: int = 16) -> Path:
@@ -56,6 +61,14 @@ def run(root: Path, *arguments: str) -> str:
     return done.output
 
 
+def read_report(bundle: Bundle) -> Report:
+    return Report.from_json((bundle.path / "report" / "report.json").read_text(encoding="utf-8"))
+
+
+def report_page(bundle: Bundle) -> str:
+    return (bundle.path / "report" / "report.md").read_text(encoding="utf-8")
+
+
 def roles(bundle: Bundle) -> dict[str, int]:
     assert bundle.manifest.training is not None
     return {data.role: data.rows for data in bundle.manifest.training.data}
@@ -77,10 +90,98 @@ def test_a_folder_of_images_becomes_a_served_bundle(tmp_path: Path) -> None:
     assert "alpha is 0.024" in output
     assert bundle.manifest.evaluation is not None
     tested = {(row.name, row.stage) for row in bundle.manifest.evaluation.sets}
-    assert {("held-out-outliers", "oe"), ("gaussian", "oe"), ("blobs", "oe")} <= tested
+    assert {(LIKE_TRAINED, "oe"), ("gaussian", "oe"), ("blobs", "oe")} <= tested
     assert f"recipe: {tmp_path / 'run' / 'recipe.yaml'}" in output
     assert f"curl --data-binary @{bundle.path / 'sample.png'}" in output
     assert str(tmp_path) not in (bundle.path / "recipe.yaml").read_text()
+    report = read_report(bundle)
+    assert report.upper_bounds == (LIKE_TRAINED,)
+    assert f"**Upper bound: {LIKE_TRAINED}.** Outliers like those trained on" in report_page(bundle)
+    words = " ".join(output.split())
+    assert f"{LIKE_TRAINED}: an upper bound, because these are outliers like those trained on" in words
+
+
+def test_sub_folders_of_the_outliers_are_held_out_and_measured_without_being_trained_on(tmp_path: Path) -> None:
+    write_images(tmp_path)
+    for i, file in enumerate(sorted((tmp_path / "others").glob("*.png"))):
+        folder = tmp_path / "others" / f"kind{i % 5}"
+        folder.mkdir(exist_ok=True)
+        file.rename(folder / file.name)
+    data = ["--in-distribution", str(tmp_path / "photos"), "--outliers", str(tmp_path / "others")]
+    output = run(tmp_path, *data, *SHORT)
+    recipe = Run.open(tmp_path / "run").recipe
+    assert recipe.outliers is not None
+    assert isinstance(recipe.outliers.train, Source)
+    (held_out,) = recipe.outliers.train.exclude_labels
+    tested = recipe.evaluation.ood["held-out-outliers"]
+    assert isinstance(tested, Source)
+    assert {held_out, *tested.exclude_labels} == {f"kind{i}" for i in range(5)}
+    assert held_out not in tested.exclude_labels
+    bundle = load_bundle(tmp_path / "models" / "photos" / "1")
+    assert roles(bundle)["outliers"] == 64
+    assert read_report(bundle).sets["held-out-outliers"].startswith("16 examples")
+    assert read_report(bundle).upper_bounds == ()
+    assert "upper bound" not in output.lower()
+    assert f"none of which are trained on: {held_out}" in " ".join(output.split())
+
+
+def test_copies_of_training_outliers_are_left_out_of_the_held_out_ones(tmp_path: Path) -> None:
+    write_images(tmp_path)
+    for i, file in enumerate(sorted((tmp_path / "others").glob("*.png"))):
+        folder = tmp_path / "others" / f"kind{i % 5}"
+        folder.mkdir(exist_ok=True)
+        file.rename(folder / file.name)
+    # Large areas of few colours, unlike the other outliers.
+    copied = Image.fromarray(np.full((16, 16, 3), (250, 10, 250), dtype=np.uint8))
+    for kind in range(5):
+        copied.save(tmp_path / "others" / f"kind{kind}" / "copy.png")
+    data = ["--in-distribution", str(tmp_path / "photos"), "--outliers", str(tmp_path / "others")]
+    run(tmp_path, *data, *SHORT)
+    report = read_report(load_bundle(tmp_path / "models" / "photos" / "1"))
+    assert report.removed["held-out-outliers"].trained_on == 1
+    assert report.sets["held-out-outliers"].startswith("16 examples")
+
+
+def test_labels_of_outlier_texts_are_held_out(tmp_path: Path) -> None:
+    write_csvs(tmp_path)
+    with (tmp_path / "others.csv").open("w", newline="") as file:
+        rows = [(text, f"source{i % 4}") for i, text in enumerate(sentences("outliers", 100, 5))]
+        csv.writer(file).writerows([("text", "label"), *rows])
+    recipe = quick_start(tmp_path / "mails.csv", tmp_path / "others.csv").recipe
+    assert recipe.outliers is not None
+    assert isinstance(recipe.outliers.train, Source)
+    assert len(recipe.outliers.train.exclude_labels) == 1
+    assert "held-out-outliers" in recipe.evaluation.ood
+
+
+def test_a_shortcut_in_the_data_is_named_in_the_terminal_and_in_the_report(tmp_path: Path) -> None:
+    write_images(tmp_path)
+    for file in sorted((tmp_path / "others").glob("*.png")):
+        Image.open(file).save(file.with_suffix(".jpg"))
+        file.unlink()
+    data = ["--in-distribution", str(tmp_path / "photos"), "--outliers", str(tmp_path / "others")]
+    output = run(tmp_path, *data, *SHORT)
+    bundle = load_bundle(tmp_path / "models" / "photos" / "1")
+    warning = "shortcut: file format alone tells the outliers from the in-distribution data (AUROC 100.0)"
+    assert warning in " ".join(output.split())
+    assert f"- {warning}" in report_page(bundle)
+    check = read_report(bundle).shortcuts
+    assert check is not None
+    assert {feature.feature: feature.is_shortcut for feature in check.features}["file format"]
+    assert not {feature.feature: feature.is_shortcut for feature in check.features}["image size"]
+
+
+def test_a_shortcut_check_of_other_data_is_not_reported(tmp_path: Path) -> None:
+    write_images(tmp_path)
+    start = quick_start(tmp_path / "photos", tmp_path / "others", overrides=SHORT)
+    created = Run.create(tmp_path / "run", start.recipe, overwrite=False)
+    save_shortcuts(created, start.shortcuts.model_copy(update={"outliers": "elsewhere"}))
+    locations = DataLocations(data_dir=start.data_dir, cache_dir=tmp_path / "cache")
+    fit_run(created, locations, resume=False)
+    calibrate_run(created, locations)
+    evaluate_run(created, locations)
+    report = Report.from_json((created.report_path / "report.json").read_text(encoding="utf-8"))
+    assert report.shortcuts is None
 
 
 def test_a_run_can_be_started_from_the_recipe_of_a_quick_start(tmp_path: Path) -> None:
@@ -104,7 +205,7 @@ def test_a_csv_of_texts_becomes_a_bundle_that_flags_the_outliers(tmp_path: Path)
     assert "sample.txt -H 'Content-Type: text/plain'" in output
     assert bundle.manifest.evaluation is not None
     auroc = {(row.name, row.stage, row.score): row.auroc for row in bundle.manifest.evaluation.sets}
-    assert auroc["held-out-outliers", "oe", "msp"] > 90
+    assert auroc[LIKE_TRAINED, "oe", "msp"] > 90
 
 
 def test_the_vocabulary_holds_no_word_that_only_the_held_out_splits_have(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Logits are recorded as a classifier scores, batch by batch, and nothing else changes."""
+"""Logits are recorded while a classifier scores, in the order of its inputs."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ IMAGES = StoredArray(stripes(37, seed=1)[0])
 
 
 class Brightness(torch.nn.Module):
-    """Three logits of an image's mean."""
+    """Three logits that are multiples of an image's mean."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return images.mean(dim=(1, 2, 3))[:, None] / torch.tensor([100.0, -50.0, 30.0])
@@ -28,7 +28,7 @@ def model() -> ScoredClassifier:
     return ScoredClassifier(ImageClassifier(Brightness(), SPEC), ("msp", "max_logit"))
 
 
-def test_the_logits_of_all_batches_come_in_the_order_of_the_images(model: ScoredClassifier) -> None:
+def test_the_logits_of_all_batches_are_in_the_order_of_the_images(model: ScoredClassifier) -> None:
     with recorded_logits(model) as logits:
         outputs = score_inputs(model, IMAGES, batch_size=10)
     assert logits.array().shape == (37, 3)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from numpy.typing import NDArray
 from onnxruntime.transformers.float16 import convert_float_to_float16
 from PIL import Image
@@ -26,6 +27,7 @@ from tests.training.support.onnx_classifiers import (
 )
 from tests.training.support.reference_scores import reference_scores
 from training.commands.app import app
+from training.console import console
 from training.data import StoredArray
 from training.errors import TrainingError
 from training.evaluation import Report
@@ -63,6 +65,17 @@ def network_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export(Network(), tmp_path_factory.mktemp("network") / "net.onnx")
 
 
+class AttentiveNetwork(Network):
+    """A network with attention between the positions of its features."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        positions = self.features(images).flatten(2).transpose(1, 2)
+        weights = (positions @ positions.transpose(1, 2)).softmax(dim=2)
+        attended = positions + weights @ positions
+        logits: torch.Tensor = self.classifier(attended.flatten(1))
+        return logits
+
+
 Wrap = Callable[..., Bundle]
 
 
@@ -93,6 +106,30 @@ def assert_scores(bundle: Bundle, logits: NDArray[np.floating]) -> None:
             np.testing.assert_allclose(outputs[name], values, atol=1e-4, err_msg=name)
         assert outputs["prediction"].dtype == np.int64
         np.testing.assert_array_equal(outputs["prediction"], logits.argmax(axis=1))
+
+
+@pytest.mark.parametrize(
+    ("network", "score", "warns"),
+    [
+        (AttentiveNetwork, "energy", True),
+        (AttentiveNetwork, "max_logit", True),
+        (AttentiveNetwork, "gen", False),
+        (Network, "energy", False),
+    ],
+)
+def test_wrapping_a_transformer_with_a_score_of_the_logits_magnitude_warns(
+    network: type[Network],
+    score: str,
+    warns: bool,
+    tmp_path: Path,
+    wrap: Wrap,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    announced: list[str] = []
+    monkeypatch.setattr(console, "print", lambda *texts, **_: announced.extend(map(str, texts)))
+    bundle = wrap(export(network(), tmp_path / "net.onnx"), "--logits", "scores", *NORMALISED, "--default-score", score)
+    assert bundle.manifest.default_score == score
+    assert any(f"{score} is a poor default score for transformers" in text for text in announced) == warns
 
 
 def test_a_wrapped_torch_network_scores_as_torch_and_scipy_do(network_file: Path, wrap: Wrap) -> None:

@@ -1,4 +1,4 @@
-"""The losses of language models equal the paper's formulas computed by SciPy."""
+"""Objectives of language models: the losses equal the paper's formulas computed with SciPy."""
 
 import math
 
@@ -9,8 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax, softmax
 from scipy.stats import entropy
+from torch import Tensor
 
+from training.data import Batch
+from training.models.language_model import TokenPrediction
 from training.objectives import (
+    LanguageModelOutlierExposure,
+    TextMaximumLikelihood,
     language_model_outlier_exposure_loss,
     token_cross_entropy,
     uniform_token_cross_entropy,
@@ -18,7 +23,7 @@ from training.objectives import (
 
 
 def symbols(n: int, length: int, vocabulary: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Logits, targets and which count: 1 or more symbols of each text."""
+    """Logits, targets and whether each symbol counts; at least one symbol of each text does."""
     generator = np.random.default_rng(seed)
     logits = 3 * generator.normal(size=(n, length, vocabulary))
     counted = np.arange(length) < generator.integers(1, length + 1, n)[:, None]
@@ -42,14 +47,14 @@ def test_outlier_exposure_is_the_mean_of_symbols_plus_weighted_uniform_cross_ent
     nats = [-log_p[i, t, targets[i, t]] for i, t in zip(*np.nonzero(counted_in), strict=True)]
     uniform = np.full(vocabulary, 1 / vocabulary)
     # H(U; p) = H(U) + KL(U || p), both by SciPy.
-    outside = [entropy(uniform) + entropy(uniform, softmax(row)) for row in logits_out[counted_out]]
+    outlier_nats = [entropy(uniform) + entropy(uniform, softmax(row)) for row in logits_out[counted_out]]
     ours = language_model_outlier_exposure_loss(
         *map(torch.from_numpy, (logits_in, targets, counted_in, logits_out, counted_out)), weight
     )
-    assert float(ours) == pytest.approx(np.mean(nats) + weight * np.mean(outside), rel=1e-9)
+    assert float(ours) == pytest.approx(np.mean(nats) + weight * np.mean(outlier_nats), rel=1e-9)
 
 
-def test_what_does_not_count_has_no_gradient_and_may_be_anything() -> None:
+def test_symbols_that_do_not_count_have_no_gradient_and_any_target() -> None:
     logits = torch.randn(2, 5, 4, requires_grad=True)
     counted = torch.arange(5) < torch.tensor([[3], [5]])
     targets = torch.randint(4, (2, 5)).masked_fill(~counted, 99)
@@ -66,3 +71,35 @@ def test_a_uniform_prediction_costs_the_log_of_the_vocabulary_and_has_no_gradien
     assert loss.item() == pytest.approx(math.log(7))
     assert logits.grad is not None
     assert float(logits.grad.abs().max()) < 1e-7
+
+
+def forward(rows: Tensor) -> TokenPrediction:
+    """Random logits of five symbols that depend on the rows; the last symbol of each text does not count."""
+    generator = torch.Generator().manual_seed(int(rows.sum()))
+    logits = torch.randn(*rows.shape, 5, generator=generator, dtype=torch.float64)
+    counted = (torch.arange(rows.shape[1]) < rows.shape[1] - 1).expand(rows.shape)
+    return TokenPrediction(logits, rows % 5, counted)
+
+
+PAIRED = Batch(torch.arange(8).view(2, 4), torch.zeros(2, dtype=torch.int64), torch.arange(18).view(3, 6))
+
+
+def test_maximum_likelihood_uses_the_in_distribution_texts() -> None:
+    expected = token_cross_entropy(*forward(PAIRED.x_in))
+    torch.testing.assert_close(TextMaximumLikelihood()(forward, PAIRED).value, expected)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5, 2.0])
+def test_outlier_exposure_adds_the_weighted_loss_of_the_outlier_texts(weight: float) -> None:
+    assert PAIRED.x_out is not None
+    outliers = forward(PAIRED.x_out)
+    expected = token_cross_entropy(*forward(PAIRED.x_in))
+    expected = expected + weight * uniform_token_cross_entropy(outliers.logits, outliers.counted)
+    torch.testing.assert_close(LanguageModelOutlierExposure(weight)(forward, PAIRED).value, expected)
+
+
+def test_outlier_exposure_needs_outliers_and_no_negative_weight() -> None:
+    with pytest.raises(ValueError, match="outlier"):
+        LanguageModelOutlierExposure()(forward, PAIRED._replace(x_out=None))
+    with pytest.raises(ValueError, match="weight must not be negative, got -1"):
+        LanguageModelOutlierExposure(weight=-1)
