@@ -1,8 +1,8 @@
 """The drift alarm on real images: false alarms on in-distribution traffic, and the delay until outliers raise it.
 
-Each simulated life of a service is in-distribution traffic, then traffic with a share of outliers. The false alarms on
-the test set are counted without repetition of images. The long lives draw with repetition: they need more images than
-there are.
+Each simulated life of a service is in-distribution traffic, then traffic with a share of outliers. False alarms on the
+test set are counted on images without repetition. The simulated lives are longer than the test set, so they draw images
+with repetition.
 """
 
 from pathlib import Path

@@ -5,7 +5,7 @@ from hypothesis import settings
 
 from tests.support.tiny_bundle import make_tiny_bundle
 
-# A busy machine makes any one example slow; pytest-timeout catches what really hangs.
+# Without a deadline per example, because a busy machine makes some of them slow. pytest-timeout ends tests that hang.
 settings.register_profile("no-deadline", deadline=None)
 settings.load_profile("no-deadline")
 

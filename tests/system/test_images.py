@@ -122,7 +122,7 @@ def test_the_health_check_succeeds_while_the_service_is_ready(tmp_path: Path, st
 
 def test_only_the_gateway_is_published(services: dict[str, dict[str, Any]]) -> None:
     assert [name for name, service in services.items() if "ports" in service] == ["gateway"]
-    assert [name for name, service in services.items() if "outside" in service["networks"]] == ["gateway"]
+    assert [name for name, service in services.items() if "public" in service["networks"]] == ["gateway"]
 
 
 def test_every_container_has_limits_and_a_read_only_file_system(services: dict[str, dict[str, Any]]) -> None:

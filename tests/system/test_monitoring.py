@@ -100,7 +100,7 @@ def known_requests_have_the_right_metrics(service: ServiceProcess, monitoring: M
 
 def every_metric_of_the_contract_is_scraped(monitoring: Monitoring) -> None:
     names = {sample["metric"]["__name__"] for sample in monitoring.query('{__name__=~"ood_.*"}')}
-    # No model has a shadow here.
+    # The repository has no shadow model.
     expected = {name for name in METRIC_NAMES if not name.startswith("ood_shadow_")}
     assert {re.sub("_(total|bucket|count|sum)$", "", name) for name in names} >= expected
 

@@ -7,7 +7,7 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from schemathesis import GenerationMode
-from schemathesis.checks import negative_data_rejection, positive_data_acceptance
+from schemathesis.checks import negative_data_rejection, not_a_server_error, positive_data_acceptance
 
 from tests.support.tiny_bundle import make_tiny_bundle
 from tests.support.tiny_text_bundle import make_tiny_text_bundle
@@ -16,6 +16,8 @@ from tests.system.support.service_process import TIMEOUT_SECONDS, ServiceProcess
 # A schema cannot say which strings are images, which inputs a model accepts, or that every value of a form is a text.
 # `tests/service/protocols/native/test_bad_requests.py` tests these errors.
 BEYOND_THE_SCHEMA = [positive_data_acceptance, negative_data_rejection]
+# Overload, and a deadline that has passed: generated deadlines are as short as 1 ms.
+DOCUMENTED_SERVER_ERRORS = (503, 504)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,9 @@ def check_responses(operation: schemathesis.APIOperation, mode: GenerationMode, 
     def response_is_as_documented(case: schemathesis.Case, model: str | None) -> None:
         if model is not None and "model" in case.path_parameters:
             case.path_parameters["model"] = model
-        case.call_and_validate(excluded_checks=BEYOND_THE_SCHEMA, timeout=TIMEOUT_SECONDS)
+        response = case.call(timeout=TIMEOUT_SECONDS)
+        case.validate_response(response, excluded_checks=[*BEYOND_THE_SCHEMA, not_a_server_error])
+        assert response.status_code < 500 or response.status_code in DOCUMENTED_SERVER_ERRORS, response.text
 
     response_is_as_documented()
 

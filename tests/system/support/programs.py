@@ -49,7 +49,7 @@ _returned_ports: set[int] = set()
 
 @contextmanager
 def running(command: list[str], ready_url: str, folder: Path) -> Iterator[None]:
-    """Run a program in `folder` until `ready_url` succeeds, and end it. Its output goes to a file there."""
+    """Run a program in `folder` until the end of the context, once `ready_url` succeeds. A file has its output."""
     with (folder / "output.log").open("w") as output:
         process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=subprocess.STDOUT)
         try:
