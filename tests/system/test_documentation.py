@@ -5,13 +5,13 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from service import load_settings
-from tests.system.support.service_process import ROOT, Start
-from tests.system.support.service_process import ServiceProcess as Service
+from tests.system.support.service_process import ROOT, ServiceProcess
 
 
 def page(name: str) -> str:
@@ -26,7 +26,7 @@ def example(name: str, marker: str) -> str:
     return match[1]
 
 
-def run(command: str, service: Service) -> dict[str, object]:
+def run(command: str, service: ServiceProcess) -> dict[str, object]:
     """The JSON that a command of the documentation prints, sent to this test's service."""
     local = command.replace("http://127.0.0.1:8000", service.address)
     done = subprocess.run(["bash", "-c", local], cwd=ROOT, capture_output=True, text=True, timeout=30, check=True)
@@ -34,9 +34,12 @@ def run(command: str, service: Service) -> dict[str, object]:
     return answer
 
 
-@pytest.fixture
-def service(start: Start) -> Service:
-    return start(Path("models"), "--grpc-port", "0")
+@pytest.fixture(scope="module")
+def service() -> Iterator[ServiceProcess]:
+    """A service with the shipped models; no example changes its state."""
+    process = ServiceProcess(Path("models"), "--grpc-port", "0")
+    yield process
+    process.close()
 
 
 def test_the_readme_has_at_most_a_thousand_words() -> None:
@@ -97,12 +100,12 @@ def test_the_generated_tables_of_the_api_reference_are_current() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_example_request_gets_the_example_answer(service: Service) -> None:
+def test_the_example_request_gets_the_example_answer(service: ServiceProcess) -> None:
     shown = json.loads(example("README.md", "answer"))
     assert run(example("README.md", "request"), service) == approximately(shown)
 
 
-def test_the_request_of_several_scores_the_good_input_and_explains_the_bad_one(service: Service) -> None:
+def test_the_request_of_several_scores_the_good_input_and_explains_the_bad_one(service: ServiceProcess) -> None:
     answer = run(example("README.md", "several"), service)
     assert answer["errors"] == 1
     results = answer["results"]
@@ -111,13 +114,13 @@ def test_the_request_of_several_scores_the_good_input_and_explains_the_bad_one(s
     assert results[1]["error"]["type"] == "undecodable-image"
 
 
-def test_the_example_text_is_flagged(service: Service) -> None:
+def test_the_example_text_is_flagged(service: ServiceProcess) -> None:
     answer = run(example("README.md", "text"), service)
     assert isinstance(answer["results"], list)
     assert answer["results"][0]["flagged"] is True
 
 
-def test_the_explained_text_has_the_bits_that_the_page_states(service: Service) -> None:
+def test_the_explained_text_has_the_bits_that_the_page_states(service: ServiceProcess) -> None:
     answer = run(example("docs/likelihoods.md", "explain"), service)
     assert isinstance(answer["results"], list)
     bits = {entry["token"]: entry["bits"] for entry in answer["results"][0]["explanation"]["tokens"]}
@@ -125,7 +128,9 @@ def test_the_explained_text_has_the_bits_that_the_page_states(service: Service) 
     assert "dragon" not in bits
 
 
-def test_the_requests_of_the_open_inference_protocol_get_the_answers_that_the_page_states(service: Service) -> None:
+def test_the_requests_of_the_open_inference_protocol_get_the_answers_that_the_page_states(
+    service: ServiceProcess,
+) -> None:
     guide = "docs/open-inference-protocol.md"
     answer = run(example(guide, "v2"), service)
     assert isinstance(answer["outputs"], list)
