@@ -17,7 +17,7 @@ serve: $(BIN)/.service ## Serve every bundle in models/ on port 8000 (OOD_PORT=9
 	$(BIN)/python -m service
 
 test: lint ## Lint, types, import rules and all tests
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(BIN)/.dev ## Ruff, mypy (strict) and the import rules
 	$(BIN)/ruff check .
