@@ -13,7 +13,7 @@ Tensor: TypeAlias = Any
 ModelOutput = Literal[
     "logits", "confidence_logit", "pixel_bits", "character_bits", "word_bits", "uniform_nats", "count"
 ]
-"""What a formula can take of a model, by name.
+"""The names of the model outputs that a formula can take.
 
 - `logits`: class logits `[..., K]`.
 - `confidence_logit`: the logit `[N]` of the learned confidence b(x).

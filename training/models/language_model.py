@@ -53,7 +53,7 @@ class SymbolNats(NamedTuple):
 
 
 class SymbolScores(NamedTuple):
-    """What scores of texts are computed from.
+    """The figures of a batch of texts from which their scores are computed.
 
     `bits` `[N, L+1]` are those of each symbol and `uniform_nats` `[N, L+1]` its cross entropy H(U; p), both 0 where a
     symbol is not counted. `num_symbols` `[N]` is the number of counted symbols.
@@ -112,7 +112,7 @@ class LanguageModel(Model):
         return of_symbols.where(_positions(targets) <= lengths[:, None])
 
     def score_symbols(self, tokens: Tensor, lengths: Tensor) -> SymbolScores:
-        """What the scores of texts are computed from; END is counted if `count_end`."""
+        """Compute the bits and cross entropies of each symbol; END is counted if `count_end`."""
         nats = self.symbol_nats(tokens, lengths)
         num_symbols = lengths + 1
         if not self.count_end:

@@ -33,7 +33,7 @@ _IMAGE_AXES = 4
 
 @dataclass(frozen=True)
 class EvaluationData:
-    """What a wrapped classifier is evaluated on.
+    """The data for the evaluation of a wrapped classifier.
 
     Attributes:
         test: the in-distribution test set.
