@@ -56,7 +56,7 @@ def parse_message(
     Args:
         message: The message.
         modality: The modality of the model.
-        choices: The options that the model offers.
+        option_limits: The options that the model offers.
         classifies: Whether the model predicts classes.
         max_inputs: The largest number of inputs.
 

@@ -80,7 +80,7 @@ def parse_inference(
         body: JSON, and after it the binary data of the tensor.
         header_length: The length of the JSON in bytes; None if the body is JSON only.
         modality: The modality of the model.
-        choices: The options that the model offers.
+        option_limits: The options that the model offers.
         classifies: Whether the model predicts classes.
         max_inputs: The largest number of inputs.
 
@@ -114,7 +114,7 @@ def inference_of(
         request: The JSON of the request.
         binary_tail: The bytes after the JSON; None if the request declares no binary data.
         modality: The modality of the model.
-        choices: The options that the model offers.
+        option_limits: The options that the model offers.
         classifies: Whether the model predicts classes.
         max_inputs: The largest number of inputs.
 

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from service.inference.engine import Engine
 from service.inference.execution_plan import ExecutionMode
 from service.inference.onnx_session import EngineError, open_session
 from service.inference.providers import CPU, Provider
+from tests.service.support.edited_graph import with_edited_graph
 from tests.service.support.pictures import picture
 from tests.support.tiny_bundle import tiny_graph, tiny_images
 
@@ -26,16 +28,7 @@ PROVIDER = Provider(CPU, required=False)
 @pytest.fixture
 def changed(tiny_bundle: Path, tmp_path: Path) -> Callable[[Callable[[onnx.ModelProto], object]], Bundle]:
     """The tiny bundle with an edited graph, which the manifest does not describe."""
-
-    def change(edit: Callable[[onnx.ModelProto], object]) -> Bundle:
-        folder = tmp_path / "tiny" / "1"
-        shutil.copytree(tiny_bundle, folder)
-        model = onnx.load(folder / "model.onnx")
-        edit(model)
-        onnx.save(model, folder / "model.onnx")
-        return load_bundle(folder, verify=False)
-
-    return change
+    return partial(with_edited_graph, tiny_bundle, tmp_path)
 
 
 def test_a_batch_gives_the_same_rows_as_its_images_alone(tiny_bundle: Path) -> None:

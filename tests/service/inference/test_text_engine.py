@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from service.inference.engine import Engine
 from service.inference.onnx_session import EngineError
 from service.inference.providers import CPU, Provider
 from service.inputs.explanation import PARTS
+from tests.service.support.edited_graph import with_edited_graph
 from tests.support.tiny_bundle import tiny_graph
 from tests.support.tiny_text_bundle import TOPICS, make_tiny_text_bundle, tiny_text_graph
 
@@ -47,15 +49,7 @@ def encoder(text_bundle: Path) -> TextEncoder:
 @pytest.fixture
 def changed(text_bundle: Path, tmp_path: Path) -> Change:
     """The tiny text bundle with an edited graph, which the manifest does not describe."""
-
-    def change(edit: Callable[[onnx.ModelProto], object]) -> Bundle:
-        folder = Path(shutil.copytree(text_bundle, tmp_path / "topics" / "1"))
-        model = onnx.load(folder / "model.onnx")
-        edit(model)
-        onnx.save(model, folder / "model.onnx")
-        return load_bundle(folder, verify=False)
-
-    return change
+    return partial(with_edited_graph, text_bundle, tmp_path)
 
 
 def test_tuning_bounds_batches_of_long_texts_by_their_tokens(text_bundle: Path) -> None:
