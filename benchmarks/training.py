@@ -39,7 +39,7 @@ def measure(rounds: int, steps: int) -> None:
     x = generator.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8)
     y = np.arange(n, dtype=np.int64) % 10
     flops = flops_per_image()
-    precision = fastest_precision("cpu")
+    precision = fastest_precision("cpu", "image")
     results = [(plain_loop(x, y), fit_loop(x, y), matmul_flops(precision)) for _ in range(rounds)]
     plain, fit, matmul = (median(column) for column in zip(*results, strict=True))
     figures = {
@@ -114,7 +114,7 @@ def step_ends(task: TrainingTask, examples: Examples, stage: Stage) -> list[floa
     with tempfile.TemporaryDirectory() as folder:
         trainer = lightning.Trainer(
             default_root_dir=folder,
-            precision=fastest_precision("cpu"),
+            precision=fastest_precision("cpu", "image"),
             accelerator="cpu",
             max_epochs=1,
             callbacks=[recorder],

@@ -14,12 +14,12 @@ from bundle import ImageInput
 from training.data import Augmentation, Examples, InputArray, paired_batches
 from training.errors import DataError, RecipeError, RunError
 from training.fitting.checkpoints import require_disk_space
-from training.fitting.hardware import describe_hardware
+from training.fitting.hardware import describe_hardware, fastest_precision
 from training.fitting.lightning_module import TrainingTask
 from training.fitting.trainer import build_trainer
 from training.fitting.weights import initial_model
 from training.objectives import OBJECTIVES, Objective
-from training.recipe import build_component
+from training.recipe import Precision, Recipe, build_component
 from training.run import Run, StageRecord
 
 _INTERRUPTED = 130
@@ -84,6 +84,12 @@ def _check_objective(run: Run, name: str, in_dist: Examples, outliers: Examples 
         raise RecipeError(f"stages.{name}.objective", f"'{objective_name}' trains a confidence branch", remedy)
 
 
+def _precision(recipe: Recipe) -> Precision:
+    if recipe.trainer.precision != "auto":
+        return recipe.trainer.precision
+    return fastest_precision(recipe.trainer.accelerator, recipe.input.kind)
+
+
 def _fit_stage(run: Run, name: str, in_dist: Examples, outliers: Examples | None, announce: Announce) -> bool:
     """Train stage `name`; returns whether this process is the first of a distributed run."""
     recipe, stage = run.recipe, run.recipe.stages[name]
@@ -105,7 +111,9 @@ def _fit_stage(run: Run, name: str, in_dist: Examples, outliers: Examples | None
         compiled=recipe.trainer.compile,
     )
     timer = Timer()
-    trainer = build_trainer(recipe.trainer, epochs=stage.epochs, folder=run.stage_path(name), timer=timer)
+    trainer = build_trainer(
+        recipe.trainer, _precision(recipe), epochs=stage.epochs, folder=run.stage_path(name), timer=timer
+    )
     outliers = outliers if objective.uses_outliers else None
     outlier_note = f" and outliers from {len(outliers):,}" if outliers else ""
     announce(f"stage {name}: {stage.epochs} epochs of {len(in_dist):,} examples{outlier_note}")

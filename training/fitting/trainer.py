@@ -9,13 +9,14 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint, Timer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from training.fitting.checkpoints import AtomicCheckpoints
-from training.fitting.hardware import fastest_precision
 from training.fitting.progress_bar import stage_progress_bar
-from training.recipe import Trainer
+from training.recipe import Precision, Trainer
 
 
-def build_trainer(config: Trainer, *, epochs: int, folder: Path, timer: Timer) -> lightning.Trainer:
-    """A trainer that writes its checkpoint `last.ckpt` and its logs into `folder`."""
+def build_trainer(
+    config: Trainer, precision: Precision, *, epochs: int, folder: Path, timer: Timer
+) -> lightning.Trainer:
+    """A trainer in `precision` that writes its checkpoint `last.ckpt` and its logs into `folder`."""
     _silence_lightning()
     callbacks: list[Callback] = [
         ModelCheckpoint(dirpath=folder, filename="last", enable_version_counter=False, save_on_train_epoch_end=True),
@@ -26,7 +27,7 @@ def build_trainer(config: Trainer, *, epochs: int, folder: Path, timer: Timer) -
         accelerator=config.accelerator,
         devices=config.devices,
         strategy=config.strategy,
-        precision=fastest_precision(config.accelerator) if config.precision == "auto" else config.precision,
+        precision=precision,
         max_epochs=epochs,
         callbacks=callbacks,
         plugins=[AtomicCheckpoints()],
