@@ -17,7 +17,7 @@ PARAMETERS_LOCATION = "parameters."
 
 BINARY_OUTPUT = "binary_data_output"
 PARAMETERS = (*(name for name in OPTION_NAMES if name != "explain"), BINARY_OUTPUT)
-"""The names of this service in a request's `parameters`. Explanations are not among them, because they are no tensors."""
+"""This service's names in a request's `parameters`. Explanations are not among them, because they are no tensors."""
 
 # Names of other servers that resemble an option of this service.
 _FOREIGN = frozenset({"timeout"})
@@ -77,9 +77,15 @@ def _mistake(name: str) -> str | None:
         return "; explanations are on the native route only"
     if name in _FOREIGN or len(name) > _MAX_NAME_CHARS:
         return None
+    meant = _similar(name)
+    return None if meant is None else f"; if it means `{meant}`, write that"
+
+
+def _similar(name: str) -> str | None:
+    """The name of this service that `name` resembles, as a whole or in one of its words."""
     if near := get_close_matches(name.lower(), (*PARAMETERS, *_FIELDS), 1, _SIMILAR_NAME):
-        return f"; if it means `{near[0]}`, write that"
+        return near[0]
     for word in _WORD.findall(name):
         if near := get_close_matches(word.lower(), _WORDS, 1, _SIMILAR_WORD):
-            return f"; if it means `{_WORDS[near[0]]}`, write that"
+            return _WORDS[near[0]]
     return None
