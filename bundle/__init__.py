@@ -42,7 +42,7 @@ from bundle.parsing import parse_manifest
 from bundle.preprocessing import DEFAULT_MAX_PIXELS, decode_image, prepare_image
 from bundle.scores import LOGIT_SCORES, SCORES, ModelOutput, Score, get_score
 from bundle.store import Bundle, load_bundle, seal_bundle, sha256_file
-from bundle.tokenization import PADDING, TextEncoder, pad_tokens
+from bundle.tokenization import PADDING, EncodedText, TextEncoder, TokenCount, pad_tokens
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",
@@ -61,6 +61,7 @@ __all__ = [
     "DataFingerprint",
     "EmptyImage",
     "EmptyText",
+    "EncodedText",
     "Evaluation",
     "FalseFlagRate",
     "FileCorrupt",
@@ -83,6 +84,7 @@ __all__ = [
     "ScoreOutput",
     "TextEncoder",
     "TextInput",
+    "TokenCount",
     "TokenizerInvalid",
     "Training",
     "UndecodableImage",

@@ -95,12 +95,13 @@ def _grpc(settings: Settings, dependencies: Dependencies) -> "tuple[list[Route],
         # This import must come first: it sets grpc's options before grpc is imported, and fails with the right error if
         # grpc is missing.
         from service.protocols.open_inference.grpc_server import GrpcServer  # noqa: I001, PLC0415
-        from service.protocols.open_inference import grpc_routes  # noqa: PLC0415
+        from service.protocols.open_inference import grpc_routes, grpc_streams  # noqa: PLC0415
     except ImportError as error:
         setting = f"{env_name('grpc_port')} = {settings.grpc_port}"
         raise SettingsError(f"{setting}: {error.name} is missing. Install the extra: pip install '.[grpc]'") from error
     routes = grpc_routes.routes(dependencies)
-    return routes, GrpcServer([route.path for route in routes], settings)
+    streams = grpc_streams.StandardStreams(dependencies.lifecycle, grpc_routes.SERVICES)
+    return routes, GrpcServer([route.path for route in routes], streams.handlers, settings)
 
 
 async def _load_models(

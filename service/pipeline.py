@@ -11,7 +11,7 @@ from service.errors import DeadlineExceeded, InputError, InvalidInput, Problem
 from service.http.deadline import Deadline
 from service.http.load_shedding import reserve
 from service.inference.outcomes import Expired, Row
-from service.inputs.modality import Prepared
+from service.inputs.modality import Prepared, arrays_of
 from service.inputs.payloads import Input
 from service.inputs.preprocessor import Preprocessor
 from service.lifecycle import Lifecycle
@@ -112,8 +112,7 @@ class Pipeline:
             prepared_at = time.monotonic()
             if all_or_nothing:
                 _raise_first_error(model, inputs, prepared)
-            arrays = [item for item in prepared if not isinstance(item, InputError)]
-            outcomes = await reservation.run(arrays, deadline=started + seconds)
+            outcomes = await reservation.run(arrays_of(prepared), deadline=started + seconds)
         if self._tracing is not None:
             self._tracing.record_scoring(started, prepared_at, (row for row in outcomes if isinstance(row, Row)))
         if any(isinstance(outcome, Expired) for outcome in outcomes):
@@ -125,7 +124,7 @@ class Pipeline:
             if isinstance(result, InputError):
                 model.metrics.input_error(result.type)
             else:
-                model.metrics.scored(result.scores)
+                model.metrics.scored(result)
         if shadowed and (shadows := self._repository.shadows(model.name)):
             self._shadows.offer(shadows, AnsweredRequest(model, inputs, prepared, results, options))
         return results

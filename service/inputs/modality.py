@@ -6,13 +6,20 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from bundle import LikelihoodSpec
+from bundle import EncodedText, LikelihoodSpec
 from service.errors import InputError
 from service.inputs.payloads import Payload
 
 Array = NDArray[Any]
-Prepared = Array | InputError
-"""One input as an array that the model takes, or the reason why it cannot be scored."""
+Prepared = Array | EncodedText | InputError
+"""One input as an array that the model takes, a text with its token count, or why the input cannot be scored."""
+
+
+def arrays_of(prepared: Sequence[Prepared]) -> list[Array]:
+    """The arrays of the inputs that can be scored."""
+    return [
+        item.ids if isinstance(item, EncodedText) else item for item in prepared if not isinstance(item, InputError)
+    ]
 
 
 class Run(Protocol):

@@ -1,13 +1,12 @@
 """The text modality: converts UTF-8 texts to the graph's inputs `tokens` int64 `[N, L]` and `lengths` int64 `[N]`."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bundle import Bundle, EmptyText, LikelihoodSpec, TextEncoder, TextInput, pad_tokens
+from bundle import Bundle, EmptyText, EncodedText, LikelihoodSpec, TextEncoder, TextInput, pad_tokens
 from service.errors import InputError, UnsupportedMediaType
 from service.inputs.examples import SAMPLE_SENTENCE
 from service.inputs.explanation import explain_tokens
@@ -79,19 +78,17 @@ class Texts:
         """The string is the text."""
         return Text(text)
 
-    def prepare(self, payload: Payload, limits: Limits) -> NDArray[np.int64] | InputError:
-        """The text as token ids, int64 `[L]`, or the reason why it cannot be scored."""
-        prepared = self._prepare(payload, limits, self._encoder.encode)
-        assert prepared is not None, "`encode` reads all of a text"
+    def prepare(self, payload: Payload, limits: Limits) -> EncodedText | InputError:
+        """The text as token ids, int64 `[L]`, with their count, or the reason why it cannot be scored."""
+        prepared = self._prepare(payload, limits, limits.max_text_chars)
+        assert prepared is not None, "no text is longer"
         return prepared
 
     def prepare_inline(self, payload: Payload, limits: Limits) -> Prepared | None:
         """Convert a text of which the tokenizer reads few characters; return None for other texts."""
-        return self._prepare(payload, limits, partial(self._encoder.encode_within, max_chars=_INLINE_CHARS))
+        return self._prepare(payload, limits, _INLINE_CHARS)
 
-    def _prepare(
-        self, payload: Payload, limits: Limits, encode: Callable[[str], NDArray[np.int64] | None]
-    ) -> NDArray[np.int64] | InputError | None:
+    def _prepare(self, payload: Payload, limits: Limits, max_chars: int) -> EncodedText | InputError | None:
         if isinstance(payload, InputError):
             return payload
         if not isinstance(payload, Text):
@@ -103,7 +100,7 @@ class Texts:
                 "send a shorter one",
             )
         try:
-            return encode(payload.text)
+            return self._encoder.encode_within(payload.text, max_chars)
         except EmptyText as error:
             return InputError(error.type, error.detail)
 

@@ -14,7 +14,7 @@ from bundle import ImageInput, TextInput
 from service.errors import DeadlineExceeded, InputError
 from service.inference.outcomes import QueueFull
 from service.inference.reservation import Reservation
-from service.inputs.modality import Limits, Prepared
+from service.inputs.modality import Limits, Prepared, arrays_of
 from service.inputs.payloads import Input
 from service.repository.model import Model
 from service.scoring.options import Options
@@ -89,8 +89,7 @@ class Shadows:
             if not same_input(shadow, request.model):
                 loop = asyncio.get_running_loop()
                 prepared = await loop.run_in_executor(self._pool, self._prepare, shadow, request.inputs)
-            arrays = [array for array in prepared if not isinstance(array, InputError)]
-            outcomes = await reservation.run(arrays, deadline=time.monotonic() + options.timeout_ms / 1000)
+            outcomes = await reservation.run(arrays_of(prepared), deadline=time.monotonic() + options.timeout_ms / 1000)
             _count(shadow, shadow.scorer.results(prepared, outcomes, options), request.results)
         except Exception:
             log.exception("shadow failed", model=shadow.name, version=shadow.version)
@@ -130,7 +129,7 @@ def _count(shadow: Model, results: Sequence[Result], answers: Sequence[Result]) 
     """Count each input that `shadow` scored or dropped; `answers` are the results of the version that answered."""
     for result, answer in zip(results, answers, strict=True):
         if isinstance(result, ScoredInput):
-            shadow.metrics.scored(result.scores)
+            shadow.metrics.scored(result)
             if isinstance(answer, ScoredInput):
                 for name in result.scores.keys() & answer.scores.keys():
                     differs = result.scores[name].flagged != answer.scores[name].flagged

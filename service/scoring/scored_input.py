@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from bundle import TokenCount
 from service.errors import InputError
 
 
@@ -34,7 +35,8 @@ class Prediction:
 class ScoredInput:
     """The scores of one input, by name, in the order of the request; `flagged` and `p_value` are those of the first.
 
-    `prediction` is None for models without labels, `explanation` unless the request asked for it.
+    `prediction` is None for models without labels, `explanation` unless the request asked for it. `tokens` counts the
+    tokens of a text; it is None for images.
     """
 
     flagged: bool
@@ -42,6 +44,12 @@ class ScoredInput:
     prediction: Prediction | None
     scores: Mapping[str, ScoreEntry]
     explanation: Mapping[str, Any] | None = None
+    tokens: TokenCount | None = None
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the model read the input only in part."""
+        return self.tokens is not None and self.tokens.truncated
 
 
 Result = ScoredInput | InputError

@@ -1,10 +1,10 @@
 """The metrics of one model version, for as long as the version is loaded."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from service.inference.batcher import Batcher
 from service.scoring.drift import DriftEvidence
-from service.scoring.scored_input import ScoreEntry
+from service.scoring.scored_input import ScoredInput
 from service.scoring.scorer import Scorer
 from service.telemetry.metrics import REJECTIONS, Metrics
 
@@ -43,6 +43,7 @@ class ModelMetrics:
         self._batcher: Batcher | None = None
         self._retired = False
         self._inputs = metrics.inputs.labels(model, version)
+        self._truncated = metrics.truncated.labels(model, version)
         self._flagged = {score: metrics.flagged.labels(model, version, score) for score in scores}
         self._anomaly = {score: metrics.anomaly.labels(model, version, score) for score in scores}
         self._p_value = {score: metrics.p_value.labels(model, version, score) for score in scores}
@@ -85,9 +86,12 @@ class ModelMetrics:
         """Record whether the flag of one input that this version scored as a shadow differs from the answer's."""
         self._metrics.shadow_disagreements.labels(self._model, self._version, score).inc(differs)
 
-    def scored(self, scores: Mapping[str, ScoreEntry]) -> None:
-        """Count one scored input and update the drift evidence, from the `scores` of its result."""
+    def scored(self, result: ScoredInput) -> None:
+        """Count one scored input and update the drift evidence, from its result."""
+        scores = result.scores
         self._inputs.inc()
+        if result.truncated:
+            self._truncated.inc()
         for name, entry in scores.items():
             self._anomaly[name].observe(entry.anomaly)
             self._p_value[name].observe(entry.p_value)

@@ -93,6 +93,13 @@ def _scored_body(index: int, input_id: str | None, result: ScoredInput) -> dict[
             for name, score in result.scores.items()
         },
     }
+    if result.tokens is not None and result.tokens.truncated:
+        body |= {
+            "truncated": True,
+            "tokens_read": result.tokens.read,
+            "tokens_total": result.tokens.total,
+            "tokens_total_exact": result.tokens.exact,
+        }
     if result.explanation is not None:
         body["explanation"] = result.explanation
     return body

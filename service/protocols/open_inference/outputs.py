@@ -26,19 +26,28 @@ class Output:
         name: The name of the tensor.
         datatype: The datatype of its values.
         read: Returns its value for a scored input.
-        score: The score that must be computed for it; None for outputs about the first requested score or the class.
+        score: The score that must be computed for it; None for outputs about the first requested score, the class or
+            the tokens.
+        by_default: Whether a request that names no outputs gets it.
     """
 
     name: str
     datatype: Datatype
     read: Callable[[ScoredInput], Any]
     score: str | None = None
+    by_default: bool = True
 
 
 # Every request needs the outputs of its model, and few models are served.
 @lru_cache(maxsize=256)
-def outputs_of(scores: tuple[str, ...], classifies: bool) -> Mapping[str, Output]:
-    """Every output, by name, of a model that offers `scores`; `classifies` adds those about the predicted class."""
+def outputs_of(scores: tuple[str, ...], classifies: bool, reads_tokens: bool) -> Mapping[str, Output]:
+    """Every output of a model, by name.
+
+    Args:
+        scores: The scores that the model offers.
+        classifies: Whether there are outputs about the predicted class.
+        reads_tokens: Whether there are outputs about the tokens of a text.
+    """
     outputs = [Output(field, datatype, _of_first(field)) for field, datatype in _FIELDS.items()]
     if classifies:
         outputs += [
@@ -50,6 +59,12 @@ def outputs_of(scores: tuple[str, ...], classifies: bool) -> Mapping[str, Output
         outputs.append(Output(score, "FP32", _of_score(score, "value"), score))
         outputs += [
             Output(f"{score}.{field}", datatype, _of_score(score, field), score) for field, datatype in _FIELDS.items()
+        ]
+    if reads_tokens:
+        outputs += [
+            Output("truncated", "BOOL", attrgetter("truncated"), by_default=False),
+            Output("tokens_read", "INT64", attrgetter("tokens.read"), by_default=False),
+            Output("tokens_total", "INT64", attrgetter("tokens.total"), by_default=False),
         ]
     return {output.name: output for output in outputs}
 
@@ -89,7 +104,11 @@ def choose_outputs(names: Sequence[str] | None, offered: Mapping[str, Output], o
     """
     if names is None:
         first, *further = options.scores
-        outputs = [output for output in offered.values() if output.score is None or output.name == first]
+        outputs = [
+            output
+            for output in offered.values()
+            if output.by_default and (output.score is None or output.name == first)
+        ]
         return outputs + [output for output in offered.values() if output.score in further]
     for index, name in enumerate(names):
         score = offered[name].score

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import binascii
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -129,7 +129,8 @@ def inference_of(
     if not isinstance(in_binary, bool):
         raise InvalidParameter(f"parameters.{BINARY_OUTPUT}", "give true or false")
     requested = request.outputs or []
-    options, outputs = _options_and_outputs(parameters, requested, option_limits, classifies)
+    offered = outputs_of(option_limits.scores, classifies, modality.pixel_shape is None)
+    options, outputs = _options_and_outputs(parameters, requested, option_limits, offered)
     return Inference(inputs, options, _with_form(outputs, requested, in_binary), tensor.name, request.id)
 
 
@@ -293,9 +294,11 @@ def _count(parameter: str, tensor: InputTensor, modality: Modality) -> int:
 
 
 def _options_and_outputs(
-    parameters: dict[str, Any], requested: Sequence[RequestedOutput], option_limits: OptionLimits, classifies: bool
+    parameters: dict[str, Any],
+    requested: Sequence[RequestedOutput],
+    option_limits: OptionLimits,
+    offered: Mapping[str, Output],
 ) -> tuple[Options, list[Output]]:
-    offered = outputs_of(option_limits.scores, classifies)
     names = [output.name for output in requested] or None
     scores = scores_of(names or (), offered)
     # The requested outputs imply their scores, unless the parameter `scores` names others.

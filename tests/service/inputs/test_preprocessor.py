@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from bundle import TextEncoder
+from bundle import EncodedText, TextEncoder
 from service.errors import InputError
 from service.inputs.modality import Limits, Prepared
 from service.inputs.payloads import Input, Payload, Text
@@ -74,11 +74,12 @@ def test_many_inputs_come_back_in_order_each_observed_once(preprocessor: Preproc
     seconds: list[float] = []
     prepared = asyncio.run(preprocessor.prepare(inputs(*texts), Texts(ENCODER, 8), seconds.append))
     assert len(seconds) == count
-    for text, array in zip(texts, prepared, strict=True):
+    for text, item in zip(texts, prepared, strict=True):
         if text == " ":
-            assert isinstance(array, InputError)
+            assert isinstance(item, InputError)
         else:
-            np.testing.assert_array_equal(array, ENCODER.encode(text))
+            assert isinstance(item, EncodedText)
+            np.testing.assert_array_equal(item.ids, ENCODER.encode(text))
 
 
 def test_the_inputs_of_a_cancelled_request_are_dropped(preprocessor: Preprocessor) -> None:
