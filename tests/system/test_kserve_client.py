@@ -82,7 +82,7 @@ def test_a_request_for_no_outputs_gets_all(answers: dict[str, Any]) -> None:
 @pytest.mark.parametrize("transport", ["rest", "grpc"])
 def test_health_and_errors_are_what_the_clients_expect(answers: dict[str, Any], transport: str) -> None:
     answer = answers[transport]
-    assert answer["live"] and answer["ready"] and answer["model"]
+    assert (answer["live"], answer["ready"], answer["model"]) == (True, True, True)
     status, message = answer["error"]
     assert status == {"rest": 404, "grpc": "NOT_FOUND"}[transport]
     assert message.startswith("unknown-model: No model 'none' is served")

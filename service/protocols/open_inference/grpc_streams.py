@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.reflection import aio as reflection
 
-from service.lifecycle import Lifecycle, Phase
+from service.lifecycle import Lifecycle
 
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 _REFLECTION = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"].full_name
@@ -36,7 +36,7 @@ def serving_status(lifecycle: Lifecycle, service: str, services: Sequence[str]) 
     """The `ServingStatus` of `service`, one of `services` or "" for the whole server."""
     if service and service not in services:
         return int(health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)
-    if lifecycle.phase is Phase.READY:
+    if lifecycle.accepts_traffic:
         return int(health_pb2.HealthCheckResponse.SERVING)
     return int(health_pb2.HealthCheckResponse.NOT_SERVING)
 
@@ -110,6 +110,6 @@ async def _read(kind: Any, messages: AsyncIterator[bytes], context: Any) -> Any:
             return kind.FromString(message)
         except DecodeError:
             pass
-    await context.abort(
+    return await context.abort(
         grpc.StatusCode.INVALID_ARGUMENT, f"not a {kind.DESCRIPTOR.full_name} of at most {MAX_BYTES} bytes"
     )

@@ -80,8 +80,8 @@ class InferenceResponse(BaseModel):
     id: str | None = None
     parameters: dict[str, bool | str] | None = Field(
         None,
-        description="`truncated`: true if the model read a text only in part. `warnings`: which texts, and options that "
-        "cannot have their effect.",
+        description="`truncated`: true if the model read a text only in part. `warnings`: those texts, and options "
+        "that cannot have their effect.",
     )
     outputs: list[OutputTensor]
 

@@ -201,9 +201,12 @@ def test_a_fault_outside_of_the_application_is_an_internal_error(models: Path) -
         server = live.app.state.grpc_port
         assert server is not None
         live.app.middleware_stack = broken
-        with capture_logs() as lines, over_grpc.InferenceServerClient(address(live)) as client:
-            with pytest.raises(InferenceServerException) as raised:
-                client.is_server_live()
+        with (
+            capture_logs() as lines,
+            over_grpc.InferenceServerClient(address(live)) as client,
+            pytest.raises(InferenceServerException) as raised,
+        ):
+            client.is_server_live()
         assert raised.value.status() == "StatusCode.INTERNAL"
         assert raised.value.message() == "internal-error: The log has the traceback."
         assert [line["event"] for line in lines] == ["unexpected error"]
