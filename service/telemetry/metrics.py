@@ -111,6 +111,14 @@ class Metrics:
             "wanted",
             "provider",
         )
+        self.model_nodes = self._description(
+            "ood_model_nodes", "Operators of a model on a GPU, by the provider that computes them.", "provider"
+        )
+        self.shape_changes = self._per_model(
+            Counter,
+            "ood_shape_changes_total",
+            "Calls for which a GPU had to plan the convolutions anew, because their shape was not the last one.",
+        )
         self.threshold = self._description(
             "ood_threshold", "Anomaly above which an input is flagged at ood_alpha.", "score"
         )

@@ -53,7 +53,14 @@ class ModelMetrics:
         # Created before the first event: a rate over a series that appears with an event misses that event.
         self._rejected = {reason: metrics.rejected.labels(model, reason) for reason in REJECTIONS}
 
-    def publish(self, provider: str, preferred_provider: str, scorer: Scorer, batcher: Batcher) -> None:
+    def publish(
+        self,
+        provider: str,
+        preferred_provider: str,
+        scorer: Scorer,
+        batcher: Batcher,
+        nodes: Mapping[str, int] | None = None,
+    ) -> None:
         """Set the gauges of a served version, and watch its queue.
 
         Args:
@@ -61,9 +68,15 @@ class ModelMetrics:
             preferred_provider: The provider that it would run on if it were available.
             scorer: Holds the alpha, the thresholds and the calibrations.
             batcher: The version's queue.
+            nodes: On a GPU, the number of operators that each provider computes.
         """
         metrics, model, version, drift = self._metrics, self._model, self._version, self._drift
         metrics.describe(model, version, provider, preferred_provider, scorer)
+        for name, count in (nodes or {}).items():
+            metrics.model_nodes.labels(model, version, name).set(count)
+        if nodes:
+            # Created before the first event: a rate over a series that appears with an event misses that event.
+            metrics.shape_changes.labels(model)
         metrics.drift_evidence.labels(model, version, self._default_score).set_function(lambda: drift.log10)
         metrics.watch_queue(model, version, batcher)
         self._batcher = batcher
@@ -95,6 +108,10 @@ class ModelMetrics:
                 self._flagged[name].inc()
         if self._default_score in scores:
             self._drift.update(scores[self._default_score].anomaly)
+
+    def shape_changed(self) -> None:
+        """Count one call for which a GPU had to plan its convolutions anew."""
+        self._metrics.shape_changes.labels(self._model).inc()
 
     def input_error(self, reason: str) -> None:
         """Count one input that was answered with an error; `reason` is the error's type."""

@@ -67,8 +67,9 @@ def running_service(
     # Weak references, so that tests see when an engine is freed.
     engines: WeakValueDictionary[tuple[str, str], ReplaceableEngine] = WeakValueDictionary()
 
-    def open_engine(bundle: Bundle, provider: Provider, *, cores: int) -> ReplaceableEngine:
+    def open_engine(bundle: Bundle, provider: Provider, *, cores: int, max_batch: int) -> ReplaceableEngine:
         engine = ReplaceableEngine(bundle, provider, cores=cores)
+        engine.warm_up(max_batch)
         engines[bundle.manifest.name, bundle.manifest.version] = engine
         return engine
 
@@ -79,7 +80,7 @@ def running_service(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("service.repository.model.tune", plan_of)
-        patch.setattr("service.repository.model.Engine", open_engine)
+        patch.setattr("service.repository.model.open_engine", open_engine)
         with _running(models, settings, engines) as live:
             yield live
 
