@@ -10,6 +10,7 @@ from bundle import Bundle
 from service.inference.batch_invariance import check_batch_invariance
 from service.inference.capture_lock import CAPTURE_LOCK
 from service.inference.cuda_graphs import record_graphs
+from service.inference.engine_monitor import EngineMonitor, EngineState
 from service.inference.execution_plan import ExecutionMode
 from service.inference.fixed_batches import FixedBatches, PlainBatch, fixed_sizes
 from service.inference.onnx_session import EngineError, check_signature, nodes_by_provider, open_session
@@ -30,6 +31,7 @@ class Engine:
     Attributes:
         modality: The kind of the model's inputs.
         cores: Cores of a call that uses all of them, on a CPU.
+        monitor: Records the calls that are running.
         nodes: On a GPU, the operators that each provider computes, with their numbers.
         on_shape_change: Called after a call in which a GPU had to plan convolutions for another shape.
     """
@@ -43,6 +45,7 @@ class Engine:
         """
         self.modality = modality_of(bundle)
         self.cores = cores
+        self.monitor = EngineMonitor(bundle.manifest.model)
         self._bundle = bundle
         self._wanted_provider = provider
         self._outputs = {score.name: score.output for score in bundle.manifest.scores}
@@ -159,12 +162,12 @@ class Engine:
     def _run_padded(self, items: Sequence[Array], *, exclusive: bool) -> Mapping[str, Array]:
         """Compute a batch in one call, padded to its largest input."""
         feed = self.modality.feed(items)
-        with self._calling():
+        with self._calling(), self.monitor.call() as options:
             if self._fixed_batches is not None:
-                rows = self._fixed_batches.run(feed)
+                rows = self._fixed_batches.run(feed, options)
             else:
                 session = self._exclusive_session if exclusive else self._shared_session
-                rows = session.run(self._output_names, feed)
+                rows = session.run(self._output_names, feed, options)
         if (changes := self._count_shape_changes()) != self._shape_changes:
             self._shape_changes = changes
             self.on_shape_change()
@@ -216,8 +219,22 @@ class Engine:
         self._sessions = {self.cores: self._exclusive_session}
 
 
-def open_engine(bundle: Bundle, provider: Provider, *, cores: int, max_batch: int) -> Engine:
+def open_engine(
+    bundle: Bundle,
+    provider: Provider,
+    *,
+    cores: int,
+    max_batch: int,
+    watch: Callable[[EngineMonitor], object] = lambda monitor: None,
+) -> Engine:
     """A warm engine on `provider`, or on the CPU if `provider` fails and is not required.
+
+    Args:
+        bundle: The bundle.
+        provider: The execution provider.
+        cores: Cores of a call that uses all of them, on a CPU.
+        max_batch: Most inputs of a batch.
+        watch: Called with the monitor of an engine before its first call.
 
     Raises:
         EngineError: The graph cannot be served.
@@ -225,7 +242,12 @@ def open_engine(bundle: Bundle, provider: Provider, *, cores: int, max_batch: in
     """
     try:
         engine = Engine(bundle, provider, cores=cores)
-        engine.warm_up(max_batch)
+        watch(engine.monitor)
+        try:
+            engine.warm_up(max_batch)
+        except Exception:
+            engine.monitor.state = EngineState.CLOSED
+            raise
     except (EngineError, ProviderUnavailable) as error:
         if provider.required or provider.first == CPU:
             raise
@@ -234,7 +256,7 @@ def open_engine(bundle: Bundle, provider: Provider, *, cores: int, max_batch: in
         _log_placement(engine, bundle)
         return engine
     log.warning("provider fallback", model=bundle.manifest.name, wanted=provider.first, got=CPU, reason=failure)
-    return open_engine(bundle, replace(provider, first=CPU), cores=cores, max_batch=max_batch)
+    return open_engine(bundle, replace(provider, first=CPU), cores=cores, max_batch=max_batch, watch=watch)
 
 
 def _log_placement(engine: Engine, bundle: Bundle) -> None:

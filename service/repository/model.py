@@ -15,6 +15,8 @@ from service.inference.batch_tuning import tune
 from service.inference.batcher import Batcher
 from service.inference.cpu_count import available_cores
 from service.inference.engine import Engine, open_engine
+from service.inference.engine_health import EngineHealth
+from service.inference.engine_monitor import EngineState
 from service.inference.engine_thread import EngineThread
 from service.inference.execution_plan import ExecutionPlan
 from service.inference.providers import CPU, Provider
@@ -124,6 +126,7 @@ def model_loader(
     provider: Provider,
     registry: Metrics,
     loop: asyncio.AbstractEventLoop,
+    health: EngineHealth,
     worker_group: WorkerGroup = SINGLE_WORKER,
     model_providers: Mapping[str, Provider] | None = None,
 ) -> Callable[[Bundle], Model]:
@@ -134,6 +137,7 @@ def model_loader(
         provider: The ONNX Runtime provider.
         registry: The application's metrics.
         loop: The event loop that requests run on.
+        health: Watches the engines.
         worker_group: The workers that share the cores; one of them measures a bundle's execution plan for all.
         model_providers: The providers of models that do not use `provider`, by name.
 
@@ -143,9 +147,13 @@ def model_loader(
 
     def open_tuned(bundle: Bundle, wanted: Provider) -> tuple[Engine, ExecutionPlan]:
         cores = settings.threads or available_cores()
-        engine = open_engine(bundle, wanted, cores=cores, max_batch=settings.max_batch)
+        engine = open_engine(bundle, wanted, cores=cores, max_batch=settings.max_batch, watch=health.add)
         memo = partial(_measure_once, worker_group, bundle)
-        plan = tune(engine, settings.max_batch, settings.batch_ms / 1000, memo)
+        try:
+            plan = tune(engine, settings.max_batch, settings.batch_ms / 1000, memo)
+        except Exception:
+            engine.monitor.state = EngineState.CLOSED
+            raise
         return engine, plan.for_worker(worker_group.count)
 
     def load(bundle: Bundle) -> Model:
@@ -180,8 +188,12 @@ def model_loader(
             loop=loop,
             size_of=engine.modality.size_of,
             observer=metrics,
+            monitor=engine.monitor,
             thread=thread,
         )
+        engine.monitor.planned_seconds = _longest_call(plan, engine.modality, settings.batch_ms / 1000)
+        engine.monitor.on_stall = metrics.stalled
+        engine.monitor.state = EngineState.SERVING
         option_limits = OptionLimits(
             scores, manifest.default_score, settings.timeout_ms, explains=manifest.likelihood is not None
         )
@@ -199,6 +211,12 @@ def model_loader(
         )
 
     return load
+
+
+def _longest_call(plan: ExecutionPlan, modality: Modality, max_seconds: float) -> float:
+    """The seconds that a call takes by the plan: those of a full batch, or of the largest input alone."""
+    largest = 0 if modality.size_of is None else modality.size_of(modality.probe_pair()[1])
+    return max(plan.max_batch * plan.seconds_per_input, max_seconds * largest / plan.max_positions)
 
 
 def _measure_once(worker_group: WorkerGroup, bundle: Bundle, measure: Callable[[], ExecutionPlan]) -> ExecutionPlan:
