@@ -225,7 +225,7 @@ def open_engine(
     *,
     cores: int,
     max_batch: int,
-    watch: Callable[[EngineMonitor], object] = lambda monitor: None,
+    watch: Callable[[EngineMonitor], object] = lambda _: None,
 ) -> Engine:
     """A warm engine on `provider`, or on the CPU if `provider` fails and is not required.
 
