@@ -21,6 +21,9 @@ from service.inputs.modality import Array
 
 log = structlog.stdlib.get_logger(__name__)
 
+# Memory that is short for a moment does not make an engine broken.
+_ATTEMPTS = 3
+
 PREDICTION = "prediction"
 PROBABILITY = "probability"
 
@@ -99,7 +102,11 @@ class Engine:
             The scores by name, float32 `[N]`; a classifier's `prediction`, int64 `[N]`, and `probability`, float32
             `[N]`; a likelihood's `parts` `[N, ...]`, or an object array of N arrays where their lengths differ.
         """
-        return self.modality.run_in_buckets(self._run_padded, items, exclusive=exclusive)
+        try:
+            return self.modality.run_in_buckets(self._run_padded, items, exclusive=exclusive)
+        except Exception:
+            self._check_itself()
+            raise
 
     def try_batch(self, items: Sequence[Array], *, exclusive: bool = True) -> Mapping[str, Array]:
         """Compute a batch in one call of ONNX Runtime, as a test of the graph.
@@ -176,6 +183,21 @@ class Engine:
                 output = self._outputs[name]
                 raise ValueError(f"output {output!r} has shape {row.shape} for {len(items)} inputs, not [N]")
         return dict(zip(self._outputs, rows, strict=True))
+
+    def _check_itself(self) -> None:
+        """Compute the sample after a failed call: an engine that fails on it, too, is broken.
+
+        An input on which the graph fails must not end the process, however often a client sends it.
+        """
+        for _ in range(_ATTEMPTS):
+            try:
+                self._run_padded(self.modality.sample_batch(1), exclusive=True)
+            except Exception as error:
+                self.monitor.on_failure()
+                failure = f"{type(error).__name__}: {error}"
+            else:
+                return
+        self.monitor.broken = failure
 
     def _calling(self) -> AbstractContextManager[None]:
         """The context of a call: on a GPU it excludes recordings of CUDA graphs."""

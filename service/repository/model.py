@@ -193,6 +193,7 @@ def model_loader(
         )
         engine.monitor.planned_seconds = _longest_call(plan, engine.modality, settings.batch_ms / 1000)
         engine.monitor.on_stall = metrics.stalled
+        engine.monitor.on_failure = metrics.engine_failed
         engine.monitor.state = EngineState.SERVING
         option_limits = OptionLimits(
             scores, manifest.default_score, settings.timeout_ms, explains=manifest.likelihood is not None

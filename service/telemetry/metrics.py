@@ -109,6 +109,11 @@ class Metrics:
         self.engine_stalls = self._per_version(
             Counter, "ood_engine_stalls_total", "Times that the engine stalled: a call took much longer than planned."
         )
+        self.engine_failures = self._per_version(
+            Counter,
+            "ood_engine_failures_total",
+            "Times that the engine failed on its own sample, after a failed batch.",
+        )
         self.rejected = self._per_model(
             Counter, "ood_rejected_total", "Requests turned away before they were scored.", "reason"
         )

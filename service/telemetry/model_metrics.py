@@ -44,6 +44,7 @@ class ModelMetrics:
         self._retired = False
         self._inputs = metrics.inputs.labels(model, version)
         self._stalls = metrics.engine_stalls.labels(model, version)
+        self._failures = metrics.engine_failures.labels(model, version)
         self._flagged = {score: metrics.flagged.labels(model, version, score) for score in scores}
         self._anomaly = {score: metrics.anomaly.labels(model, version, score) for score in scores}
         self._p_value = {score: metrics.p_value.labels(model, version, score) for score in scores}
@@ -126,6 +127,10 @@ class ModelMetrics:
     def stalled(self) -> None:
         """Count that the engine stalled."""
         self._stalls.inc()
+
+    def engine_failed(self) -> None:
+        """Count that the engine failed on its own sample."""
+        self._failures.inc()
 
     def prepared(self, seconds: float) -> None:
         """Record the `seconds` of one input's preprocessing."""
