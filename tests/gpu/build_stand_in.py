@@ -1,7 +1,7 @@
 """Builds CUDA libraries that need no GPU, over which ONNX Runtime's real CUDA provider runs.
 
-Usage: `python tests/gpu/build_stand_in.py SITE FOLDER`. SITE is a folder into which onnxruntime-gpu is installed. FOLDER
-receives the libraries; programs find them by `LD_LIBRARY_PATH=FOLDER`.
+Usage: `python tests/gpu/build_stand_in.py SITE FOLDER`. SITE is a folder into which onnxruntime-gpu is installed.
+FOLDER receives the libraries; programs find them by `LD_LIBRARY_PATH=FOLDER`.
 
 The sources in `stand_in/` define the functions whose behaviour matters. All others that the provider needs are added as
 functions that answer 0, success.
