@@ -40,12 +40,13 @@ from bundle.manifest import (
 )
 from bundle.parsing import parse_manifest
 from bundle.preprocessing import DEFAULT_MAX_PIXELS, decode_image, prepare_image
-from bundle.scores import LOGIT_SCORES, SCORES, ModelOutput, Score, get_score
+from bundle.scores import FEATURE_SCORES, LOGIT_SCORES, SCORES, ModelOutput, Score, get_score
 from bundle.store import Bundle, load_bundle, seal_bundle, sha256_file
 from bundle.tokenization import PADDING, TextEncoder, pad_tokens
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",
+    "FEATURE_SCORES",
     "LOGIT_SCORES",
     "MANIFEST_NAME",
     "PADDING",
