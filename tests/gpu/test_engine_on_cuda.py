@@ -1,4 +1,4 @@
-"""The engine on CUDA: no plan is built twice, graphs are recorded once and on the serving thread, no silent fallback."""
+"""The engine on CUDA: no plan is built twice, graphs are recorded once by the serving thread, no silent fallback."""
 
 import asyncio
 import threading
@@ -114,7 +114,7 @@ def test_a_call_that_fails_later_is_an_error_and_the_engine_is_broken(stand_in: 
     engine = open_engine(load_bundle(CLASSIFIER), provider(), cores=2, max_batch=4)
     failures = []
     engine.monitor.on_failure = lambda: failures.append(1)
-    with stand_in.broken_device(), pytest.raises(Exception, match="CUDA|CUBLAS|CUDNN"):
+    with stand_in.broken_device(), pytest.raises(Exception, match=r"CUDA|CUBLAS|CUDNN"):
         engine.run(list(IMAGES[:2]))
     assert engine.provider == CUDA
     assert len(failures) == 3
