@@ -1,6 +1,6 @@
 """The metrics of one model version, for as long as the version is loaded."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from service.inference.batcher import Batcher
 from service.scoring.drift import DriftEvidence
