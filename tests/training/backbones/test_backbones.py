@@ -155,7 +155,7 @@ def test_the_bundle_takes_images_and_has_the_scores_of_features(
     assert [score.name for score in bundle.manifest.scores] == ["msp", "mahalanobis", "knn"]
     session = onnxruntime.InferenceSession(bundle.model_path, providers=["CPUExecutionProvider"])
     assert [value.name for value in session.get_inputs()] == ["images"]
-    threshold = sorted(bundle.calibrations["knn"].scores)[-1]
+    threshold = bundle.calibrations["knn"].threshold(0.05)
     x, y = stripes(40, seed=8)
     distances, predicted = session.run(["knn", "prediction"], {"images": x})
     assert np.mean(predicted == y) > 0.95
