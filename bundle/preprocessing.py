@@ -1,7 +1,8 @@
 """Converts encoded images to a model's input. Training, evaluation and serving share this code.
 
 The steps: the signature determines the format (PNG, JPEG, WebP or BMP), the size in the header is checked against the
-limit, the pixels are decoded, converted to 8-bit grey or RGB, turned upright by EXIF, and resized with antialiasing.
+limit, the pixels are decoded, converted to 8-bit grey or RGB, turned upright by EXIF, and resized with antialiasing. If
+the model has `resize_to`, the image is resized to that, and the centre is cut out; smaller images get a black border.
 
 - Transparency is composited on white.
 - 16-bit samples keep their upper 8 bits.
@@ -41,6 +42,7 @@ _UPRIGHT: Mapping[int, Image.Transpose] = MappingProxyType(
         8: Image.Transpose.ROTATE_90,
     }
 )
+_SIDEWAYS = frozenset(turn for orientation, turn in _UPRIGHT.items() if orientation >= 5)
 _RESAMPLING: Mapping[str, Image.Resampling] = MappingProxyType(
     {
         "bilinear": Image.Resampling.BILINEAR,
@@ -52,6 +54,10 @@ _RESAMPLING: Mapping[str, Image.Resampling] = MappingProxyType(
 
 _SCALED_GAP = 3
 """The ratio of a scaled JPEG to the model's size. By Pillow's documentation of `reducing_gap`, 3 is nearly exact."""
+
+
+_MAX_ASPECT = 16
+"""The largest aspect ratio of images that are resized as a whole before their centre is cut out."""
 
 
 class _Jpeg(JpegImageFile):
@@ -110,18 +116,57 @@ def prepare_image(image: Image.Image, spec: ImageInput) -> NDArray[np.uint8]:
     Raises:
         Exception: any exception that Pillow raises while decoding.
     """
+    # Scaled decoding rounds the sides.
+    size = image.size
     if isinstance(image, JpegImageFile):
         # Both sides are large enough, whether EXIF turns the image or not. No effect on decoded images.
-        side = _SCALED_GAP * max(spec.width, spec.height)
+        before_crop = spec.resize_to if isinstance(spec.resize_to, tuple) else (spec.resize_to or 0,)
+        side = _SCALED_GAP * max(spec.width, spec.height, *before_crop)
         image.draft(None, (side, side))
     pixels = _to_colours(image, "L" if spec.channels == 1 else "RGB")
     # From the original, after decoding: a PNG may store its EXIF data after the pixels.
     turn = _UPRIGHT.get(exif_orientation(image.info["exif"])) if "exif" in image.info else None
     if turn is not None:
         pixels = pixels.transpose(turn)
-    if pixels.size != (spec.width, spec.height):
+        size = size[::-1] if turn in _SIDEWAYS else size
+    if spec.resize_to is not None:
+        pixels = _centre(pixels, size, spec)
+    elif pixels.size != (spec.width, spec.height):
         pixels = pixels.resize((spec.width, spec.height), _RESAMPLING[spec.resize])
     return np.frombuffer(pixels.tobytes(), np.uint8).reshape(spec.height, spec.width, spec.channels)
+
+
+def _centre(pixels: Image.Image, size: tuple[int, int], spec: ImageInput) -> Image.Image:
+    """The centre of `pixels` after resizing to `spec.resize_to`, as torchvision's Resize and CenterCrop give it.
+
+    Args:
+        pixels: the upright image, possibly decoded at a fraction of its size.
+        size: its full width and height.
+        spec: the model's size.
+    """
+    width, height = size
+    if isinstance(spec.resize_to, tuple):
+        new_height, new_width = spec.resize_to
+    else:
+        assert spec.resize_to is not None, "the caller checks"
+        shorter, longer = sorted(size)
+        longer = int(spec.resize_to * longer / shorter)
+        new_width, new_height = (spec.resize_to, longer) if width <= height else (longer, spec.resize_to)
+    left, top = round((new_width - spec.width) / 2), round((new_height - spec.height) / 2)
+    if max(new_width, new_height) > _MAX_ASPECT * min(new_width, new_height):
+        # A line of pixels would be resized to gigabytes. Only the part below the crop is needed.
+        x, y = pixels.width / new_width, pixels.height / new_height
+        left_edge, top_edge = max(left, 0), max(top, 0)
+        right_edge, bottom_edge = min(left + spec.width, new_width), min(top + spec.height, new_height)
+        part = pixels.resize(
+            (right_edge - left_edge, bottom_edge - top_edge),
+            _RESAMPLING[spec.resize],
+            box=(left_edge * x, top_edge * y, right_edge * x, bottom_edge * y),
+        )
+        pixels, left, top = part, left - left_edge, top - top_edge
+    elif pixels.size != (new_width, new_height):
+        pixels = pixels.resize((new_width, new_height), _RESAMPLING[spec.resize])
+    return pixels.crop((left, top, left + spec.width, top + spec.height))
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:

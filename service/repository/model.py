@@ -157,7 +157,11 @@ def model_loader(
             observer=metrics,
         )
         option_limits = OptionLimits(
-            scores, manifest.default_score, settings.timeout_ms, explains=manifest.likelihood is not None
+            scores,
+            manifest.default_score,
+            settings.timeout_ms,
+            explains=manifest.likelihood is not None,
+            model_outputs=manifest.model_outputs,
         )
         return Model(
             bundle, engine.modality, engine.provider, provider.first, batcher, scorer, option_limits, metrics, drift
