@@ -173,10 +173,10 @@ def _probe(model: ModelProto, head: Head, logits: str | None, make_adapter: Make
         results = [run(adapter.feed(first))]
     results += [run(adapter.feed(np.repeat(row, size, axis=0))) for row in further]
     shape = _shape(f"'{head.tensor}'", results[0][0], size)
-    if class_count(head.tensor, shape) == 1 and head.normaliser is None and head.output != logits:
-        if find_linear_head(model.graph, head.tensor) is None:
-            reason = "is one value for an input, from neither a sigmoid nor a linear layer"
-            raise GraphError(f"'{head.tensor}'", reason, "If it is the logit of two classes, name it: --logits")
+    is_known = head.normaliser is not None or head.output == logits
+    if class_count(head.tensor, shape) == 1 and not is_known and find_linear_head(model.graph, head.tensor) is None:
+        reason = "is one value for an input, from neither a sigmoid nor a linear layer"
+        raise GraphError(f"'{head.tensor}'", reason, "If it is the logit of two classes, name it: --logits")
     outputs = tuple(
         output
         for name, tensor in own.items()

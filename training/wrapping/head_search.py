@@ -71,13 +71,12 @@ def find_heads(model: ModelProto, logits: str | None) -> list[Head]:
         # An ArgMax may be one of other values.
         found = {name: head for name, head in found.items() if not head.reduced or head.normaliser} or found
     ancestors = {name: ancestors_of(graph, name) for name in found}
-    heads = [
-        head
-        for name, head in found.items()
+    heads = []
+    for name, head in found.items():
+        computed = [other for other, its in found.items() if other != name and not its.reduced]
         # A softmax behind a head shows that it has scores of classes. Other outputs may be computed from these.
-        if head.normaliser
-        or not any(name in ancestors[other] for other in found if other != name and not found[other].reduced)
-    ]
+        if head.normaliser or not any(name in ancestors[other] for other in computed):
+            heads.append(head)
 
     def rank(head: Head) -> tuple[bool, bool, bool, bool]:
         alike = (len(ancestors[other.tensor]) for other in heads if bool(other.normaliser) == bool(head.normaliser))
