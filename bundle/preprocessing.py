@@ -1,8 +1,8 @@
 """Converts encoded images to a model's input. Training, evaluation and serving share this code.
 
 The steps: the first bytes determine the format, the headers are checked against the limits, the pixels are decoded,
-converted to 8-bit grey or RGB, turned upright, and resized with antialiasing. If the model has `resize_to`, the image is
-resized to that, and the centre is cut out.
+converted to 8-bit grey or RGB, turned upright, and resized with antialiasing. If the model has `resize_to`, the image
+is resized to that, and the centre is cut out.
 
 - Transparency is composited on white.
 - 16-bit samples keep their upper 8 bits.
