@@ -6,6 +6,7 @@ from typing import Any
 
 from bundle import TokenCount
 from service.errors import InputError
+from service.inputs.modality import Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,8 @@ class ScoredInput:
     """The scores of one input, by name, in the order of the request; `flagged` and `p_value` are those of the first.
 
     `prediction` is None for models without labels, `explanation` unless the request asked for it. `tokens` counts the
-    tokens of a text; it is None for images.
+    tokens of a text; it is None for images. `model_outputs` are the wrapped classifier's own outputs that the request
+    asked for.
     """
 
     flagged: bool
@@ -45,6 +47,7 @@ class ScoredInput:
     scores: Mapping[str, ScoreEntry]
     explanation: Mapping[str, Any] | None = None
     tokens: TokenCount | None = None
+    model_outputs: Mapping[str, Array] | None = None
 
     @property
     def truncated(self) -> bool:

@@ -7,6 +7,9 @@ from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
+import numpy as np
+
+from bundle import ModelTensor
 from service.errors import InvalidParameter
 from service.protocols.open_inference.schemas import Datatype
 from service.scoring.options import Options
@@ -28,25 +31,32 @@ class Output:
         read: Returns its value for a scored input.
         score: The score that must be computed for it; None for outputs about the first requested score, the class or
             the tokens.
+        shape: The shape of its value for one input, without the batch.
         by_default: Whether a request that names no outputs gets it.
+        is_own: Whether it is the wrapped classifier's own output.
     """
 
     name: str
     datatype: Datatype
     read: Callable[[ScoredInput], Any]
     score: str | None = None
+    shape: tuple[int, ...] = ()
     by_default: bool = True
+    is_own: bool = False
 
 
 # Every request needs the outputs of its model, and few models are served.
 @lru_cache(maxsize=256)
-def outputs_of(scores: tuple[str, ...], classifies: bool, reads_tokens: bool) -> Mapping[str, Output]:
+def outputs_of(
+    scores: tuple[str, ...], classifies: bool, reads_tokens: bool = False, own: tuple[ModelTensor, ...] = ()
+) -> Mapping[str, Output]:
     """Every output of a model, by name.
 
     Args:
         scores: The scores that the model offers.
         classifies: Whether there are outputs about the predicted class.
         reads_tokens: Whether there are outputs about the tokens of a text.
+        own: The wrapped classifier's own outputs.
     """
     outputs = [Output(field, datatype, _of_first(field)) for field, datatype in _FIELDS.items()]
     if classifies:
@@ -66,7 +76,21 @@ def outputs_of(scores: tuple[str, ...], classifies: bool, reads_tokens: bool) ->
             Output("tokens_read", "INT64", attrgetter("tokens.read"), by_default=False),
             Output("tokens_total", "INT64", attrgetter("tokens.total"), by_default=False),
         ]
+    outputs += [
+        Output(
+            tensor.name, tensor.datatype, _of_model(tensor.name), shape=tensor.shape, by_default=False, is_own=True
+        )
+        for tensor in own
+    ]
     return {output.name: output for output in outputs}
+
+
+def tensor_values(output: Output, results: Sequence[ScoredInput]) -> tuple[list[int], list[Any]]:
+    """The shape of an output for `results`, and its values in row-major order."""
+    values = [output.read(result) for result in results]
+    if output.is_own:
+        values = np.stack(values).ravel().tolist()
+    return [len(results), *output.shape], values
 
 
 def scores_of(names: Iterable[str], offered: Mapping[str, Output]) -> list[str]:
@@ -94,8 +118,9 @@ def choose_outputs(names: Sequence[str] | None, offered: Mapping[str, Output], o
     """Choose the outputs of a request.
 
     Args:
-        names: The names of the requested outputs; None chooses all outputs about the scores of `options`, without
-            duplicates: what `flagged` and the like say about the first score is not repeated under its name.
+        names: The names of the requested outputs; None chooses all outputs about the scores of `options`, without the
+            classifier's own and without duplicates: what `flagged` and the like say about the first score is not
+            repeated under its name.
         offered: The outputs of the model, by name.
         options: The options of the request.
 
@@ -131,6 +156,10 @@ def _of_first(field: str) -> Callable[[ScoredInput], Any]:
 def _of_score(score: str, field: str) -> Callable[[ScoredInput], Any]:
     read = attrgetter(field)
     return lambda result: _number(read(result.scores[score]))
+
+
+def _of_model(name: str) -> Callable[[ScoredInput], Any]:
+    return lambda result: (result.model_outputs or {})[name]
 
 
 def _number(value: Any) -> Any:

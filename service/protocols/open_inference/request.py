@@ -129,7 +129,8 @@ def inference_of(
     if not isinstance(in_binary, bool):
         raise InvalidParameter(f"parameters.{BINARY_OUTPUT}", "give true or false")
     requested = request.outputs or []
-    offered = outputs_of(option_limits.scores, classifies, modality.pixel_shape is None)
+    text_input = modality.pixel_shape is None
+    offered = outputs_of(option_limits.scores, classifies, text_input, option_limits.model_outputs)
     options, outputs = _options_and_outputs(parameters, requested, option_limits, offered)
     return Inference(inputs, options, _with_form(outputs, requested, in_binary), tensor.name, request.id)
 
@@ -303,7 +304,9 @@ def _options_and_outputs(
     scores = scores_of(names or (), offered)
     # The requested outputs imply their scores, unless the parameter `scores` names others.
     options = parse_options({"scores": scores, **parameters} if scores else parameters, option_limits)
-    return options, choose_outputs(names, offered, options)
+    outputs = choose_outputs(names, offered, options)
+    own = tuple(output.name for output in outputs if output.is_own)
+    return (replace(options, model_outputs=own) if own else options), outputs
 
 
 def _with_form(
