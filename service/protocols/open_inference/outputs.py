@@ -77,9 +77,7 @@ def outputs_of(
             Output("tokens_total", "INT64", attrgetter("tokens.total"), by_default=False),
         ]
     outputs += [
-        Output(
-            tensor.name, tensor.datatype, _of_model(tensor.name), shape=tensor.shape, by_default=False, is_own=True
-        )
+        Output(tensor.name, tensor.datatype, _of_model(tensor.name), shape=tensor.shape, by_default=False, is_own=True)
         for tensor in own
     ]
     return {output.name: output for output in outputs}
