@@ -33,7 +33,7 @@ def add_settings(parser: argparse.ArgumentParser, names: Iterable[str]) -> None:
     """Add a flag for each of the settings `names`. A flag that is not used leaves no attribute in the namespace."""
     for name in names:
         field = Settings.model_fields[name]
-        default = "none" if field.default is None else field.default
+        default = "none" if field.default in (None, ()) else field.default
         text = f"{field.description} [default {default}; env {env_name(name)}]".replace("%", "%%")
         if field.annotation is bool:
             parser.add_argument(
