@@ -2,8 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -63,8 +62,8 @@ async def read_body(request: Request, max_bytes: int, timeout_seconds: float) ->
                     break
                 due = min(due + len(chunk) / MIN_BYTES_PER_SECOND, clock() + timeout_seconds)
                 timeout.reschedule(due)
-                if holding is not None:
-                    holding.on_eviction = lambda: timeout.reschedule(clock())
+                if holding is not None and holding.on_eviction is None:
+                    holding.begin_arrival(lambda: timeout.reschedule(clock()))
     except TimeoutError:
         if holding is not None and holding.evicted:
             raise _no_memory() from None
@@ -74,7 +73,7 @@ async def read_body(request: Request, max_bytes: int, timeout_seconds: float) ->
         ) from None
     finally:
         if holding is not None:
-            holding.on_eviction = None
+            holding.end_arrival()
     body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
     if not codings:
         return body
@@ -103,7 +102,7 @@ class _Holding:
 
     def __init__(self, budget: "BodyBudget") -> None:
         self._budget = budget
-        self._began = asyncio.get_running_loop().time()
+        self._began = math.inf
         self.size = 0
         self.evicted = False
         self.on_eviction: Callable[[], None] | None = None
@@ -113,10 +112,24 @@ class _Holding:
         self.size += size
         self._budget.take(self, size)
 
+    def begin_arrival(self, on_eviction: Callable[[], None]) -> None:
+        """Note that further parts of the body are to come; `on_eviction` gives the request up."""
+        self._began = asyncio.get_running_loop().time()
+        self.on_eviction = on_eviction
+        self._budget.arriving.add(self)
+
+    def end_arrival(self) -> None:
+        """Note that no further part is awaited."""
+        self.on_eviction = None
+        self._budget.arriving.discard(self)
+
     def evict(self) -> None:
-        """Give up the request."""
-        on_eviction, self.on_eviction = self.on_eviction, None
+        """Give up the request, and release its bytes."""
+        on_eviction = self.on_eviction
         assert on_eviction is not None, "only a body that is arriving is given up"
+        self.end_arrival()
+        self._budget.give_back(self.size)
+        self.size = 0
         self.evicted = True
         on_eviction()
 
@@ -131,23 +144,15 @@ class BodyBudget:
 
     Without it clients could make the process hold the largest body times the length of the queue. When the budget is
     used up, the body that arrives the slowest is given up: clients that send slowly cannot keep others out.
+
+    Attributes:
+        arriving: What is held by requests whose bodies have begun to arrive and have not ended.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._held_bytes = 0
-        self._holdings: set[_Holding] = set()
-
-    @contextmanager
-    def holding(self) -> Iterator[_Holding]:
-        """What a request holds, until the block ends."""
-        holding = _Holding(self)
-        self._holdings.add(holding)
-        try:
-            yield holding
-        finally:
-            self._holdings.discard(holding)
-            self._held_bytes -= holding.size
+        self.arriving: set[_Holding] = set()
 
     def try_take(self, size: int) -> bool:
         """Hold `size` bytes for work after a response, until `give_back`; false if there is no room."""
@@ -157,7 +162,7 @@ class BodyBudget:
         return True
 
     def give_back(self, size: int) -> None:
-        """Release `size` bytes of `try_take`."""
+        """Release `size` bytes."""
         self._held_bytes -= size
 
     def take(self, holding: _Holding, size: int) -> None:
@@ -167,12 +172,11 @@ class BodyBudget:
             return
         now = asyncio.get_running_loop().time()
         pace = min(holding.bytes_per_second(now), _SLOW_BYTES_PER_SECOND)
-        arriving = [other for other in self._holdings if other.on_eviction is not None and other is not holding]
-        slower = [other for other in arriving if other.bytes_per_second(now) < pace]
-        for other in sorted(slower, key=lambda other: other.bytes_per_second(now)):
+        paces = {other: other.bytes_per_second(now) for other in self.arriving if other is not holding}
+        for other in sorted(paces, key=lambda other: paces[other]):
+            if paces[other] >= pace:
+                break
             other.evict()
-            self._held_bytes -= other.size
-            other.size = 0
             if self._held_bytes <= self._max_bytes:
                 return
         raise _no_memory()
@@ -190,13 +194,15 @@ class BodyBudgetMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        with self._budget.holding() as holding:
-            scope[_HOLDING] = holding
+        holding = scope[_HOLDING] = _Holding(self._budget)
 
-            async def receive_within_budget() -> Message:
-                message = await receive()
-                if size := len(message.get("body", b"")):
-                    holding.add(size)
-                return message
+        async def receive_within_budget() -> Message:
+            message = await receive()
+            if size := len(message.get("body", b"")):
+                holding.add(size)
+            return message
 
+        try:
             await self._app(scope, receive_within_budget, send)
+        finally:
+            self._budget.give_back(holding.size)

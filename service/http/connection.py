@@ -79,7 +79,8 @@ class Connection(HttpToolsProtocol):
         self._timeout_seconds = timeout_seconds
         self._receive_timer: asyncio.TimerHandle | None = None
         self._disconnected: asyncio.Future[None]
-        self._in_headers = self._in_message = self._in_body_part = self._serving = False
+        self._in_headers = self._in_message = self._in_body_part = False
+        self._served: RequestResponseCycle | None = None
         # The bytes of the headers, or of what follows the last part of a body.
         self._headers_bytes = 0
         self._unparsed = b""
@@ -102,6 +103,10 @@ class Connection(HttpToolsProtocol):
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel the timers and the work for the client."""
+        if self._served is not None:
+            # uvicorn does so for the newest request only, which may wait in the pipeline.
+            self._served.disconnected = True
+            self._served.message_event.set()
         super().connection_lost(exc)
         self.transport.closed()
         self._unset_keepalive_if_required()
@@ -205,7 +210,7 @@ class Connection(HttpToolsProtocol):
     @override
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         """Reject the request if it is malformed, or while its model is overloaded; otherwise start its task."""
-        self._serving = True
+        self._served = cycle
         scope = cast(Scope, cycle.scope)
         rejection: Response | None = None
         if _MALFORMED in scope:
@@ -219,7 +224,7 @@ class Connection(HttpToolsProtocol):
             super()._start_asgi_task(cycle, app)
             return
         cycle.response_started = cycle.response_complete = True
-        close = not cycle.keep_alive or self.parser.should_upgrade()
+        close = not cycle.keep_alive or self.parser.should_upgrade() or cycle.waiting_for_100_continue
         phrase = HTTPStatus(rejection.status_code).phrase
         self._write_response(rejection, phrase, close=close, head=scope["method"] == "HEAD")
         self.on_response_complete()
@@ -233,9 +238,9 @@ class Connection(HttpToolsProtocol):
     @override
     def on_response_complete(self) -> None:
         """Continue with the next request."""
-        self._serving = False
+        self._served = None
         super().on_response_complete()
-        if self._last_problem is not None and not self._serving:
+        if self._last_problem is not None and self._served is None:
             self._write_last(self._last_problem)
         elif self._unparsed and not self.pipeline:
             self.loop.call_soon(self._parse_rest)
@@ -254,7 +259,7 @@ class Connection(HttpToolsProtocol):
     @override
     def shutdown(self) -> None:
         """Close the connection, at the latest after the response in progress."""
-        if self._serving:
+        if self._served is not None:
             self.cycle.keep_alive = False
         else:
             self.transport.close_now()
@@ -268,13 +273,13 @@ class Connection(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         # The client cannot time out while reading is paused because its responses are pending.
-        if (self._in_headers or (self._in_message and not self._serving)) and not self.flow.read_paused:
+        if (self._in_headers or (self._in_message and self._served is None)) and not self.flow.read_paused:
             if self._receive_timer is None:
                 self._discarded = DiscardedBytes()
                 self._start_receive_timer()
             return
         self._cancel_receive_timer()
-        if not self._serving and self.timeout_keep_alive_task is None:
+        if self._served is None and self.timeout_keep_alive_task is None:
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
@@ -312,7 +317,7 @@ class Connection(HttpToolsProtocol):
         if in_body and self.pipeline and self.pipeline[0][0] is self.cycle:
             # The request itself waits for its turn.
             self.pipeline.popleft()
-        elif in_body and self._serving:
+        elif in_body and self._served is not None:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
             self._cancel_work()
@@ -325,7 +330,7 @@ class Connection(HttpToolsProtocol):
             # It is answered already.
             self.transport.close()
             return
-        if self._serving:
+        if self._served is not None:
             self._last_problem = problem
         else:
             self._write_last(problem)

@@ -137,10 +137,10 @@ def _escaped(text: str, keep: str = "") -> str:
 
 
 def _traceback(stream: TextIO, exc_info: ExcInfo) -> None:
-    """Write a traceback, whose message may repeat what a client sent."""
+    """Write an indented traceback, whose message may repeat what a client sent, and must not look like a log line."""
     buffer = io.StringIO()
     structlog.dev.plain_traceback(buffer, exc_info)
-    stream.write(_escaped(buffer.getvalue(), keep="\n"))
+    stream.write(_escaped(buffer.getvalue(), keep="\n").replace("\n", "\n  "))
 
 
 def _drop_coloured_message(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

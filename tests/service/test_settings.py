@@ -59,7 +59,8 @@ def test_every_setting_has_a_flag_and_is_explained_by_help(capsys: pytest.Captur
         assert flag_name(name) in text
         assert env_name(name) in text
         assert str(field.description) in text
-        assert f"[default {'none' if field.default is None else field.default}; env {env_name(name)}]" in text
+        default = "none" if field.default in (None, ()) else field.default
+        assert f"[default {default}; env {env_name(name)}]" in text
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import json
+import re
 import select
 import socket
 import struct
@@ -306,7 +307,7 @@ def test_a_malformed_request_is_answered_after_the_ones_before_it(live: Live) ->
     with connect(live) as connection:
         connection.sendall(good + b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" + b"nonsense\r\n\r\n")
         response = until_closed(connection)
-    assert [part[:3] for part in response.split(b"HTTP/1.1 ")[1:]] == [b"422", b"200", b"400"]
+    assert re.findall(rb"HTTP/1\.1 (\d{3}) ", response) == [b"422", b"200", b"400"]
 
 
 @pytest.mark.parametrize(

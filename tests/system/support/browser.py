@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -34,6 +35,7 @@ class Browser:
             stderr=subprocess.DEVNULL,
         )
         self._port_file = folder / "DevToolsActivePort"
+        self._stack = ExitStack()
         self._last_id = 0
         self.requested: list[str] = []
         self.complaints: list[str] = []
@@ -41,7 +43,9 @@ class Browser:
     def __enter__(self) -> Self:
         until(lambda: self._port_file.exists() and self._port_file.read_text().count("\n") == 1)
         port, path = self._port_file.read_text().split("\n")
-        self._connection: ClientConnection = connect(f"ws://127.0.0.1:{port}{path}", max_size=None)
+        self._connection: ClientConnection = self._stack.enter_context(
+            connect(f"ws://127.0.0.1:{port}{path}", max_size=None)
+        )
         target = self._call("Target.createTarget", url="about:blank")["targetId"]
         self._session: str | None = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Network", "Page", "Runtime", "Log"):
@@ -51,7 +55,7 @@ class Browser:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._connection.close()
+        self._stack.close()
         self._process.kill()
         self._process.wait(TIMEOUT_SECONDS)
 
