@@ -10,7 +10,7 @@ from service.inference.batch_tuning import batch_sizes
 from service.inference.cuda_graphs import CudaGraphRunner, record_graphs
 from service.inference.engine_monitor import EngineMonitor
 from service.inference.execution_plan import ExecutionMode
-from service.inference.onnx_session import EngineError, check_signature, open_session
+from service.inference.onnx_session import EngineError, check_signature, open_session, release_memory
 from service.inference.providers import CPU, CUDA, Provider, ProviderUnavailable
 from service.inputs.explanation import PARTS
 from service.inputs.modalities import modality_of
@@ -130,6 +130,13 @@ class Engine:
             for cores in {exclusive, shared}
         }
         self._exclusive_session, self._shared_session = self._sessions[exclusive], self._sessions[shared]
+
+    def release_memory(self, max_batch: int) -> None:
+        """Return the memory that only larger batches than those of `max_batch` inputs needed to the system."""
+        if self.on_cpu:
+            release_memory(self._shared_session, self._output_names, self.modality.feed(self.modality.sample_batch(1)))
+            for exclusive in (True, False):
+                self.try_batch(self.modality.sample_batch(max_batch), exclusive=exclusive)
 
     def _run_padded(self, items: Sequence[Array], *, exclusive: bool) -> Mapping[str, Array]:
         """Compute a batch in one call, padded to its largest input."""

@@ -1,13 +1,15 @@
 """Opens a bundle's ONNX graph in ONNX Runtime and checks it against the manifest."""
 
-from collections.abc import Mapping
+import ctypes
+from collections.abc import Mapping, Sequence
+from functools import cache
 
 import onnxruntime
 
 from bundle import Bundle
 from service.inference.external_data import external_files
 from service.inference.providers import Provider
-from service.inputs.modality import Modality
+from service.inputs.modality import Array, Modality
 
 # Waiting threads spin for microseconds only: longer spinning takes cores from the event loop and other models, and
 # without any spinning a call's threads are woken up for each layer. See docs/performance.md.
@@ -15,7 +17,13 @@ _SESSION_CONFIG = {
     "session.intra_op.allow_spinning": "1",
     "session.intra_op.spin_duration_us": "10",
     "session.force_spinning_stop": "1",
+    # All sessions of the process take working memory from one arena: together they need that of the calls that run at
+    # the same time, not the sum of what each needs at most. Weights stay outside of it, because an arena returns a
+    # region to the system only if nothing is left in it.
+    "session.use_env_allocators": "1",
+    "session.use_device_allocator_for_initializers": "1",
 }
+_SHRINK_ARENA = ("memory.enable_memory_arena_shrinkage", "cpu:0")
 
 
 class EngineError(Exception):
@@ -39,7 +47,10 @@ def open_session(
     Raises:
         EngineError: ONNX Runtime refuses the graph, or the graph reads files that the manifest does not list.
     """
+    _share_arena()
     options = onnxruntime.SessionOptions()
+    # A pattern is kept for each shape of a batch, and there is one for each length of texts and size of batches.
+    options.enable_mem_pattern = False
     options.intra_op_num_threads = cores
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
@@ -58,6 +69,25 @@ def open_session(
         raise
     except Exception as error:
         raise EngineError(bundle, f"ONNX Runtime refuses the graph: {error}", "Export the bundle again") from error
+
+
+@cache
+def _share_arena() -> None:
+    """Create the arena of all sessions of this process, once."""
+    memory = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    onnxruntime.create_and_register_allocator(memory, onnxruntime.OrtArenaCfg({}))
+
+
+def release_memory(session: onnxruntime.InferenceSession, outputs: Sequence[str], feed: Mapping[str, Array]) -> None:
+    """Compute a batch, and return the memory that no call uses and no weights occupy to the system."""
+    options = onnxruntime.RunOptions()
+    options.add_run_config_entry(*_SHRINK_ARENA)
+    session.run(outputs, feed, options)
+    # Opening a session leaves much of the heap unused: the graph before its optimisation, weights in another layout.
+    if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+        trim(0)
 
 
 def check_signature(

@@ -147,6 +147,7 @@ def model_loader(
             engine.warm_up(settings.max_batch)
             memo = partial(_measure_once, worker_group, bundle)
             plan = tune(engine, settings.max_batch, settings.batch_ms / 1000, memo).for_worker(worker_group.count)
+            engine.release_memory(plan.max_batch)
         except Exception:
             engine.monitor.state = EngineState.CLOSED
             raise
