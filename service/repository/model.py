@@ -11,9 +11,9 @@ from types import TracebackType
 import structlog
 
 from bundle import Bundle, ManifestInvalid, load_bundle
+from service.cpu_count import available_cores
 from service.inference.batch_tuning import tune
 from service.inference.batcher import Batcher
-from service.inference.cpu_count import available_cores
 from service.inference.engine import Engine, open_engine
 from service.inference.engine_health import EngineHealth
 from service.inference.engine_monitor import EngineState
