@@ -22,6 +22,7 @@ from service.http.route import Route
 from service.inference.cpu_count import available_cores
 from service.inference.engine_health import EngineHealth
 from service.inference.providers import choose_provider
+from service.inputs.decode_budget import DecodeBudget
 from service.inputs.modality import Limits
 from service.inputs.preprocessor import Preprocessor
 from service.lifecycle import Lifecycle
@@ -155,8 +156,13 @@ def create_app(settings: Settings, worker_group: WorkerGroup = SINGLE_WORKER) ->
     lifecycle.problem = lambda: engine_health.problem
     worker_metrics = WorkerMetrics(worker_group, metrics.registry) if worker_group.count > 1 else None
     reloader = Reloader(repository, metrics, mirror)
-    limits = Limits(settings.max_pixels, settings.max_text_chars)
-    preprocessor = Preprocessor(limits, _decode_threads(worker_group.count))
+    limits = Limits(settings.max_pixels, settings.max_text_chars, DecodeBudget(settings.max_pixels))
+    preprocessor = Preprocessor(
+        limits,
+        _decode_threads(worker_group.count),
+        max_request_pixels=settings.max_request_pixels,
+        max_request_chars=settings.max_request_chars,
+    )
     shadows = Shadows(limits)
     tracing = _tracing(settings)
     access_log = AccessLog(metrics, enabled=settings.access_log)
