@@ -31,22 +31,26 @@ from bundle.manifest import (
     Input,
     LikelihoodSpec,
     Manifest,
+    ModelTensor,
     OODResult,
     Parity,
     Precision,
     ScoreOutput,
+    TensorDatatype,
     TextInput,
     Training,
+    is_reserved_output,
 )
 from bundle.parsing import parse_manifest
 from bundle.preprocessing import BYTES_PER_PIXEL, DEFAULT_MAX_PIXELS, EncodedImage, decode_image
-from bundle.scores import LOGIT_SCORES, SCORES, ModelOutput, Score, get_score
+from bundle.scores import FEATURE_SCORES, LOGIT_SCORES, SCORES, ModelOutput, Score, get_score
 from bundle.store import Bundle, load_bundle, seal_bundle, sha256_file
 from bundle.tokenization import PADDING, TextEncoder, pad_tokens
 
 __all__ = [
     "BYTES_PER_PIXEL",
     "DEFAULT_MAX_PIXELS",
+    "FEATURE_SCORES",
     "IMAGE_SUFFIXES",
     "LOGIT_SCORES",
     "MANIFEST_NAME",
@@ -76,6 +80,7 @@ __all__ = [
     "ManifestInvalid",
     "ManifestMissing",
     "ModelOutput",
+    "ModelTensor",
     "OODResult",
     "Parity",
     "PathEscapes",
@@ -83,6 +88,7 @@ __all__ = [
     "SchemaTooNew",
     "Score",
     "ScoreOutput",
+    "TensorDatatype",
     "TextEncoder",
     "TextInput",
     "TokenizerInvalid",
@@ -92,6 +98,7 @@ __all__ = [
     "decode_image",
     "false_flag_rate",
     "get_score",
+    "is_reserved_output",
     "load_bundle",
     "load_calibrations",
     "pad_tokens",

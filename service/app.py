@@ -19,9 +19,8 @@ from service.http.fast_routes import FastRoutes
 from service.http.load_shedding import LoadShedder
 from service.http.request_context import RequestContext
 from service.http.route import Route
-from service.inference.cpu_count import available_cores
 from service.inference.engine_health import EngineHealth
-from service.inference.providers import choose_provider
+from service.inference.providers import CudaOptions, Provider, choose_provider
 from service.inputs.decode_budget import DecodeBudget
 from service.inputs.modality import Limits
 from service.inputs.preprocessor import Preprocessor
@@ -49,9 +48,6 @@ if TYPE_CHECKING:
     from service.telemetry.tracing import Tracing
 
 log = structlog.stdlib.get_logger(__name__)
-
-# Decoding is a small part of a request; more threads would take cores from the engine.
-_MAX_DECODE_THREADS = 4
 
 
 def service_version() -> str:
@@ -85,10 +81,6 @@ def _tracing(settings: Settings) -> "Tracing | None":
     return Tracing(settings.otlp_endpoint, service_version())
 
 
-def _decode_threads(workers: int) -> int:
-    return min(max(1, available_cores() // workers), _MAX_DECODE_THREADS)
-
-
 def _grpc(settings: Settings, dependencies: Dependencies) -> "tuple[list[Route], GrpcServer | None]":
     """The routes of gRPC calls, and the server that passes calls to them as requests."""
     if settings.grpc_port is None:
@@ -105,6 +97,21 @@ def _grpc(settings: Settings, dependencies: Dependencies) -> "tuple[list[Route],
     return routes, GrpcServer([route.path for route in routes], settings)
 
 
+def _provider(settings: Settings, choice: str) -> Provider:
+    options = CudaOptions(
+        device=settings.cuda_device,
+        memory_mb=settings.cuda_memory_mb,
+        nhwc=settings.cuda_nhwc,
+        tf32=settings.cuda_tf32,
+        convolution_search=settings.cuda_convolution_search,
+        graphs=settings.cuda_graphs,
+    )
+    provider, note = choose_provider(choice, cuda=options)
+    if note is not None:
+        log.info("provider fallback", provider=provider.first, reason=note)
+    return provider
+
+
 async def _load_models(
     settings: Settings,
     worker_group: WorkerGroup,
@@ -116,11 +123,12 @@ async def _load_models(
 ) -> None:
     """Load every model, then mark the service as ready and begin to watch the repository."""
     try:
-        provider, note = choose_provider(settings.provider, graphs=settings.cuda_graphs)
-        if note is not None:
-            log.info("provider fallback", provider=provider.first, reason=note)
+        provider = _provider(settings, settings.provider)
+        model_providers = {name: _provider(settings, choice) for name, choice in settings.model_providers.items()}
         loop = asyncio.get_running_loop()
-        await reloader.start(model_loader(settings, provider, metrics, loop, engine_health, worker_group))
+        await reloader.start(
+            model_loader(settings, provider, metrics, loop, engine_health, worker_group, model_providers)
+        )
     except Exception as error:
         # Not raised: the server is listening already. It reads the failure from the lifecycle, and ends.
         lifecycle.fail(error)
@@ -159,7 +167,7 @@ def create_app(settings: Settings, worker_group: WorkerGroup = SINGLE_WORKER) ->
     limits = Limits(settings.max_pixels, settings.max_text_chars, DecodeBudget(settings.max_pixels))
     preprocessor = Preprocessor(
         limits,
-        _decode_threads(worker_group.count),
+        settings.decode_threads,
         max_request_pixels=settings.max_request_pixels,
         max_request_chars=settings.max_request_chars,
     )

@@ -1,8 +1,10 @@
 """Builds the model of a recipe, and the exported model with its scores."""
 
 from training.architectures import ARCHITECTURES, DENSITY_ARCHITECTURES, TEXT_ARCHITECTURES
-from training.models.classifier import Classifier, ImageClassifier, Mirrored, TextClassifier
+from training.architectures.linear_probe import LinearProbe
+from training.models.classifier import Classifier, FeatureClassifier, ImageClassifier, Mirrored, TextClassifier
 from training.models.density import Density
+from training.models.feature_statistics import Statistics
 from training.models.language_model import LanguageModel, build_language_model
 from training.models.likelihood_heads import ScoredDensity, ScoredLanguageModel
 from training.models.model import Model
@@ -10,15 +12,24 @@ from training.models.score_heads import ScoredClassifier, ScoredModel
 from training.recipe import Recipe, TextConfig, build_component
 
 
-def build_model(recipe: Recipe, num_classes: int, vocabulary_size: int | None = None) -> Model:
+def build_model(
+    recipe: Recipe, num_classes: int, vocabulary_size: int | None = None, feature_size: int | None = None
+) -> Model:
     """The recipe's model, freshly initialised from torch's generator.
 
     Args:
         recipe: Names the task and the architecture.
         num_classes: The number of classes of a classifier; other tasks ignore it.
         vocabulary_size: The largest token id plus 1, for models of texts.
+        feature_size: The number of features of the backbone, for recipes with one.
     """
     config, architecture = recipe.input, recipe.architecture
+    if recipe.backbone is not None:
+        if feature_size is None:
+            raise ValueError("a classifier of features needs their number")
+        outputs = num_classes + recipe.confidence_branch
+        probe = LinearProbe(outputs, feature_size, recipe.backbone.hidden)
+        return FeatureClassifier(probe, confidence_branch=recipe.confidence_branch)
     if isinstance(config, TextConfig):
         if vocabulary_size is None:
             raise ValueError("a model of texts needs the size of its vocabulary")
@@ -44,8 +55,14 @@ def build_model(recipe: Recipe, num_classes: int, vocabulary_size: int | None = 
     return ImageClassifier(network, config, confidence_branch=recipe.confidence_branch)
 
 
-def scored_model(recipe: Recipe, model: Model) -> ScoredModel:
-    """`model` with the scores that the recipe exports; RecipeError if the model cannot compute one of them."""
+def scored_model(recipe: Recipe, model: Model, statistics: Statistics | None = None) -> ScoredModel:
+    """`model` with the scores that the recipe exports; RecipeError if the model cannot compute one of them.
+
+    Args:
+        recipe: Names the scores.
+        model: A model of the recipe's task.
+        statistics: Statistics of training features, for a classifier's scores that need them.
+    """
     scores = recipe.export.scores
     if isinstance(model, Density):
         per = recipe.likelihood.per
@@ -54,4 +71,4 @@ def scored_model(recipe: Recipe, model: Model) -> ScoredModel:
         assert isinstance(recipe.input, TextConfig), "recipe validation requires text input for language models"
         return ScoredLanguageModel(model, scores, recipe.input.unit)
     assert isinstance(model, Classifier), "every other model is a classifier"
-    return ScoredClassifier(Mirrored(model) if recipe.export.mirror else model, scores)
+    return ScoredClassifier(Mirrored(model) if recipe.export.mirror else model, scores, statistics)

@@ -11,13 +11,17 @@ from training.models.model import BATCH, Model
 
 
 class Prediction(NamedTuple):
-    """Class logits `[N, K]` and, from a network with a confidence branch, the logits `[N]` of b(x)."""
+    """Class logits `[N, K]` and, from a network with a confidence branch, the logits `[N]` of b(x).
+
+    `features` `[N, D]` are there if they were asked for, or if the classifier's inputs are features.
+    """
 
     logits: Tensor
     confidence_logit: Tensor | None = None
+    features: Tensor | None = None
 
     def split(self, n: int) -> "tuple[Prediction, Prediction]":
-        """The predictions of the first `n` inputs and of the remaining ones."""
+        """The predictions of the first `n` inputs and of the remaining ones, without features."""
         confidence = self.confidence_logit
         if confidence is None:
             return Prediction(self.logits[:n]), Prediction(self.logits[n:])
@@ -25,8 +29,12 @@ class Prediction(NamedTuple):
 
     def float(self) -> "Prediction":
         """The prediction in float32."""
-        confidence = self.confidence_logit
-        return Prediction(self.logits.float(), None if confidence is None else confidence.float())
+        confidence, features = self.confidence_logit, self.features
+        return Prediction(
+            self.logits.float(),
+            None if confidence is None else confidence.float(),
+            None if features is None else features.float(),
+        )
 
 
 class Classifier(Model):
@@ -90,6 +98,23 @@ class TextClassifier(Classifier):
         return text_batch(rows)
 
 
+class FeatureClassifier(Classifier):
+    """Passes the features of a frozen backbone to a network of features; they are the prediction's features, too."""
+
+    input_names = ("features",)
+
+    def forward(self, features: Tensor) -> Prediction:
+        """The prediction for features `[N, 1, D]`; see `training.backbones.with_features`."""
+        vectors = features.squeeze(1)
+        return self._predict(self.network(vectors))._replace(features=vectors)
+
+    def initialise(self, rows: Tensor) -> None:
+        """Call the network's method `initialise`, if it has one, with training features `[N, D]`."""
+        initialise = getattr(self.network, "initialise", None)
+        if callable(initialise):
+            initialise(rows.squeeze(1))
+
+
 class Mirrored(Classifier):
     """Test-time augmentation inside the graph: the mean logits of each image and its mirror image."""
 
@@ -98,6 +123,6 @@ class Mirrored(Classifier):
 
     def forward(self, images: Tensor) -> Prediction:
         """The prediction for images `[N, H, W, C]`."""
-        logits, confidence = self.network(torch.cat((images, images.flip(2))))
+        logits, confidence, _ = self.network(torch.cat((images, images.flip(2))))
         logits = logits.unflatten(0, (2, -1)).mean(dim=0)
         return Prediction(logits, None if confidence is None else confidence.unflatten(0, (2, -1)).mean(dim=0))
