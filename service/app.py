@@ -23,6 +23,7 @@ from service.http.request_context import RequestContext
 from service.http.route import Route
 from service.inference.engine_health import EngineHealth
 from service.inference.providers import CudaOptions, Provider, choose_provider
+from service.inputs.decode_budget import DecodeBudget
 from service.inputs.modality import Limits
 from service.inputs.preprocessor import Preprocessor
 from service.lifecycle import Lifecycle
@@ -165,8 +166,13 @@ def create_app(settings: Settings, worker_group: WorkerGroup = SINGLE_WORKER) ->
     lifecycle.problem = lambda: engine_health.problem
     worker_metrics = WorkerMetrics(worker_group, metrics.registry) if worker_group.count > 1 else None
     reloader = Reloader(repository, metrics, mirror)
-    limits = Limits(settings.max_pixels, settings.max_text_chars)
-    preprocessor = Preprocessor(limits, settings.decode_threads)
+    limits = Limits(settings.max_pixels, settings.max_text_chars, DecodeBudget(settings.max_pixels))
+    preprocessor = Preprocessor(
+        limits,
+        settings.decode_threads,
+        max_request_pixels=settings.max_request_pixels,
+        max_request_chars=settings.max_request_chars,
+    )
     body_budget = BodyBudget(settings.max_pending_bytes)
     shadows = Shadows(limits, body_budget)
     tracing = _tracing(settings)

@@ -161,7 +161,13 @@ class Settings(BaseSettings):
         le=64,
         json_schema_extra={"default": "one per core and per 512 MiB of memory, at most 4"},
     )
+    max_request_pixels: Annotated[
+        int | None, Field(description="Most pixels of all images of one request. None: 10 x max_pixels.", ge=1)
+    ] = None
     max_text_chars: Annotated[int, Field(description="Longest text, in characters.", ge=1)] = 100_000
+    max_request_chars: Annotated[
+        int | None, Field(description="Most characters of all texts of one request. None: 10 x max_text_chars.", ge=1)
+    ] = None
     queue_size: Annotated[int, Field(description="Inputs that may wait per model; more are answered 503.", ge=1)] = 1024
     max_batch: Annotated[
         int, Field(description="Most inputs in one engine call; the warm-up may choose fewer.", ge=1, le=4096)
