@@ -2,10 +2,10 @@ r"""Outlier Exposure for density networks (Hendrycks, Mazeika & Dietterich, ICLR
 
     E_in,out[max(0, num_pixels + nll(x) - nll(x'))],    x in-distribution, x' an outlier, both in nats
 
-An outlier must be less likely than an in-distribution image, by one nat for each of num_pixels. The paper does not define
-num_pixels and its code for densities is not published. Bits "per pixel" as the paper reports them are bits per colour
-channel, by which num_pixels is height x width x channels: a margin of 1 nat per dimension, 1.44 bits. With num_pixels as
-height x width, the margin of an image with three channels is 1/3 nat per dimension.
+An outlier must be less likely than an in-distribution image, by one nat for each of num_pixels. The paper does not
+define num_pixels, and its code for densities is not published. Bits "per pixel" as the paper reports them are bits per
+colour channel; by this reading num_pixels is height x width x channels, a margin of 1 nat (1.44 bits) per dimension.
+With num_pixels as height x width, the margin of an image with three channels is 1/3 nat per dimension.
 """
 
 from collections.abc import Callable

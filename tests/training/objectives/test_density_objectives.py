@@ -103,5 +103,5 @@ def test_the_likelihood_margin_needs_outliers_and_no_negative_weight_or_margin()
         LikelihoodMargin()(nats_of_pixels, batch()._replace(x_out=None))
     with pytest.raises(ValueError, match="weight must not be negative, got -1"):
         LikelihoodMargin(weight=-1)
-    with pytest.raises(ValueError, match="margin must not be negative, got -0.5"):
+    with pytest.raises(ValueError, match=r"margin must not be negative, got -0\.5"):
         LikelihoodMargin(margin=-0.5)
