@@ -2,7 +2,6 @@
 
 from bundle.calibration import Calibration, load_calibrations, save_calibrations
 from bundle.errors import (
-    AnimatedImage,
     BundleError,
     CalibrationError,
     CalibrationInvalid,
@@ -21,6 +20,7 @@ from bundle.errors import (
     UnknownScore,
 )
 from bundle.false_flag_rate import FalseFlagRate, false_flag_rate
+from bundle.image_formats import IMAGE_SUFFIXES
 from bundle.manifest import (
     MANIFEST_NAME,
     SCHEMA_VERSION,
@@ -31,27 +31,32 @@ from bundle.manifest import (
     Input,
     LikelihoodSpec,
     Manifest,
+    ModelTensor,
     OODResult,
     Parity,
     Precision,
     ScoreOutput,
+    TensorDatatype,
     TextInput,
     Training,
+    is_reserved_output,
 )
 from bundle.parsing import parse_manifest
-from bundle.preprocessing import DEFAULT_MAX_PIXELS, decode_image, prepare_image
-from bundle.scores import LOGIT_SCORES, SCORES, ModelOutput, Score, get_score
+from bundle.preprocessing import BYTES_PER_PIXEL, DEFAULT_MAX_PIXELS, EncodedImage, decode_image
+from bundle.scores import FEATURE_SCORES, LOGIT_SCORES, SCORES, ModelOutput, Score, get_score
 from bundle.store import Bundle, load_bundle, seal_bundle, sha256_file
 from bundle.tokenization import PADDING, TextEncoder, pad_tokens
 
 __all__ = [
+    "BYTES_PER_PIXEL",
     "DEFAULT_MAX_PIXELS",
+    "FEATURE_SCORES",
+    "IMAGE_SUFFIXES",
     "LOGIT_SCORES",
     "MANIFEST_NAME",
     "PADDING",
     "SCHEMA_VERSION",
     "SCORES",
-    "AnimatedImage",
     "Bundle",
     "BundleError",
     "Calibration",
@@ -61,6 +66,7 @@ __all__ = [
     "DataFingerprint",
     "EmptyImage",
     "EmptyText",
+    "EncodedImage",
     "Evaluation",
     "FalseFlagRate",
     "FileCorrupt",
@@ -74,6 +80,7 @@ __all__ = [
     "ManifestInvalid",
     "ManifestMissing",
     "ModelOutput",
+    "ModelTensor",
     "OODResult",
     "Parity",
     "PathEscapes",
@@ -81,6 +88,7 @@ __all__ = [
     "SchemaTooNew",
     "Score",
     "ScoreOutput",
+    "TensorDatatype",
     "TextEncoder",
     "TextInput",
     "TokenizerInvalid",
@@ -90,11 +98,11 @@ __all__ = [
     "decode_image",
     "false_flag_rate",
     "get_score",
+    "is_reserved_output",
     "load_bundle",
     "load_calibrations",
     "pad_tokens",
     "parse_manifest",
-    "prepare_image",
     "save_calibrations",
     "seal_bundle",
     "sha256_file",

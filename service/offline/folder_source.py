@@ -9,11 +9,9 @@ from typing import Literal, Self
 
 import pyarrow as pa
 
+from bundle import IMAGE_SUFFIXES
 from service.offline.errors import unreadable_source
 from service.offline.source import Identity, Item
-
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
-"""The suffixes of image files; decoding decides what a file really holds."""
 
 # One name is kept for this many files, so that a walk can start there.
 _MARK_EVERY = 10_000
@@ -84,7 +82,7 @@ def _walk(root: Path, below: Names, begin: Names) -> Iterator[Names]:
             continue
         if is_folder:
             yield from _walk(root, (*below, name), begin[1:] if begin and name == begin[0] else ())
-        elif Path(name).suffix.lower() in SUFFIXES:
+        elif Path(name).suffix.lower() in IMAGE_SUFFIXES:
             yield (*below, name)
 
 

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Literal
 
+from bundle import IMAGE_SUFFIXES
 from service.offline.errors import ModelUnusable, SourceUnusable
-from service.offline.folder_source import SUFFIXES, FolderSource, holds_images
+from service.offline.folder_source import FolderSource, holds_images
 from service.offline.parquet_source import ParquetSource
 from service.offline.record_source import Kind, RecordSource
 from service.offline.source import Source
@@ -12,7 +13,7 @@ from service.offline.source import Source
 _RECORD_KINDS: dict[str, Kind] = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".txt": "lines"}
 _SUPPORTED = (
     "a .parquet file or a folder of them, a folder of images "
-    f"({', '.join(sorted(SUFFIXES))}), or a text file: .txt (a text a line), .jsonl, .csv"
+    f"({', '.join(sorted(IMAGE_SUFFIXES))}), or a text file: .txt (a text a line), .jsonl, .csv"
 )
 
 

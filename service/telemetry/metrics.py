@@ -101,6 +101,19 @@ class Metrics:
             "Inputs admitted and not yet in the engine, of the version with the most that answers.",
         )
         self.queue_capacity = self._per_model(Gauge, "ood_queue_capacity", "Inputs that ood_queue_depth may reach.")
+        self.engine_stalled = self._per_version(
+            Gauge,
+            "ood_engine_stalled_seconds",
+            "Seconds that the engine's longest call has taken, if that is much longer than planned; otherwise 0.",
+        )
+        self.engine_stalls = self._per_version(
+            Counter, "ood_engine_stalls_total", "Times that the engine stalled: a call took much longer than planned."
+        )
+        self.engine_failures = self._per_version(
+            Counter,
+            "ood_engine_failures_total",
+            "Times that the engine failed on its own sample, after a failed batch.",
+        )
         self.rejected = self._per_model(
             Counter, "ood_rejected_total", "Requests turned away before they were scored.", "reason"
         )
@@ -110,6 +123,14 @@ class Metrics:
             "1 where a model runs on another provider than the one that this build of ONNX Runtime is for.",
             "wanted",
             "provider",
+        )
+        self.model_nodes = self._description(
+            "ood_model_nodes", "Operators of a model on a GPU, by the provider that computes them.", "provider"
+        )
+        self.shape_changes = self._per_model(
+            Counter,
+            "ood_shape_changes_total",
+            "Calls for which a GPU had to plan the convolutions anew, because their shape was not the last one.",
         )
         self.threshold = self._description(
             "ood_threshold", "Anomaly above which an input is flagged at ood_alpha.", "score"

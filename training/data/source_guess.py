@@ -8,10 +8,10 @@ from typing import Any
 
 import pyarrow.parquet
 
+from bundle import IMAGE_SUFFIXES
 from training.errors import DataError
 from training.recipe import Source
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 _READABLE = "Give a folder of images (one sub-folder per class where they are labelled), a .parquet, .csv or .txt file"
 _LABEL = "label"
 
