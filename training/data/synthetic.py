@@ -26,7 +26,7 @@ from training.errors import RecipeError
 from training.recipe import Synthetic
 
 UInt8 = NDArray[np.uint8]
-Values = NDArray[np.float64]
+Values = NDArray[np.floating]
 Shape = tuple[int, ...]
 
 _BLOCK = 4096
