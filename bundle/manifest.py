@@ -99,15 +99,13 @@ class ModelTensor(Strict):
     shape: tuple[PositiveInt, ...]
 
 
-_RESULT_OUTPUTS = frozenset(
-    ("flagged", "p_value", "anomaly", "threshold", "label", "prediction", "probability")
-    + ("truncated", "tokens_read", "tokens_total")
-)
+_RESULT_OUTPUTS = {"flagged", "p_value", "anomaly", "threshold", "label", "prediction", "probability"}
+_TEXT_OUTPUTS = {"truncated", "tokens_read", "tokens_total"}
 
 
 def is_reserved_output(name: str) -> bool:
     """Whether `name` is that of an output about a score, the class or the tokens, such as `msp` or `msp.flagged`."""
-    return name in _RESULT_OUTPUTS or name.split(".", maxsplit=1)[0] in SCORES
+    return name in _RESULT_OUTPUTS | _TEXT_OUTPUTS or name.split(".", maxsplit=1)[0] in SCORES
 
 
 class LikelihoodSpec(Strict):
