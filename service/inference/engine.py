@@ -28,6 +28,25 @@ _ATTEMPTS = 3
 PREDICTION = "prediction"
 PROBABILITY = "probability"
 
+_OWN = "model/"
+_OWN_TYPES = {
+    "BOOL": "bool",
+    "FP16": "float16",
+    "FP32": "float",
+    "FP64": "double",
+    "BYTES": "string",
+}
+
+
+def own_output(name: str) -> str:
+    """The key of the wrapped classifier's own output `name` among the outputs of `Engine.run`."""
+    return _OWN + name
+
+
+def _tensor_type(datatype: str) -> str:
+    """ONNX Runtime's name of a datatype of the Open Inference Protocol."""
+    return f"tensor({_OWN_TYPES.get(datatype, datatype.lower())})"
+
 
 class Engine:
     """Computes batches of one model. Thread-safe, except for `warm_up` and `set_mode`.
@@ -60,6 +79,9 @@ class Engine:
         if bundle.manifest.likelihood is not None:
             self._outputs[PARTS] = bundle.manifest.likelihood.parts
             output_types[bundle.manifest.likelihood.parts] = "tensor(float)"
+        for tensor in bundle.manifest.model_outputs:
+            self._outputs[own_output(tensor.name)] = tensor.output
+            output_types[tensor.output] = _tensor_type(tensor.datatype)
         self._output_names = list(self._outputs.values())
         self._exclusive_session = self._shared_session = open_session(bundle, provider, cores)
         self._sessions = {cores: self._exclusive_session}
@@ -101,7 +123,8 @@ class Engine:
 
         Returns:
             The scores by name, float32 `[N]`; a classifier's `prediction`, int64 `[N]`, and `probability`, float32
-            `[N]`; a likelihood's `parts` `[N, ...]`, or an object array of N arrays where their lengths differ.
+            `[N]`; a likelihood's `parts` `[N, ...]`, or an object array of N arrays where their lengths differ; a
+            wrapped classifier's own outputs `[N, ...]` under `own_output` of their names.
         """
         try:
             return self.modality.run_in_buckets(self._run_padded, items, exclusive=exclusive)
@@ -182,7 +205,8 @@ class Engine:
             self._shape_changes = changes
             self.on_shape_change()
         for name, row in zip(self._outputs, rows, strict=True):
-            if row.shape[: 1 if name == PARTS else None] != (len(items),):
+            has_parts = name == PARTS or name.startswith(_OWN)
+            if row.shape[: 1 if has_parts else None] != (len(items),):
                 output = self._outputs[name]
                 raise ValueError(f"output {output!r} has shape {row.shape} for {len(items)} inputs, not [N]")
         return dict(zip(self._outputs, rows, strict=True))

@@ -196,7 +196,11 @@ def model_loader(
         engine.monitor.on_failure = metrics.engine_failed
         engine.monitor.state = EngineState.SERVING
         option_limits = OptionLimits(
-            scores, manifest.default_score, settings.timeout_ms, explains=manifest.likelihood is not None
+            scores,
+            manifest.default_score,
+            settings.timeout_ms,
+            explains=manifest.likelihood is not None,
+            model_outputs=manifest.model_outputs,
         )
         return Model(
             bundle,

@@ -60,7 +60,9 @@ def _cache_key(source: Source, spec: ImageInput, table: datasets.Dataset) -> str
     """
     identity = {
         "source": source.model_dump(mode="json"),
-        "input": spec.model_dump(mode="json", include={"height", "width", "channels", "resize"}),
+        "input": spec.model_dump(
+            mode="json", include={"height", "width", "channels", "resize", "resize_to"}, exclude_none=True
+        ),
         "files": sorted(str(file["filename"]) for file in table.cache_files),
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
