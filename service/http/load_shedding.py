@@ -70,7 +70,7 @@ class LoadShedder:
             model: The model that the request asks for.
             timeout_ms: The request's deadline, as far as its headers and query determine it.
         """
-        max_wait = _max_wait(timeout_ms)
+        max_wait = longest_wait(timeout_ms)
         problem = _rejection(model, max_wait)
         if problem is None:
             return
@@ -115,7 +115,7 @@ def reserve(model: "Model", count: int, timeout_ms: int) -> Reservation:
         Overloaded: The queue is full, or too long for a deadline of `timeout_ms`.
     """
     try:
-        return model.batcher.reserve(count, _max_wait(timeout_ms))
+        return model.batcher.reserve(count, longest_wait(timeout_ms))
     except QueueFull as error:
         raise _overloaded(model, error) from None
 
@@ -136,7 +136,8 @@ def _overloaded(model: "Model", error: QueueFull) -> Overloaded:
     )
 
 
-def _max_wait(timeout_ms: int) -> float:
+def longest_wait(timeout_ms: int) -> float:
+    """The longest time in seconds that a request with this deadline may wait, for decoding or in the queue."""
     return _MAX_WAIT_SHARE * timeout_ms / 1000
 
 

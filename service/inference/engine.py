@@ -13,7 +13,7 @@ from service.inference.cuda_graphs import record_graphs
 from service.inference.engine_monitor import EngineMonitor, EngineState
 from service.inference.execution_plan import ExecutionMode
 from service.inference.fixed_batches import FixedBatches, PlainBatch, fixed_sizes
-from service.inference.onnx_session import EngineError, check_signature, nodes_by_provider, open_session
+from service.inference.onnx_session import EngineError, check_signature, nodes_by_provider, open_session, release_memory
 from service.inference.providers import CPU, Provider, ProviderUnavailable
 from service.inference.sample_check import check_sample
 from service.inputs.explanation import PARTS
@@ -191,6 +191,13 @@ class Engine:
             for cores in {exclusive, shared}
         }
         self._exclusive_session, self._shared_session = self._sessions[exclusive], self._sessions[shared]
+
+    def release_memory(self, max_batch: int) -> None:
+        """Return the memory that only larger batches than those of `max_batch` inputs needed to the system."""
+        if self.on_cpu:
+            release_memory(self._shared_session, self._output_names, self.modality.feed(self.modality.sample_batch(1)))
+            for exclusive in (True, False):
+                self.try_batch(self.modality.sample_batch(max_batch), exclusive=exclusive)
 
     def _run_padded(self, items: Sequence[Array], *, exclusive: bool) -> Mapping[str, Array]:
         """Compute a batch in one call, padded to its largest input."""

@@ -18,6 +18,7 @@ from service.inputs.payloads import Payload, Text, text_of
 # Texts of which the tokenizer reads up to this many characters are encoded on the event loop: a thread hand-over takes
 # about as long as encoding them. See docs/performance.md.
 _INLINE_CHARS = 2048
+_WORK_PER_CHARACTER = 20
 _CHARSETS = frozenset({"utf-8", "utf8", "us-ascii"})
 _SAMPLE_FILE = "sample.txt"
 _EXAMPLE_CHARS = 200
@@ -82,6 +83,12 @@ class Texts:
     def string_payload(self, text: str) -> Payload:
         """The string is the text."""
         return Text(text)
+
+    def work(self, payload: Payload, limits: Limits) -> int:
+        """The estimated work of `prepare` in pixels: encoding a character takes about as long as decoding 20."""
+        return (
+            _WORK_PER_CHARACTER * min(len(payload.text), limits.max_text_chars) + 1 if isinstance(payload, Text) else 1
+        )
 
     def prepare(self, payload: Payload, limits: Limits) -> NDArray[np.int64] | InputError:
         """The text as token ids, int64 `[L]`, or the reason why it cannot be scored."""
