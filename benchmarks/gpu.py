@@ -21,7 +21,7 @@ import onnxruntime
 
 from benchmarks.processes import NotReady, free_port, run_module, running
 from bundle import Bundle, load_bundle
-from service.inference.cpu_count import available_cores
+from service.cpu_count import available_cores
 from service.inference.engine import Engine, open_engine
 from service.inference.engine_thread import EngineThread
 from service.inference.onnx_session import open_session
