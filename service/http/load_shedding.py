@@ -46,7 +46,9 @@ class LoadShedder:
     the event loop's thread.
     """
 
-    def __init__(self, access_log: AccessLog, lifecycle: Lifecycle, *, ttl_seconds: float = 1.0) -> None:
+    def __init__(
+        self, access_log: AccessLog, lifecycle: Lifecycle, *, ttl_seconds: float = 1.0, cross_origin: bool = False
+    ) -> None:
         """Remember nothing yet.
 
         Args:
@@ -54,10 +56,12 @@ class LoadShedder:
             lifecycle: The phase of the service; only a ready one sheds load.
             ttl_seconds: How long rejections are remembered. After that one request is processed normally, because keys,
                 models or traffic rules may have changed.
+            cross_origin: Whether pages of other origins may call the service.
         """
         self._access_log = access_log
         self._lifecycle = lifecycle
         self._ttl_seconds = ttl_seconds
+        self._cross_origin = cross_origin
         self._rejected: dict[int, _Rejected] = {}
 
     def check(self, scope: Scope, model: "Model", timeout_ms: int) -> None:
@@ -89,7 +93,8 @@ class LoadShedder:
         if not self._rejected or self._lifecycle.phase is not Phase.READY:
             return None
         rejected = self._rejected.get(_fingerprint(scope))
-        if rejected is None:
+        if rejected is None or (self._cross_origin and any(name == b"origin" for name, _ in scope["headers"])):
+            # The application adds the headers that let a page of another origin read the response.
             return None
         started = time.perf_counter()
         model = rejected.model

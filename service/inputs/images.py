@@ -1,7 +1,6 @@
 """The image modality: converts encoded image files to the graph's input `images`, uint8 `[N, H, W, C]`."""
 
 import base64
-import binascii
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, ClassVar, Self
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from bundle import Bundle, EncodedImage, ImageError, ImageInput, ImageTooLarge, LikelihoodSpec, decode_image
 from bundle.image_formats.declared_size import HEAD_BYTES, estimate_pixels
 from service.errors import InputError
+from service.inputs.base64_text import decode_base64
 from service.inputs.examples import sample_png
 from service.inputs.explanation import explain_pixels
 from service.inputs.modality import Array, Limits, Prepared, Run
@@ -167,6 +167,6 @@ class Images:
 
 def _decode_base64(payload: Base64) -> bytes | InputError:
     try:
-        return base64.b64decode(payload.text, validate=True)
-    except (binascii.Error, ValueError) as error:
+        return decode_base64(payload.text)
+    except ValueError as error:
         return InputError("invalid-base64", f"`image` is not base64: {error}")
