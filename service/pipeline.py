@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from service.errors import DeadlineExceeded, InputError, InvalidInput, Problem
 from service.http.deadline import Deadline
-from service.http.load_shedding import reserve
+from service.http.load_shedding import longest_wait, reserve
 from service.inference.outcomes import Expired, Row
 from service.inputs.modality import Prepared
 from service.inputs.payloads import Input
@@ -108,7 +108,9 @@ class Pipeline:
         started = time.monotonic()
         deadline = Deadline(seconds, partial(_deadline_exceeded, options), disconnected)
         with reserve(model, len(inputs), options.timeout_ms) as reservation, deadline:
-            prepared = await self._preprocessor.prepare(inputs, model.modality, model.metrics.prepared)
+            prepared = await self._preprocessor.prepare(
+                inputs, model.modality, model.metrics.prepared, max_wait=longest_wait(options.timeout_ms)
+            )
             prepared_at = time.monotonic()
             if all_or_nothing:
                 _raise_first_error(model, inputs, prepared)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from bundle import LikelihoodSpec
 from service.errors import InputError
+from service.inputs.decode_budget import DecodeBudget, RequestSize
 from service.inputs.payloads import Payload
 
 Array = NDArray[Any]
@@ -29,10 +30,19 @@ class Run(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits on the size of one input."""
+    """Limits on the size of one input.
+
+    Attributes:
+        max_pixels: Most pixels of an image.
+        max_text_chars: Most characters of a text.
+        budget: Is shared by all images that are decoded at the same time; None for no bound.
+        request: Counts the images of a request; None if they are not counted.
+    """
 
     max_pixels: int
     max_text_chars: int
+    budget: DecodeBudget | None = None
+    request: RequestSize | None = None
 
 
 class Modality(Protocol):
@@ -76,6 +86,9 @@ class Modality(Protocol):
 
     def string_payload(self, text: str) -> Payload:
         """The payload of an input that is a string in JSON."""
+
+    def work(self, payload: Payload, limits: Limits) -> int:
+        """The estimated work of `prepare`, positive, in pixels of an image."""
 
     def prepare(self, payload: Payload, limits: Limits) -> Prepared:
         """Convert one payload. Thread-safe; may take long."""

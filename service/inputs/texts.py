@@ -14,11 +14,12 @@ from service.inputs.explanation import explain_tokens
 from service.inputs.length_buckets import padded_length, run_in_length_buckets
 from service.inputs.modality import Array, Limits, Prepared, Run
 from service.inputs.payloads import Payload, Text, text_of
+from service.inputs.text_encoding import CHARSETS, codec_of
 
 # Texts of which the tokenizer reads up to this many characters are encoded on the event loop: a thread hand-over takes
 # about as long as encoding them. See docs/performance.md.
 _INLINE_CHARS = 2048
-_CHARSETS = frozenset({"utf-8", "utf8", "us-ascii"})
+_WORK_PER_CHARACTER = 20
 _SAMPLE_FILE = "sample.txt"
 _EXAMPLE_CHARS = 200
 
@@ -73,15 +74,24 @@ class Texts:
         return media_type in self.media_types
 
     def body_reader(self, parameters: Mapping[bytes, bytes]) -> Callable[[bytes], Payload]:
-        """The body is the text in UTF-8. Raises `UnsupportedMediaType` for other charsets."""
-        charset = parameters.get(b"charset", b"utf-8").decode("latin-1").lower()
-        if charset not in _CHARSETS:
-            raise UnsupportedMediaType(f"The charset {charset[:64]!r} is not supported; send text as UTF-8.")
-        return text_of
+        """The body is the text, by default in UTF-8. Raises `UnsupportedMediaType` for unknown charsets."""
+        charset = parameters.get(b"charset", b"utf-8").decode("latin-1")
+        codec = codec_of(charset)
+        if codec is None:
+            raise UnsupportedMediaType(
+                f"The charset {charset[:64]!r} is not supported. Send the text in one of {', '.join(CHARSETS)}."
+            )
+        return partial(text_of, codec=codec)
 
     def string_payload(self, text: str) -> Payload:
         """The string is the text."""
         return Text(text)
+
+    def work(self, payload: Payload, limits: Limits) -> int:
+        """The estimated work of `prepare` in pixels: encoding a character takes about as long as decoding 20."""
+        return (
+            _WORK_PER_CHARACTER * min(len(payload.text), limits.max_text_chars) + 1 if isinstance(payload, Text) else 1
+        )
 
     def prepare(self, payload: Payload, limits: Limits) -> NDArray[np.int64] | InputError:
         """The text as token ids, int64 `[L]`, or the reason why it cannot be scored."""

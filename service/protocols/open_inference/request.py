@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from service.errors import InvalidInput, InvalidParameter, MalformedBody, TooManyInputs
-from service.http.body import has_too_many_values
+from service.http.json_text import has_too_many_values, to_utf8
 from service.inputs.modality import Modality
 from service.inputs.payloads import Input, Payload, Pixels
 from service.pipeline import Pipeline
@@ -163,6 +163,7 @@ async def score(
 
 def _read(text: bytes, modality: Modality, max_inputs: int) -> InferenceRequest:
     pixels = 0 if modality.pixel_shape is None else max(_JSON_PIXELS, math.prod(modality.pixel_shape))
+    text = to_utf8(text)
     # A nested pixel of a single channel counts as two values.
     if has_too_many_values(text, limit=16 * max_inputs + 1024 + 2 * pixels):
         remedy = "Send pixels as binary tensor data, or files as BYTES; or split" if pixels else "Split"
