@@ -144,6 +144,13 @@ class Parity(Strict):
     inputs: PositiveInt
 
 
+class SampleScores(Strict):
+    """The scores of the bundle's sample input at the export, on the CPU; a service compares its own with them."""
+
+    file: BundlePath
+    scores: dict[ScoreName, Annotated[float, Field(allow_inf_nan=False)]]
+
+
 class DataFingerprint(Strict):
     """A data set that a model was made with; `role` is, for example, "in-distribution train"."""
 
@@ -214,6 +221,7 @@ class Manifest(Strict):
     evaluation: Evaluation | None = None
     precision: Precision = "fp32"
     parity: Parity | None = None
+    sample: SampleScores | None = None
     created: AwareDatetime
     files: dict[BundlePath, Sha256]
 
@@ -245,4 +253,14 @@ class Manifest(Strict):
         for field, file in needed.items():
             if file not in self.files:
                 raise ValueError(f"{field} names {file!r}, which files does not list")
+        return self
+
+    @model_validator(mode="after")
+    def _sample_is_of_this_bundle(self) -> Self:
+        if self.sample is None:
+            return self
+        if self.sample.file not in self.files:
+            raise ValueError(f"sample.file names {self.sample.file!r}, which files does not list")
+        if unknown := self.sample.scores.keys() - {score.name for score in self.scores}:
+            raise ValueError(f"sample.scores has {', '.join(sorted(unknown))}, which scores does not")
         return self

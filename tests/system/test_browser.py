@@ -49,8 +49,8 @@ def test_pages_work_in_a_browser_under_their_policy(service: ServiceProcess, bro
     browser.evaluate(f"{score}.querySelector('.try-out__btn').click()")
     browser.until(f"{score}.querySelector('.execute')")
     browser.evaluate(f"{score}.querySelector('.execute').click()")
-    browser.until(f"{score}.querySelector('.live-responses-table .response-col_status')")
-    status = browser.evaluate(f"{score}.querySelector('.live-responses-table td.response-col_status').textContent")
+    browser.until(f"{score}.querySelector('.live-responses-table tbody .response-col_status')")
+    status = browser.evaluate(f"{score}.querySelector('.live-responses-table tbody .response-col_status').textContent")
     assert status.strip().startswith("200"), status
 
     others = {url for url in browser.requested if not url.startswith((f"{service.address}/", "data:", "about:"))}

@@ -71,7 +71,7 @@ class Browser:
 
     def until(self, expression: str) -> None:
         """Wait until a JavaScript expression is true in the page."""
-        until(lambda: bool(self.evaluate(expression)))
+        until(lambda: bool(self.evaluate(f"Boolean({expression})")))
 
     def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
         self._last_id += 1
