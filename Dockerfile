@@ -52,6 +52,7 @@ ENV OOD_PROVIDER=cpu
 COPY --from=install-cpu /venv /venv
 COPY --from=install-cpu /app /app
 COPY bundle bundle
+COPY datafiles datafiles
 COPY service service
 
 
@@ -60,6 +61,7 @@ ENV OOD_PROVIDER=cuda NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=comp
 COPY --from=install-gpu /venv /venv
 COPY --from=install-gpu /app /app
 COPY bundle bundle
+COPY datafiles datafiles
 COPY service service
 
 
@@ -71,5 +73,6 @@ ENV OOD_DATA=/data
 COPY --from=install-training /venv /venv
 COPY --from=install-training /app /app
 COPY bundle bundle
+COPY datafiles datafiles
 COPY training training
 ENTRYPOINT ["tini", "--", "python", "-m", "training"]

@@ -10,6 +10,7 @@ from torch import Tensor
 from bundle import ImageInput, TextEncoder
 from training.data import Examples
 from training.errors import RunError
+from training.fitting.checkpoints import read_checkpoint
 from training.models.build import build_model
 from training.models.model import Model
 from training.recipe import Stage
@@ -60,7 +61,11 @@ def _state(checkpoint: Path) -> dict[str, Tensor]:
     """The model's part of a checkpoint's state."""
     if not checkpoint.exists():
         raise RunError(str(checkpoint), "does not exist", "Correct start_from, or fit that stage first")
-    state = torch.load(checkpoint, map_location="cpu", weights_only=False)["state_dict"]
+    state = read_checkpoint(checkpoint).get("state_dict")
+    if not isinstance(state, dict):
+        raise RunError(
+            str(checkpoint), "holds no weights of a stage", "Name a checkpoint of a run: stages/NAME/last.ckpt"
+        )
     prefix = "model."
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 

@@ -166,7 +166,7 @@ def test_an_unreadable_image_is_named_by_its_row(locations: DataLocations) -> No
     (folder / "b.png").write_bytes(b"not a picture")
     with pytest.raises(DataError, match=r"row 1.*b\.png"):
         load_images(Source(path="pictures", format="imagefolder"), SPEC, locations, name="p")
-    assert not list(locations.cache_dir.glob("*"))
+    assert not list(locations.cache_dir.glob("*.partial"))
 
 
 def test_an_empty_class_is_refused_by_name(locations: DataLocations) -> None:
