@@ -25,7 +25,7 @@ lint: $(BIN)/.dev ## Ruff, mypy (strict) and the import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-docs: $(BIN)/.dev ## Update the generated tables of docs/api.md and the figure of README.md
+docs: $(BIN)/.dev ## Update the generated tables of README.md, docs/api.md and docs/results.md, and the figure of README.md
 	PYTHONPATH=. $(BIN)/python docs/generate.py
 	PYTHONPATH=. $(BIN)/python docs/calibration_figure.py
 

@@ -132,5 +132,17 @@ def drift(
     measure(data, share, orders, history)
 
 
+@app.command()
+def seeds(
+    recipe: Annotated[Path, typer.Argument(help="Recipe file; see training/recipes.", show_default=False)],
+    data: Annotated[Path, typer.Option(help="Folder that the recipe's paths are relative to.")],
+    numbers: Annotated[str, typer.Option("--seeds", help="Comma-separated seeds, at least two.")] = "1,2,3",
+) -> None:
+    """Train a recipe with several seeds: means and standard deviations of its stages' errors and detection metrics."""
+    from benchmarks.seeds import measure
+
+    measure(recipe, data, [int(number) for number in numbers.split(",")])
+
+
 if __name__ == "__main__":
     app()

@@ -1,27 +1,29 @@
-"""Writes the tables of docs/api.md that follow from the code: routes, error types, settings and metrics.
+"""Writes the tables of the documentation that follow from the code and from the reports of the bundles in models/.
 
-`python docs/generate.py` updates the page; `python docs/generate.py --check` fails if the page is not current.
+docs/api.md has the service's routes, error types, settings and metrics; README.md and docs/results.md have results.
+`python docs/generate.py` updates the pages; `python docs/generate.py --check` fails if a page is not current.
 """
 
 import logging
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import structlog
 from fastapi.routing import APIRoute
+from result_tables import RESULT_SECTIONS, Table, overview
 
 from service import Settings, create_app
 from service.errors import Problem
 from service.settings import env_name, flag_name
 from service.telemetry.metrics import Metrics
 
-PAGE = Path(__file__).with_name("api.md")
+ROOT = Path(__file__).parents[1]
 
 
-def routes() -> str:
+def routes() -> Table:
     """Every HTTP route: its method, path and summary."""
     with tempfile.TemporaryDirectory() as folder:
         keys = Path(folder) / "keys"
@@ -32,25 +34,25 @@ def routes() -> str:
             if isinstance(route, APIRoute) and not route.path.startswith("/inference."):
                 methods = ", ".join(sorted(route.methods - {"HEAD"}))
                 rows.append((f"{methods} `{route.path}`", route.summary or _first_line(route.endpoint.__doc__)))
-    return _table(("call", "answer"), rows)
+    return ("call", "answer"), rows
 
 
-def errors() -> str:
+def errors() -> Table:
     """Every error type with its HTTP status and title."""
     rows = {(str(it.status), f"`{it.type}`", it.title, _first_line(it.__doc__)) for it in _problems(Problem)}
-    return _table(("status", "type", "title", "meaning"), sorted(rows))
+    return ("status", "type", "title", "meaning"), sorted(rows)
 
 
-def settings() -> str:
+def settings() -> Table:
     """Every setting: environment variable, flag, default and description."""
     rows = []
     for name, field in Settings.model_fields.items():
         default = "" if field.default is None else f"`{field.default}`"
         rows.append((f"`{env_name(name)}`", f"`{flag_name(name)}`", default, field.description or ""))
-    return _table(("variable", "flag", "default", "meaning"), rows)
+    return ("variable", "flag", "default", "meaning"), rows
 
 
-def metrics() -> str:
+def metrics() -> Table:
     """Every metric of the service: name, type, labels and help text."""
     rows = []
     for metric in vars(Metrics()).values():
@@ -60,34 +62,40 @@ def metrics() -> str:
         family = described()[0]
         name = family.name + ("_total" if family.type == "counter" else "")
         rows.append((f"`{name}`", family.type, ", ".join(metric._labelnames), family.documentation))
-    return _table(("metric", "type", "labels", "meaning"), rows)
+    return ("metric", "type", "labels", "meaning"), rows
 
 
-SECTIONS: dict[str, Callable[[], str]] = {"routes": routes, "errors": errors, "settings": settings, "metrics": metrics}
+PAGES: Mapping[str, Mapping[str, Callable[[], Table]]] = {
+    "docs/api.md": {"routes": routes, "errors": errors, "settings": settings, "metrics": metrics},
+    "docs/results.md": RESULT_SECTIONS,
+    "README.md": {"results": overview},
+}
+"""Page -> the name of each of its markers -> the function that makes the table between the markers."""
 
 
-def render(text: str) -> str:
-    """`text` with the content between each pair of markers replaced by its current table."""
-    for name, section in SECTIONS.items():
+def render(page: str) -> str:
+    """The text of `page` with the content between each pair of markers replaced by its current table."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for name, section in PAGES[page].items():
         marker = re.compile(rf"(<!-- generated: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        assert marker.search(text), f"docs/api.md has no marker for {name}"
-        table = section()
+        assert marker.search(text), f"{page} has no marker for {name}"
+        table = _markdown(*section())
         text = marker.sub(lambda match, table=table: f"{match[1]}{table}{match[2]}", text)
     return text
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Update the page, or check it; the exit code is 1 if `--check` finds it out of date."""
+    """Update the pages, or check them; the exit code is 1 if `--check` finds one out of date."""
     # The application logs at construction; the tables are the only output here.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    text = PAGE.read_text(encoding="utf-8")
-    current = render(text)
-    if "--check" in arguments:
-        if text != current:
-            print("docs/api.md is out of date: run `python docs/generate.py`", file=sys.stderr)
-        return int(text != current)
-    PAGE.write_text(current, encoding="utf-8")
-    return 0
+    current = {ROOT / page: render(page) for page in PAGES}
+    outdated = [path for path, text in current.items() if path.read_text(encoding="utf-8") != text]
+    for path in outdated:
+        if "--check" in arguments:
+            print(f"{path.relative_to(ROOT)} is out of date: run `make docs`", file=sys.stderr)
+        else:
+            path.write_text(current[path], encoding="utf-8")
+    return int("--check" in arguments and bool(outdated))
 
 
 def _problems(base: type[Problem]) -> Iterator[type[Problem]]:
@@ -102,7 +110,7 @@ def _first_line(docstring: str | None) -> str:
     return (docstring or "").strip().split("\n")[0]
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 

@@ -20,6 +20,7 @@ from service.http.load_shedding import LoadShedder
 from service.http.request_context import RequestContext
 from service.http.route import Route
 from service.inference.cpu_count import available_cores
+from service.inference.engine_health import EngineHealth
 from service.inference.providers import choose_provider
 from service.inputs.modality import Limits
 from service.inputs.preprocessor import Preprocessor
@@ -108,6 +109,7 @@ async def _load_models(
     worker_group: WorkerGroup,
     reloader: Reloader,
     lifecycle: Lifecycle,
+    engine_health: EngineHealth,
     metrics: Metrics,
     worker_metrics: WorkerMetrics | None,
 ) -> None:
@@ -116,7 +118,8 @@ async def _load_models(
         provider, note = choose_provider(settings.provider, graphs=settings.cuda_graphs)
         if note is not None:
             log.info("provider fallback", provider=provider.first, reason=note)
-        await reloader.start(model_loader(settings, provider, metrics, asyncio.get_running_loop(), worker_group))
+        loop = asyncio.get_running_loop()
+        await reloader.start(model_loader(settings, provider, metrics, loop, engine_health, worker_group))
     except Exception as error:
         # Not raised: the server is listening already. It reads the failure from the lifecycle, and ends.
         lifecycle.fail(error)
@@ -137,8 +140,8 @@ def create_app(settings: Settings, worker_group: WorkerGroup = SINGLE_WORKER) ->
             `GET /metrics` for all of them.
 
     Returns:
-        The application. Its `state` holds `lifecycle`, `repository`, `metrics`, `grpc_port` and `load_shedder` for the
-        server.
+        The application. Its `state` holds `lifecycle`, `repository`, `metrics`, `grpc_port`, `load_shedder` and
+        `engine_health` for the server.
 
     Raises:
         KeysError: A file of keys cannot be read.
@@ -148,6 +151,8 @@ def create_app(settings: Settings, worker_group: WorkerGroup = SINGLE_WORKER) ->
     mirror = _mirror(settings)
     repository = Repository(Path(settings.models) if mirror is None else mirror.folder)
     lifecycle, metrics = Lifecycle(), Metrics()
+    engine_health = EngineHealth(settings.stall_seconds, settings.stall_exit_seconds)
+    lifecycle.problem = lambda: engine_health.problem
     worker_metrics = WorkerMetrics(worker_group, metrics.registry) if worker_group.count > 1 else None
     reloader = Reloader(repository, metrics, mirror)
     limits = Limits(settings.max_pixels, settings.max_text_chars)
@@ -160,7 +165,8 @@ def create_app(settings: Settings, worker_group: WorkerGroup = SINGLE_WORKER) ->
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        load = _load_models(settings, worker_group, reloader, lifecycle, metrics, worker_metrics)
+        engine_health.start()
+        load = _load_models(settings, worker_group, reloader, lifecycle, engine_health, metrics, worker_metrics)
         loading = asyncio.create_task(load)
         if settings.listen_when_ready:
             # The server listens once the lifespan has started.
@@ -174,6 +180,7 @@ def create_app(settings: Settings, worker_group: WorkerGroup = SINGLE_WORKER) ->
             shadows.close()
             await reloader.close()
             preprocessor.close()
+            engine_health.close()
             if tracing is not None:
                 await asyncio.to_thread(tracing.close)
 
@@ -216,11 +223,6 @@ def create_app(settings: Settings, worker_group: WorkerGroup = SINGLE_WORKER) ->
         redirect_slashes=False,
     )
     app.openapi = lambda: document(app, repository, keys_needed=keys is not None)  # type: ignore[method-assign]  # FastAPI's documented way
-    app.state.repository, app.state.lifecycle, app.state.metrics, app.state.grpc_port, app.state.load_shedder = (
-        repository,
-        lifecycle,
-        metrics,
-        grpc_port,
-        load_shedder,
-    )
+    app.state.repository, app.state.lifecycle, app.state.metrics = repository, lifecycle, metrics
+    app.state.grpc_port, app.state.load_shedder, app.state.engine_health = grpc_port, load_shedder, engine_health
     return app

@@ -1,5 +1,6 @@
 """The phase of the service (starting, ready, draining or failed) and its number of requests in flight."""
 
+from collections.abc import Callable
 from enum import StrEnum
 
 from service.errors import Draining, Starting
@@ -21,18 +22,25 @@ class Lifecycle:
         phase: The current phase.
         in_flight: The number of accepted requests without a response. Requests rejected after a drain do not count.
         failure: The reason why the service cannot start, if it cannot.
+        problem: Returns the reason why a loaded service cannot compute at the moment, or None.
     """
 
     def __init__(self) -> None:
         self.phase = Phase.STARTING
         self.in_flight = 0
         self.failure: Exception | None = None
+        self.problem: Callable[[], str | None] = lambda: None
         self._loaded = self._closed = False
 
     @property
     def closed(self) -> bool:
         """Whether a drain has reached the point where new work is rejected."""
         return self._closed
+
+    @property
+    def accepts_traffic(self) -> bool:
+        """Whether a load balancer should send requests to this process."""
+        return self.phase is Phase.READY and self.problem() is None
 
     def ready(self) -> None:
         """Note that the models are loaded and warm. A drain that has begun continues."""

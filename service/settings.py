@@ -92,6 +92,24 @@ class Settings(BaseSettings):
         int,
         Field(description="Deadline of a request after its body is read; its own timeout_ms can only be less.", ge=1),
     ] = 10_000
+    stall_seconds: Annotated[
+        float,
+        Field(
+            description="An engine call that takes longer, and ten times longer than planned, is stalled: it is asked "
+            "to end, and /readyz answers 503 until it does.",
+            gt=0,
+            allow_inf_nan=False,
+        ),
+    ] = 30.0
+    stall_exit_seconds: Annotated[
+        float,
+        Field(
+            description="Once a stalled engine call has taken this time, the service drains and ends with exit code "
+            "70, to be restarted; 0: never.",
+            ge=0,
+            allow_inf_nan=False,
+        ),
+    ] = 120.0
     receive_timeout_seconds: Annotated[
         float,
         Field(
@@ -163,6 +181,12 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"{env_name('reload')} = admin needs {env_name('admin_keys_file')}: without keys there are no admin "
                 "calls. Name a key file, or use poll."
+            )
+        if 0 < self.stall_exit_seconds < self.stall_seconds:
+            raise ValueError(
+                f"{env_name('stall_exit_seconds')} ({self.stall_exit_seconds:g}) is less than "
+                f"{env_name('stall_seconds')} ({self.stall_seconds:g}): the process would end before it is not ready. "
+                "Raise the one or lower the other."
             )
         if self.max_body_bytes > self.max_pending_bytes:
             raise ValueError(

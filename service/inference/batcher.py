@@ -15,6 +15,7 @@ from typing import Protocol
 
 import structlog
 
+from service.inference.engine_monitor import EngineMonitor, EngineState
 from service.inference.execution_plan import ExecutionMode, ExecutionPlan
 from service.inference.fair_queue import FairQueue
 from service.inference.outcomes import Expired, Failure, Outcome, QueueFull, Row
@@ -30,6 +31,10 @@ _ENGINE_NICENESS = 10
 # Weight of the latest batch in the moving average of seconds per input: neither admission nor Retry-After should jump
 # with one unusual batch.
 _SMOOTHING = 0.1
+
+# How long `close` waits for the queued inputs, and then for calls that were asked to end.
+_CLOSE_SECONDS = 2.0
+_TERMINATE_SECONDS = 1.0
 
 
 class BatchObserver(Protocol):
@@ -74,6 +79,7 @@ class Batcher:
         loop: asyncio.AbstractEventLoop,
         size_of: Callable[[Array], int] | None = None,
         observer: BatchObserver | None = None,
+        monitor: EngineMonitor | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Start the engine threads.
@@ -86,6 +92,7 @@ class Batcher:
             loop: The event loop that gets the outcomes.
             size_of: The size of an input, positive. Batches are then made of inputs of similar size.
             observer: Receives the figures of each batch.
+            monitor: The engine's running calls; `close` ends those that take too long.
             clock: The time in seconds; deadlines are compared with it.
         """
         self.plan = plan
@@ -93,6 +100,7 @@ class Batcher:
         self._run = run
         self._loop = loop
         self._observer = observer
+        self.monitor = monitor or EngineMonitor(name)
         self._clock = clock
         self._inline = plan.mode is ExecutionMode.INLINE
         self._queue: FairQueue[Reservation, _QueuedInput] = FairQueue(
@@ -141,12 +149,26 @@ class Batcher:
         return Reservation(self, count)
 
     def close(self) -> None:
-        """Compute the queued inputs, then end the engine threads. Blocks until they have ended."""
+        """Compute the queued inputs, then end the engine threads.
+
+        Blocks until they have ended. A call that takes too long is asked to end; a thread whose call does not return
+        even then is left behind, so that neither a reload nor the end of the process waits for it forever.
+        """
         with self._condition:
             self._closing = True
             self._condition.notify_all()
+        self.monitor.state = EngineState.CLOSED
+        if not self._join(_CLOSE_SECONDS):
+            self.monitor.terminate()
+            if not self._join(_TERMINATE_SECONDS):
+                log.error("engine thread left behind: its call does not return", model=self.monitor.model)
+
+    def _join(self, seconds: float) -> bool:
+        """Wait at most `seconds` for the engine threads and return whether all have ended."""
+        end = time.monotonic() + seconds
         for thread in self._threads:
-            thread.join()
+            thread.join(max(0.0, end - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
 
     def enqueue(self, reservation: Reservation, items: Sequence[Array], deadline: float, slots: int) -> None:
         """Queue `items` in exchange for the reservation's `slots`; only `Reservation` calls this."""
@@ -187,9 +209,10 @@ class Batcher:
                 finally:
                     with self._condition:
                         self._idle_threads += 1
-        except RuntimeError as error:
+        except Exception as error:
             # Expected only if the event loop was closed first (a killed test, a crashed server).
             if not self._loop.is_closed():
+                self.monitor.thread_lost(f"{type(error).__name__}: {error}")
                 raise
             log.debug("engine thread ended with its event loop", reason=str(error))
 

@@ -8,6 +8,7 @@ from bundle import Bundle
 from service.inference.batch_invariance import check_batch_invariance
 from service.inference.batch_tuning import batch_sizes
 from service.inference.cuda_graphs import CudaGraphRunner, record_graphs
+from service.inference.engine_monitor import EngineMonitor
 from service.inference.execution_plan import ExecutionMode
 from service.inference.onnx_session import EngineError, check_signature, open_session
 from service.inference.providers import CPU, CUDA, Provider, ProviderUnavailable
@@ -28,6 +29,7 @@ class Engine:
         modality: The kind of the model's inputs.
         provider: The execution provider that the session got, which may be another than the one asked for.
         cores: Cores of a call that uses all of them, on a CPU.
+        monitor: Records the calls that are running.
     """
 
     def __init__(self, bundle: Bundle, provider: Provider, *, cores: int) -> None:
@@ -39,6 +41,7 @@ class Engine:
         """
         self.modality = modality_of(bundle)
         self.cores = cores
+        self.monitor = EngineMonitor(bundle.manifest.model)
         self._bundle = bundle
         self._wanted_provider = provider
         self._outputs = {score.name: score.output for score in bundle.manifest.scores}
@@ -131,11 +134,12 @@ class Engine:
     def _run_padded(self, items: Sequence[Array], *, exclusive: bool) -> Mapping[str, Array]:
         """Compute a batch in one call, padded to its largest input."""
         feed = self.modality.feed(items)
-        if self._graph_runner is not None:
-            rows = self._graph_runner.run(feed)
-        else:
-            session = self._exclusive_session if exclusive else self._shared_session
-            rows = session.run(self._output_names, feed)
+        session = self._exclusive_session if exclusive else self._shared_session
+        with self.monitor.call() as options:
+            if self._graph_runner is not None:
+                rows = self._graph_runner.run(feed)
+            else:
+                rows = session.run(self._output_names, feed, options)
         for name, row in zip(self._outputs, rows, strict=True):
             if row.shape[: 1 if name == PARTS else None] != (len(items),):
                 output = self._outputs[name]

@@ -15,6 +15,8 @@ from service.inference.batch_tuning import tune
 from service.inference.batcher import Batcher
 from service.inference.cpu_count import available_cores
 from service.inference.engine import Engine
+from service.inference.engine_health import EngineHealth
+from service.inference.engine_monitor import EngineState
 from service.inference.execution_plan import ExecutionPlan
 from service.inference.providers import Provider
 from service.inputs.modality import Modality
@@ -121,6 +123,7 @@ def model_loader(
     provider: Provider,
     registry: Metrics,
     loop: asyncio.AbstractEventLoop,
+    health: EngineHealth,
     worker_group: WorkerGroup = SINGLE_WORKER,
 ) -> Callable[[Bundle], Model]:
     """Create the function that makes a verified bundle a warm model.
@@ -130,6 +133,7 @@ def model_loader(
         provider: The ONNX Runtime provider.
         registry: The application's metrics.
         loop: The event loop that requests run on.
+        health: Watches the engines.
         worker_group: The workers that share the cores; one of them measures a bundle's execution plan for all.
 
     Returns:
@@ -138,9 +142,14 @@ def model_loader(
 
     def load(bundle: Bundle) -> Model:
         engine = Engine(bundle, provider, cores=settings.threads or available_cores())
-        engine.warm_up(settings.max_batch)
-        memo = partial(_measure_once, worker_group, bundle)
-        plan = tune(engine, settings.max_batch, settings.batch_ms / 1000, memo).for_worker(worker_group.count)
+        health.add(engine.monitor)
+        try:
+            engine.warm_up(settings.max_batch)
+            memo = partial(_measure_once, worker_group, bundle)
+            plan = tune(engine, settings.max_batch, settings.batch_ms / 1000, memo).for_worker(worker_group.count)
+        except Exception:
+            engine.monitor.state = EngineState.CLOSED
+            raise
         manifest = bundle.manifest
         name, version = manifest.name, manifest.version
         scores = tuple(score.name for score in manifest.scores)
@@ -155,7 +164,11 @@ def model_loader(
             loop=loop,
             size_of=engine.modality.size_of,
             observer=metrics,
+            monitor=engine.monitor,
         )
+        engine.monitor.planned_seconds = _longest_call(plan, engine.modality, settings.batch_ms / 1000)
+        engine.monitor.on_stall = metrics.stalled
+        engine.monitor.state = EngineState.SERVING
         option_limits = OptionLimits(
             scores, manifest.default_score, settings.timeout_ms, explains=manifest.likelihood is not None
         )
@@ -164,6 +177,12 @@ def model_loader(
         )
 
     return load
+
+
+def _longest_call(plan: ExecutionPlan, modality: Modality, max_seconds: float) -> float:
+    """The seconds that a call takes by the plan: those of a full batch, or of the largest input alone."""
+    largest = 0 if modality.size_of is None else modality.size_of(modality.probe_pair()[1])
+    return max(plan.max_batch * plan.seconds_per_input, max_seconds * largest / plan.max_positions)
 
 
 def _measure_once(worker_group: WorkerGroup, bundle: Bundle, measure: Callable[[], ExecutionPlan]) -> ExecutionPlan:

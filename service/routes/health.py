@@ -17,14 +17,15 @@ def routes(lifecycle: Lifecycle) -> list[Route]:
         return JSONResponse({"status": "ok"})
 
     async def readyz() -> Response:
-        """200 once every model is loaded and warm; 503 while starting or draining."""
-        ready = lifecycle.phase is Phase.READY
-        return JSONResponse({"status": str(lifecycle.phase)}, 200 if ready else 503)
+        """200 once every model is loaded and warm; 503 while starting or draining, or if an engine is stalled."""
+        if lifecycle.phase is Phase.READY and (problem := lifecycle.problem()) is not None:
+            return JSONResponse({"status": "stalled", "reason": problem}, 503)
+        return JSONResponse({"status": str(lifecycle.phase)}, 200 if lifecycle.phase is Phase.READY else 503)
 
     alive: dict[int | str, dict[str, Any]] = {200: {"model": Status}}
     ready_or_not: dict[int | str, dict[str, Any]] = {
         200: {"model": Status},
-        503: {"model": Status, "description": "Starting or draining."},
+        503: {"model": Status, "description": "Starting, draining, or an engine is stalled."},
     }
     return [
         Route("/healthz", healthz, access=Access.OPEN, quiet=True, tags=["operations"], responses=alive),

@@ -92,6 +92,7 @@ class Status(BaseModel):
     """The state of the service."""
 
     status: str
+    reason: str | None = Field(default=None, description="Why the service is not ready, if it is not by intention.")
 
 
 class DriftReset(BaseModel):

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import math
 import os
 import resource
@@ -21,6 +22,7 @@ from typing_extensions import override
 
 from service.http.connection import KEEP_ALIVE_SECONDS, Connection
 from service.http.uvicorn_hooks import require_hooks
+from service.inference.engine_health import EngineHealth
 from service.lifecycle import Lifecycle, Phase
 from service.repository.served import Repository
 from service.server.accept import LeastConnectionsListener, SharedConnectionCounts
@@ -40,6 +42,12 @@ _SEND_SECONDS = 1
 # How long the event loop may keep the GIL while an engine thread waits for it. Python's default of 5 ms leaves engines
 # with short batches idle: see docs/performance.md.
 _GIL_SWITCH_SECONDS = 0.0005
+
+STALLED_EXIT_CODE = 70
+"""The exit code of a process that ended because an engine did not recover: a fault inside of the software."""
+
+# A process whose engine is stalled is killed this long after the grace period, in case its drain hangs.
+_EXIT_SECONDS = 5
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -107,6 +115,13 @@ class Server(uvicorn.Server):
         self._drain_until = self._linger_until = math.inf
         self._signal: signal.Signals | None = None
         self._reset_requested = False
+        self._engine_health: EngineHealth = app.state.engine_health
+        self._engine_health.on_dead = self._end_without_engine
+
+    @property
+    def has_dead_engine(self) -> bool:
+        """Whether the process ends because an engine does not compute any more."""
+        return self._engine_health.dead
 
     @property
     def failure(self) -> Exception | None:
@@ -171,11 +186,20 @@ class Server(uvicorn.Server):
             # that signals every process, as systemd does. At its own second signal the supervisor kills the workers.
             self.should_exit = self.force_exit = self._worker_group.count == 1
             return
+        self._begin_drain()
+        # Logged at the next tick: the signal may have interrupted a write to the log's stream.
+        self._signal = signal.Signals(sig)
+
+    def _begin_drain(self) -> None:
         self._lifecycle.drain()
         self._drain_until = time.monotonic() + self._grace_seconds
         self._linger_until = time.monotonic() + _LINGER_SECONDS
-        # Logged at the next tick: the signal may have interrupted a write to the log's stream.
-        self._signal = signal.Signals(sig)
+
+    def _end_without_engine(self) -> None:
+        """Let the next tick begin the drain, and end the process if the drain hangs; on the thread of the health."""
+        time.sleep(self._grace_seconds + _EXIT_SECONDS)
+        # An engine in the mode `INLINE` has stopped the event loop.
+        os._exit(STALLED_EXIT_CODE)
 
     def handle_reset(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler's signature
         """Reset drift evidence at the next tick: the signal may have interrupted the count of an input."""
@@ -188,6 +212,8 @@ class Server(uvicorn.Server):
             self._reset_requested = False
             for model in self._repository:
                 model.reset_drift()
+        if self.has_dead_engine and self._lifecycle.phase is Phase.READY:
+            self._begin_drain()
         phase = self._lifecycle.phase
         if phase is Phase.FAILED:
             self.should_exit = True
@@ -276,4 +302,9 @@ def serve(
     if server.failure is not None:
         log.error("cannot start", reason=str(server.failure))
         return 1
-    return 0
+    code = STALLED_EXIT_CODE if server.has_dead_engine else 0
+    if app.state.engine_health.busy:
+        # Not by a return: the interpreter's end would free a session that is still computing.
+        logging.shutdown()
+        os._exit(code)
+    return code

@@ -101,6 +101,14 @@ class Metrics:
             "Inputs admitted and not yet in the engine, of the version with the most that answers.",
         )
         self.queue_capacity = self._per_model(Gauge, "ood_queue_capacity", "Inputs that ood_queue_depth may reach.")
+        self.engine_stalled = self._per_version(
+            Gauge,
+            "ood_engine_stalled_seconds",
+            "Seconds that the engine's longest call has taken, if that is much longer than planned; otherwise 0.",
+        )
+        self.engine_stalls = self._per_version(
+            Counter, "ood_engine_stalls_total", "Times that the engine stalled: a call took much longer than planned."
+        )
         self.rejected = self._per_model(
             Counter, "ood_rejected_total", "Requests turned away before they were scored.", "reason"
         )

@@ -43,6 +43,7 @@ class ModelMetrics:
         self._batcher: Batcher | None = None
         self._retired = False
         self._inputs = metrics.inputs.labels(model, version)
+        self._stalls = metrics.engine_stalls.labels(model, version)
         self._flagged = {score: metrics.flagged.labels(model, version, score) for score in scores}
         self._anomaly = {score: metrics.anomaly.labels(model, version, score) for score in scores}
         self._p_value = {score: metrics.p_value.labels(model, version, score) for score in scores}
@@ -66,6 +67,7 @@ class ModelMetrics:
         metrics.describe(model, version, provider, preferred_provider, scorer)
         metrics.drift_evidence.labels(model, version, self._default_score).set_function(lambda: drift.log10)
         metrics.watch_queue(model, version, batcher)
+        metrics.engine_stalled.labels(model, version).set_function(lambda: batcher.monitor.stalled_seconds)
         self._batcher = batcher
 
     def retire(self) -> None:
@@ -103,6 +105,10 @@ class ModelMetrics:
     def rejected(self, reason: str) -> None:
         """Count one rejected request; `reason` is one of `REJECTIONS`."""
         self._rejected[reason].inc()
+
+    def stalled(self) -> None:
+        """Count that the engine stalled."""
+        self._stalls.inc()
 
     def prepared(self, seconds: float) -> None:
         """Record the `seconds` of one input's preprocessing."""

@@ -86,7 +86,7 @@ def test_every_file_that_the_architecture_page_names_exists() -> None:
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
-def test_the_generated_tables_of_the_api_reference_are_current() -> None:
+def test_the_generated_tables_are_current() -> None:
     command = [sys.executable, "docs/generate.py", "--check"]
     done = subprocess.run(
         command,

@@ -68,6 +68,8 @@ def parse_message(
     data = b""
     # The validation below rejects any other number of tensors.
     if len(tensors) == 1:
+        # REST's parameter has no meaning here; some clients send it nevertheless.
+        tensors[0]["parameters"].pop("binary_data_size", None)
         contents, data = _data(message.inputs[0], message.raw_input_contents)
         if contents is None:
             tensors[0]["parameters"]["binary_data_size"] = len(data)

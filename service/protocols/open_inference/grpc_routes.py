@@ -19,7 +19,6 @@ from service.http.body import read_body
 from service.http.fast_routes import FastRoute
 from service.http.request_id import REQUEST_ID
 from service.http.route import Route
-from service.lifecycle import Phase
 from service.protocols.dependencies import Dependencies
 from service.protocols.open_inference.error_format import INFERENCE_ERROR
 from service.protocols.open_inference.grpc_messages import (
@@ -52,12 +51,12 @@ def routes(dependencies: Dependencies) -> list[Route]:
         return service_pb2.ServerLiveResponse(live=True)
 
     async def ready(_: Request, __: Any) -> Any:
-        return service_pb2.ServerReadyResponse(ready=lifecycle.phase is Phase.READY)
+        return service_pb2.ServerReadyResponse(ready=lifecycle.accepts_traffic)
 
     async def model_ready(_: Request, message: Any) -> Any:
         lifecycle.require_loaded()
         repository.get(message.name, message.version or None)
-        return service_pb2.ModelReadyResponse(ready=lifecycle.phase is Phase.READY)
+        return service_pb2.ModelReadyResponse(ready=lifecycle.accepts_traffic)
 
     async def server(_: Request, __: Any) -> Any:
         return service_pb2.ServerMetadataResponse(name="ood-scoring-service", version=dependencies.version)

@@ -1,8 +1,10 @@
 """Parses the body of a request to inputs, options and the requested outputs, and scores them."""
 
 import asyncio
+import base64
+import binascii
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,10 +13,11 @@ from pydantic import ValidationError
 from service.errors import InvalidInput, InvalidParameter, MalformedBody, TooManyInputs
 from service.http.body import has_too_many_values
 from service.inputs.modality import Modality
-from service.inputs.payloads import Input, Pixels
+from service.inputs.payloads import Input, Payload, Pixels
 from service.pipeline import Pipeline
+from service.protocols.open_inference.annotations import BINARY_OUTPUT, PARAMETERS, PARAMETERS_LOCATION, Annotations
 from service.protocols.open_inference.outputs import Output, choose_outputs, outputs_of, scores_of
-from service.protocols.open_inference.schemas import UNKNOWN_KEY, InferenceRequest, InputTensor, RequestedOutput
+from service.protocols.open_inference.schemas import InferenceRequest, InputTensor, RequestedOutput
 from service.protocols.open_inference.tensors import (
     bytes_from_binary,
     strings_from_json,
@@ -22,15 +25,11 @@ from service.protocols.open_inference.tensors import (
     uint8_from_json,
 )
 from service.repository.model import Model
-from service.scoring.options import OPTION_NAMES, OptionLimits, Options, parse_options
+from service.scoring.options import OptionLimits, Options, parse_options
 from service.scoring.scored_input import ScoredInput
 
 HEADER_LENGTH = "inference-header-content-length"
 """The HTTP header with the length of the JSON, if binary tensors follow it."""
-
-BINARY_OUTPUT = "binary_data_output"
-PARAMETERS = (*(name for name in OPTION_NAMES if name != "explain"), BINARY_OUTPUT)
-"""The names that a request's `parameters` may have. Explanations are not among them, because they are no tensors."""
 
 # The most pixels in JSON, unless one image has more. They become objects one by one, on the event loop; binary data are
 # used as they are.
@@ -123,11 +122,9 @@ def inference_of(
         TooManyInputs: The tensor has more than `max_inputs` inputs.
     """
     (tensor,) = request.inputs
+    _check_unknown_keys(request, tensor)
     inputs = _inputs(tensor, binary_tail, modality, max_inputs)
-    parameters = dict(request.parameters or {})
-    for name in parameters:
-        if name not in PARAMETERS:
-            raise InvalidParameter(f"parameters.{name[:64]}", f"no such parameter; there are {', '.join(PARAMETERS)}")
+    parameters = {name: value for name, value in (request.parameters or {}).items() if name in PARAMETERS}
     in_binary = parameters.pop(BINARY_OUTPUT, False)
     if not isinstance(in_binary, bool):
         raise InvalidParameter(f"parameters.{BINARY_OUTPUT}", "give true or false")
@@ -190,13 +187,23 @@ def validated(validate: Callable[[Any], InferenceRequest], content: Any, modalit
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         location, reason = first["loc"], first["msg"]
-        if first["type"] == UNKNOWN_KEY:
-            location, reason = (*location, first["ctx"]["key"]), "no such key; leave it out"
-        elif not location:
+        if not location:
             raise MalformedBody(f"The body is not an inference request in JSON: {reason}") from None
-        elif location == ("inputs",):
+        if location == ("inputs",):
             reason = f"give a list of one tensor, {modality.tensor_name!r}, that holds every input"
         raise InvalidParameter(".".join(map(str, location))[:128], reason) from None
+
+
+def _check_unknown_keys(request: InferenceRequest, tensor: InputTensor) -> None:
+    annotations = Annotations()
+    annotations.check("", request.model_extra or ())
+    annotations.check(PARAMETERS_LOCATION, (name for name in request.parameters or () if name not in PARAMETERS))
+    objects: list[tuple[str, InputTensor | RequestedOutput]] = [("inputs.0.", tensor)]
+    objects += [(f"outputs.{index}.", output) for index, output in enumerate(request.outputs or ())]
+    for location, item in objects:
+        annotations.check(location, item.model_extra or ())
+        if item.parameters is not None:
+            annotations.check(f"{location}{PARAMETERS_LOCATION}", item.parameters.model_extra or ())
 
 
 def _inputs(tensor: InputTensor, binary_tail: memoryview | None, modality: Modality, max_inputs: int) -> list[Input]:
@@ -210,16 +217,36 @@ def _inputs(tensor: InputTensor, binary_tail: memoryview | None, modality: Modal
             f"{parameter}: {count} inputs, more than {max_inputs} in one request. Split it into several."
         )
     if tensor.datatype == "BYTES":
-        if data is None:
-            strings = strings_from_json(tensor.name, tensor.data or [], tensor.shape)
-            return [Input(modality.string_payload(text)) for text in strings]
-        read = modality.body_reader({})
-        return [Input(read(element)) for element in bytes_from_binary(tensor.name, data, count)]
+        return [Input(payload) for payload in _payloads(tensor, data, count, modality)]
     if data is None:
         pixels = uint8_from_json(tensor.name, tensor.data or [], tensor.shape)
     else:
         pixels = uint8_from_binary(tensor.name, data, tensor.shape)
     return [Input(Pixels(image)) for image in pixels]
+
+
+def _payloads(tensor: InputTensor, data: memoryview | None, count: int, modality: Modality) -> Iterator[Payload]:
+    """The payload of each element of a BYTES tensor."""
+    read = modality.body_reader({})
+    in_base64 = tensor.parameters is not None and tensor.parameters.content_type == "base64"
+    if data is not None:
+        for element in bytes_from_binary(tensor.name, data, count):
+            yield read(_from_base64(element) if in_base64 else element)
+        return
+    for text in strings_from_json(tensor.name, tensor.data or [], tensor.shape):
+        # In JSON, images are in base64 anyway.
+        if in_base64 and modality.pixel_shape is None:
+            yield read(_from_base64(text.encode()))
+        else:
+            yield modality.string_payload(text)
+
+
+def _from_base64(element: bytes) -> bytes:
+    """Decode an element; as MLServer does, return one that is not base64 as it is."""
+    try:
+        return base64.b64decode(element, validate=True)
+    except binascii.Error:
+        return element
 
 
 def _binary_data(parameter: str, tensor: InputTensor, binary_tail: memoryview | None) -> memoryview | None:

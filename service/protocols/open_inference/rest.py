@@ -13,7 +13,7 @@ from service.http.deadline import DISCONNECTED
 from service.http.fast_routes import FastRoute
 from service.http.request_id import REQUEST_ID
 from service.http.route import Route
-from service.lifecycle import Lifecycle, Phase
+from service.lifecycle import Lifecycle
 from service.protocols.dependencies import Dependencies
 from service.protocols.open_inference.error_format import INFERENCE_ERROR
 from service.protocols.open_inference.openapi import infer_operation
@@ -144,12 +144,12 @@ def _inference(dependencies: Dependencies) -> list[Route]:
 
 
 def _readiness(lifecycle: Lifecycle, content: Mapping[str, str]) -> Response:
-    ready = lifecycle.phase is Phase.READY
+    ready = lifecycle.accepts_traffic
     return JSONResponse({**content, "ready": ready}, 200 if ready else 503)
 
 
 def _ready_responses(answer: type[ServerReady]) -> dict[int | str, dict[str, Any]]:
     return INFERENCE_ERROR.responses({}) | {
         200: {"model": answer},
-        503: {"model": answer | InferenceError, "description": "Starting or draining."},
+        503: {"model": answer | InferenceError, "description": "Starting, draining, or an engine is stalled."},
     }

@@ -2,8 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field
 
 Datatype = Literal["BOOL", "UINT8", "INT64", "FP32", "FP64", "BYTES"]
 """The datatypes of the protocol that this service uses."""
@@ -13,29 +12,18 @@ Size = Annotated[int, Field(ge=0, le=2**63 - 1)]
 """A number of elements or bytes."""
 
 
-UNKNOWN_KEY = "unknown_key"
-"""The type of the validation error for an unknown key; the context of the error names the `key`."""
-
-
 class _Request(BaseModel):
-    # Unknown keys are errors: a request with a mistyped option must not be scored without it.
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _stop_at_first_unknown_key(cls, content: Any) -> Any:
-        # `forbid` alone collects an error for each key, which blocks other requests for a second if there are many.
-        if isinstance(content, dict):
-            for key in content:
-                if key not in cls.model_fields:
-                    raise PydanticCustomError(UNKNOWN_KEY, "no such key: {key}", {"key": key})
-        return content
+    # Unknown keys are kept: `service.protocols.open_inference.annotations` decides about them.
+    model_config = ConfigDict(extra="allow", strict=True)
 
 
 class InputParameters(_Request):
     """How the data of an input tensor are sent."""
 
     binary_data_size: Size | None = Field(None, description="Bytes of this tensor after the JSON; instead of `data`.")
+    content_type: Any = Field(
+        None, description="`base64`: each element of a `BYTES` tensor is base64 of a file or text. Others are ignored."
+    )
 
 
 class InputTensor(_Request):
@@ -66,7 +54,7 @@ class InferenceRequest(_Request):
 
     id: Annotated[str, Field(max_length=256)] | None = Field(None, description="Returned with the response.")
     parameters: dict[str, Any] | None = Field(
-        None, description="`alpha`, `threshold`, `scores`, `timeout_ms`, `binary_data_output`."
+        None, description="`alpha`, `threshold`, `scores`, `timeout_ms`, `binary_data_output`; others are ignored."
     )
     inputs: list[InputTensor] = Field(min_length=1, max_length=1)
     outputs: list[RequestedOutput] | None = Field(

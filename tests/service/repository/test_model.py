@@ -5,6 +5,7 @@ from pathlib import Path
 
 from bundle import load_bundle
 from service import Settings
+from service.inference.engine_health import EngineHealth
 from service.inference.execution_plan import ExecutionPlan
 from service.inference.providers import CPU, Provider
 from service.repository.model import model_loader
@@ -16,7 +17,8 @@ def test_the_workers_of_a_group_measure_a_bundle_once(tiny_bundle: Path, tmp_pat
     async def plan_of_worker(index: int) -> ExecutionPlan:
         loop = asyncio.get_running_loop()
         provider = Provider(CPU, required=True)
-        load = model_loader(Settings(threads=1), provider, Metrics(), loop, WorkerGroup(index, 2, tmp_path))
+        health = EngineHealth(stall_seconds=30, exit_seconds=0)
+        load = model_loader(Settings(threads=1), provider, Metrics(), loop, health, WorkerGroup(index, 2, tmp_path))
         model = await asyncio.to_thread(load, load_bundle(tiny_bundle))
         await asyncio.to_thread(model.close)
         return model.batcher.plan

@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 from bundle import Bundle
 from service.errors import UnknownModel
 from service.inference.engine import EngineError
+from service.inference.engine_health import EngineHealth
 from service.inference.providers import CPU, Provider
 from service.repository.model import Model, model_loader
 from service.repository.reloader import Reloader
@@ -78,7 +79,9 @@ class Reloading:
         self.repository, metrics = Repository(models), Metrics()
         self.reloader = Reloader(self.repository, metrics)
         provider = Provider(CPU, required=False)
-        self.load_model = model_loader(Settings(threads=1), provider, metrics, asyncio.get_running_loop())
+        self.health = EngineHealth(stall_seconds=30, exit_seconds=0)
+        loop = asyncio.get_running_loop()
+        self.load_model = model_loader(Settings(threads=1), provider, metrics, loop, self.health)
 
     def versions(self) -> list[str]:
         return self.repository.versions("tiny")

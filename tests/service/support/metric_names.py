@@ -9,6 +9,7 @@ METRIC_NAMES = frozenset(
         *("ood_traffic_share", "ood_shadow_dropped", "ood_shadow_disagreements", "ood_reloads"),
         *("ood_smallest_alpha", "ood_false_flag_rate_lower", "ood_false_flag_rate_upper"),
         *("ood_refused_bundles", "ood_lost_log_lines"),
+        *("ood_engine_stalled_seconds", "ood_engine_stalls"),
     }
 )
 """The families of `GET /metrics` without the suffix `_total` of counters."""

@@ -196,8 +196,8 @@ def test_unknown_models_versions_and_methods_are_not_found(live: Live, client: o
         ({"outputs": [{"name": "nope"}]}, "outputs: there is no output 'nope'; this model's outputs are flagged"),
         ({"outputs": [{"name": "msp"}] * 2}, "outputs: output 'msp' is asked for twice"),
         (
-            {"outputs": [{"name": "msp", "parameters": {"classification": {"int64_param": 3}}}]},
-            "outputs.0.parameters.classification: no such key",
+            {"outputs": [{"name": "msp", "parameters": {"shared_memory_region": {"string_param": "x"}}}]},
+            "outputs.0.parameters.shared_memory_region: no such key; leave it out: this service has no shared memory",
         ),
         ({"id": "x" * 257}, "id: String should have at most 256 characters"),
         ({"raw_input_contents": [b"\0\0\0\0"]}, "empty-input: input 'images', element 0: "),

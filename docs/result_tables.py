@@ -1,0 +1,172 @@
+"""Tables of README.md and docs/results.md with figures from the reports of the bundles in models/."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+from training.evaluation import Report, SetResult
+from training.evaluation.report import MEAN
+from training.paper import BundleReport, latest_reports
+
+MODELS = Path(__file__).parents[1] / "models"
+MIDDLE_STAGES = {"control", "joint_confidence"}
+"""The stages that a table shows between the first and the exported one. `control` trains as long as the exported stage,
+without outliers; `joint_confidence` trains beside a GAN.
+"""
+
+TEXT_CLASSIFIERS = {"trec-gru": "TREC", "sst-gru": "SST", "newsgroups-gru": "20 Newsgroups"}
+LANGUAGE_MODELS = {"ptb-word-qrnn": "words", "ptb-char-qrnn": "characters"}
+OTHER_MODELS = {
+    "cifar10-confidence": "confidence branch, its Outlier Exposure",
+    "cifar10-energy": "energy bounds",
+    "cifar10-mixoe": "MixOE",
+    "cifar10-noise-outliers": "its own images under noise as outliers",
+    "cifar10-gan": "GAN beside the classifier, then Outlier Exposure",
+    "cifar10-pixelcnn": "margin between likelihoods",
+}
+
+Table = tuple[Sequence[str], Sequence[Sequence[str]]]
+
+
+def overview() -> Table:
+    """The results in the README: the mean over the test sets of an image and of a text classifier."""
+    return ("what", "without outliers", "with Outlier Exposure", "source"), [
+        _overview_row("cifar10-oe", "CIFAR-10 classifier, AUROC", lambda result: result.auroc.mean),
+        _overview_row("trec-gru", "TREC text classifier, FPR at 95% TPR", lambda result: result.fpr95.mean),
+    ]
+
+
+def image_classifier() -> Table:
+    """Every test set of `cifar10-oe` by its default score."""
+    bundle = _bundle("cifar10-oe")
+    report, score = bundle.report, bundle.report.default_score
+    head = ["set", "FPR95", "AUROC", "AUPR", "flagged at alpha 0.01"]
+    rows = []
+    for name in [*report.test_sets, MEAN]:
+        results = [report.find(name, stage, score) for stage in _compared(bundle)]
+        rows.append([name, *_detection(results), f"{results[-1].flagged:.1f}"])
+    errors = _arrow([report.error[stage] for stage in _compared(bundle)], digits=2)
+    false_flags = next(row for row in report.false_flags if (row.stage, row.score) == (bundle.stages[-1], score))
+    rows += [
+        ["classification error of CIFAR-10 test images", errors, "", "", ""],
+        ["CIFAR-10 test images flagged", "", "", "", f"{false_flags.flagged:.2f}"],
+    ]
+    return head, rows
+
+
+def text_classifiers() -> Table:
+    """The means over the test sets of each text classifier, by maximum softmax probability and by its default score."""
+    head = ["data", "stages", "error", "score", "FPR90", "FPR95", "AUROC", "AUPR", "false flags at 0.01"]
+    rows = []
+    for name, data in TEXT_CLASSIFIERS.items():
+        bundle = _bundle(name)
+        for score in dict.fromkeys(("msp", bundle.report.default_score)):
+            error = _arrow([bundle.report.error[stage] for stage in _compared(bundle)])
+            first = [data, _stages(bundle), error] if score == "msp" else ["", "", ""]
+            rows.append([*first, f"`{score}`", *_means(bundle, bundle.report, score, recall=0.9)])
+    return head, rows
+
+
+def language_models() -> Table:
+    """The means over the genres of the English Web Treebank of each language model, by sentence and by segment."""
+    head = ["model of", "texts", "stages", "score", "FPR90", "FPR95", "AUROC", "AUPR", "false flags at 0.01"]
+    rows = []
+    for name, symbols in LANGUAGE_MODELS.items():
+        bundle = _bundle(name)
+        units: dict[str, Report | None] = {"sentences": bundle.report}
+        if bundle.report.segments is not None:
+            units[f"segments of {bundle.report.segments.symbols} {symbols}"] = bundle.report.by_segment
+        for unit, report in units.items():
+            if report is None:
+                continue
+            for score in dict.fromkeys(row.score for row in report.results):
+                default = " (default)" if score == bundle.report.default_score else ""
+                rows.append(
+                    [symbols, unit, _stages(bundle), f"`{score}`{default}", *_means(bundle, report, score, recall=0.9)]
+                )
+    return head, rows
+
+
+def other_models() -> Table:
+    """The means over the test sets of the remaining models, by their default score."""
+    head = ["model", "trained with", "stages", "score", "FPR95", "AUROC", "AUPR", "false flags at 0.01"]
+    rows = []
+    for name, method in OTHER_MODELS.items():
+        bundle = _bundle(name)
+        score = bundle.report.default_score
+        rows.append([f"`{name}`", method, _stages(bundle), f"`{score}`", *_means(bundle, bundle.report, score)])
+    return head, rows
+
+
+def density_bits() -> Table:
+    """The mean bits per colour channel that each stage of `cifar10-pixelcnn` assigns to each set, and the AUROC."""
+    bundle = _bundle("cifar10-pixelcnn")
+    report, stages = bundle.report, _compared(bundle)
+    head = ["set", *(f"bits, {stage}" for stage in stages), "AUROC"]
+    rows = []
+    for name in dict.fromkeys(row.set for row in report.bits):
+        bits = {row.stage: row.bits for row in report.bits if row.set == name}
+        in_sets = name in report.sets
+        auroc = _arrow([report.find(name, stage, "bpp").auroc.mean for stage in stages]) if in_sets else ""
+        rows.append([name, *(f"{bits[stage]:.2f}" for stage in stages), auroc])
+    return head, rows
+
+
+RESULT_SECTIONS: Mapping[str, Callable[[], Table]] = {
+    "image-classifier": image_classifier,
+    "text-classifiers": text_classifiers,
+    "language-models": language_models,
+    "other-models": other_models,
+    "density-bits": density_bits,
+}
+
+
+@cache
+def _reports() -> Mapping[str, BundleReport]:
+    return latest_reports(MODELS)
+
+
+def _bundle(recipe: str) -> BundleReport:
+    return _reports()[recipe]
+
+
+def _compared(bundle: BundleReport) -> list[str]:
+    """The stages that a table shows, in their order."""
+    first, *middle, last = bundle.stages
+    return [first, *(stage for stage in middle if stage in MIDDLE_STAGES), last]
+
+
+def _overview_row(recipe: str, what: str, metric: Callable[[SetResult], float]) -> list[str]:
+    bundle = _bundle(recipe)
+    report = bundle.report
+    means = [metric(report.find(MEAN, stage, report.default_score)) for stage in _compared(bundle)]
+    what += f", mean over {len(report.test_sets)} OOD sets"
+    link = f"[report](models/{bundle.name}/{bundle.version}/report/report.md)"
+    return [what, *(f"{figure:.1f}" for figure in (means[-2], means[-1])), link]
+
+
+def _means(bundle: BundleReport, report: Report, score: str, recall: float | None = None) -> list[str]:
+    results = [report.find(MEAN, stage, score) for stage in _compared(bundle)]
+    false_flags = next(row for row in report.false_flags if (row.stage, row.score) == (bundle.stages[-1], score))
+    rates = [] if recall is None else [_rates(results, recall)]
+    return [*rates, *_detection(results), f"{false_flags.flagged:.2f}"]
+
+
+def _rates(results: Sequence[SetResult], recall: float) -> str:
+    """The false positive rates at `recall`, by the tie rule of the authors' code, which the paper's tables use."""
+    rates = [result.rates_at(recall) for result in results]
+    return "" if None in rates else _arrow([rate.authors.mean for rate in rates if rate is not None])
+
+
+def _detection(results: Sequence[SetResult]) -> list[str]:
+    columns = [[getattr(result, metric).mean for result in results] for metric in ("fpr95", "auroc", "aupr")]
+    return [_arrow(column) for column in columns]
+
+
+def _stages(bundle: BundleReport) -> str:
+    return " → ".join(_compared(bundle))
+
+
+def _arrow(values: Sequence[float], digits: int = 1) -> str:
+    *before, last = (f"{value:.{digits}f}" for value in values)
+    return " → ".join([*before, f"**{last}**"])
