@@ -31,6 +31,11 @@ output = _SafeConsole()
 """The result of a command, on stdout: it can be piped."""
 
 
+def announce(text: str) -> None:
+    """Print a message as it is: without markup, colours and line breaks at the terminal's width."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
 class Bars:
     """Progress bars by name; a bar is added on its first report."""
 

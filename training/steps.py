@@ -12,7 +12,7 @@ import onnx
 
 from bundle import Calibration, Precision, false_flag_rate
 from datafiles import printable
-from training.console import console, progress_bars
+from training.console import announce, console, progress_bars
 from training.data import (
     BrokenInputs,
     DataLocations,
@@ -128,7 +128,7 @@ def _checked_reader(run: Run, locations: DataLocations, progress: Progress) -> R
     loads = (partial(reader.load, source, name=source.path, progress=progress) for source in sources)
     if problems := all_problems(loads):
         raise BrokenInputs(problems)
-    announce_left_out(reader.left_out, console.print)
+    announce_left_out(reader.left_out, announce)
     return reader
 
 

@@ -38,7 +38,7 @@ _SECONDS_BETWEEN_LINES = 30
 _EPILOG = """\
 example:
   python -m service score-dataset questions.csv --model trec-gru --output scored --alpha 0.01 --scores msp,energy
-  python -c "import pandas; print(pandas.read_parquet('scored').query('flagged'))"
+  python -c "import pandas; print(pandas.read_parquet('scored').query('flagged == True'))"
 
 Interrupted, even by kill -9? Run the same command again: it resumes after the parts that are written, and the rows
 are those of a run without interruption. An input that cannot be scored becomes a row with its error.

@@ -40,7 +40,7 @@ DevicesOption = Annotated[
 ]
 SkipOption = Annotated[
     bool,
-    typer.Option("--skip-broken", help="Leave out inputs that cannot be read and rows without a label; lists them."),
+    typer.Option("--skip-broken", help="Leave out inputs that cannot be read, and rows without a label; lists them."),
 ]
 CodeOption = Annotated[
     bool,
@@ -227,5 +227,5 @@ def main() -> None:
 
 def _exit_with(message: str) -> NoReturn:
     """Print the message of an error and exit with code 1."""
-    console.print(f"[bold red]error[/] {escape(message)}", highlight=False)
+    console.print(f"[bold red]error[/] {escape(message)}", highlight=False, soft_wrap=True)
     sys.exit(1)

@@ -47,8 +47,6 @@ def results(path: Path) -> Table | None:
     table = Table("set", "stage", "score", "FPR95", "AUROC", "AUPR", title="evaluation, percent")
     for row in manifest.evaluation.sets:
         if row.score == manifest.default_score:
-            table.add_row(
-                *(escape(visible(name)) for name in (row.name, row.stage, row.score)),
-                *(f"{v:.2f}" for v in (row.fpr95, row.auroc, row.aupr)),
-            )
+            names = (escape(visible(name)) for name in (row.name, row.stage, row.score))
+            table.add_row(*names, *(f"{value:.2f}" for value in (row.fpr95, row.auroc, row.aupr)))
     return table

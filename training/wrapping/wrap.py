@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,17 @@ from bundle import (
     seal_bundle,
     sha256_file,
 )
-from training.data import DataLocations, Examples, Progress, StoredArray
+from datafiles import printable
+from training.data import (
+    BrokenInputs,
+    DataLocations,
+    Examples,
+    Progress,
+    Reader,
+    StoredArray,
+    all_problems,
+    announce_left_out,
+)
 from training.errors import DataError, RecipeError
 from training.evaluation import manifest_evaluation, tune_temperature
 from training.export.attention import POOR_ON_TRANSFORMERS, has_attention, transformer_warning
@@ -69,6 +80,7 @@ class WrapOptions:
     alpha: float | None = None
     default_score: str = "msp"
     overwrite: bool = False
+    skip_broken: bool = False
 
 
 def wrap(options: WrapOptions, announce: Callable[[str], None], progress: Progress) -> Path:
@@ -95,7 +107,8 @@ def wrap(options: WrapOptions, announce: Callable[[str], None], progress: Progre
     if options.default_score in POOR_ON_TRANSFORMERS and has_attention(classifier.model):
         announce(transformer_warning(options.default_score))
     adapter = _adapter(classifier, options, announce)
-    reader = adapter.reader(DataLocations(data_dir=options.data_dir))
+    reader = adapter.reader(DataLocations(data_dir=options.data_dir), skip_broken=options.skip_broken)
+    _read_everything(reader, options, announce, progress)
     calibration = reader.load(options.calibration, name="calibration", progress=progress)
     alpha = _alpha(options.alpha, calibration, announce)
     compute_logits = ClassifierLogits(classifier, adapter)
@@ -154,7 +167,7 @@ def wrap(options: WrapOptions, announce: Callable[[str], None], progress: Progre
                 "calibration": CalibrationSpec(
                     file=_CALIBRATION,
                     n=len(calibration),
-                    source=f"calibration, {Path(calibration.source).name}",
+                    source=f"calibration, {printable(Path(calibration.source).name)}{_left_out(calibration)}",
                     alpha=alpha,
                 ),
                 "evaluation": None if report is None else manifest_evaluation(report, STAGE),
@@ -175,6 +188,28 @@ def _check_options(options: WrapOptions) -> None:
     if options.test is not None and options.tokenizer is not None and not options.ood:
         remedy = "Give out-of-distribution texts: --ood NAME=PATH"
         raise DataError("--test", "has no out-of-distribution set to be compared with", remedy)
+
+
+def _read_everything(reader: Reader, options: WrapOptions, announce: Callable[[str], None], progress: Progress) -> None:
+    """Read every input of every set once, and announce those that are left out.
+
+    Raises:
+        BrokenInputs: if inputs cannot be read and are not to be left out; lists all of them.
+    """
+    sets = {"calibration": options.calibration, "in-distribution test": options.test, **options.ood}
+    loads = (
+        partial(reader.load, source, name=name, progress=progress)
+        for name, source in sets.items()
+        if source is not None
+    )
+    if problems := all_problems(loads):
+        raise BrokenInputs(problems)
+    announce_left_out(reader.left_out, announce)
+
+
+def _left_out(examples: Examples) -> str:
+    """The part of a description on inputs that are left out because they cannot be read; empty without any."""
+    return f", {len(examples.left_out):,} broken inputs left out" if examples.left_out else ""
 
 
 def _adapter(classifier: OnnxClassifier, options: WrapOptions, announce: Callable[[str], None]) -> InputAdapter:
