@@ -2,7 +2,6 @@
 
 from bundle.calibration import Calibration, load_calibrations, save_calibrations
 from bundle.errors import (
-    AnimatedImage,
     BundleError,
     CalibrationError,
     CalibrationInvalid,
@@ -21,6 +20,7 @@ from bundle.errors import (
     UnknownScore,
 )
 from bundle.false_flag_rate import FalseFlagRate, false_flag_rate
+from bundle.image_formats import IMAGE_SUFFIXES
 from bundle.manifest import (
     MANIFEST_NAME,
     SCHEMA_VERSION,
@@ -39,19 +39,21 @@ from bundle.manifest import (
     Training,
 )
 from bundle.parsing import parse_manifest
-from bundle.preprocessing import DEFAULT_MAX_PIXELS, decode_image, prepare_image
-from bundle.scores import LOGIT_SCORES, SCORES, ModelOutput, Score, get_score
+from bundle.preprocessing import BYTES_PER_PIXEL, DEFAULT_MAX_PIXELS, EncodedImage, decode_image
+from bundle.scores import FEATURE_SCORES, LOGIT_SCORES, SCORES, ModelOutput, Score, get_score
 from bundle.store import Bundle, load_bundle, seal_bundle, sha256_file
 from bundle.tokenization import PADDING, TextEncoder, pad_tokens
 
 __all__ = [
+    "BYTES_PER_PIXEL",
     "DEFAULT_MAX_PIXELS",
+    "FEATURE_SCORES",
+    "IMAGE_SUFFIXES",
     "LOGIT_SCORES",
     "MANIFEST_NAME",
     "PADDING",
     "SCHEMA_VERSION",
     "SCORES",
-    "AnimatedImage",
     "Bundle",
     "BundleError",
     "Calibration",
@@ -61,6 +63,7 @@ __all__ = [
     "DataFingerprint",
     "EmptyImage",
     "EmptyText",
+    "EncodedImage",
     "Evaluation",
     "FalseFlagRate",
     "FileCorrupt",
@@ -94,7 +97,6 @@ __all__ = [
     "load_calibrations",
     "pad_tokens",
     "parse_manifest",
-    "prepare_image",
     "save_calibrations",
     "seal_bundle",
     "sha256_file",

@@ -93,15 +93,9 @@ class EmptyImage(ImageError):
 
 
 class ImageTooLarge(ImageError):
-    """The header declares more pixels than the limit; nothing was decoded."""
+    """The headers declare more pixels, or more work to decode them, than the limit; nothing was decoded."""
 
     type = "image-too-large"
-
-
-class AnimatedImage(ImageError):
-    """The file holds several frames, and none of them is the image."""
-
-    type = "animated-image"
 
 
 class EmptyText(ValueError):

@@ -1,46 +1,37 @@
 """Converts encoded images to a model's input. Training, evaluation and serving share this code.
 
-The steps: the signature determines the format (PNG, JPEG, WebP or BMP), the size in the header is checked against the
-limit, the pixels are decoded, converted to 8-bit grey or RGB, turned upright by EXIF, and resized with antialiasing.
+The steps: the first bytes determine the format, the headers are checked against the limits, the pixels are decoded,
+converted to 8-bit grey or RGB, turned upright, and resized with antialiasing.
 
 - Transparency is composited on white.
 - 16-bit samples keep their upper 8 bits.
 - A JPEG of many times the model's size is decoded at a half, a quarter or an eighth of its size, but at no less than
   three times the model's (libjpeg's scaled decoding). After resizing, it differs by about one grey level.
-- Of a multi-picture JPEG, which phones write, the first picture counts. PNG and WebP animations are refused.
+- Of animations, pages and multi-picture files, the first picture counts.
 - Colour profiles and gamma are ignored, in training too.
 """
 
 from collections.abc import Mapping
-from io import BytesIO
 from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile
-from PIL.BmpImagePlugin import BmpImageFile
-from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
-from PIL.WebPImagePlugin import WebPImageFile
+from PIL import Image
 
-from bundle.errors import AnimatedImage, EmptyImage, ImageError, ImageTooLarge, UndecodableImage
+from bundle.errors import ImageError, ImageTooLarge, UndecodableImage
+from bundle.image_conversion import convert_pixels
+from bundle.image_formats import DecodeLimits, OpenedImage, open_image
 from bundle.manifest import ImageInput
-from bundle.orientation import exif_orientation
 
 DEFAULT_MAX_PIXELS = 50_000_000
-"""The default limit of `decode_image`: 200 MB of decoded pixels, and as much again for each conversion."""
+"""The default limit of `decode_image`."""
 
-_UPRIGHT: Mapping[int, Image.Transpose] = MappingProxyType(
-    {
-        2: Image.Transpose.FLIP_LEFT_RIGHT,
-        3: Image.Transpose.ROTATE_180,
-        4: Image.Transpose.FLIP_TOP_BOTTOM,
-        5: Image.Transpose.TRANSPOSE,
-        6: Image.Transpose.ROTATE_270,
-        7: Image.Transpose.TRANSVERSE,
-        8: Image.Transpose.ROTATE_90,
-    }
-)
+BYTES_PER_PIXEL = 18
+"""The most memory in bytes that decoding an image takes at its peak per pixel of its header, whatever its format.
+
+The bytes of the file and a few MiB that do not depend on the image come on top.
+"""
+
 _RESAMPLING: Mapping[str, Image.Resampling] = MappingProxyType(
     {
         "bilinear": Image.Resampling.BILINEAR,
@@ -49,23 +40,54 @@ _RESAMPLING: Mapping[str, Image.Resampling] = MappingProxyType(
     }
 )
 
-
 _SCALED_GAP = 3
 """The ratio of a scaled JPEG to the model's size. By Pillow's documentation of `reducing_gap`, 3 is nearly exact."""
 
 
-class _Jpeg(JpegImageFile):
-    """A JPEG whose EXIF data Pillow does not search for its resolution, for the reason in `bundle.orientation`."""
+class EncodedImage:
+    """An encoded image whose headers are checked against the limits, and whose pixels are not decoded yet."""
 
-    def _read_dpi_from_exif(self) -> None:
-        pass
+    def __init__(self, data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> None:
+        """Read the headers of `data`.
+
+        Args:
+            data: a file of a format that `bundle.image_formats` decodes.
+            max_pixels: images with more pixels, by their headers, are refused. It also bounds the work of decoding
+                (`bundle.image_formats.DecodeLimits`).
+
+        Raises:
+            EmptyImage: if there are no bytes.
+            ImageTooLarge: if there are more than `max_pixels` pixels, or decoding them takes too much work.
+            UndecodableImage: for other formats and corrupt headers. No bytes raise another exception.
+        """
+        try:
+            self._opened: OpenedImage | None = open_image(data, DecodeLimits(max_pixels))
+        except Exception as error:
+            raise _image_error(error) from error
+        self.pixels = self._opened.pixels
+
+    def decode(self, spec: ImageInput) -> NDArray[np.uint8]:
+        """Decode the pixels into the input of a model. To be called once.
+
+        Returns:
+            `[H, W, C]` uint8 of `spec`'s size, C-contiguous, read-only.
+
+        Raises:
+            UndecodableImage: for truncated or corrupt pixels. No bytes raise another exception.
+        """
+        assert self._opened is not None, "an image is decoded once"
+        opened, self._opened = self._opened, None
+        try:
+            return _to_input(opened.decode(_SCALED_GAP * max(spec.width, spec.height)), spec, opened.orientation)
+        except Exception as error:
+            raise _image_error(error) from error
 
 
 def decode_image(data: bytes, spec: ImageInput, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.uint8]:
     """Decode one image into the input of a model.
 
     Args:
-        data: a PNG, JPEG, WebP or BMP file.
+        data: a PNG, JPEG, WebP, AVIF, GIF, TIFF, BMP or binary PNM file.
         spec: the model's size, channels and resampling filter.
         max_pixels: images with more pixels, by the header, are refused before decoding.
 
@@ -74,101 +96,27 @@ def decode_image(data: bytes, spec: ImageInput, *, max_pixels: int = DEFAULT_MAX
 
     Raises:
         EmptyImage: if there are no bytes.
-        ImageTooLarge: if there are more than `max_pixels` pixels.
-        AnimatedImage: if there are several frames.
+        ImageTooLarge: if there are more than `max_pixels` pixels, or decoding them takes too much work.
         UndecodableImage: for other formats, truncated or corrupt files. No bytes raise another exception.
     """
-    # For arbitrary bytes Pillow raises a dozen types of exceptions (SyntaxError, struct.error, zlib.error, MemoryError,
-    # ...). The cause of all of them is the client's bytes.
-    try:
-        image = _open(data)
-        _check_size(image.width, image.height, max_pixels)
-        if getattr(image, "is_animated", False):
-            raise AnimatedImage(
-                f"the image is an animation of {getattr(image, 'n_frames', 'several')} frames; send a single frame"
-            )
-        return prepare_image(image, spec)
-    except ImageError:
-        raise
-    except Image.DecompressionBombError as error:
-        raise ImageTooLarge(
-            f"the image declares more pixels than can be decoded ({error}); send a smaller one"
-        ) from None
-    except Exception as error:
-        cause = str(error)[:200] or type(error).__name__
-        raise UndecodableImage(
-            f"the image is truncated, corrupt or without pixels ({cause}); send an intact file"
-        ) from error
+    return EncodedImage(data, max_pixels=max_pixels).decode(spec)
 
 
-def prepare_image(image: Image.Image, spec: ImageInput) -> NDArray[np.uint8]:
-    """Convert an opened image to the input of a model, as `decode_image` does after its checks.
-
-    Returns:
-        `[H, W, C]` uint8 of `spec`'s size, C-contiguous, read-only.
-
-    Raises:
-        Exception: any exception that Pillow raises while decoding.
-    """
-    if isinstance(image, JpegImageFile):
-        # Both sides are large enough, whether EXIF turns the image or not. No effect on decoded images.
-        side = _SCALED_GAP * max(spec.width, spec.height)
-        image.draft(None, (side, side))
-    pixels = _to_colours(image, "L" if spec.channels == 1 else "RGB")
-    # From the original, after decoding: a PNG may store its EXIF data after the pixels.
-    turn = _UPRIGHT.get(exif_orientation(image.info["exif"])) if "exif" in image.info else None
-    if turn is not None:
-        pixels = pixels.transpose(turn)
-    if pixels.size != (spec.width, spec.height):
-        pixels = pixels.resize((spec.width, spec.height), _RESAMPLING[spec.resize])
+def _to_input(image: Image.Image, spec: ImageInput, orientation: int) -> NDArray[np.uint8]:
+    mode = "L" if spec.channels == 1 else "RGB"
+    pixels = convert_pixels(image, mode, (spec.width, spec.height), _RESAMPLING[spec.resize], orientation)
     return np.frombuffer(pixels.tobytes(), np.uint8).reshape(spec.height, spec.width, spec.channels)
 
 
-def _open(data: bytes) -> ImageFile.ImageFile:
-    """Read the header, with the class of the format.
+def _image_error(error: Exception) -> ImageError:
+    """The error to raise for what decoding raised.
 
-    `Image.open` tries formats in turn, warns about large images through the filters of the whole process, and opens a
-    multi-picture JPEG as an animation.
+    For arbitrary bytes Pillow raises a dozen types of exceptions (SyntaxError, struct.error, zlib.error, MemoryError,
+    ...). The cause of all of them is the client's bytes.
     """
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return PngImageFile(BytesIO(data))
-    if data.startswith(b"\xff\xd8\xff"):
-        return _Jpeg(BytesIO(data))
-    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-        return WebPImageFile(BytesIO(data))
-    if data.startswith(b"BM"):
-        return BmpImageFile(BytesIO(data))
-    if not data:
-        raise EmptyImage("the image is empty (0 bytes); send the bytes of a PNG, JPEG, WebP or BMP file")
-    raise UndecodableImage("the bytes are no PNG, JPEG, WebP or BMP image; send one of these formats")
-
-
-def _check_size(width: int, height: int, max_pixels: int) -> None:
-    if width * height > max_pixels:
-        raise ImageTooLarge(
-            f"the image is {width} x {height} pixels, more than the limit of {max_pixels:,}; send a smaller one"
-        )
-
-
-def _to_colours(image: Image.Image, mode: str) -> Image.Image:
-    """The decoded pixels in `mode`, "L" or "RGB", transparency composited on white."""
-    image.load()
-    if image.mode == mode and "transparency" not in image.info:
-        return image
-    if image.mode.startswith("I"):
-        image = _upper_eight_bits(image)
-    elif image.has_transparency_data:
-        coloured = image.convert("RGBA")
-        image = Image.new("RGB", image.size, "white")
-        image.paste(coloured, mask=coloured.getchannel("A"))
-    return image if image.mode == mode else image.convert(mode)
-
-
-def _upper_eight_bits(image: Image.Image) -> Image.Image:
-    """Grey of 16-bit samples: Pillow's own conversion would clip everything above 255 to white."""
-    samples = np.asarray(image)
-    transparent = image.info.get("transparency")
-    grey = (np.clip(samples, 0, 0xFFFF) >> 8).astype(np.uint8)
-    if isinstance(transparent, int):
-        grey[samples == transparent] = 255
-    return Image.fromarray(grey)
+    if isinstance(error, ImageError):
+        return error
+    if isinstance(error, Image.DecompressionBombError):
+        return ImageTooLarge(f"the image declares more pixels than can be decoded ({error}); send a smaller one")
+    cause = str(error)[:200] or type(error).__name__
+    return UndecodableImage(f"the image is truncated, corrupt or without pixels ({cause}); send an intact file")

@@ -1,12 +1,12 @@
 """Data files: one reader of tables, text files and image folders for training, `wrap` and `score-dataset`.
 
-Imports none of the other packages. pyarrow is needed for parquet files only.
+May import `bundle` only.
 """
 
 from datafiles.errors import DataFileError, Fault, FaultKind
 from datafiles.image_folder import (
-    IMAGE_SUFFIXES,
     METADATA_NAMES,
+    PICTURE_SUFFIXES,
     ImageFolder,
     class_folders,
     image_names,
@@ -19,8 +19,8 @@ from datafiles.table import Table, Value, did_you_mean
 from datafiles.values import as_image, as_key, as_text, path_inside, printable, read_file
 
 __all__ = [
-    "IMAGE_SUFFIXES",
     "METADATA_NAMES",
+    "PICTURE_SUFFIXES",
     "TABLE_SUFFIXES",
     "DataFileError",
     "Fault",

@@ -5,15 +5,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
+from bundle import IMAGE_SUFFIXES
 from datafiles.errors import DataFileError
 from datafiles.leftovers import is_leftover
 
-IMAGE_SUFFIXES = frozenset(
-    # Decoded formats, then formats of pictures that are refused by name instead of being ignored.
-    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".avif"}
-    | {".heic", ".heif", ".jxl", ".jp2", ".psd", ".svg", ".ico", ".ppm", ".pgm", ".pbm"}
+_REFUSED_SUFFIXES = frozenset({".heic", ".heif", ".jxl", ".jp2", ".psd", ".svg", ".dng", ".cr2", ".nef", ".arw"})
+    {".heic", ".heif", ".jxl", ".jp2", ".psd", ".svg", ".ico", ".dng", ".cr2", ".nef", ".arw"}
 )
-"""The suffixes of image files. Decoding decides what a file really holds."""
+"""Suffixes of pictures that are not decoded: reading them reports what they are, instead of leaving them out."""
+
+PICTURE_SUFFIXES = frozenset(IMAGE_SUFFIXES) | _REFUSED_SUFFIXES
+"""The suffixes of the files that are read as images. Decoding decides what a file really holds."""
 
 METADATA_NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 """The names of files that describe the images of a folder (Hugging Face `imagefolder`): `file_name`, `label`, ..."""
@@ -70,7 +72,7 @@ def metadata_files(root: Path) -> list[Path]:
 
 def is_image(name: str) -> bool:
     """Whether a file of this name is an image."""
-    return PurePath(name).suffix.lower() in IMAGE_SUFFIXES
+    return PurePath(name).suffix.lower() in PICTURE_SUFFIXES
 
 
 def _files(root: Path, below: Names, begin: Names) -> Iterator[Names]:

@@ -21,7 +21,7 @@ from service.http.request_context import RequestContext
 from service.http.route import Route
 from service.inference.cpu_count import available_cores
 from service.inference.engine_health import EngineHealth
-from service.inference.providers import choose_provider
+from service.inference.providers import CudaOptions, Provider, choose_provider
 from service.inputs.modality import Limits
 from service.inputs.preprocessor import Preprocessor
 from service.lifecycle import Lifecycle
@@ -104,6 +104,21 @@ def _grpc(settings: Settings, dependencies: Dependencies) -> "tuple[list[Route],
     return routes, GrpcServer([route.path for route in routes], settings)
 
 
+def _provider(settings: Settings, choice: str) -> Provider:
+    options = CudaOptions(
+        device=settings.cuda_device,
+        memory_mb=settings.cuda_memory_mb,
+        nhwc=settings.cuda_nhwc,
+        tf32=settings.cuda_tf32,
+        convolution_search=settings.cuda_convolution_search,
+        graphs=settings.cuda_graphs,
+    )
+    provider, note = choose_provider(choice, cuda=options)
+    if note is not None:
+        log.info("provider fallback", provider=provider.first, reason=note)
+    return provider
+
+
 async def _load_models(
     settings: Settings,
     worker_group: WorkerGroup,
@@ -115,11 +130,12 @@ async def _load_models(
 ) -> None:
     """Load every model, then mark the service as ready and begin to watch the repository."""
     try:
-        provider, note = choose_provider(settings.provider, graphs=settings.cuda_graphs)
-        if note is not None:
-            log.info("provider fallback", provider=provider.first, reason=note)
+        provider = _provider(settings, settings.provider)
+        model_providers = {name: _provider(settings, choice) for name, choice in settings.model_providers.items()}
         loop = asyncio.get_running_loop()
-        await reloader.start(model_loader(settings, provider, metrics, loop, engine_health, worker_group))
+        await reloader.start(
+            model_loader(settings, provider, metrics, loop, engine_health, worker_group, model_providers)
+        )
     except Exception as error:
         # Not raised: the server is listening already. It reads the failure from the lifecycle, and ends.
         lifecycle.fail(error)

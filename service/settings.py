@@ -9,14 +9,28 @@ from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, SettingsConfigDict
 
 ENV_PREFIX = "OOD_"
 SETTINGS_FILE_ENV = "OOD_SETTINGS"
 
 
+ProviderChoice = Literal["auto", "cpu", "cuda"]
+"""The values of the setting `provider`."""
+
+
 class SettingsError(Exception):
     """Raised for wrong settings; the message names each of them, the reason and the remedy."""
+
+
+def _read_pairs(value: Any) -> Any:
+    """`a=b,c=d` as a mapping; other values unchanged."""
+    if not isinstance(value, str):
+        return value
+    pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()]
+    if any(not separator for _, separator, _ in pairs):
+        raise ValueError("must be NAME=PROVIDER, separated by commas")
+    return {name.strip(): choice.strip() for name, _, choice in pairs}
 
 
 class Settings(BaseSettings):
@@ -53,9 +67,46 @@ class Settings(BaseSettings):
         ),
     ] = 1
     provider: Annotated[
-        Literal["auto", "cpu", "cuda", "tensorrt"],
+        ProviderChoice,
         Field(description="ONNX Runtime provider. auto: CUDA where it works, else CPU; the others are required."),
     ] = "auto"
+    model_providers: Annotated[
+        dict[str, ProviderChoice],
+        NoDecode,
+        BeforeValidator(_read_pairs),
+        Field(
+            description="Providers of single models, as in `ptb-char-qrnn=cpu,sst-gru=auto`; the other models use "
+            "`provider`."
+        ),
+    ] = {}
+    cuda_device: Annotated[
+        int, Field(description="On CUDA, the index of the GPU among those that the process can see.", ge=0)
+    ] = 0
+    cuda_memory_mb: Annotated[
+        int | None,
+        Field(
+            description="On CUDA, most GPU memory of one session in MiB; an image model has a session for each of its "
+            "batch sizes. None: no limit.",
+            ge=1,
+        ),
+    ] = None
+    cuda_tf32: Annotated[
+        bool,
+        Field(
+            description="On CUDA, let float32 products be rounded to TF32 (10 bits): faster convolutions, and scores "
+            "that differ by about a thousandth from those that the thresholds come from."
+        ),
+    ] = False
+    cuda_nhwc: Annotated[
+        bool, Field(description="On CUDA, compute convolutions in the layout NHWC, which suits float16 models.")
+    ] = False
+    cuda_convolution_search: Annotated[
+        Literal["heuristic", "exhaustive"],
+        Field(
+            description="On CUDA, how cuDNN chooses the kernels of convolutions: by its heuristic mode A, or by the "
+            "slower mode B."
+        ),
+    ] = "heuristic"
     cuda_graphs: Annotated[
         bool,
         Field(

@@ -89,12 +89,16 @@ class Run:
 
     @property
     def calibration_path(self) -> Path:
-        """The directory of every stage's calibration scores and temperature."""
+        """The directory of every stage's calibration scores, temperature and statistics of features."""
         return self.path / "calibration"
 
     def temperature_path(self, stage: str) -> Path:
         """The file with the temperature of a stage's probabilities."""
         return self.calibration_path / f"{stage}.temperature"
+
+    def statistics_path(self, stage: str) -> Path:
+        """The file with the statistics of a stage's training features."""
+        return self.calibration_path / f"{stage}.features.npz"
 
     @property
     def shortcuts_path(self) -> Path:

@@ -53,6 +53,7 @@ from training.export.provenance import require_same_data, save_fingerprints
 from training.fitting.stages import fit_stages
 from training.fitting.weights import load_model
 from training.models.build import scored_model
+from training.models.classifier import Classifier, Mirrored
 from training.models.likelihood_heads import ScoredLanguageModel
 from training.models.score_heads import ScoredClassifier, ScoredModel
 from training.recipe import AUTO, Recipe, Source, Synthetic, TextConfig
@@ -65,6 +66,7 @@ from training.scoring.calibration import (
     save_calibration,
     save_temperature,
 )
+from training.scoring.features import load_stage_statistics, save_stage_statistics
 from training.scoring.logits import LOGITS, recorded_logits, stage_logits
 from training.scoring.segments import SEGMENT_SYMBOLS, segment_scores
 
@@ -133,7 +135,7 @@ def _checked_reader(run: Run, locations: DataLocations, progress: Progress) -> R
 
 
 def calibrate_run(run: Run, locations: DataLocations) -> None:
-    """Score the calibration split with every stage and save the calibrations and temperatures.
+    """Score the calibration split with every stage and save the calibrations, temperatures and feature statistics.
 
     Prints the false-flag rate that the calibration guarantees.
     """
@@ -141,6 +143,7 @@ def calibrate_run(run: Run, locations: DataLocations) -> None:
         in_dist = load_in_distribution(run.recipe, _reader(run, locations), bars.report)
         require_same_data(run, in_dist.splits)
         for stage in run.recipe.stages:
+            _save_statistics(run, stage, in_dist.train, bars.report)
             model = _model(run, stage, len(in_dist.train.labels))
             outputs = _score(model, in_dist.calibration, stage, bars.report)
             save_calibration(run, stage, outputs)
@@ -306,7 +309,15 @@ def _outliers(recipe: Recipe, reader: Reader, in_dist: InDistributionData, progr
 
 
 def _model(run: Run, stage: str, num_classes: int) -> ScoredModel:
-    return scored_model(run.recipe, load_model(run, stage, num_classes))
+    return scored_model(run.recipe, load_model(run, stage, num_classes), load_stage_statistics(run, stage))
+
+
+def _save_statistics(run: Run, stage: str, train: Examples, progress: Progress) -> None:
+    """Save what scores of features need to know of the training split."""
+    model = load_model(run, stage, len(train.labels))
+    if isinstance(model, Classifier):
+        classifier = Mirrored(model) if run.recipe.export.mirror else model
+        save_stage_statistics(run, stage, classifier, train, partial(progress, f"{stage}: {train.name}"))
 
 
 def _score(model: ScoredModel, examples: Examples, stage: str, progress: Progress) -> Outputs:

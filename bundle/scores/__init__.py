@@ -16,6 +16,8 @@ from bundle.scores.energy import ENERGY
 from bundle.scores.entropy import ENTROPY
 from bundle.scores.gen import GEN
 from bundle.scores.kl_uniform import KL_UNIFORM
+from bundle.scores.knn import KNN
+from bundle.scores.mahalanobis import MAHALANOBIS
 from bundle.scores.max_logit import MAX_LOGIT
 from bundle.scores.msp import MSP
 from bundle.scores.score import ModelOutput, Score
@@ -31,6 +33,8 @@ SCORES: Mapping[str, Score] = MappingProxyType(
             KL_UNIFORM,
             GEN,
             CONFIDENCE,
+            MAHALANOBIS,
+            KNN,
             BPP,
             BPC,
             BPW,
@@ -46,7 +50,10 @@ LOGIT_SCORES: tuple[str, ...] = tuple(
 )
 """The scores that the logits of any classifier give: a recipe exports them unless it names others, `wrap` always."""
 
-__all__ = ["LOGIT_SCORES", "SCORES", "ModelOutput", "Score", "get_score"]
+FEATURE_SCORES: tuple[str, ...] = (MAHALANOBIS.name, KNN.name)
+"""The scores that need a classifier's features and statistics of training features."""
+
+__all__ = ["FEATURE_SCORES", "LOGIT_SCORES", "SCORES", "ModelOutput", "Score", "get_score"]
 
 
 def get_score(name: str) -> Score:

@@ -11,12 +11,27 @@ Tensor: TypeAlias = Any
 """A `torch.Tensor`. Formulas call its methods and import nothing: the bundle does not depend on torch."""
 
 ModelOutput = Literal[
-    "logits", "confidence_logit", "pixel_bits", "character_bits", "word_bits", "uniform_nats", "count"
+    "logits",
+    "confidence_logit",
+    "features",
+    "feature_center",
+    "whitening",
+    "class_means",
+    "reference_features",
+    "pixel_bits",
+    "character_bits",
+    "word_bits",
+    "uniform_nats",
+    "count",
 ]
 """The names of the model outputs that a formula can take.
 
 - `logits`: class logits `[..., K]`.
 - `confidence_logit`: the logit `[N]` of the learned confidence b(x).
+- `features`: the input `[N, D]` of the classifier's last linear layer, or the output of a pretrained backbone.
+- `feature_center` `[D]`, `whitening` `[D, R]`, `class_means` `[K, R]`: statistics of training features, constants of
+  the graph, for `mahalanobis`.
+- `reference_features`: normalised features `[M, D]` of training examples, a constant of the graph, for `knn`.
 - `pixel_bits`: the bits `[N, H, W]` of each pixel of an image, all channels together.
 - `character_bits`, `word_bits`: the bits `[N, L+1]` of each character or word of a text and of its end.
 - `uniform_nats`: the cross entropy `[N, L+1]` of the uniform distribution with the prediction of each character or

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache, partial
 from typing import Protocol
@@ -59,6 +60,10 @@ class TunableEngine(Protocol):
     @property
     def on_cpu(self) -> bool:
         """Whether the engine computes on the CPU, where calls can share the cores."""
+
+    @property
+    def fixed_sizes(self) -> Sequence[int] | None:
+        """The batch sizes that batches are filled up to; None if batches have their own sizes."""
 
     def set_mode(self, mode: ExecutionMode) -> None:
         """Prepare for calls in `mode`."""
@@ -120,8 +125,9 @@ def _tune_mode(
     threads = 1 if exclusive else engine.cores
     # Cached: making a batch is not part of the measurement.
     sample_batch = cache(engine.modality.sample_batch)
+    sizes = engine.fixed_sizes or batch_sizes(max_batch)
     plan = tune_batch_size(
-        lambda size: engine.try_batch(sample_batch(size), exclusive=exclusive), max_batch, max_seconds, threads, clock
+        lambda size: engine.try_batch(sample_batch(size), exclusive=exclusive), sizes, max_seconds, threads, clock
     )
     plan = replace(plan, mode=mode)
     if engine.modality.size_of is None:
@@ -144,7 +150,7 @@ def batch_sizes(max_batch: int) -> list[int]:
 
 def tune_batch_size(
     run: Callable[[int], object],
-    max_batch: int,
+    sizes: Sequence[int],
     max_seconds: float,
     threads: int = 1,
     clock: Clock = time.perf_counter,
@@ -156,7 +162,7 @@ def tune_batch_size(
 
     Args:
         run: Computes a batch of a given size.
-        max_batch: Largest size to try.
+        sizes: The sizes to try, in ascending order.
         max_seconds: Longest time of a batch of more than one input.
         threads: How many threads run batches concurrently.
         clock: The time in seconds.
@@ -164,7 +170,7 @@ def tune_batch_size(
     seconds_of: dict[int, float] = {}
     rates: dict[int, float] = {}
     sizes_without_growth = 0
-    for size in batch_sizes(max_batch):
+    for size in sizes:
         run(size)
         seconds = quickest(partial(run, size), threads, clock)
         if rates and seconds > max_seconds:
@@ -181,14 +187,20 @@ def tune_batch_size(
 
 
 def quickest(run: Callable[[], object], threads: int = 1, clock: Clock = time.perf_counter) -> float:
-    """The seconds of the quickest of several trials; in each, all `threads` call `run` once, concurrently."""
-    end = clock() + _TRIALS_SECONDS
-    best = math.inf
-    with ThreadPoolExecutor(threads) as pool:
+    """The seconds of the quickest of several trials; in each, all `threads` call `run` once, concurrently.
+
+    A single caller is this thread: on a GPU another thread would have to prepare its own streams and graphs first.
+    """
+    with nullcontext() if threads == 1 else ThreadPoolExecutor(threads) as pool:
+        end = clock() + _TRIALS_SECONDS
+        best = math.inf
         for _ in range(_TRIALS):
             started = clock()
-            for call in [pool.submit(run) for _ in range(threads)]:
-                call.result()
+            if pool is None:
+                run()
+            else:
+                for call in [pool.submit(run) for _ in range(threads)]:
+                    call.result()
             ended = clock()
             best = min(best, ended - started)
             if ended > end:

@@ -16,6 +16,7 @@ from typing import Protocol
 import structlog
 
 from service.inference.engine_monitor import EngineMonitor, EngineState
+from service.inference.engine_thread import EngineThread
 from service.inference.execution_plan import ExecutionMode, ExecutionPlan
 from service.inference.fair_queue import FairQueue
 from service.inference.outcomes import Expired, Failure, Outcome, QueueFull, Row
@@ -80,6 +81,7 @@ class Batcher:
         size_of: Callable[[Array], int] | None = None,
         observer: BatchObserver | None = None,
         monitor: EngineMonitor | None = None,
+        thread: EngineThread | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Start the engine threads.
@@ -93,6 +95,7 @@ class Batcher:
             size_of: The size of an input, positive. Batches are then made of inputs of similar size.
             observer: Receives the figures of each batch.
             monitor: The engine's running calls; `close` ends those that take too long.
+            thread: The only engine thread, if the engine needs the thread that it was opened on.
             clock: The time in seconds; deadlines are compared with it.
         """
         self.plan = plan
@@ -112,12 +115,15 @@ class Batcher:
         self._closing = False
         self._idle_threads = plan.threads
         self._scheduled: asyncio.Handle | None = None
-        self._threads = [
+        self._threads: list[threading.Thread] = [
             threading.Thread(target=self._run_on_thread, name=f"engine-{name}-{index}", daemon=True)
-            for index in range(0 if self._inline else plan.threads)
+            for index in range(0 if self._inline or thread is not None else plan.threads)
         ]
-        for thread in self._threads:
-            thread.start()
+        for started in self._threads:
+            started.start()
+        if thread is not None:
+            thread.post(self._run_on_thread)
+            self._threads.append(thread)
 
     @property
     def depth(self) -> int:

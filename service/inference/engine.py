@@ -1,22 +1,28 @@
 """The engine: computes batches of one model in ONNX Runtime."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 
 import structlog
 
 from bundle import Bundle
 from service.inference.batch_invariance import check_batch_invariance
-from service.inference.batch_tuning import batch_sizes
-from service.inference.cuda_graphs import CudaGraphRunner, record_graphs
-from service.inference.engine_monitor import EngineMonitor
+from service.inference.capture_lock import CAPTURE_LOCK
+from service.inference.cuda_graphs import record_graphs
+from service.inference.engine_monitor import EngineMonitor, EngineState
 from service.inference.execution_plan import ExecutionMode
-from service.inference.onnx_session import EngineError, check_signature, open_session
-from service.inference.providers import CPU, CUDA, Provider, ProviderUnavailable
+from service.inference.fixed_batches import FixedBatches, PlainBatch, fixed_sizes
+from service.inference.onnx_session import EngineError, check_signature, nodes_by_provider, open_session
+from service.inference.providers import CPU, Provider, ProviderUnavailable
 from service.inputs.explanation import PARTS
 from service.inputs.modalities import modality_of
 from service.inputs.modality import Array
 
 log = structlog.stdlib.get_logger(__name__)
+
+# Memory that is short for a moment does not make an engine broken.
+_ATTEMPTS = 3
 
 PREDICTION = "prediction"
 PROBABILITY = "probability"
@@ -27,9 +33,10 @@ class Engine:
 
     Attributes:
         modality: The kind of the model's inputs.
-        provider: The execution provider that the session got, which may be another than the one asked for.
         cores: Cores of a call that uses all of them, on a CPU.
         monitor: Records the calls that are running.
+        nodes: On a GPU, the operators that each provider computes, with their numbers.
+        on_shape_change: Called after a call in which a GPU had to plan convolutions for another shape.
     """
 
     def __init__(self, bundle: Bundle, provider: Provider, *, cores: int) -> None:
@@ -37,7 +44,7 @@ class Engine:
 
         Raises:
             EngineError: The graph cannot be opened, or is not what the manifest says.
-            ProviderUnavailable: `provider` is required and cannot run the graph.
+            ProviderUnavailable: `provider` cannot run the graph, and the CPU can.
         """
         self.modality = modality_of(bundle)
         self.cores = cores
@@ -55,26 +62,33 @@ class Engine:
         self._output_names = list(self._outputs.values())
         self._exclusive_session = self._shared_session = open_session(bundle, provider, cores)
         self._sessions = {cores: self._exclusive_session}
-        self._graph_runner: CudaGraphRunner | None = None
-        self.provider = str(self._exclusive_session.get_providers()[0])
-        if provider.required and self.provider != provider.first:
-            raise ProviderUnavailable(
-                f"{provider.first} is required, but ONNX Runtime could only open {bundle.model_path} with "
-                f"{self.provider}; its own message above says why. Drivers and CUDA libraries must match."
-            )
-        if self.provider != provider.first:
-            log.warning("provider fallback", model=bundle.manifest.name, wanted=provider.first, got=self.provider)
+        self._fixed_batches: FixedBatches | None = None
+        self._shape_changes = 0
+        self.on_shape_change: Callable[[], object] = lambda: None
         check_signature(self._exclusive_session, bundle, self.modality, output_types)
+        self.nodes = nodes_by_provider(self._exclusive_session)
+
+    @property
+    def provider(self) -> str:
+        """The execution provider that the sessions have."""
+        sessions = [*self._sessions.values()] if self._fixed_batches is None else self._fixed_batches.sessions
+        providers = {str(session.get_providers()[0]) for session in sessions}
+        return providers.pop() if len(providers) == 1 else CPU
 
     @property
     def on_cpu(self) -> bool:
         """Whether the engine computes on the CPU."""
-        return self.provider == CPU
+        return self._wanted_provider.first == CPU
 
     @property
     def uses_cuda_graphs(self) -> bool:
         """Whether batches are computed by CUDA graphs."""
-        return self._graph_runner is not None
+        return self._fixed_batches is not None and self._fixed_batches.uses_graphs
+
+    @property
+    def fixed_sizes(self) -> Sequence[int] | None:
+        """The batch sizes that batches are filled up to, on a GPU; None if batches have their own sizes."""
+        return None if self._fixed_batches is None else self._fixed_batches.sizes
 
     def run(self, items: Sequence[Array], *, exclusive: bool = True) -> Mapping[str, Array]:
         """Compute a batch, in several calls of ONNX Runtime where its inputs differ much in size.
@@ -88,7 +102,11 @@ class Engine:
             The scores by name, float32 `[N]`; a classifier's `prediction`, int64 `[N]`, and `probability`, float32
             `[N]`; a likelihood's `parts` `[N, ...]`, or an object array of N arrays where their lengths differ.
         """
-        return self.modality.run_in_buckets(self._run_padded, items, exclusive=exclusive)
+        try:
+            return self.modality.run_in_buckets(self._run_padded, items, exclusive=exclusive)
+        except Exception:
+            self._check_itself()
+            raise
 
     def try_batch(self, items: Sequence[Array], *, exclusive: bool = True) -> Mapping[str, Array]:
         """Compute a batch in one call of ONNX Runtime, as a test of the graph.
@@ -108,17 +126,34 @@ class Engine:
 
         Raises:
             EngineError: The graph fails on a batch, or an input's scores depend on its batch.
+            ProviderUnavailable: The sessions compute on another provider after these batches.
         """
-        for size in sorted({1, max_batch}):
+        if not self.on_cpu and (self.modality.size_of is None or self._has_convolutions):
+            self._fix_batch_sizes(max_batch)
+        for size in self.fixed_sizes or sorted({1, max_batch}):
             for batch in self.modality.warm_up_batches(size):
                 self.try_batch(batch)
-        if self._wanted_provider.graphs and self.provider == CUDA and self.modality.size_of is None:
-            self._record_graphs(max_batch)
+        if self._wanted_provider.cuda.graphs and self.fixed_sizes and self.modality.size_of is None:
+            self._record_graphs()
         if max_batch > 1:
             check_batch_invariance(self._bundle, self.try_batch, self.modality.probe_pair())
+        if self.provider != self._wanted_provider.first:
+            model = self._bundle.manifest.model
+            raise ProviderUnavailable(f"{model} runs on {self.provider} instead of {self._wanted_provider.first}.")
+        self._shape_changes = self._count_shape_changes()
+
+    def close(self) -> None:
+        """Close the sessions; call it on the thread that made the calls. The engine cannot be used afterwards."""
+        # Closing frees memory of the device, which another model's recording must not overlap.
+        with self._calling():
+            self._sessions.clear()
+            self._fixed_batches = None
+            del self._exclusive_session, self._shared_session
 
     def set_mode(self, mode: ExecutionMode) -> None:
-        """Open the sessions that calls in `mode` need, and close the others."""
+        """Open the sessions that calls in `mode` need, and close the others. On a GPU all modes have the same."""
+        if not self.on_cpu:
+            return
         all_cores, one_core = self.cores, 1
         exclusive, shared = {
             ExecutionMode.INLINE: (one_core, one_core),
@@ -134,23 +169,129 @@ class Engine:
     def _run_padded(self, items: Sequence[Array], *, exclusive: bool) -> Mapping[str, Array]:
         """Compute a batch in one call, padded to its largest input."""
         feed = self.modality.feed(items)
-        session = self._exclusive_session if exclusive else self._shared_session
-        with self.monitor.call() as options:
-            if self._graph_runner is not None:
-                rows = self._graph_runner.run(feed)
+        with self._calling(), self.monitor.call() as options:
+            if self._fixed_batches is not None:
+                rows = self._fixed_batches.run(feed, options)
             else:
+                session = self._exclusive_session if exclusive else self._shared_session
                 rows = session.run(self._output_names, feed, options)
+        if (changes := self._count_shape_changes()) != self._shape_changes:
+            self._shape_changes = changes
+            self.on_shape_change()
         for name, row in zip(self._outputs, rows, strict=True):
             if row.shape[: 1 if name == PARTS else None] != (len(items),):
                 output = self._outputs[name]
                 raise ValueError(f"output {output!r} has shape {row.shape} for {len(items)} inputs, not [N]")
         return dict(zip(self._outputs, rows, strict=True))
 
-    def _record_graphs(self, max_batch: int) -> None:
+    def _check_itself(self) -> None:
+        """Compute the sample after a failed call: an engine that fails on it, too, is broken.
+
+        An input on which the graph fails must not end the process, however often a client sends it.
+        """
+        for _ in range(_ATTEMPTS):
+            try:
+                self._run_padded(self.modality.sample_batch(1), exclusive=True)
+            except Exception as error:
+                self.monitor.on_failure()
+                failure = f"{type(error).__name__}: {error}"
+            else:
+                return
+        self.monitor.broken = failure
+
+    def _calling(self) -> AbstractContextManager[None]:
+        """The context of a call: on a GPU it excludes recordings of CUDA graphs."""
+        return nullcontext() if self.on_cpu else CAPTURE_LOCK.call()
+
+    @property
+    def _has_convolutions(self) -> bool:
+        return any("Conv" in operator for operators in self.nodes.values() for operator in operators)
+
+    def _count_shape_changes(self) -> int:
+        return 0 if self._fixed_batches is None else self._fixed_batches.shape_changes
+
+    def _fix_batch_sizes(self, max_batch: int) -> None:
+        """Open a session for each batch size."""
+        first, *others = fixed_sizes(max_batch)
+        sessions = {first: self._exclusive_session}
+        for size in others:
+            sessions[size] = open_session(self._bundle, self._wanted_provider, self.cores)
+        self._use(FixedBatches({size: PlainBatch(session, self._output_names) for size, session in sessions.items()}))
+
+    def _record_graphs(self) -> None:
         """Switch to CUDA graphs if the model supports them and they reproduce its outputs."""
+        assert self._fixed_batches is not None, "graphs are for fixed batch sizes"
         try:
-            session = open_session(self._bundle, self._wanted_provider, self.cores, graphs=True)
-            feeds = [self.modality.feed(self.modality.sample_batch(size)) for size in batch_sizes(max_batch)]
-            self._graph_runner = record_graphs(session, self._exclusive_session, self._output_names, feeds)
+            graphs = record_graphs(
+                self._fixed_batches,
+                self._output_names,
+                lambda size: self.modality.feed(self.modality.sample_batch(size)),
+                lambda: open_session(self._bundle, self._wanted_provider, self.cores, graph=True),
+                device_index=self._wanted_provider.cuda.device,
+            )
         except Exception as error:
             log.warning("CUDA graphs unavailable", model=self._bundle.manifest.name, reason=str(error))
+        else:
+            self._use(graphs)
+
+    def _use(self, batches: FixedBatches) -> None:
+        """Compute by `batches` from now on, and close the other sessions."""
+        self._fixed_batches = batches
+        self._exclusive_session = self._shared_session = batches.sessions[0]
+        self._sessions = {self.cores: self._exclusive_session}
+
+
+def open_engine(
+    bundle: Bundle,
+    provider: Provider,
+    *,
+    cores: int,
+    max_batch: int,
+    watch: Callable[[EngineMonitor], object] = lambda _: None,
+) -> Engine:
+    """A warm engine on `provider`, or on the CPU if `provider` fails and is not required.
+
+    Args:
+        bundle: The bundle.
+        provider: The execution provider.
+        cores: Cores of a call that uses all of them, on a CPU.
+        max_batch: Most inputs of a batch.
+        watch: Called with the monitor of an engine before its first call.
+
+    Raises:
+        EngineError: The graph cannot be served.
+        ProviderUnavailable: `provider` is required, and only the CPU can run the graph.
+    """
+    try:
+        engine = Engine(bundle, provider, cores=cores)
+        watch(engine.monitor)
+        try:
+            engine.warm_up(max_batch)
+        except Exception:
+            engine.monitor.state = EngineState.CLOSED
+            raise
+    except (EngineError, ProviderUnavailable) as error:
+        if provider.required or provider.first == CPU:
+            raise
+        failure = str(error)
+    else:
+        _log_placement(engine, bundle)
+        return engine
+    log.warning("provider fallback", model=bundle.manifest.name, wanted=provider.first, got=CPU, reason=failure)
+    return open_engine(bundle, replace(provider, first=CPU), cores=cores, max_batch=max_batch, watch=watch)
+
+
+def _log_placement(engine: Engine, bundle: Bundle) -> None:
+    """Log which operators of a model on the GPU the CPU computes, and what makes the model slow there."""
+    if engine.on_cpu:
+        return
+    name = bundle.manifest.name
+    on_cpu = dict(engine.nodes.get(CPU, {}))
+    counts = {provider: operators.total() for provider, operators in engine.nodes.items()}
+    log.info("model placed", model=name, nodes=counts, cpu_operators=on_cpu)
+    loops = {"Scan", "Loop", "If"} & {operator for operators in engine.nodes.values() for operator in operators}
+    reason = f"it has {', '.join(sorted(loops))}, whose steps are launched one by one" if loops else ""
+    if bundle.manifest.precision == "int8":
+        reason = "CUDA computes int8 graphs in float32, with conversions around each operator"
+    if reason:
+        log.warning("model is slow on a GPU", model=name, reason=reason, remedy=f"OOD_MODEL_PROVIDERS={name}=cpu")

@@ -27,6 +27,9 @@ class EngineHealth:
     of the model's plan. Such calls are asked to end (`EngineMonitor.terminate`). If a call does not, the process should
     end after `exit_seconds`.
 
+    An engine is broken if it fails on its own sample (`EngineMonitor.broken`), for example because its GPU has failed.
+    A GPU does not recover within a process, so the process should end at once.
+
     Calls of models that are being loaded do not count, because no request waits for them; they are asked to end after
     ten times `stall_seconds`.
 
@@ -40,7 +43,8 @@ class EngineHealth:
 
         Args:
             stall_seconds: Shortest time after which a call is stalled.
-            exit_seconds: Shortest time of a stalled call after which the process should end; 0: never.
+            exit_seconds: Shortest time of a stalled call after which the process should end; 0: it never ends, neither
+                for a broken engine.
         """
         self.dead = False
         self.on_dead: Callable[[], object] = lambda: None
@@ -58,6 +62,8 @@ class EngineHealth:
     @property
     def problem(self) -> str | None:
         """Why this process should get no requests, or None. Strangers may read it; the log names the model."""
+        if any(monitor.broken for monitor in self._monitors if _counts(monitor)):
+            return "An engine fails on every input."
         seconds = max((monitor.stalled_seconds for monitor in self._monitors if _counts(monitor)), default=0.0)
         return f"An engine has not finished a batch for {seconds:.0f} s." if seconds else None
 
@@ -85,6 +91,10 @@ class EngineHealth:
             )
 
     def _check(self, monitor: EngineMonitor) -> None:
+        if monitor.broken and _counts(monitor) and self._exit_seconds and not self.dead:
+            self.dead = True
+            log.critical("engine is broken; this process ends", model=monitor.model, reason=monitor.broken)
+            self.on_dead()
         bound = max(self._stall_seconds, _TIMES_PLANNED * monitor.planned_seconds)
         if not _counts(monitor):
             bound *= _TIMES_LOADING

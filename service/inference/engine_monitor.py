@@ -49,6 +49,8 @@ class EngineMonitor:
         planned_seconds: The longest time that a call should take, by the model's execution plan; 0 if unknown.
         stalled: Whether a call has taken much longer than planned and still runs; `EngineHealth` sets it.
         on_stall: Called on the thread of `EngineHealth` whenever `stalled` becomes true.
+        broken: The error of an engine that fails on every input, also on its sample; empty for others.
+        on_failure: Called whenever the engine fails on its sample.
     """
 
     def __init__(self, model: str = "") -> None:
@@ -57,6 +59,8 @@ class EngineMonitor:
         self.planned_seconds = 0.0
         self.stalled = False
         self.on_stall: Callable[[], object] = lambda: None
+        self.broken = ""
+        self.on_failure: Callable[[], object] = lambda: None
         self._now = 0.0
         self._running: set[EngineCall] = set()
         self._spare: list[onnxruntime.RunOptions] = []

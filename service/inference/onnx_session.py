@@ -1,12 +1,13 @@
 """Opens a bundle's ONNX graph in ONNX Runtime and checks it against the manifest."""
 
+from collections import Counter
 from collections.abc import Mapping
 
 import onnxruntime
 
 from bundle import Bundle
 from service.inference.external_data import external_files
-from service.inference.providers import Provider
+from service.inference.providers import CPU, Provider, ProviderUnavailable
 from service.inputs.modality import Modality
 
 # Waiting threads spin for microseconds only: longer spinning takes cores from the event loop and other models, and
@@ -16,6 +17,7 @@ _SESSION_CONFIG = {
     "session.intra_op.spin_duration_us": "10",
     "session.force_spinning_stop": "1",
 }
+_RECORD_NODES = {"session.record_ep_graph_assignment_info": "1"}
 
 
 class EngineError(Exception):
@@ -26,38 +28,78 @@ class EngineError(Exception):
 
 
 def open_session(
-    bundle: Bundle, provider: Provider, cores: int, *, graphs: bool = False
+    bundle: Bundle, provider: Provider, cores: int, *, graph: bool = False
 ) -> onnxruntime.InferenceSession:
     """Open the graph of `bundle`.
 
+    ONNX Runtime's own fallback is off: it would replace a session by one on the CPU, also at a later call, unnoticed.
+
     Args:
         bundle: The bundle.
-        provider: The execution provider to ask for; ONNX Runtime may fall back to another one.
+        provider: The execution provider of the session.
         cores: Threads that compute one call, on a CPU.
-        graphs: Whether the session records CUDA graphs.
+        graph: Whether the session records a CUDA graph.
 
     Raises:
         EngineError: ONNX Runtime refuses the graph, or the graph reads files that the manifest does not list.
+        ProviderUnavailable: The graph can be opened on the CPU, but not on `provider`.
     """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = cores
-    options.inter_op_num_threads = 1
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    for key, value in _SESSION_CONFIG.items():
-        options.add_session_config_entry(key, value)
     try:
-        # The contents, not the paths: ONNX Runtime would map the files into memory, and a file truncated while it is
-        # mapped (overwritten by a copy, a full disk) kills the process at its next batch.
-        weights = _external_weights(bundle)
-        options.add_external_initializers_from_files_in_memory(
-            list(weights), list(weights.values()), [len(content) for content in weights.values()]
-        )
-        return onnxruntime.InferenceSession(bundle.model_path, options, providers=provider.chain(graphs=graphs))
+        session = _open(bundle, provider.chain(graph=graph), cores if provider.first == CPU else 1)
     except EngineError:
         raise
     except Exception as error:
-        raise EngineError(bundle, f"ONNX Runtime refuses the graph: {error}", "Export the bundle again") from error
+        refusal = EngineError(bundle, f"ONNX Runtime refuses the graph: {error}", "Export the bundle again")
+        if provider.first == CPU or not _opens_on_cpu(bundle):
+            raise refusal from error
+        raise _unavailable(bundle, provider, str(error)) from error
+    if session.get_providers()[0] != provider.first:
+        raise _unavailable(bundle, provider, "its own message above says why")
+    session.disable_fallback()
+    return session
+
+
+def nodes_by_provider(session: onnxruntime.InferenceSession) -> dict[str, Counter[str]]:
+    """The operators of a CUDA session that each provider computes, with their numbers; empty for a CPU session."""
+    if session.get_providers()[0] == CPU:
+        return {}
+    nodes: dict[str, Counter[str]] = {}
+    for part in session.get_provider_graph_assignment_info():
+        nodes.setdefault(part.ep_name, Counter()).update(node.op_type for node in part.get_nodes())
+    return nodes
+
+
+def _open(bundle: Bundle, chain: list[tuple[str, dict[str, str]]], threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    config = _SESSION_CONFIG if chain[0][0] == CPU else _SESSION_CONFIG | _RECORD_NODES
+    for key, value in config.items():
+        options.add_session_config_entry(key, value)
+    # The contents, not the paths: ONNX Runtime would map the files into memory, and a file truncated while it is
+    # mapped (overwritten by a copy, a full disk) kills the process at its next batch.
+    weights = _external_weights(bundle)
+    options.add_external_initializers_from_files_in_memory(
+        list(weights), list(weights.values()), [len(content) for content in weights.values()]
+    )
+    return onnxruntime.InferenceSession(bundle.model_path, options, providers=chain, enable_fallback=0)
+
+
+def _opens_on_cpu(bundle: Bundle) -> bool:
+    try:
+        _open(bundle, [(CPU, {})], 1)
+    except Exception:
+        return False
+    return True
+
+
+def _unavailable(bundle: Bundle, provider: Provider, reason: str) -> ProviderUnavailable:
+    return ProviderUnavailable(
+        f"{provider.first} cannot open {bundle.model_path}, which the CPU can: {reason}. Drivers and CUDA "
+        "libraries must match."
+    )
 
 
 def check_signature(

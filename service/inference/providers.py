@@ -1,16 +1,21 @@
-"""Chooses the ONNX Runtime execution provider, and decides whether another one may replace it."""
+"""Chooses the ONNX Runtime execution provider, and decides whether the CPU may replace it."""
 
+import importlib.metadata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 import onnxruntime
 
+from service.inference.cuda_device import CudaUnusable, check_device
+
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
-TENSORRT = "TensorrtExecutionProvider"
 
-# `auto` does not choose TensorRT, which builds its own engine for minutes at the first start.
-PROVIDER_OF_SETTING = {"auto": CUDA, "cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT}
+PROVIDER_OF_SETTING = {"auto": CUDA, "cpu": CPU, "cuda": CUDA}
+
+ConvolutionSearch = Literal["heuristic", "exhaustive"]
+"""How cuDNN chooses the kernel of a convolution: its heuristic mode A or B."""
 
 
 class ProviderUnavailable(Exception):
@@ -18,38 +23,79 @@ class ProviderUnavailable(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class CudaOptions:
+    """The options of CUDA sessions.
+
+    Attributes:
+        device: The index of the GPU, among those that the process can see.
+        memory_mb: Most memory of one session in MiB; None: no limit.
+        nhwc: Whether convolutions compute in the layout NHWC.
+        tf32: Whether float32 products may be rounded to 10 bits of mantissa.
+        convolution_search: How cuDNN chooses the kernels of convolutions.
+        graphs: Whether image models run by CUDA graphs.
+    """
+
+    device: int = 0
+    memory_mb: int | None = None
+    nhwc: bool = False
+    tf32: bool = False
+    convolution_search: ConvolutionSearch = "heuristic"
+    graphs: bool = False
+
+    def to_onnx_runtime(self, *, graph: bool = False) -> dict[str, str]:
+        """The options by ONNX Runtime's names; `graph` is whether the session records a CUDA graph."""
+        options = {
+            "device_id": str(self.device),
+            "use_tf32": str(int(self.tf32)),
+            "prefer_nhwc": str(int(self.nhwc)),
+            "cudnn_conv_algo_search": self.convolution_search.upper(),
+            "enable_cuda_graph": str(int(graph)),
+        }
+        if self.memory_mb is not None:
+            options["gpu_mem_limit"] = str(self.memory_mb * 2**20)
+        return options
+
+
+@dataclass(frozen=True, slots=True)
 class Provider:
-    """The execution provider to ask ONNX Runtime for.
+    """The execution provider that a model should run on.
 
     Attributes:
         first: The provider's name in ONNX Runtime.
-        required: Whether a model is refused that cannot run on `first`.
-        graphs: Whether models on CUDA use CUDA graphs.
+        required: Whether a model is refused that cannot run on `first`; otherwise it then runs on the CPU.
+        replaces: The provider that `first` replaces, because this machine cannot use it.
+        cuda: The options of CUDA sessions.
     """
 
     first: str
     required: bool
-    graphs: bool = False
+    replaces: str | None = None
+    cuda: CudaOptions = field(default_factory=CudaOptions)
 
-    def chain(self, *, graphs: bool = False) -> list[tuple[str, dict[str, str]]]:
-        """The providers and their options for `InferenceSession`: later ones run the operators that `first` lacks.
+    @property
+    def preferred(self) -> str:
+        """The provider that the model would run on if it could."""
+        return self.replaces or self.first
+
+    def chain(self, *, graph: bool = False) -> list[tuple[str, dict[str, str]]]:
+        """The providers and their options for `InferenceSession`: the CPU runs the operators that CUDA lacks.
 
         Args:
-            graphs: Whether the session records CUDA graphs. It opens only if CUDA supports all operators.
+            graph: Whether the session records a CUDA graph. It opens only if CUDA supports all operators.
         """
-        names = [TENSORRT, CUDA, CPU][[TENSORRT, CUDA, CPU].index(self.first) :]
-        return [(name, {"enable_cuda_graph": "1"} if graphs and name == CUDA else {}) for name in names]
+        cuda = [(CUDA, self.cuda.to_onnx_runtime(graph=graph))] if self.first == CUDA else []
+        return [*cuda, (CPU, {})]
 
 
 def choose_provider(
-    setting: str, available: Sequence[str] | None = None, *, graphs: bool = False
+    setting: str, available: Sequence[str] | None = None, cuda: CudaOptions | None = None
 ) -> tuple[Provider, str | None]:
     """The provider for a setting.
 
     Args:
         setting: The value of `OOD_PROVIDER`.
         available: The providers that ONNX Runtime has; asks ONNX Runtime by default.
-        graphs: The value of `OOD_CUDA_GRAPHS`.
+        cuda: The options of CUDA sessions.
 
     Returns:
         The provider, and a note for the log if `auto` falls back to the CPU.
@@ -57,17 +103,40 @@ def choose_provider(
     Raises:
         ProviderUnavailable: The setting requires a provider that is not available.
     """
-    if available is None:
-        available = onnxruntime.get_available_providers()
-    first = PROVIDER_OF_SETTING[setting]
-    if first in available:
-        if first != CPU:
-            # The CUDA libraries may be installed as Python packages, where the dynamic loader does not look.
-            onnxruntime.preload_dlls()
-        return Provider(first, required=setting != "auto", graphs=graphs), None
-    if setting == "auto":
-        return Provider(CPU, required=False), f"{first} is not in this build of ONNX Runtime; serving on the CPU"
-    raise ProviderUnavailable(
-        f"OOD_PROVIDER={setting} needs {first}, and this build of ONNX Runtime has only {', '.join(available)}. "
-        "Install the extra `service-gpu` instead of `service`, or set OOD_PROVIDER=auto."
-    )
+    cuda = cuda or CudaOptions()
+    if PROVIDER_OF_SETTING[setting] == CPU:
+        return Provider(CPU, required=True, cuda=cuda), None
+    if CUDA not in (onnxruntime.get_available_providers() if available is None else available):
+        if setting == "auto":
+            return Provider(CPU, required=False, cuda=cuda), f"{CUDA} is not in this build of ONNX Runtime"
+        raise ProviderUnavailable(
+            f"OOD_PROVIDER={setting} needs {CUDA}, which this build of ONNX Runtime does not have. {_missing_build()}"
+        )
+    try:
+        check_device(cuda.device)
+    except CudaUnusable as error:
+        if setting == "auto":
+            return Provider(CPU, required=False, replaces=CUDA, cuda=cuda), str(error)
+        raise ProviderUnavailable(f"OOD_PROVIDER={setting}: {error}") from error
+    # The CUDA libraries may be installed as Python packages, where the dynamic loader does not look.
+    onnxruntime.preload_dlls()
+    return Provider(CUDA, required=setting != "auto", cuda=cuda), None
+
+
+def _missing_build() -> str:
+    """The likely reason why ONNX Runtime has no CUDA, and the remedy."""
+    installed = {name for name in ("onnxruntime", "onnxruntime-gpu") if _is_installed(name)}
+    if len(installed) == 2:
+        return (
+            "Both onnxruntime and onnxruntime-gpu are installed, and one has overwritten files of the other: uninstall "
+            "both, then install the extra `service-gpu` (with `training-gpu`, not `training`, for training)."
+        )
+    return "Install the extra `service-gpu` instead of `service`, or set OOD_PROVIDER=auto."
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True

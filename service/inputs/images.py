@@ -28,10 +28,9 @@ class Images:
 
     media_types: ClassVar[Sequence[str]] = (
         "image/png",
-        "image/jpeg",
-        "image/webp",
-        "image/bmp",
+        "image/*",
         "application/octet-stream",
+        "binary/octet-stream",
     )
     body_schema: ClassVar[Mapping[str, Any]] = {"type": "string", "format": "binary"}
     sample_types: ClassVar[Mapping[str, str]] = {
@@ -60,6 +59,10 @@ class Images:
     def example(self) -> dict[str, str]:
         """A tiny generated image."""
         return {"image": base64.b64encode(sample_png(8, 8, self._spec.channels)).decode("ascii")}
+
+    def takes(self, media_type: str) -> bool:
+        """Whether a body of this content type is an image: any spelling, because its first bytes tell the format."""
+        return media_type.startswith("image/") or media_type in self.media_types
 
     def body_reader(self, parameters: Mapping[bytes, bytes]) -> Callable[[bytes], Payload]:  # noqa: ARG002
         """The body is the encoded image. Its first bytes determine the format, not the headers."""

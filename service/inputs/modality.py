@@ -53,8 +53,11 @@ class Modality(Protocol):
     def example(self) -> dict[str, str]:
         """An input of a JSON body, short enough for one line of a terminal."""
 
+    def takes(self, media_type: str) -> bool:
+        """Whether a body of this content type, in lower case and without parameters, is a single input."""
+
     def body_reader(self, parameters: Mapping[bytes, bytes]) -> Callable[[bytes], Payload]:
-        """A function from a body of one of `media_types` to its payload.
+        """A function from a body whose content type `takes` accepts to its payload.
 
         Args:
             parameters: The parameters of the Content-Type, such as `charset`.

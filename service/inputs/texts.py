@@ -68,6 +68,10 @@ class Texts:
         """The beginning of the bundle's sample, or a sentence if it has none."""
         return {"text": " ".join(self._sample.split())[:_EXAMPLE_CHARS]}
 
+    def takes(self, media_type: str) -> bool:
+        """Whether a body of this content type is a text."""
+        return media_type in self.media_types
+
     def body_reader(self, parameters: Mapping[bytes, bytes]) -> Callable[[bytes], Payload]:
         """The body is the text in UTF-8. Raises `UnsupportedMediaType` for other charsets."""
         charset = parameters.get(b"charset", b"utf-8").decode("latin-1").lower()

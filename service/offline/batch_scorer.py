@@ -9,7 +9,7 @@ import structlog
 
 from bundle import load_bundle
 from service.errors import InferenceFailed, InputError
-from service.inference.engine import Engine
+from service.inference.engine import open_engine
 from service.inference.outcomes import Row
 from service.inference.providers import choose_provider
 from service.inputs.modality import Array
@@ -38,8 +38,7 @@ class BatchScorer:
             ProviderUnavailable: The required provider is missing.
         """
         bundle = load_bundle(job.bundle)
-        engine = Engine(bundle, choose_provider(job.provider)[0], cores=1)
-        engine.warm_up(job.batch)
+        engine = open_engine(bundle, choose_provider(job.provider)[0], cores=1, max_batch=job.batch)
         self.provider = engine.provider
         self._job = job
         self._modality = engine.modality

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
+from bundle import IMAGE_SUFFIXES
 from datafiles import METADATA_NAMES, TABLE_SUFFIXES, DataFileError, is_leftover, open_table
 from datafiles.parquet_table import ParquetTable
 from service.offline.errors import ModelUnusable, SourceUnusable
@@ -12,7 +13,8 @@ from service.offline.table_source import TableSource
 
 _KINDS: dict[str, Kind] = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".txt": "lines"}
 _SUPPORTED = (
-    "a .parquet file or a folder of them, a folder of images, or a text file: .txt (a text a line), .jsonl, .csv"
+    "a .parquet file or a folder of them, a folder of images "
+    f"({', '.join(sorted(IMAGE_SUFFIXES))}), or a text file: .txt (a text a line), .jsonl, .csv"
 )
 
 

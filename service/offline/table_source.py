@@ -8,7 +8,7 @@ from typing import Literal, Self
 
 import pyarrow as pa
 
-from datafiles import IMAGE_SUFFIXES, Table, Value, as_image, as_key, as_text
+from datafiles import PICTURE_SUFFIXES, Table, Value, as_image, as_key, as_text
 from datafiles.parquet_table import ParquetTable, has_bytes, is_bytes, is_string, plain_type
 from service.inputs.payloads import Text
 from service.offline.errors import SourceUnusable
@@ -121,7 +121,7 @@ def _may_hold(table: ParquetTable, column: str, kind: pa.DataType, modality: str
     if modality == "text":
         return is_bytes(kind)
     return is_string(kind) and any(
-        isinstance(value, str) and PurePath(value).suffix.lower() in IMAGE_SUFFIXES
+        isinstance(value, str) and PurePath(value).suffix.lower() in PICTURE_SUFFIXES
         for (value,) in islice(table.read([column]), _SAMPLE_ROWS)
     )
 

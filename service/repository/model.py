@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,11 +14,12 @@ from bundle import Bundle, ManifestInvalid, load_bundle
 from service.inference.batch_tuning import tune
 from service.inference.batcher import Batcher
 from service.inference.cpu_count import available_cores
-from service.inference.engine import Engine
+from service.inference.engine import Engine, open_engine
 from service.inference.engine_health import EngineHealth
 from service.inference.engine_monitor import EngineState
+from service.inference.engine_thread import EngineThread
 from service.inference.execution_plan import ExecutionPlan
-from service.inference.providers import Provider
+from service.inference.providers import CPU, Provider
 from service.inputs.modality import Modality
 from service.scoring.drift import DriftEvidence
 from service.scoring.options import OptionLimits, Options
@@ -69,6 +70,7 @@ class Model:
         modality: Turns inputs into arrays.
         provider: The ONNX Runtime provider that the model runs on.
         preferred_provider: The provider that it would run on if it were available.
+        nodes: On a GPU, the number of operators that each provider computes.
         batcher: The queue in front of the engine.
         scorer: Turns the engine's outputs into scores.
         option_limits: What a request may choose.
@@ -81,6 +83,7 @@ class Model:
     modality: Modality
     provider: str
     preferred_provider: str
+    nodes: Mapping[str, int]
     batcher: Batcher
     scorer: Scorer
     option_limits: OptionLimits
@@ -105,7 +108,7 @@ class Model:
 
     def publish(self) -> None:
         """Set the metrics of a served version."""
-        self.metrics.publish(self.provider, self.preferred_provider, self.scorer, self.batcher)
+        self.metrics.publish(self.provider, self.preferred_provider, self.scorer, self.batcher, self.nodes)
 
     def reset_drift(self) -> None:
         """Restart the drift evidence from the calibration set."""
@@ -125,6 +128,7 @@ def model_loader(
     loop: asyncio.AbstractEventLoop,
     health: EngineHealth,
     worker_group: WorkerGroup = SINGLE_WORKER,
+    model_providers: Mapping[str, Provider] | None = None,
 ) -> Callable[[Bundle], Model]:
     """Create the function that makes a verified bundle a warm model.
 
@@ -135,26 +139,46 @@ def model_loader(
         loop: The event loop that requests run on.
         health: Watches the engines.
         worker_group: The workers that share the cores; one of them measures a bundle's execution plan for all.
+        model_providers: The providers of models that do not use `provider`, by name.
 
     Returns:
         The function; it raises `EngineError` or `ProviderUnavailable`.
     """
 
-    def load(bundle: Bundle) -> Model:
-        engine = Engine(bundle, provider, cores=settings.threads or available_cores())
-        health.add(engine.monitor)
+    def open_tuned(bundle: Bundle, wanted: Provider) -> tuple[Engine, ExecutionPlan]:
+        cores = settings.threads or available_cores()
+        engine = open_engine(bundle, wanted, cores=cores, max_batch=settings.max_batch, watch=health.add)
+        memo = partial(_measure_once, worker_group, bundle)
         try:
-            engine.warm_up(settings.max_batch)
-            memo = partial(_measure_once, worker_group, bundle)
-            plan = tune(engine, settings.max_batch, settings.batch_ms / 1000, memo).for_worker(worker_group.count)
+            plan = tune(engine, settings.max_batch, settings.batch_ms / 1000, memo)
         except Exception:
             engine.monitor.state = EngineState.CLOSED
             raise
+        return engine, plan.for_worker(worker_group.count)
+
+    def load(bundle: Bundle) -> Model:
+        wanted = (model_providers or {}).get(bundle.manifest.name, provider)
+        if wanted.first == CPU:
+            return make_model(bundle, wanted, *open_tuned(bundle, wanted))
+        thread = EngineThread(bundle.manifest.model)
+        try:
+            engine, plan = thread.call(partial(open_tuned, bundle, wanted))
+            model = make_model(bundle, wanted, engine, plan, None if engine.on_cpu else thread)
+            if not engine.on_cpu:
+                thread.post(engine.close)
+            return model
+        finally:
+            thread.end()
+
+    def make_model(
+        bundle: Bundle, wanted: Provider, engine: Engine, plan: ExecutionPlan, thread: EngineThread | None = None
+    ) -> Model:
         manifest = bundle.manifest
         name, version = manifest.name, manifest.version
         scores = tuple(score.name for score in manifest.scores)
         drift = DriftEvidence(bundle.calibrations[manifest.default_score])
         metrics = ModelMetrics(registry, name, version, scores, manifest.default_score, drift)
+        engine.on_shape_change = metrics.shape_changed
         scorer = Scorer.of(bundle, settings.alpha, engine.modality)
         batcher = Batcher(
             f"{name}-{version}",
@@ -165,15 +189,26 @@ def model_loader(
             size_of=engine.modality.size_of,
             observer=metrics,
             monitor=engine.monitor,
+            thread=thread,
         )
         engine.monitor.planned_seconds = _longest_call(plan, engine.modality, settings.batch_ms / 1000)
         engine.monitor.on_stall = metrics.stalled
+        engine.monitor.on_failure = metrics.engine_failed
         engine.monitor.state = EngineState.SERVING
         option_limits = OptionLimits(
             scores, manifest.default_score, settings.timeout_ms, explains=manifest.likelihood is not None
         )
         return Model(
-            bundle, engine.modality, engine.provider, provider.first, batcher, scorer, option_limits, metrics, drift
+            bundle,
+            engine.modality,
+            engine.provider,
+            wanted.preferred,
+            {name: operators.total() for name, operators in engine.nodes.items()},
+            batcher,
+            scorer,
+            option_limits,
+            metrics,
+            drift,
         )
 
     return load

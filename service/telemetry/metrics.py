@@ -109,6 +109,11 @@ class Metrics:
         self.engine_stalls = self._per_version(
             Counter, "ood_engine_stalls_total", "Times that the engine stalled: a call took much longer than planned."
         )
+        self.engine_failures = self._per_version(
+            Counter,
+            "ood_engine_failures_total",
+            "Times that the engine failed on its own sample, after a failed batch.",
+        )
         self.rejected = self._per_model(
             Counter, "ood_rejected_total", "Requests turned away before they were scored.", "reason"
         )
@@ -118,6 +123,14 @@ class Metrics:
             "1 where a model runs on another provider than the one that this build of ONNX Runtime is for.",
             "wanted",
             "provider",
+        )
+        self.model_nodes = self._description(
+            "ood_model_nodes", "Operators of a model on a GPU, by the provider that computes them.", "provider"
+        )
+        self.shape_changes = self._per_model(
+            Counter,
+            "ood_shape_changes_total",
+            "Calls for which a GPU had to plan the convolutions anew, because their shape was not the last one.",
         )
         self.threshold = self._description(
             "ood_threshold", "Anomaly above which an input is flagged at ood_alpha.", "score"

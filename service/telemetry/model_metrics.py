@@ -44,6 +44,7 @@ class ModelMetrics:
         self._retired = False
         self._inputs = metrics.inputs.labels(model, version)
         self._stalls = metrics.engine_stalls.labels(model, version)
+        self._failures = metrics.engine_failures.labels(model, version)
         self._flagged = {score: metrics.flagged.labels(model, version, score) for score in scores}
         self._anomaly = {score: metrics.anomaly.labels(model, version, score) for score in scores}
         self._p_value = {score: metrics.p_value.labels(model, version, score) for score in scores}
@@ -54,7 +55,14 @@ class ModelMetrics:
         # Created before the first event: a rate over a series that appears with an event misses that event.
         self._rejected = {reason: metrics.rejected.labels(model, reason) for reason in REJECTIONS}
 
-    def publish(self, provider: str, preferred_provider: str, scorer: Scorer, batcher: Batcher) -> None:
+    def publish(
+        self,
+        provider: str,
+        preferred_provider: str,
+        scorer: Scorer,
+        batcher: Batcher,
+        nodes: Mapping[str, int] | None = None,
+    ) -> None:
         """Set the gauges of a served version, and watch its queue.
 
         Args:
@@ -62,9 +70,15 @@ class ModelMetrics:
             preferred_provider: The provider that it would run on if it were available.
             scorer: Holds the alpha, the thresholds and the calibrations.
             batcher: The version's queue.
+            nodes: On a GPU, the number of operators that each provider computes.
         """
         metrics, model, version, drift = self._metrics, self._model, self._version, self._drift
         metrics.describe(model, version, provider, preferred_provider, scorer)
+        for name, count in (nodes or {}).items():
+            metrics.model_nodes.labels(model, version, name).set(count)
+        if nodes:
+            # Created before the first event: a rate over a series that appears with an event misses that event.
+            metrics.shape_changes.labels(model)
         metrics.drift_evidence.labels(model, version, self._default_score).set_function(lambda: drift.log10)
         metrics.watch_queue(model, version, batcher)
         metrics.engine_stalled.labels(model, version).set_function(lambda: batcher.monitor.stalled_seconds)
@@ -98,6 +112,10 @@ class ModelMetrics:
         if self._default_score in scores:
             self._drift.update(scores[self._default_score].anomaly)
 
+    def shape_changed(self) -> None:
+        """Count one call for which a GPU had to plan its convolutions anew."""
+        self._metrics.shape_changes.labels(self._model).inc()
+
     def input_error(self, reason: str) -> None:
         """Count one input that was answered with an error; `reason` is the error's type."""
         self._metrics.input_errors.labels(self._model, reason).inc()
@@ -109,6 +127,10 @@ class ModelMetrics:
     def stalled(self) -> None:
         """Count that the engine stalled."""
         self._stalls.inc()
+
+    def engine_failed(self) -> None:
+        """Count that the engine failed on its own sample."""
+        self._failures.inc()
 
     def prepared(self, seconds: float) -> None:
         """Record the `seconds` of one input's preprocessing."""

@@ -4,7 +4,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bundle.orientation import exif_orientation
+from bundle.orientation import Orientation
+
+
+def exif_orientation(exif: bytes) -> int:
+    orientation = Orientation()
+    orientation.read_exif(exif)
+    return orientation.value
 
 
 def exif(order: str, orientation: int, kind: int = 3, prefix: bytes = b"Exif\0\0") -> bytes:

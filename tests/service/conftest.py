@@ -18,6 +18,7 @@ from fastapi import FastAPI
 from bundle import Bundle
 from service import Settings, create_app
 from service.inference.engine import Engine
+from service.inference.engine_monitor import EngineMonitor
 from service.inference.execution_plan import ExecutionMode, ExecutionPlan
 from service.inference.providers import Provider
 from service.lifecycle import Phase
@@ -67,8 +68,12 @@ def running_service(
     # Weak references, so that tests see when an engine is freed.
     engines: WeakValueDictionary[tuple[str, str], ReplaceableEngine] = WeakValueDictionary()
 
-    def open_engine(bundle: Bundle, provider: Provider, *, cores: int) -> ReplaceableEngine:
+    def open_engine(
+        bundle: Bundle, provider: Provider, *, cores: int, max_batch: int, watch: Callable[[EngineMonitor], object]
+    ) -> ReplaceableEngine:
         engine = ReplaceableEngine(bundle, provider, cores=cores)
+        watch(engine.monitor)
+        engine.warm_up(max_batch)
         engines[bundle.manifest.name, bundle.manifest.version] = engine
         return engine
 
@@ -79,7 +84,7 @@ def running_service(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("service.repository.model.tune", plan_of)
-        patch.setattr("service.repository.model.Engine", open_engine)
+        patch.setattr("service.repository.model.open_engine", open_engine)
         with _running(models, settings, engines) as live:
             yield live
 

@@ -3,6 +3,7 @@
 from training.architectures import ARCHITECTURES, DENSITY_ARCHITECTURES, TEXT_ARCHITECTURES
 from training.models.classifier import Classifier, ImageClassifier, Mirrored, TextClassifier
 from training.models.density import Density
+from training.models.feature_statistics import Statistics
 from training.models.language_model import LanguageModel, build_language_model
 from training.models.likelihood_heads import ScoredDensity, ScoredLanguageModel
 from training.models.model import Model
@@ -44,8 +45,14 @@ def build_model(recipe: Recipe, num_classes: int, vocabulary_size: int | None = 
     return ImageClassifier(network, config, confidence_branch=recipe.confidence_branch)
 
 
-def scored_model(recipe: Recipe, model: Model) -> ScoredModel:
-    """`model` with the scores that the recipe exports; RecipeError if the model cannot compute one of them."""
+def scored_model(recipe: Recipe, model: Model, statistics: Statistics | None = None) -> ScoredModel:
+    """`model` with the scores that the recipe exports; RecipeError if the model cannot compute one of them.
+
+    Args:
+        recipe: Names the scores.
+        model: A model of the recipe's task.
+        statistics: Statistics of training features, for a classifier's scores that need them.
+    """
     scores = recipe.export.scores
     if isinstance(model, Density):
         per = recipe.likelihood.per
@@ -54,4 +61,4 @@ def scored_model(recipe: Recipe, model: Model) -> ScoredModel:
         assert isinstance(recipe.input, TextConfig), "recipe validation requires text input for language models"
         return ScoredLanguageModel(model, scores, recipe.input.unit)
     assert isinstance(model, Classifier), "every other model is a classifier"
-    return ScoredClassifier(Mirrored(model) if recipe.export.mirror else model, scores)
+    return ScoredClassifier(Mirrored(model) if recipe.export.mirror else model, scores, statistics)

@@ -11,13 +11,17 @@ from training.models.model import BATCH, Model
 
 
 class Prediction(NamedTuple):
-    """Class logits `[N, K]` and, from a network with a confidence branch, the logits `[N]` of b(x)."""
+    """Class logits `[N, K]` and, from a network with a confidence branch, the logits `[N]` of b(x).
+
+    `features` `[N, D]` are there if they were asked for, or if the classifier's inputs are features.
+    """
 
     logits: Tensor
     confidence_logit: Tensor | None = None
+    features: Tensor | None = None
 
     def split(self, n: int) -> "tuple[Prediction, Prediction]":
-        """The predictions of the first `n` inputs and of the remaining ones."""
+        """The predictions of the first `n` inputs and of the remaining ones, without features."""
         confidence = self.confidence_logit
         if confidence is None:
             return Prediction(self.logits[:n]), Prediction(self.logits[n:])
@@ -25,8 +29,12 @@ class Prediction(NamedTuple):
 
     def float(self) -> "Prediction":
         """The prediction in float32."""
-        confidence = self.confidence_logit
-        return Prediction(self.logits.float(), None if confidence is None else confidence.float())
+        confidence, features = self.confidence_logit, self.features
+        return Prediction(
+            self.logits.float(),
+            None if confidence is None else confidence.float(),
+            None if features is None else features.float(),
+        )
 
 
 class Classifier(Model):
@@ -98,6 +106,6 @@ class Mirrored(Classifier):
 
     def forward(self, images: Tensor) -> Prediction:
         """The prediction for images `[N, H, W, C]`."""
-        logits, confidence = self.network(torch.cat((images, images.flip(2))))
+        logits, confidence, _ = self.network(torch.cat((images, images.flip(2))))
         logits = logits.unflatten(0, (2, -1)).mean(dim=0)
         return Prediction(logits, None if confidence is None else confidence.unflatten(0, (2, -1)).mean(dim=0))

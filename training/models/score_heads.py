@@ -1,12 +1,14 @@
 """Score heads: the scores of `bundle.SCORES` as torch modules, for the graph of a trained or a wrapped classifier."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 
 from torch import Tensor, nn
 
 from bundle import SCORES, ModelOutput
 from training.errors import RecipeError
-from training.models.classifier import Classifier
+from training.models.classifier import Classifier, Prediction
+from training.models.feature_statistics import Statistics
+from training.models.features import predict_with_features
 from training.models.model import Model
 
 
@@ -27,41 +29,71 @@ class ScoredModel(nn.Module):
 
 
 class ClassifierHead(nn.Module):
-    """Computes a classifier's scores and its prediction from its logits.
+    """Computes a classifier's scores and its prediction from its logits and, for some scores, its features.
 
     Outputs, in the order of `output_names`: each of `scores` `[N]`, the predicted class int64 `[N]` and its probability
     `[N]`, in the floating-point type of the logits.
 
+    Args:
+        scores: The names of the scores.
+        confidence_branch: Whether the classifier has a learned confidence.
+        statistics: The constants of scores that are computed from features; see `training.models.feature_statistics`.
+
     Raises:
-        RecipeError: if one of `scores` needs more than the logits and, with a `confidence_branch`, its logit.
+        RecipeError: if one of `scores` needs other outputs of the classifier or other statistics.
     """
 
-    def __init__(self, scores: Sequence[str], *, confidence_branch: bool = False) -> None:
+    def __init__(
+        self, scores: Sequence[str], *, confidence_branch: bool = False, statistics: Statistics | None = None
+    ) -> None:
         super().__init__()
+        statistics = statistics or {}
         outputs: list[ModelOutput] = ["logits", "confidence_logit"] if confidence_branch else ["logits"]
+        if statistics:
+            outputs += ["features", *statistics]
         require_scores(scores, outputs)
         self.scores = tuple(scores)
         self.output_names = (*scores, "prediction", "probability")
+        self.reads_features = bool(statistics)
+        self._statistics = tuple(statistics)
+        for name, value in statistics.items():
+            self.register_buffer(name, value)
 
-    def forward(self, logits: Tensor, confidence_logit: Tensor | None = None) -> tuple[Tensor, ...]:
-        """Scores and prediction of logits `[N, K]` and, of a confidence branch, logits `[N]`."""
+    def forward(
+        self, logits: Tensor, confidence_logit: Tensor | None = None, features: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        """Scores and prediction.
+
+        Args:
+            logits: Class logits `[N, K]`.
+            confidence_logit: The logits `[N]` of a confidence branch.
+            features: The features `[N, D]`, for a head with statistics.
+        """
         probability, predicted = logits.softmax(dim=1).max(dim=1)
-        outputs: Mapping[ModelOutput, Tensor | None] = {"logits": logits, "confidence_logit": confidence_logit}
+        outputs: dict[ModelOutput, Tensor | None] = {"logits": logits, "confidence_logit": confidence_logit}
+        outputs["features"] = features
+        outputs |= {name: getattr(self, name).to(logits.dtype) for name in self._statistics}
         return (*(SCORES[name].compute(outputs) for name in self.scores), predicted, probability)
 
 
 class ScoredClassifier(ScoredModel):
     """A classifier with its scores and prediction; see `ClassifierHead` for the outputs and errors."""
 
-    def __init__(self, classifier: Classifier, scores: Sequence[str]) -> None:
-        head = ClassifierHead(scores, confidence_branch=classifier.confidence_branch)
+    def __init__(self, classifier: Classifier, scores: Sequence[str], statistics: Statistics | None = None) -> None:
+        head = ClassifierHead(scores, confidence_branch=classifier.confidence_branch, statistics=statistics)
         super().__init__(classifier, scores, head.output_names)
         self.head = head
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Scores and prediction for the classifier's inputs."""
-        outputs: tuple[Tensor, ...] = self.head(*self.model(*inputs).float())
+        predict = predict_with_features if self.head.reads_features else _predict
+        outputs: tuple[Tensor, ...] = self.head(*predict(self.model, inputs).float())
         return outputs
+
+
+def _predict(classifier: nn.Module, inputs: tuple[Tensor, ...]) -> Prediction:
+    prediction: Prediction = classifier(*inputs)
+    return prediction
 
 
 def require_scores(scores: Sequence[str], outputs: Collection[ModelOutput]) -> None:

@@ -53,7 +53,7 @@ def choose_parser(content_type: str | None, encoding: str, modality: Modality, *
         if not boundary:
             raise MalformedBody("The content type multipart/form-data needs a boundary; let the HTTP client set it.")
         return lambda body: parse_form(body, boundary, max_inputs=max_inputs)
-    if media_type in modality.media_types:
+    if modality.takes(media_type):
         read = modality.body_reader(parameters)
         return lambda body: ParsedBody([Input(read(body))])
     raise UnsupportedMediaType(_unsupported(content_type, media_type, modality))

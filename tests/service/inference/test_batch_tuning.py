@@ -56,6 +56,7 @@ class SimulatedEngine:
         self.modality: Any = SimulatedModality(sized=sized)
         self.cores = cores
         self.on_cpu = on_cpu
+        self.fixed_sizes: Sequence[int] | None = None
         self.mode = ExecutionMode.EXCLUSIVE
         self.calls = 0
         self._seconds = {True: exclusive, False: shared}
@@ -142,7 +143,7 @@ def test_sizes_are_the_powers_of_two_and_the_largest() -> None:
 
 def test_batches_stay_small_where_larger_ones_are_no_faster() -> None:
     run, sizes, clock = simulated_run(fixed=0.0, per_input=0.1)
-    plan = tune_batch_size(run, 64, max_seconds=10, clock=clock)
+    plan = tune_batch_size(run, batch_sizes(64), max_seconds=10, clock=clock)
     assert plan.max_batch == 1
     assert plan.seconds_per_input == pytest.approx(0.1)
     # Two sizes without growth end the search.
@@ -158,25 +159,25 @@ def test_a_trial_that_other_load_slows_down_does_not_count() -> None:
         # Only the third run of each size is undisturbed.
         clock.seconds += 0.002 if trials[size] == 3 else 0.015
 
-    plan = tune_batch_size(run, 16, max_seconds=10, clock=clock)
+    plan = tune_batch_size(run, batch_sizes(16), max_seconds=10, clock=clock)
     assert plan.max_batch == 16
     assert plan.seconds_per_input == pytest.approx(0.002 / 16)
 
 
 def test_batches_are_large_where_a_call_costs_more_than_its_inputs() -> None:
     run, _, clock = simulated_run(fixed=0.03, per_input=0.0)
-    assert tune_batch_size(run, 16, max_seconds=10, clock=clock).max_batch == 16
+    assert tune_batch_size(run, batch_sizes(16), max_seconds=10, clock=clock).max_batch == 16
 
 
 def test_the_cost_of_handing_over_a_batch_makes_batches_larger() -> None:
     # The engine alone is as fast with every size.
     run, _, clock = simulated_run(fixed=0.0, per_input=0.0005)
-    assert tune_batch_size(run, 64, max_seconds=10, clock=clock).max_batch >= 16
+    assert tune_batch_size(run, batch_sizes(64), max_seconds=10, clock=clock).max_batch >= 16
 
 
 def test_batches_are_measured_with_all_threads_at_work() -> None:
     machine = SimulatedMachine()
-    plan = tune_batch_size(lambda _: machine.spend(0.05, 3), 2, max_seconds=10, threads=3, clock=machine.clock)
+    plan = tune_batch_size(lambda _: machine.spend(0.05, 3), [1, 2], max_seconds=10, threads=3, clock=machine.clock)
     assert plan.threads == 3
     # The seconds of one thread, while the two others compute, too.
     assert plan.seconds_per_input == pytest.approx(0.05 / plan.max_batch)
@@ -184,13 +185,13 @@ def test_batches_are_measured_with_all_threads_at_work() -> None:
 
 def test_a_batch_takes_at_most_the_longest_time() -> None:
     run, sizes, clock = simulated_run(fixed=0.01, per_input=0.005)
-    assert tune_batch_size(run, 64, max_seconds=0.045, clock=clock).max_batch == 4
+    assert tune_batch_size(run, batch_sizes(64), max_seconds=0.045, clock=clock).max_batch == 4
     assert max(sizes) == 8
 
 
 def test_a_single_input_may_take_longer_than_the_longest_time() -> None:
     run, _, clock = simulated_run(fixed=0.05, per_input=0.0)
-    assert tune_batch_size(run, 1, max_seconds=0.001, clock=clock).max_batch == 1
+    assert tune_batch_size(run, batch_sizes(1), max_seconds=0.001, clock=clock).max_batch == 1
 
 
 @pytest.mark.parametrize("threads", [1, 4])

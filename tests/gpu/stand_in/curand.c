@@ -1,0 +1,2 @@
+/* cuRAND without a GPU: none of its functions is called. */
+int stand_in_curand;
