@@ -10,8 +10,6 @@ from datafiles.errors import DataFileError
 from datafiles.leftovers import is_leftover
 
 _REFUSED_SUFFIXES = frozenset({".heic", ".heif", ".jxl", ".jp2", ".psd", ".svg", ".dng", ".cr2", ".nef", ".arw"})
-    {".heic", ".heif", ".jxl", ".jp2", ".psd", ".svg", ".ico", ".dng", ".cr2", ".nef", ".arw"}
-)
 """Suffixes of pictures that are not decoded: reading them reports what they are, instead of leaving them out."""
 
 PICTURE_SUFFIXES = frozenset(IMAGE_SUFFIXES) | _REFUSED_SUFFIXES
