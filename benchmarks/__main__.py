@@ -24,6 +24,7 @@ def run_all(context: typer.Context) -> None:
         likelihoods()
         decoding()
         startup()
+        memory()
 
 
 @app.command()
@@ -117,6 +118,18 @@ def startup(rounds: Rounds = 3, models: Path = Path("models")) -> None:
     from benchmarks.startup import measure
 
     measure(rounds, models)
+
+
+@app.command()
+def memory(
+    models: Path = Path("models"),
+    seconds: Annotated[float, typer.Option(help="Length of the mixed load on all models together.")] = 120.0,
+    together_only: Annotated[bool, typer.Option(help="Skip the models alone.")] = False,
+) -> None:
+    """Resident memory without models, with each model alone and with all, after warm-up and under mixed load."""
+    from benchmarks.memory import measure
+
+    measure(models, seconds, together_only=together_only)
 
 
 @app.command()

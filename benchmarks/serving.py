@@ -8,7 +8,7 @@ from benchmarks.inputs import prepare_bundle, sample_file, save_graph_inputs
 from benchmarks.processes import run_module
 from benchmarks.results import report
 from benchmarks.servers import SERVICE, RunningServer, run_server
-from service.inference.cpu_count import available_cores
+from service.cpu_count import available_cores
 
 CONCURRENCY = 32
 

@@ -21,7 +21,7 @@ from benchmarks.processes import NotReady, run_module
 from benchmarks.results import CONSOLE, FOLDER, write_result
 from benchmarks.servers import PEERS, SERVICE, PeerLayout, Server, WrongScore, run_server, with_workers
 from bundle import Bundle
-from service.inference.cpu_count import available_cores
+from service.cpu_count import available_cores
 from service.inference.providers import CUDA, choose_provider
 
 WARM_UP_SECONDS = 1.0

@@ -19,7 +19,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from service.inference.cpu_count import available_cores
+from service.cpu_count import available_cores
 from service.inference.providers import CUDA, choose_provider
 
 GraphInputs = Mapping[str, NDArray[Any]]

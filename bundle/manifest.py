@@ -13,6 +13,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import AwareDatetime, Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
 from bundle.fields import Alpha, BundlePath, Percent, ScoreName, Sha256, Strict
+from bundle.scores import SCORES
 
 SCHEMA_VERSION: Final = 1
 """The schema that this version writes, and the newest that it reads."""
@@ -22,13 +23,18 @@ MANIFEST_NAME = "manifest.json"
 
 
 class ImageInput(Strict):
-    """The input of an image model. The graph applies `mean` and `std`, per channel, to values in 0..1."""
+    """The input of an image model. The graph applies `mean` and `std`, per channel, to values in 0..1.
+
+    `resize_to` is the size before a centre crop to `height` and `width`: the length of the shorter side, or height and
+    width. Without it, an image is resized to `height` and `width` whatever its aspect ratio.
+    """
 
     kind: Literal["image"] = "image"
     height: PositiveInt
     width: PositiveInt
     channels: Literal[1, 3]
     resize: Literal["bilinear", "bicubic", "lanczos"] = "bilinear"
+    resize_to: PositiveInt | tuple[PositiveInt, PositiveInt] | None = None
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
@@ -38,6 +44,14 @@ class ImageInput(Strict):
             raise ValueError(f"mean and std need one number for each of the {self.channels} channels")
         if min(self.std) <= 0:
             raise ValueError("std must be positive")
+        return self
+
+    @model_validator(mode="after")
+    def _crop_is_inside(self) -> Self:
+        if isinstance(self.resize_to, int) and self.resize_to < min(self.height, self.width):
+            raise ValueError("resize_to is smaller than the shorter side of the crop")
+        if isinstance(self.resize_to, tuple) and (self.resize_to[0] < self.height or self.resize_to[1] < self.width):
+            raise ValueError("resize_to is smaller than the crop")
         return self
 
 
@@ -61,6 +75,36 @@ class ScoreOutput(Strict):
 
     name: ScoreName
     output: Annotated[str, Field(min_length=1)]
+
+
+TensorDatatype = Literal[
+    "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64", "BYTES"
+]
+"""The datatypes of the Open Inference Protocol."""
+
+
+class ModelTensor(Strict):
+    """An output of a wrapped classifier itself, which clients of the Open Inference Protocol may ask for.
+
+    Attributes:
+        name: the name for clients, for which `is_reserved_output` is False.
+        output: the graph output with the values `[N, *shape]`.
+        datatype: the type of the values.
+        shape: the shape for one input, without the batch.
+    """
+
+    name: Annotated[str, Field(min_length=1)]
+    output: Annotated[str, Field(min_length=1)]
+    datatype: TensorDatatype
+    shape: tuple[PositiveInt, ...]
+
+
+_RESULT_OUTPUTS = ("flagged", "p_value", "anomaly", "threshold", "label", "prediction", "probability")
+
+
+def is_reserved_output(name: str) -> bool:
+    """Whether `name` is that of an output about a score or the predicted class, such as `msp` or `msp.flagged`."""
+    return name in _RESULT_OUTPUTS or name.split(".", maxsplit=1)[0] in SCORES
 
 
 class LikelihoodSpec(Strict):
@@ -151,7 +195,7 @@ class Manifest(Strict):
     """The description of a bundle.
 
     `default_score_reason` says how the default score was chosen; bundles of older versions and wrapped ones do not.
-    `files` maps each file except the manifest to its SHA-256.
+    `model_outputs` are a wrapped classifier's own outputs. `files` maps each file except the manifest to its SHA-256.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -166,6 +210,7 @@ class Manifest(Strict):
     default_score: ScoreName
     default_score_reason: str | None = None
     likelihood: LikelihoodSpec | None = None
+    model_outputs: tuple[ModelTensor, ...] = ()
     model: BundlePath = "model.onnx"
     calibration: CalibrationSpec
     training: Training | None = None
@@ -190,6 +235,9 @@ class Manifest(Strict):
             raise ValueError("likelihood is not for task classification")
         if len(set(names)) < len(names):
             raise ValueError("scores: a score is offered twice")
+        own = [tensor.name for tensor in self.model_outputs]
+        if len(set(own)) < len(own) or any(is_reserved_output(name) for name in own):
+            raise ValueError("model_outputs: a name is used twice, or is that of an output of every model")
         if self.default_score not in names:
             raise ValueError(f"default_score {self.default_score} is not among scores ({', '.join(names)})")
         if MANIFEST_NAME in self.files:

@@ -1,7 +1,8 @@
 """Converts encoded images to a model's input. Training, evaluation and serving share this code.
 
 The steps: the first bytes determine the format, the headers are checked against the limits, the pixels are decoded,
-converted to 8-bit grey or RGB, turned upright, and resized with antialiasing.
+converted to 8-bit grey or RGB, turned upright, and resized with antialiasing. If the model has `resize_to`, the image
+is resized to that, and the centre is cut out.
 
 - Transparency is composited on white.
 - 16-bit samples keep their upper 8 bits.
@@ -43,6 +44,9 @@ _RESAMPLING: Mapping[str, Image.Resampling] = MappingProxyType(
 _SCALED_GAP = 3
 """The ratio of a scaled JPEG to the model's size. By Pillow's documentation of `reducing_gap`, 3 is nearly exact."""
 
+_MAX_ASPECT = 16
+"""The largest aspect ratio of images that are resized as a whole before their centre is cut out."""
+
 
 class EncodedImage:
     """An encoded image whose headers are checked against the limits, and whose pixels are not decoded yet."""
@@ -78,7 +82,7 @@ class EncodedImage:
         assert self._opened is not None, "an image is decoded once"
         opened, self._opened = self._opened, None
         try:
-            return _to_input(opened.decode(_SCALED_GAP * max(spec.width, spec.height)), spec, opened.orientation)
+            return _to_input(opened, spec)
         except Exception as error:
             raise _image_error(error) from error
 
@@ -102,10 +106,50 @@ def decode_image(data: bytes, spec: ImageInput, *, max_pixels: int = DEFAULT_MAX
     return EncodedImage(data, max_pixels=max_pixels).decode(spec)
 
 
-def _to_input(image: Image.Image, spec: ImageInput, orientation: int) -> NDArray[np.uint8]:
+def _to_input(opened: OpenedImage, spec: ImageInput) -> NDArray[np.uint8]:
     mode = "L" if spec.channels == 1 else "RGB"
-    pixels = convert_pixels(image, mode, (spec.width, spec.height), _RESAMPLING[spec.resize], orientation)
+    resampling = _RESAMPLING[spec.resize]
+    if spec.resize_to is None:
+        image = opened.decode(_SCALED_GAP * max(spec.width, spec.height))
+        pixels = convert_pixels(image, mode, (spec.width, spec.height), resampling, opened.orientation)
+    else:
+        pixels = _centre(opened, spec, spec.resize_to, mode, resampling)
     return np.frombuffer(pixels.tobytes(), np.uint8).reshape(spec.height, spec.width, spec.channels)
+
+
+def _centre(
+    opened: OpenedImage, spec: ImageInput, resize_to: int | tuple[int, int], mode: str, resampling: Image.Resampling
+) -> Image.Image:
+    """The centre of the image after resizing, as torchvision's `Resize` and `CenterCrop` give it."""
+    # Of the headers: scaled decoding rounds the sides.
+    size = (opened.width, opened.height)
+    if isinstance(resize_to, tuple):
+        height, width = resize_to
+        image = opened.decode(_SCALED_GAP * max(resize_to))
+    else:
+        image = opened.decode(_SCALED_GAP * resize_to)
+        # Only the centre is used. Without this limit, a line of pixels would be resized to gigabytes.
+        aspect = max(_MAX_ASPECT, 2 * max(spec.height, spec.width) / resize_to)
+        if max(size) > aspect * min(size):
+            image = _without_ends(image, int(aspect * min(image.size)))
+            size = image.size
+        if opened.orientation >= 5:
+            size = size[::-1]
+        longer = int(resize_to * max(size) / min(size))
+        width, height = (resize_to, longer) if size[0] <= size[1] else (longer, resize_to)
+    pixels = convert_pixels(image, mode, (width, height), resampling, opened.orientation)
+    left, top = round((width - spec.width) / 2), round((height - spec.height) / 2)
+    return pixels.crop((left, top, left + spec.width, top + spec.height))
+
+
+def _without_ends(image: Image.Image, length: int) -> Image.Image:
+    """The middle of `image` along its longer side, `length` pixels of it."""
+    width, height = image.size
+    if width > height:
+        begin = (width - length) // 2
+        return image.crop((begin, 0, begin + length, height))
+    begin = (height - length) // 2
+    return image.crop((0, begin, width, begin + length))
 
 
 def _image_error(error: Exception) -> ImageError:

@@ -17,7 +17,7 @@ from result_tables import RESULT_SECTIONS, Table, overview
 
 from service import Settings, create_app
 from service.errors import Problem
-from service.settings import env_name, flag_name
+from service.settings import default_text, env_name, flag_name
 from service.telemetry.metrics import Metrics
 
 ROOT = Path(__file__).parents[1]
@@ -47,7 +47,9 @@ def settings() -> Table:
     """Every setting: environment variable, flag, default and description."""
     rows = []
     for name, field in Settings.model_fields.items():
-        default = "" if field.default is None else f"`{field.default}`"
+        default = (
+            default_text(field) if field.default_factory else "" if field.default is None else f"`{field.default}`"
+        )
         rows.append((f"`{env_name(name)}`", f"`{flag_name(name)}`", default, field.description or ""))
     return ("variable", "flag", "default", "meaning"), rows
 

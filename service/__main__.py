@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import structlog
 
 from service.cli import parse_arguments
+from service.memory_limit import available_memory
 from service.settings import SettingsError, load_settings, unknown_variables
 from service.telemetry.logs import configure_logs
 
@@ -35,6 +36,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     handler = configure_logs(settings)
     log = structlog.stdlib.get_logger(__name__)
+    memory, source = available_memory()
+    log.info(
+        "limits",
+        memory_mib=memory // 2**20,
+        source=source,
+        workers=settings.workers,
+        decode_threads=settings.decode_threads,
+        max_pixels=settings.max_pixels,
+        max_pending_mib=settings.max_pending_bytes // 2**20,
+    )
     for name, suggestion in unknown_variables(os.environ).items():
         log.warning("unknown setting ignored", variable=name, did_you_mean=suggestion)
     if settings.workers > 1:

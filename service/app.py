@@ -19,7 +19,6 @@ from service.http.fast_routes import FastRoutes
 from service.http.load_shedding import LoadShedder
 from service.http.request_context import RequestContext
 from service.http.route import Route
-from service.inference.cpu_count import available_cores
 from service.inference.engine_health import EngineHealth
 from service.inference.providers import CudaOptions, Provider, choose_provider
 from service.inputs.modality import Limits
@@ -48,9 +47,6 @@ if TYPE_CHECKING:
     from service.telemetry.tracing import Tracing
 
 log = structlog.stdlib.get_logger(__name__)
-
-# Decoding is a small part of a request; more threads would take cores from the engine.
-_MAX_DECODE_THREADS = 4
 
 
 def service_version() -> str:
@@ -82,10 +78,6 @@ def _tracing(settings: Settings) -> "Tracing | None":
     from service.telemetry.tracing import Tracing  # noqa: PLC0415
 
     return Tracing(settings.otlp_endpoint, service_version())
-
-
-def _decode_threads(workers: int) -> int:
-    return min(max(1, available_cores() // workers), _MAX_DECODE_THREADS)
 
 
 def _grpc(settings: Settings, dependencies: Dependencies) -> "tuple[list[Route], GrpcServer | None]":
@@ -172,7 +164,7 @@ def create_app(settings: Settings, worker_group: WorkerGroup = SINGLE_WORKER) ->
     worker_metrics = WorkerMetrics(worker_group, metrics.registry) if worker_group.count > 1 else None
     reloader = Reloader(repository, metrics, mirror)
     limits = Limits(settings.max_pixels, settings.max_text_chars)
-    preprocessor = Preprocessor(limits, _decode_threads(worker_group.count))
+    preprocessor = Preprocessor(limits, settings.decode_threads)
     shadows = Shadows(limits)
     tracing = _tracing(settings)
     access_log = AccessLog(metrics, enabled=settings.access_log)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from service.settings import SETTINGS_FILE_ENV, Settings, env_name, flag_name
+from service.settings import SETTINGS_FILE_ENV, Settings, default_text, env_name, flag_name
 
 
 def parse_arguments(argv: Sequence[str]) -> tuple[dict[str, Any], Path | None]:
@@ -33,8 +33,7 @@ def add_settings(parser: argparse.ArgumentParser, names: Iterable[str]) -> None:
     """Add a flag for each of the settings `names`. A flag that is not used leaves no attribute in the namespace."""
     for name in names:
         field = Settings.model_fields[name]
-        default = "none" if field.default is None else field.default
-        text = f"{field.description} [default {default}; env {env_name(name)}]".replace("%", "%%")
+        text = f"{field.description} [default {default_text(field)}; env {env_name(name)}]".replace("%", "%%")
         if field.annotation is bool:
             parser.add_argument(
                 flag_name(name), action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text

@@ -3,13 +3,17 @@
 import os
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, SettingsConfigDict
+
+from service.memory_limit import DefaultLimits, default_limits_here
 
 ENV_PREFIX = "OOD_"
 SETTINGS_FILE_ENV = "OOD_SETTINGS"
@@ -123,12 +127,25 @@ class Settings(BaseSettings):
         Field(description="False-flag rate that replaces every bundle's default.", gt=0, lt=1, allow_inf_nan=False),
     ] = None
     max_body_bytes: Annotated[int, Field(description="Largest request body.", ge=1)] = 32 * 2**20
-    max_pending_bytes: Annotated[
-        int, Field(description="Bytes of all request bodies in progress; more are answered 503.", ge=1)
-    ] = 512 * 2**20
+    max_pending_bytes: int = Field(
+        default_factory=lambda data: _default_limits(data).max_pending_bytes,
+        description="Bytes of all request bodies in progress; more are answered 503.",
+        ge=1,
+        json_schema_extra={"default": "a twelfth of the memory, at most 512 MiB"},
+    )
     max_inputs: Annotated[int, Field(description="Most inputs in one request.", ge=1)] = 256
-    max_pixels: Annotated[int, Field(description="Largest image, width x height, checked before decoding.", ge=1)] = (
-        50_000_000
+    max_pixels: int = Field(
+        default_factory=lambda data: _default_limits(data).max_pixels,
+        description="Largest image, width x height, checked before decoding.",
+        ge=1,
+        json_schema_extra={"default": "by memory: 14,900,000 with 2 GiB and 2 cores, at most 50,000,000"},
+    )
+    decode_threads: int = Field(
+        default_factory=lambda data: _default_limits(data).decode_threads,
+        description="Threads that decode images and encode texts.",
+        ge=1,
+        le=64,
+        json_schema_extra={"default": "one per core and per 512 MiB of memory, at most 4"},
     )
     max_text_chars: Annotated[int, Field(description="Longest text, in characters.", ge=1)] = 100_000
     queue_size: Annotated[int, Field(description="Inputs that may wait per model; more are answered 503.", ge=1)] = 1024
@@ -250,6 +267,20 @@ class Settings(BaseSettings):
                 f"({self.queue_size}): the largest request could never be queued. Raise the one or lower the other."
             )
         return self
+
+
+def _default_limits(data: Mapping[str, Any]) -> DefaultLimits:
+    """The default limits, from the validated values of the fields above."""
+    limits = default_limits_here(data.get("workers", 1))
+    # A body limit that is set explicitly must fit.
+    return replace(limits, max_pending_bytes=max(limits.max_pending_bytes, data.get("max_body_bytes", 1)))
+
+
+def default_text(field: FieldInfo) -> str:
+    """The default value of a setting, or the rule that it follows from."""
+    if field.default_factory is not None and isinstance(field.json_schema_extra, dict):
+        return str(field.json_schema_extra["default"])
+    return "none" if field.default is None else str(field.default)
 
 
 def env_name(name: str) -> str:

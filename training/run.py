@@ -111,6 +111,11 @@ class Run:
         return self.path / "data.json"
 
     @property
+    def backbone_path(self) -> Path:
+        """The graph of the run's backbone, for recipes with one."""
+        return self.path / "backbone.onnx"
+
+    @property
     def tokenizer_path(self) -> Path:
         """The tokenizer of a run on texts."""
         return self.path / "tokenizer.json"

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from bundle import Calibration, Precision, false_flag_rate
+from bundle import Calibration, ImageInput, Precision, false_flag_rate
 from datafiles import printable
+from training.backbones import load_backbone, open_backbone, save_backbone, with_features
 from training.console import announce, console, progress_bars
 from training.data import (
     BrokenInputs,
@@ -110,7 +111,10 @@ def fit_run(run: Run, locations: DataLocations, *, resume: bool) -> None:
                 console.print(f"removed {n - len(outliers)} outliers that are (nearly) in-distribution examples")
     data = [in_dist.train, in_dist.calibration, in_dist.test, *([] if outliers is None else [outliers])]
     save_fingerprints(run, data)
-    fit_stages(run, in_dist.train, outliers, resume=resume, announce=console.print)
+    with progress_bars() as bars:
+        to_inputs = _model_inputs(run, locations, bars.report)
+        train, outliers = to_inputs(in_dist.train), None if outliers is None else to_inputs(outliers)
+    fit_stages(run, train, outliers, resume=resume, announce=console.print)
 
 
 def _checked_reader(run: Run, locations: DataLocations, progress: Progress) -> Reader:
@@ -142,10 +146,12 @@ def calibrate_run(run: Run, locations: DataLocations) -> None:
     with progress_bars() as bars:
         in_dist = load_in_distribution(run.recipe, _reader(run, locations), bars.report)
         require_same_data(run, in_dist.splits)
+        to_inputs = _model_inputs(run, locations, bars.report)
+        train, calibration = to_inputs(in_dist.train), to_inputs(in_dist.calibration)
         for stage in run.recipe.stages:
-            _save_statistics(run, stage, in_dist.train, bars.report)
-            model = _model(run, stage, len(in_dist.train.labels))
-            outputs = _score(model, in_dist.calibration, stage, bars.report)
+            _save_statistics(run, stage, train, bars.report)
+            model = _model(run, stage, len(train.labels))
+            outputs = _score(model, calibration, stage, bars.report)
             save_calibration(run, stage, outputs)
             if LOGITS in outputs:
                 save_temperature(run, stage, outputs, in_dist.calibration.targets())
@@ -163,8 +169,10 @@ def evaluate_run(run: Run, locations: DataLocations) -> None:
         outliers = _outliers(recipe, reader, in_dist, bars.report)
         loaded = load_evaluation_sets(recipe, reader, in_dist, outliers, bars.report)
         sets = {name: loaded_set.examples for name, loaded_set in loaded.items()}
+        to_inputs = _model_inputs(run, locations, bars.report)
+        test, set_inputs = to_inputs(in_dist.test), {name: to_inputs(examples) for name, examples in sets.items()}
         stages = {
-            stage: _stage_scores(run, stage, calibrations[stage], in_dist.test, sets, bars.report)
+            stage: _stage_scores(run, stage, calibrations[stage], test, set_inputs, bars.report)
             for stage in recipe.stages
         }
         segments = _segment_scores(run, in_dist, sets, bars.report)
@@ -228,6 +236,8 @@ def export_run(
         PrecisionError: The lower precision detects less on a set of the report.
     """
     recipe, stage = run.recipe, run.recipe.export.stage
+    if precision != "fp32" and recipe.backbone is not None:
+        raise RunError(str(run.path), f"its backbone cannot be exported in {precision}", "Leave out --precision")
     path = recipe_bundle_path(recipe, models, version=version, precision=precision, overwrite=overwrite)
     report = _report(run)
     if report is None and precision != "fp32":
@@ -242,6 +252,7 @@ def export_run(
             outliers = _outliers(recipe, reader, in_dist, bars.report)
             loaded = load_evaluation_sets(recipe, reader, in_dist, outliers, bars.report)
             sets = {name: loaded_set.examples for name, loaded_set in loaded.items()}
+        to_inputs = _model_inputs(run, locations, bars.report)
     model, sample = _model(run, stage, len(in_dist.test.labels)), in_dist.sample
 
     def write_sample(folder: Path) -> None:
@@ -255,6 +266,7 @@ def export_run(
             model,
             calibration=in_dist.calibration,
             samples=evenly_spaced(in_dist.test, SAMPLES),
+            to_inputs=to_inputs,
             write_sample=write_sample,
             evaluation=None if report is None else manifest_evaluation(report, stage),
             default_score=default_score,
@@ -298,6 +310,22 @@ def _default_score(run: Run, report: Report | None) -> DefaultScore:
 
 def _reader(run: Run, locations: DataLocations) -> Reader:
     return open_reader(run.recipe, locations, run.tokenizer_path)
+
+
+def _model_inputs(run: Run, locations: DataLocations, progress: Progress) -> Callable[[Examples], Examples]:
+    """A function from examples to the examples that the run's model reads: their features if it has a backbone."""
+    config, spec = run.recipe.backbone, run.recipe.input
+    if config is None or not isinstance(spec, ImageInput):
+        return lambda examples: examples
+    if not run.backbone_path.exists():
+        save_backbone(load_backbone(locations.data_dir / config.backbone, spec, config.features), run.backbone_path)
+    backbone = open_backbone(run.backbone_path)
+
+    def features(examples: Examples) -> Examples:
+        report = partial(progress, f"features: {examples.name}")
+        return with_features(examples, backbone, locations.cache_dir / "features", report)
+
+    return features
 
 
 def _outliers(recipe: Recipe, reader: Reader, in_dist: InDistributionData, progress: Progress) -> Examples | None:

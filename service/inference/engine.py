@@ -13,7 +13,7 @@ from service.inference.cuda_graphs import record_graphs
 from service.inference.engine_monitor import EngineMonitor, EngineState
 from service.inference.execution_plan import ExecutionMode
 from service.inference.fixed_batches import FixedBatches, PlainBatch, fixed_sizes
-from service.inference.onnx_session import EngineError, check_signature, nodes_by_provider, open_session
+from service.inference.onnx_session import EngineError, check_signature, nodes_by_provider, open_session, release_memory
 from service.inference.providers import CPU, Provider, ProviderUnavailable
 from service.inputs.explanation import PARTS
 from service.inputs.modalities import modality_of
@@ -26,6 +26,25 @@ _ATTEMPTS = 3
 
 PREDICTION = "prediction"
 PROBABILITY = "probability"
+
+_OWN = "model/"
+_OWN_TYPES = {
+    "BOOL": "bool",
+    "FP16": "float16",
+    "FP32": "float",
+    "FP64": "double",
+    "BYTES": "string",
+}
+
+
+def own_output(name: str) -> str:
+    """The key of the wrapped classifier's own output `name` among the outputs of `Engine.run`."""
+    return _OWN + name
+
+
+def _tensor_type(datatype: str) -> str:
+    """ONNX Runtime's name of a datatype of the Open Inference Protocol."""
+    return f"tensor({_OWN_TYPES.get(datatype, datatype.lower())})"
 
 
 class Engine:
@@ -59,6 +78,9 @@ class Engine:
         if bundle.manifest.likelihood is not None:
             self._outputs[PARTS] = bundle.manifest.likelihood.parts
             output_types[bundle.manifest.likelihood.parts] = "tensor(float)"
+        for tensor in bundle.manifest.model_outputs:
+            self._outputs[own_output(tensor.name)] = tensor.output
+            output_types[tensor.output] = _tensor_type(tensor.datatype)
         self._output_names = list(self._outputs.values())
         self._exclusive_session = self._shared_session = open_session(bundle, provider, cores)
         self._sessions = {cores: self._exclusive_session}
@@ -100,7 +122,8 @@ class Engine:
 
         Returns:
             The scores by name, float32 `[N]`; a classifier's `prediction`, int64 `[N]`, and `probability`, float32
-            `[N]`; a likelihood's `parts` `[N, ...]`, or an object array of N arrays where their lengths differ.
+            `[N]`; a likelihood's `parts` `[N, ...]`, or an object array of N arrays where their lengths differ; a
+            wrapped classifier's own outputs `[N, ...]` under `own_output` of their names.
         """
         try:
             return self.modality.run_in_buckets(self._run_padded, items, exclusive=exclusive)
@@ -166,6 +189,13 @@ class Engine:
         }
         self._exclusive_session, self._shared_session = self._sessions[exclusive], self._sessions[shared]
 
+    def release_memory(self, max_batch: int) -> None:
+        """Return the memory that only larger batches than those of `max_batch` inputs needed to the system."""
+        if self.on_cpu:
+            release_memory(self._shared_session, self._output_names, self.modality.feed(self.modality.sample_batch(1)))
+            for exclusive in (True, False):
+                self.try_batch(self.modality.sample_batch(max_batch), exclusive=exclusive)
+
     def _run_padded(self, items: Sequence[Array], *, exclusive: bool) -> Mapping[str, Array]:
         """Compute a batch in one call, padded to its largest input."""
         feed = self.modality.feed(items)
@@ -179,7 +209,8 @@ class Engine:
             self._shape_changes = changes
             self.on_shape_change()
         for name, row in zip(self._outputs, rows, strict=True):
-            if row.shape[: 1 if name == PARTS else None] != (len(items),):
+            has_parts = name == PARTS or name.startswith(_OWN)
+            if row.shape[: 1 if has_parts else None] != (len(items),):
                 output = self._outputs[name]
                 raise ValueError(f"output {output!r} has shape {row.shape} for {len(items)} inputs, not [N]")
         return dict(zip(self._outputs, rows, strict=True))

@@ -1,14 +1,16 @@
 """Opens a bundle's ONNX graph in ONNX Runtime and checks it against the manifest."""
 
+import ctypes
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache
 
 import onnxruntime
 
 from bundle import Bundle
 from service.inference.external_data import external_files
 from service.inference.providers import CPU, Provider, ProviderUnavailable
-from service.inputs.modality import Modality
+from service.inputs.modality import Array, Modality
 
 # Waiting threads spin for microseconds only: longer spinning takes cores from the event loop and other models, and
 # without any spinning a call's threads are woken up for each layer. See docs/performance.md.
@@ -17,6 +19,14 @@ _SESSION_CONFIG = {
     "session.intra_op.spin_duration_us": "10",
     "session.force_spinning_stop": "1",
 }
+_CPU_CONFIG = _SESSION_CONFIG | {
+    # All sessions of the process take working memory from one arena: together they need that of the calls that run at
+    # the same time, not the sum of what each needs at most. Weights stay outside of it, because an arena returns a
+    # region to the system only if nothing is left in it.
+    "session.use_env_allocators": "1",
+    "session.use_device_allocator_for_initializers": "1",
+}
+_SHRINK_ARENA = ("memory.enable_memory_arena_shrinkage", "cpu:0")
 _RECORD_NODES = {"session.record_ep_graph_assignment_info": "1"}
 
 
@@ -70,12 +80,17 @@ def nodes_by_provider(session: onnxruntime.InferenceSession) -> dict[str, Counte
 
 
 def _open(bundle: Bundle, chain: list[tuple[str, dict[str, str]]], threads: int) -> onnxruntime.InferenceSession:
+    on_cpu = chain[0][0] == CPU
     options = onnxruntime.SessionOptions()
+    if on_cpu:
+        _share_arena()
+        # A pattern is kept for each shape of a batch, and there is one for each length of texts and size of batches.
+        options.enable_mem_pattern = False
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    config = _SESSION_CONFIG if chain[0][0] == CPU else _SESSION_CONFIG | _RECORD_NODES
+    config = _CPU_CONFIG if on_cpu else _SESSION_CONFIG | _RECORD_NODES
     for key, value in config.items():
         options.add_session_config_entry(key, value)
     # The contents, not the paths: ONNX Runtime would map the files into memory, and a file truncated while it is
@@ -100,6 +115,25 @@ def _unavailable(bundle: Bundle, provider: Provider, reason: str) -> ProviderUna
         f"{provider.first} cannot open {bundle.model_path}, which the CPU can: {reason}. Drivers and CUDA "
         "libraries must match."
     )
+
+
+@cache
+def _share_arena() -> None:
+    """Create the arena of all sessions of this process, once."""
+    memory = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    onnxruntime.create_and_register_allocator(memory, onnxruntime.OrtArenaCfg({}))
+
+
+def release_memory(session: onnxruntime.InferenceSession, outputs: Sequence[str], feed: Mapping[str, Array]) -> None:
+    """Compute a batch, and return the memory that no call uses and no weights occupy to the system."""
+    options = onnxruntime.RunOptions()
+    options.add_run_config_entry(*_SHRINK_ARENA)
+    session.run(outputs, feed, options)
+    # Opening a session leaves much of the heap unused: the graph before its optimisation, weights in another layout.
+    if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+        trim(0)
 
 
 def check_signature(

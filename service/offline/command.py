@@ -8,11 +8,11 @@ from typing import Any, NoReturn
 
 from tqdm import tqdm
 
-from bundle import MANIFEST_NAME, Bundle, BundleError, sha256_file
+from bundle import DEFAULT_MAX_PIXELS, MANIFEST_NAME, Bundle, BundleError, sha256_file
 from datafiles import DataFileError
 from service.cli import add_settings
+from service.cpu_count import available_cores
 from service.errors import InvalidParameter
-from service.inference.cpu_count import available_cores
 from service.inference.onnx_session import EngineError
 from service.inference.providers import PROVIDER_OF_SETTING, ProviderUnavailable
 from service.inputs.modality import Limits
@@ -58,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
     """
     arguments, flags = _parse_arguments(argv)
     try:
-        settings = load_settings(flags)
+        settings = _machine_independent(load_settings(flags))
         configure_logs(settings)
         output = _run(arguments, settings)
     except (OfflineError, InvalidParameter, SettingsError, ProviderUnavailable) as error:
@@ -117,6 +117,13 @@ def _parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str,
     add_settings(parser, SETTINGS)
     arguments = parser.parse_args(argv)
     return arguments, {name: getattr(arguments, name) for name in SETTINGS if hasattr(arguments, name)}
+
+
+def _machine_independent(settings: Settings) -> Settings:
+    """The settings with a limit on images that is the same on every machine that a job is resumed on."""
+    if "max_pixels" in settings.model_fields_set:
+        return settings
+    return settings.model_copy(update={"max_pixels": DEFAULT_MAX_PIXELS})
 
 
 def _positive(text: str) -> int:

@@ -11,9 +11,9 @@ from types import TracebackType
 import structlog
 
 from bundle import Bundle, ManifestInvalid, load_bundle
+from service.cpu_count import available_cores
 from service.inference.batch_tuning import tune
 from service.inference.batcher import Batcher
-from service.inference.cpu_count import available_cores
 from service.inference.engine import Engine, open_engine
 from service.inference.engine_health import EngineHealth
 from service.inference.engine_monitor import EngineState
@@ -150,11 +150,12 @@ def model_loader(
         engine = open_engine(bundle, wanted, cores=cores, max_batch=settings.max_batch, watch=health.add)
         memo = partial(_measure_once, worker_group, bundle)
         try:
-            plan = tune(engine, settings.max_batch, settings.batch_ms / 1000, memo)
+            plan = tune(engine, settings.max_batch, settings.batch_ms / 1000, memo).for_worker(worker_group.count)
+            engine.release_memory(plan.max_batch)
         except Exception:
             engine.monitor.state = EngineState.CLOSED
             raise
-        return engine, plan.for_worker(worker_group.count)
+        return engine, plan
 
     def load(bundle: Bundle) -> Model:
         wanted = (model_providers or {}).get(bundle.manifest.name, provider)
@@ -196,7 +197,11 @@ def model_loader(
         engine.monitor.on_failure = metrics.engine_failed
         engine.monitor.state = EngineState.SERVING
         option_limits = OptionLimits(
-            scores, manifest.default_score, settings.timeout_ms, explains=manifest.likelihood is not None
+            scores,
+            manifest.default_score,
+            settings.timeout_ms,
+            explains=manifest.likelihood is not None,
+            model_outputs=manifest.model_outputs,
         )
         return Model(
             bundle,

@@ -109,7 +109,8 @@ def same_input(first: Model, second: Model) -> bool:
     manifest, other = first.bundle.manifest, second.bundle.manifest
     match manifest.input, other.input:
         case ImageInput() as a, ImageInput() as b:
-            return (a.height, a.width, a.channels, a.resize) == (b.height, b.width, b.channels, b.resize)
+            normalisation = {"mean", "std"}
+            return a.model_dump(exclude=normalisation) == b.model_dump(exclude=normalisation)
         case TextInput() as a, TextInput() as b:
             same_tokens = manifest.files[a.tokenizer] == other.files[b.tokenizer]
             return same_tokens and a.max_tokens == b.max_tokens

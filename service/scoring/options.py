@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from bundle import ModelTensor
 from service.errors import InvalidParameter
 
 OPTION_NAMES = ("alpha", "threshold", "scores", "timeout_ms", "explain")
@@ -21,6 +22,7 @@ class Options:
         thresholds: By score, the anomaly above which an input is flagged instead of by alpha.
         timeout_ms: The deadline, in milliseconds after the body is read.
         explain: Whether to show the bits of the parts of each input.
+        model_outputs: The names of the wrapped classifier's own outputs to return.
     """
 
     scores: tuple[str, ...]
@@ -28,6 +30,7 @@ class Options:
     thresholds: Mapping[str, float]
     timeout_ms: int
     explain: bool = False
+    model_outputs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -39,12 +42,14 @@ class OptionLimits:
         default_score: The score of requests that name none.
         timeout_ms: The longest deadline, and the one of requests that name none.
         explains: Whether the model can explain its scores.
+        model_outputs: The wrapped classifier's own outputs.
     """
 
     scores: tuple[str, ...]
     default_score: str
     timeout_ms: int
     explains: bool = False
+    model_outputs: tuple[ModelTensor, ...] = ()
 
     @cached_property
     def default_options(self) -> Options:

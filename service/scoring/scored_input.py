@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.errors import InputError
+from service.inputs.modality import Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,8 @@ class Prediction:
 class ScoredInput:
     """The scores of one input, by name, in the order of the request; `flagged` and `p_value` are those of the first.
 
-    `prediction` is None for models without labels, `explanation` unless the request asked for it.
+    `prediction` is None for models without labels, `explanation` unless the request asked for it. `model_outputs` are
+    the wrapped classifier's own outputs that the request asked for.
     """
 
     flagged: bool
@@ -42,6 +44,7 @@ class ScoredInput:
     prediction: Prediction | None
     scores: Mapping[str, ScoreEntry]
     explanation: Mapping[str, Any] | None = None
+    model_outputs: Mapping[str, Array] | None = None
 
 
 Result = ScoredInput | InputError

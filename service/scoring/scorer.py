@@ -8,7 +8,7 @@ from typing import Any
 
 from bundle import SCORES, Bundle, Calibration, FalseFlagRate
 from service.errors import DeadlineExceeded, InferenceFailed, InputError
-from service.inference.engine import PREDICTION, PROBABILITY
+from service.inference.engine import PREDICTION, PROBABILITY, own_output
 from service.inference.outcomes import Expired, Outcome, Row
 from service.inputs.explanation import PARTS
 from service.inputs.modality import Array, Modality, Prepared
@@ -100,6 +100,9 @@ class Scorer:
                 result = next(scored)
                 if options.explain and self.explain is not None and isinstance(result, ScoredInput):
                     result = replace(result, explanation=self.explain(item, outcome.outputs[PARTS][outcome.index]))
+                if options.model_outputs and isinstance(result, ScoredInput):
+                    own = {name: outcome.outputs[own_output(name)][outcome.index] for name in options.model_outputs}
+                    result = replace(result, model_outputs=own)
                 results.append(result)
             elif isinstance(outcome, Expired):
                 results.append(InputError(DeadlineExceeded.type, "The deadline passed before the input was computed."))

@@ -7,7 +7,7 @@ import pytest
 
 from service import Settings, SettingsError, load_settings
 from service.cli import parse_arguments
-from service.settings import env_name, flag_name, unknown_variables
+from service.settings import default_text, env_name, flag_name, unknown_variables
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +59,7 @@ def test_every_setting_has_a_flag_and_is_explained_by_help(capsys: pytest.Captur
         assert flag_name(name) in text
         assert env_name(name) in text
         assert str(field.description) in text
-        assert f"[default {'none' if field.default is None else field.default}; env {env_name(name)}]" in text
+        assert f"[default {default_text(field)}; env {env_name(name)}]" in text
 
 
 @pytest.mark.parametrize(

@@ -22,11 +22,22 @@ def wrap(
     ],
     logits: Annotated[
         str | None,
-        typer.Option("--logits", help="Tensor [N, K] before any softmax; without it, candidates are listed."),
+        typer.Option("--logits", help="Tensor with the logits (default: found behind the graph's outputs)."),
+    ] = None,
+    preprocess: Annotated[
+        str | None,
+        typer.Option(
+            "--preprocess",
+            help="Preset of the images' preprocessing: torchvision, inception, keras-tf, keras-caffe, keras-torch, raw "
+            "(0..255) or none (0..1); default: preprocessor_config.json or config.json next to MODEL, else none.",
+        ),
     ] = None,
     mean: Annotated[
         list[str] | None,
-        typer.Option("--mean", help="Mean per channel of pixel values in 0..SCALE: 0.5,0.5,0.5 or repeated."),
+        typer.Option(
+            "--mean",
+            help="Mean of pixel values in 0..SCALE, per channel in the graph's order: 0.5,0.5,0.5 or repeated.",
+        ),
     ] = None,
     std: Annotated[
         list[str] | None,
@@ -37,29 +48,47 @@ def wrap(
     ] = 1.0,
     layout: Annotated[
         Literal["nchw", "nhwc"] | None,
-        typer.Option("--layout", help="Order of axes (default: by the input's shape)."),
+        typer.Option("--layout", help="Order of axes (default: by the input's shape or the first convolution)."),
     ] = None,
     size: Annotated[
-        str | None, typer.Option("--size", help="Size of the images, HxW (default: by the input's shape).")
+        str | None,
+        typer.Option("--size", help="Size of the images, HxW (default: the input's, else 224x224)."),
     ] = None,
     resize: Annotated[
-        Literal["bilinear", "bicubic", "lanczos"],
-        typer.Option("--resize", help="Filter for images of other sizes."),
-    ] = "bilinear",
+        Literal["bilinear", "bicubic", "lanczos"] | None,
+        typer.Option("--resize", help="Filter for images of other sizes (default: the preset's, else bilinear)."),
+    ] = None,
+    resize_to: Annotated[
+        str | None,
+        typer.Option(
+            "--resize-to",
+            help="Size before a centre crop: one number for the shorter side, or HxW (default: the preset's).",
+        ),
+    ] = None,
+    bgr: Annotated[
+        bool | None, typer.Option("--bgr/--rgb", help="Order of the graph's channels (default: the preset's).")
+    ] = None,
     tokenizer: Annotated[
         Path | None,
-        typer.Option("--tokenizer", help="tokenizer.json of a classifier of texts (Hugging Face `tokenizers`)."),
+        typer.Option(
+            "--tokenizer",
+            help="tokenizer.json of a classifier of texts (Hugging Face `tokenizers`; default: the one next to MODEL).",
+        ),
     ] = None,
     max_tokens: Annotated[
         int | None,
         typer.Option(
-            "--max-tokens", min=1, help="Most tokens that it reads of a text (default: the tokenizer's limit)."
+            "--max-tokens",
+            min=1,
+            help="Most tokens that it reads of a text (default: the tokenizer's limit).",
         ),
     ] = None,
     labels: Annotated[
         str | None,
         typer.Option(
-            "--labels", help="Class names in the model's order: a,b,c or a file, one per line (default: the data's)."
+            "--labels",
+            help="Class names in the model's order: a,b,c or a file, one per line (default: config.json's, else the "
+            "data's).",
         ),
     ] = None,
     test: Annotated[
@@ -94,16 +123,15 @@ def wrap(
 ) -> None:
     """Make a bundle from an ONNX classifier without training: adds scores to the graph, calibrates and checks them.
 
-    For example: python -m training wrap resnet.onnx --logits logits --calibration held-out/
-    --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
+    For example: python -m training wrap resnet.onnx --calibration held-out/ --preprocess torchvision
 
-    The bundle's input is uint8 images [N, H, W, C]; scaling, normalisation and layout are added to the graph, except to
-    a graph whose own input is uint8.
+    The logits are found behind the softmax, sigmoid or argmax of the graph's outputs. The bundle's input is uint8
+    images [N, H, W, C]; normalisation, channels and layout are added to the graph, resizing and crop to the manifest.
 
-    For texts: python -m training wrap bert.onnx --logits logits --tokenizer tokenizer.json --calibration held-out.csv
+    For texts: python -m training wrap bert.onnx --calibration held-out.csv
 
-    The bundle's input is token ids and lengths; the graph computes attention_mask and token_type_ids from them. Padding
-    must not change a text's logits.
+    with tokenizer.json next to the graph. The bundle's input is token ids and lengths; the graph computes
+    attention_mask and token_type_ids from them. Padding must not change a text's logits.
     """
     # Imported here, so that `--help` does not import torch.
     from training.commands.run import print_next_steps
@@ -114,11 +142,18 @@ def wrap(
     from training.wrapping.wrap import WrapOptions
     from training.wrapping.wrap import wrap as wrap_classifier
 
-    images_only = {"--mean": mean, "--std": std, "--layout": layout, "--size": size}
+    images_only = {
+        "--mean": mean,
+        "--std": std,
+        "--layout": layout,
+        "--size": size,
+        "--preprocess": preprocess,
+        "--resize": resize,
+        "--resize-to": resize_to,
+        "--bgr": bgr,
+    }
     if tokenizer is not None and (wrong := [option for option, value in images_only.items() if value is not None]):
         raise DataError(wrong[0], "is for images, --tokenizer for texts", "Leave one out")
-    if tokenizer is None and max_tokens is not None:
-        raise DataError("--max-tokens", "is for texts", "Give their --tokenizer too")
     data_dir = Path("/")
 
     def source(path: Path, label: str | None = label_column) -> Source:
@@ -137,12 +172,15 @@ def wrap(
         version=version,
         description=description,
         image=ImageOptions(
+            preprocess=preprocess,
             layout=layout,
             size=None if size is None else parse_size(size),
-            mean=parse_numbers("--mean", mean),
-            std=parse_numbers("--std", std),
+            mean=tuple(parse_numbers("--mean", mean)),
+            std=tuple(parse_numbers("--std", std)),
             scale=scale,
+            bgr=bgr,
             resize=resize,
+            resize_to=None if resize_to is None else _resize_to(resize_to),
         ),
         tokenizer=tokenizer,
         max_tokens=max_tokens,
@@ -157,3 +195,9 @@ def wrap(
     with progress_bars() as bars:
         path = wrap_classifier(options, announce, bars.report)
     print_next_steps(path, models)
+
+
+def _resize_to(text: str) -> int | tuple[int, int]:
+    """The size before a crop: one number is the shorter side, two are height and width."""
+    height, width = parse_size(text)
+    return (height, width) if "x" in text.lower() else height

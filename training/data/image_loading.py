@@ -102,7 +102,9 @@ def _cache_key(source: Source, spec: ImageInput, images: EncodedImages) -> str:
     """A hash that identifies the decoded rows: the source, the input, and the state of the files."""
     identity = {
         "source": source.model_dump(mode="json"),
-        "input": spec.model_dump(mode="json", include={"height", "width", "channels", "resize"}),
+        "input": spec.model_dump(
+            mode="json", include={"height", "width", "channels", "resize", "resize_to"}, exclude_none=True
+        ),
         "files": images.fingerprint,
         "rows": len(images),
     }

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import onnx
 
 from bundle import (
     CalibrationSpec,
@@ -19,6 +20,7 @@ from bundle import (
     save_calibrations,
     seal_bundle,
 )
+from training.backbones import join_head, open_backbone
 from training.data import Examples
 from training.evaluation import DefaultScore
 from training.export.bundle_folder import atomic_folder, new_bundle_path
@@ -59,6 +61,7 @@ def export_bundle(
     *,
     calibration: Examples,
     samples: Examples,
+    to_inputs: Callable[[Examples], Examples],
     write_sample: Callable[[Path], None],
     evaluation: Evaluation | None,
     default_score: DefaultScore,
@@ -73,6 +76,7 @@ def export_bundle(
         model: The model of the exported stage.
         calibration: The calibration split.
         samples: Further real inputs for the parity check.
+        to_inputs: Converts examples to those that the torch model reads; see `write_checked_graph`.
         write_sample: Writes a sample input for a first request into the folder it is called with.
         evaluation: The figures for the manifest, None if the run is not evaluated.
         default_score: The score that the bundle decides by, with the reason of its choice.
@@ -83,7 +87,7 @@ def export_bundle(
     """
     with atomic_folder(path) as partial:
         write_sample(partial)
-        outputs, parity = write_checked_graph(run, model, partial / GRAPH, calibration, samples)
+        outputs, parity = write_checked_graph(run, model, partial / GRAPH, calibration, samples, to_inputs)
         if run.report_path.exists():
             shutil.copytree(run.report_path, partial / "report")
         seal_run_bundle(
@@ -100,9 +104,16 @@ def export_bundle(
 
 
 def write_checked_graph(
-    run: Run, model: ScoredModel, graph: Path, calibration: Examples, samples: Examples
+    run: Run,
+    model: ScoredModel,
+    graph: Path,
+    calibration: Examples,
+    samples: Examples,
+    to_inputs: Callable[[Examples], Examples] = lambda examples: examples,
 ) -> tuple[Outputs, Parity]:
     """Write the ONNX graph of `model` to `graph` and compare its outputs with torch's on `calibration` and `samples`.
+
+    With a backbone, `to_inputs` gives the features that the torch model reads, and the graph begins with the backbone.
 
     Returns:
         The graph's outputs on `calibration`, and the largest differences from torch.
@@ -111,10 +122,13 @@ def write_checked_graph(
         ParityError: A difference exceeds the recipe's tolerance.
     """
     tolerance = run.recipe.export.tolerance
-    write_graph(model, calibration.x[np.arange(_TRACED_INPUTS)], graph)
+    inputs, sample_inputs = to_inputs(calibration), to_inputs(samples)
+    write_graph(model, inputs.x[np.arange(_TRACED_INPUTS)], graph)
+    if run.recipe.backbone is not None:
+        onnx.save(join_head(open_backbone(run.backbone_path), onnx.load(graph)), graph)
     outputs, sample_outputs = (run_graph(graph, examples.x, model.model.prepare) for examples in (calibration, samples))
-    differences = check_parity(score_inputs(model, calibration.x), outputs, tolerance)
-    for name, difference in check_parity(score_inputs(model, samples.x), sample_outputs, tolerance).items():
+    differences = check_parity(score_inputs(model, inputs.x), outputs, tolerance)
+    for name, difference in check_parity(score_inputs(model, sample_inputs.x), sample_outputs, tolerance).items():
         differences[name] = max(difference, differences[name])
     return outputs, Parity(tolerance=tolerance, max_difference=differences, inputs=len(calibration) + len(samples))
 

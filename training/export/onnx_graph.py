@@ -97,6 +97,7 @@ def run_graph(
     inputs: InputArray,
     prepare: Prepare = lambda rows: (rows,),
     batch_size: int = _BATCH,
+    outputs: Sequence[str] | None = None,
 ) -> Outputs:
     """The one-dimensional outputs of the graph for stored `inputs`, computed by ONNX Runtime on the CPU.
 
@@ -105,10 +106,11 @@ def run_graph(
         inputs: Stored images or texts, `[N, ...]`.
         prepare: Converts stored rows to the graph's inputs; the default is for images.
         batch_size: Inputs per call.
+        outputs: The names of the outputs, each `[N]`; None for all of one dimension.
     """
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     input_names = [node.name for node in session.get_inputs()]
-    names = [output.name for output in session.get_outputs() if len(output.shape) == 1]
+    names = list(outputs or (output.name for output in session.get_outputs() if len(output.shape) == 1))
     order = scoring_order(inputs)
     parts = [session.run(names, feed) for feed in graph_feeds(input_names, inputs, prepare, batch_size)]
     return {

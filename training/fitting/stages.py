@@ -84,7 +84,14 @@ def _check_objective(run: Run, name: str, in_dist: Examples, outliers: Examples 
         raise RecipeError(f"stages.{name}.objective", f"'{objective_name}' trains a confidence branch", remedy)
 
 
+def _augments(recipe: Recipe) -> bool:
+    """Whether stages read images, which they augment; features of a backbone are computed once."""
+    return isinstance(recipe.input, ImageInput) and recipe.backbone is None
+
+
 def _precision(recipe: Recipe) -> Precision:
+    if recipe.backbone is not None and recipe.trainer.precision == "auto":
+        return "32-true"
     if recipe.trainer.precision != "auto":
         return recipe.trainer.precision
     return fastest_precision(recipe.trainer.accelerator, recipe.input.kind)
@@ -106,7 +113,7 @@ def _fit_stage(run: Run, name: str, in_dist: Examples, outliers: Examples | None
         objective,
         stage,
         seed=recipe.seed,
-        augment=Augmentation(**stage.augmentation.model_dump()) if isinstance(recipe.input, ImageInput) else None,
+        augment=Augmentation(**stage.augmentation.model_dump()) if _augments(recipe) else None,
         augment_outliers=None if outlier_augmentation is None else Augmentation(**outlier_augmentation.model_dump()),
         compiled=recipe.trainer.compile,
     )

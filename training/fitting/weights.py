@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from bundle import ImageInput, TextEncoder
+from training.backbones import open_backbone
 from training.data import Examples
 from training.errors import RunError
 from training.fitting.checkpoints import read_checkpoint
@@ -43,6 +44,8 @@ def initial_model(run: Run, stage: Stage, examples: Examples) -> Model:
 
 def _build(run: Run, num_classes: int) -> Model:
     config = run.recipe.input
+    if run.recipe.backbone is not None:
+        return build_model(run.recipe, num_classes, feature_size=open_backbone(run.backbone_path).size)
     if isinstance(config, ImageInput):
         return build_model(run.recipe, num_classes)
     encoder = TextEncoder.load(run.tokenizer_path, config.max_tokens)

@@ -1,7 +1,8 @@
 """Builds the model of a recipe, and the exported model with its scores."""
 
 from training.architectures import ARCHITECTURES, DENSITY_ARCHITECTURES, TEXT_ARCHITECTURES
-from training.models.classifier import Classifier, ImageClassifier, Mirrored, TextClassifier
+from training.architectures.linear_probe import LinearProbe
+from training.models.classifier import Classifier, FeatureClassifier, ImageClassifier, Mirrored, TextClassifier
 from training.models.density import Density
 from training.models.feature_statistics import Statistics
 from training.models.language_model import LanguageModel, build_language_model
@@ -11,15 +12,24 @@ from training.models.score_heads import ScoredClassifier, ScoredModel
 from training.recipe import Recipe, TextConfig, build_component
 
 
-def build_model(recipe: Recipe, num_classes: int, vocabulary_size: int | None = None) -> Model:
+def build_model(
+    recipe: Recipe, num_classes: int, vocabulary_size: int | None = None, feature_size: int | None = None
+) -> Model:
     """The recipe's model, freshly initialised from torch's generator.
 
     Args:
         recipe: Names the task and the architecture.
         num_classes: The number of classes of a classifier; other tasks ignore it.
         vocabulary_size: The largest token id plus 1, for models of texts.
+        feature_size: The number of features of the backbone, for recipes with one.
     """
     config, architecture = recipe.input, recipe.architecture
+    if recipe.backbone is not None:
+        if feature_size is None:
+            raise ValueError("a classifier of features needs their number")
+        outputs = num_classes + recipe.confidence_branch
+        probe = LinearProbe(outputs, feature_size, recipe.backbone.hidden)
+        return FeatureClassifier(probe, confidence_branch=recipe.confidence_branch)
     if isinstance(config, TextConfig):
         if vocabulary_size is None:
             raise ValueError("a model of texts needs the size of its vocabulary")

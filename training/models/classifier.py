@@ -98,6 +98,23 @@ class TextClassifier(Classifier):
         return text_batch(rows)
 
 
+class FeatureClassifier(Classifier):
+    """Passes the features of a frozen backbone to a network of features; they are the prediction's features, too."""
+
+    input_names = ("features",)
+
+    def forward(self, features: Tensor) -> Prediction:
+        """The prediction for features `[N, 1, D]`; see `training.backbones.with_features`."""
+        vectors = features.squeeze(1)
+        return self._predict(self.network(vectors))._replace(features=vectors)
+
+    def initialise(self, rows: Tensor) -> None:
+        """Call the network's method `initialise`, if it has one, with training features `[N, D]`."""
+        initialise = getattr(self.network, "initialise", None)
+        if callable(initialise):
+            initialise(rows.squeeze(1))
+
+
 class Mirrored(Classifier):
     """Test-time augmentation inside the graph: the mean logits of each image and its mirror image."""
 

@@ -5,18 +5,20 @@ from typing import Any
 from torch import Tensor, nn
 
 from training.errors import RecipeError
-from training.models.classifier import Mirrored, Prediction
+from training.models.classifier import FeatureClassifier, Mirrored, Prediction
 from training.models.model import Model
 
 
 def predict_with_features(classifier: Model, inputs: tuple[Tensor, ...]) -> Prediction:
-    """The prediction of `classifier` with its features `[N, D]`.
+    """The prediction of `classifier` with its features `[N, D]`; those of a backbone if it has one.
 
     The features of a classifier that averages an image and its mirror image are averaged, too.
 
     Raises:
         RecipeError: if the network has no linear layer with one output per logit.
     """
+    if isinstance(classifier, FeatureClassifier):
+        return classifier(*inputs)  # type: ignore[no-any-return]  # nn.Module.__call__ is untyped.
     recorded: list[Tensor] = []
 
     def record(_layer: nn.Module, arguments: tuple[Any, ...]) -> None:

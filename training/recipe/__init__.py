@@ -3,6 +3,7 @@
 May import the errors and `bundle` only.
 """
 
+from training.recipe.backbone import PRETRAINED, BackboneConfig
 from training.recipe.components import Component, build_component
 from training.recipe.data_config import InDistribution, Outliers, Source, Synthetic, TestSet
 from training.recipe.file import apply_override, load_recipe, parse_recipe
@@ -12,7 +13,9 @@ from training.recipe.text_config import TextConfig
 
 __all__ = [
     "AUTO",
+    "PRETRAINED",
     "AugmentationConfig",
+    "BackboneConfig",
     "Component",
     "EvaluationConfig",
     "Export",

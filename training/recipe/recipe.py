@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Discriminator, Field, model_validator
 
 from bundle import LOGIT_SCORES, SCORES, ImageInput
+from training.recipe.backbone import PRETRAINED, BackboneConfig
 from training.recipe.components import Component
 from training.recipe.data_config import InDistribution, Outliers, Source, Synthetic, TestSet
 from training.recipe.section import Section
@@ -161,6 +162,21 @@ class Recipe(Section):
         before, after = (recipe.model_dump(mode="json", include=sections) for recipe in (self, other))
         changed = [key for key in after if after[key] != before[key]]
         return changed + [f"stages.{name}" for name in trained if self.stages[name] != other.stages.get(name)]
+
+    @property
+    def backbone(self) -> BackboneConfig | None:
+        """The frozen backbone whose features the classifier reads; None if the network reads inputs itself."""
+        return BackboneConfig.of(self.architecture)
+
+    @model_validator(mode="after")
+    def _backbone_has_images(self) -> Self:
+        if self.backbone is None:
+            return self
+        if self.task != "classification" or self.input.kind != "image":
+            raise ValueError(f"architecture: '{PRETRAINED}' is for classification of images")
+        if self.export.mirror:
+            raise ValueError(f"export.mirror: is not for '{PRETRAINED}', whose classifier reads features")
+        return self
 
     @model_validator(mode="after")
     def _task_matches_the_input(self) -> Self:

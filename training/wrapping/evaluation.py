@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bundle import LOGIT_SCORES, Calibration
+from bundle import Calibration
 from training.data import Examples
 from training.data.synthetic import synthesise
 from training.evaluation import (
@@ -77,11 +77,12 @@ def evaluate_wrapped(
     synthetic = {
         name: synthesise(config, test, name=name, seed=_SEED) for name, config in configs.items() if name not in ood
     }
+    scores = tuple(data.calibrations)
     outputs, logits = score(test)
     scored = {name: score(examples) for name, examples in (*ood.items(), *synthetic.items())}
     stage = StageScores(
-        in_dist=anomalies(outputs, LOGIT_SCORES),
-        ood={name: anomalies(set_outputs, LOGIT_SCORES) for name, (set_outputs, _) in scored.items()},
+        in_dist=anomalies(outputs, scores),
+        ood={name: anomalies(set_outputs, scores) for name, (set_outputs, _) in scored.items()},
         calibrations=data.calibrations,
         error=float(np.mean(outputs["prediction"] != data.targets)),
         logits=None

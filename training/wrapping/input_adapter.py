@@ -1,6 +1,6 @@
 """The interface of input adapters: from a bundle's inputs to an ONNX classifier's, one class per kind of input."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -49,6 +49,10 @@ class InputAdapter(Protocol):
 
     def reader(self, locations: DataLocations, *, skip_broken: bool = False) -> Reader:
         """A reader of data sets as rows `[N, ...]`, which can leave out inputs that cannot be read."""
+        ...
+
+    def probe_rows(self) -> Sequence[NDArray[Any]]:
+        """Generated stored inputs `[1, ...]` of different contents; texts of the largest and the smallest length."""
         ...
 
     def prepare(self, rows: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -62,6 +62,9 @@ def head_graph(head: ClassifierHead, num_classes: int, opset: int) -> GraphProto
     (logits,) = graph.input
     graph.node.insert(0, helper.make_node("Cast", [LOGITS], [logits.name], to=TensorProto.FLOAT))
     logits.name = LOGITS
+    for node in graph.node:
+        # The names of nodes must differ in a graph, and the classifier may be a wrapped one.
+        node.ClearField("name")
     return graph
 
 

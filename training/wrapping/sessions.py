@@ -1,6 +1,7 @@
 """Runs an ONNX classifier with ONNX Runtime on stored inputs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -24,13 +25,13 @@ class ClassifierLogits:
     def __init__(self, classifier: OnnxClassifier, adapter: InputAdapter) -> None:
         self._classifier = classifier
         self._adapter = adapter
-        self._run = open_session(classifier.model, classifier.logits, adapter.options)
+        self._run = open_session(classifier.model, [classifier.logits], adapter.options)
 
     def __call__(self, inputs: InputArray, progress: Callable[[int, int], None] | None = None) -> NDArray[np.float32]:
-        """The logits float32 `[N, K]` of stored `inputs` `[N, ...]`.
+        """The values float32 `[N, ...]` of the classifier's logits for stored `inputs` `[N, ...]`.
 
         Raises:
-            GraphError: if the graph does not accept the inputs, or if its output is not `[N, K]`, K > 1.
+            GraphError: if the graph does not accept the inputs, or if its output has another number of rows.
         """
         fixed, n = self._classifier.batch, inputs.shape[0]
         parts = []
@@ -38,8 +39,8 @@ class ClassifierLogits:
         for done, rows in row_batches(order, fixed or _BATCH):
             # Repeats of the last input fill up the last batch of a graph with a fixed batch size.
             filled = rows if fixed is None else np.pad(rows, (0, fixed - len(rows)), mode="edge")
-            logits = self._run(self._adapter.feed(inputs[filled]))
-            if logits.ndim != 2 or len(logits) != len(filled) or logits.shape[1] < 2:
+            (logits,) = self._run(self._adapter.feed(inputs[filled]))
+            if len(logits) != len(filled):
                 reason = f"has shape {list(logits.shape)} for {len(filled)} inputs"
                 raise GraphError(self._classifier.logits, reason, "Logits are [N, K], K the number of classes")
             parts.append(logits[: len(rows)].astype(np.float32))
@@ -48,8 +49,8 @@ class ClassifierLogits:
         return restore_order(np.concatenate(parts), order)
 
 
-def open_session(model: ModelProto, output: str, options: str) -> Callable[[Feed], NDArray[np.floating]]:
-    """A function that computes the tensor `output` of `model` for a feed, on the CPU.
+def open_session(model: ModelProto, outputs: Sequence[str], options: str) -> Callable[[Feed], list[NDArray[Any]]]:
+    """A function that computes the tensors `outputs` of `model` for a feed, on the CPU.
 
     Both opening and calling raise `GraphError` with ONNX Runtime's message; `options` are those of the command that
     describe the graph's input, for the remedy.
@@ -64,9 +65,9 @@ def open_session(model: ModelProto, output: str, options: str) -> Callable[[Feed
     except Exception as error:
         raise GraphError("the graph", f"is refused by ONNX Runtime: {error}", "Export the model again") from error
 
-    def run(feed: Feed) -> NDArray[np.floating]:
+    def run(feed: Feed) -> list[NDArray[Any]]:
         try:
-            values: NDArray[np.floating] = session.run([output], dict(feed))[0]
+            values: list[NDArray[Any]] = session.run(list(outputs), dict(feed))
         except Exception as error:
             arrays = ", ".join(f"{name} {array.dtype} {list(array.shape)}" for name, array in feed.items())
             raise GraphError("the graph", f"does not take {arrays}: {error}", f"Check {options}") from error

@@ -12,11 +12,11 @@ from onnx import GraphProto, TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer
 
 from bundle import TextEncoder, TextInput
-from training.data import DataLocations, TextReader
+from training.data import NO_TOKEN, DataLocations, TextReader
 from training.data.token_ids import TEXT_INPUTS, text_batch
 from training.errors import DataError, GraphError
 from training.wrapping.input_adapter import PREFIX, Feed
-from training.wrapping.onnx_classifier import GraphInput, OnnxClassifier, opset_of
+from training.wrapping.onnx_classifier import GraphInput
 
 Role = Literal["tokens", "mask", "lengths", "types"]
 """The meaning of a classifier's input: token ids, attention mask, lengths, or token type ids."""
@@ -24,8 +24,8 @@ Role = Literal["tokens", "mask", "lengths", "types"]
 _FILE = "tokenizer.json"
 _TOKENS, _LENGTHS = TEXT_INPUTS
 _INTEGERS = (TensorProto.INT64, TensorProto.INT32)
-_MIN_OPSET = 11
-"""The first opset with the operator Range."""
+MIN_OPSET = 11
+"""The first opset with the operators Range and Pad of a computed size."""
 _PADDING_TOKENS = ("[PAD]", "<pad>", "<PAD>", "PAD", "<|pad|>")
 _SUPPORTED = (
     "Inputs can be token ids [N, L] and, optionally, attention_mask [N, L], token_type_ids [N, L] and lengths [N]"
@@ -42,6 +42,7 @@ class TextAdapter:
         tokenizer: the tokenizer's file.
         padding: the classifier's id of padding.
         roles: the classifier's inputs, in their order, with their meaning.
+        length: the number of tokens that the classifier takes, if it is fixed.
     """
 
     spec: TextInput
@@ -49,6 +50,7 @@ class TextAdapter:
     tokenizer: Path
     padding: int
     roles: tuple[tuple[GraphInput, Role], ...]
+    length: int | None = None
 
     options = "--tokenizer and --max-tokens"
 
@@ -75,15 +77,22 @@ class TextAdapter:
         """Token ids `[N, L]`, L the batch's longest text, and lengths `[N]`."""
         return text_batch(rows)
 
-    @property
-    def longest_row(self) -> NDArray[np.int32]:
-        """One text `[1, max_tokens]` of the largest ids: classifiers with smaller embedding tables fail on it."""
+    def probe_rows(self) -> Sequence[NDArray[np.int32]]:
+        """A text of the largest ids and most tokens, on which classifiers with smaller embedding tables fail; a word.
+
+        The long text comes first.
+        """
         ids = self.encoder.vocabulary_size - 1 - np.arange(self.spec.max_tokens)
-        return np.asarray(ids % self.encoder.vocabulary_size, dtype=np.int32)[None]
+        longest = np.asarray(ids % self.encoder.vocabulary_size, dtype=np.int32)[None]
+        short = np.full_like(longest, NO_TOKEN)
+        short[:, :2] = longest[:, :2]
+        return longest, short
 
     def feed(self, rows: NDArray[Any]) -> Feed:
         """The classifier's inputs for stored rows int32 `[N, T]`."""
         tokens, lengths = (tensor.numpy() for tensor in text_batch(torch.from_numpy(rows)))
+        if self.length is not None:
+            tokens = np.pad(tokens, ((0, 0), (0, self.length - tokens.shape[1])))
         mask = np.arange(tokens.shape[1]) < lengths[:, None]
         values: dict[Role, NDArray[Any]] = {
             "tokens": np.where(mask, tokens, self.padding),
@@ -99,17 +108,30 @@ class TextAdapter:
     @property
     def graph(self) -> GraphProto:
         """Padding and masks, from `tokens` int64 `[N, L]` and `lengths` int64 `[N]` to the classifier's inputs."""
-        constants = {"column": [-1, 1], "length-axis": 1, "zero": 0, "one": 1, "padding": self.padding}
+        constants: dict[str, Any] = {"column": [-1, 1], "length-axis": 1, "zero": 0, "one": 1, "padding": self.padding}
         names = {name: f"{PREFIX}{name}" for name in (*constants, "shape", "length", "positions", "ends", "mask")}
-        filled, types = f"{PREFIX}filled", f"{PREFIX}types"
-        nodes = [
-            helper.make_node("Shape", [_TOKENS], [names["shape"]]),
+        filled, types, tokens = f"{PREFIX}filled", f"{PREFIX}types", _TOKENS
+        nodes = []
+        if self.length is not None:
+            constants |= {"full": [self.length], "no-padding": [0, 0, 0], "own-axis": [1]}
+            names |= {name: f"{PREFIX}{name}" for name in ("full", "no-padding", "own-axis", "padded")}
+            parts = [f"{PREFIX}{name}" for name in ("own-shape", "own-length", "missing", "pads")]
+            nodes += [
+                helper.make_node("Shape", [_TOKENS], [parts[0]]),
+                helper.make_node("Gather", [parts[0], names["own-axis"]], [parts[1]]),
+                helper.make_node("Sub", [names["full"], parts[1]], [parts[2]]),
+                helper.make_node("Concat", [names["no-padding"], parts[2]], [parts[3]], axis=0),
+                helper.make_node("Pad", [_TOKENS, parts[3]], [names["padded"]]),
+            ]
+            tokens = names["padded"]
+        nodes += [
+            helper.make_node("Shape", [tokens], [names["shape"]]),
             helper.make_node("Gather", [names["shape"], names["length-axis"]], [names["length"]]),
             helper.make_node("Range", [names["zero"], names["length"], names["one"]], [names["positions"]]),
             helper.make_node("Reshape", [_LENGTHS, names["column"]], [names["ends"]]),
             helper.make_node("Less", [names["positions"], names["ends"]], [names["mask"]]),
-            helper.make_node("Where", [names["mask"], _TOKENS, names["padding"]], [filled]),
-            helper.make_node("Sub", [_TOKENS, _TOKENS], [types]),
+            helper.make_node("Where", [names["mask"], tokens, names["padding"]], [filled]),
+            helper.make_node("Sub", [tokens, tokens], [types]),
         ]
         values: dict[Role, str] = {"tokens": filled, "mask": names["mask"], "lengths": _LENGTHS, "types": types}
         outputs = [
@@ -131,38 +153,52 @@ class TextAdapter:
 
 
 def text_adapter(
-    classifier: OnnxClassifier, tokenizer: Path, *, max_tokens: int | None, announce: Callable[[str], None]
+    inputs: Sequence[GraphInput], tokenizer: Path, *, max_tokens: int | None, announce: Callable[[str], None]
 ) -> TextAdapter:
-    """The adapter for a `classifier` of texts; the meaning of its inputs comes from their names and shapes.
+    """The adapter for a classifier of texts; the meaning of its inputs comes from their names and shapes.
 
     Args:
-        classifier: the classifier.
+        inputs: the inputs that its logits depend on, in an opset of at least `MIN_OPSET`.
         tokenizer: its tokenizer's file.
         max_tokens: the tokens that it reads of a text; None for the tokenizer's own limit.
         announce: gets a line for each guess.
 
     Raises:
-        GraphError: if an input is none of a text's, or the opset is too old.
+        GraphError: if an input is none of a text's.
         DataError: if there is no limit of tokens.
         TokenizerInvalid: if the file is not a tokenizer that encodes every text.
     """
-    if 0 < opset_of(classifier.model) < _MIN_OPSET:
-        reason = f"its opset is {opset_of(classifier.model)}, older than {_MIN_OPSET}"
-        raise GraphError("the graph", reason, "Convert it first (onnx.version_converter.convert_version)")
-    roles = tuple(_roles(classifier.inputs))
+    roles = tuple(_roles(inputs))
+    length = _fixed_length(roles)
     announce("inputs: " + ", ".join(f"{target.name} as {role}" for target, role in roles))
     # Loads it first for the errors that this raises.
     TextEncoder.load(tokenizer, 2**16)
     loaded = Tokenizer.from_file(str(tokenizer))
-    limit = max_tokens or _token_limit(loaded)
-    if limit is None:
+    limits = [limit for limit in (max_tokens or _token_limit(loaded), length) if limit is not None]
+    if not limits:
         raise DataError(
             "--max-tokens", "is missing, and the tokenizer has no limit", "Give the limit that the model was made for"
         )
+    limit = min(limits)
     encoder = TextEncoder.load(tokenizer, limit)
     padding = _padding_id(loaded)
-    announce(f"texts: up to {limit} tokens, padding has the id {padding}")
-    return TextAdapter(TextInput(tokenizer=_FILE, max_tokens=limit), encoder, tokenizer, padding, roles)
+    filled = "" if length is None else f", filled up to {length}"
+    announce(f"texts: up to {limit} tokens{filled}, padding has the id {padding}; {tokenizer.name}")
+    return TextAdapter(TextInput(tokenizer=_FILE, max_tokens=limit), encoder, tokenizer, padding, roles, length)
+
+
+def takes_texts(inputs: Sequence[GraphInput]) -> bool:
+    """Whether a graph with `inputs` takes token ids: all inputs are integers, or masks next to them."""
+    return any(len(value.shape) == 2 and value.elem_type in _INTEGERS for value in inputs)
+
+
+def _fixed_length(roles: Sequence[tuple[GraphInput, Role]]) -> int | None:
+    """The number of tokens in the shapes of the inputs; None if it is dynamic."""
+    lengths = {value.shape[1] for value, _ in roles if len(value.shape) == 2}
+    if len(lengths) > 1:
+        names = ", ".join(f"{value.name} {list(value.shape)}" for value, _ in roles)
+        raise GraphError("the graph", f"its inputs have different lengths ({names})", _SUPPORTED)
+    return lengths.pop()
 
 
 def _roles(inputs: Sequence[GraphInput]) -> Iterator[tuple[GraphInput, Role]]:
@@ -171,13 +207,6 @@ def _roles(inputs: Sequence[GraphInput]) -> Iterator[tuple[GraphInput, Role]]:
         role = _role(value)
         if role in roles:
             raise GraphError(value.name, f"is a second input of {role}", _SUPPORTED)
-        if any(size is not None for size in value.shape):
-            shape = ", ".join("?" if size is None else str(size) for size in value.shape)
-            raise GraphError(
-                value.name,
-                f"its shape [{shape}] is fixed",
-                "Export it with a dynamic batch and length (dynamic_shapes or dynamic_axes)",
-            )
         roles.add(role)
         yield value, role
     if "tokens" not in roles:

@@ -10,13 +10,17 @@ from pathlib import Path
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto
 
 from bundle import (
     LOGIT_SCORES,
     CalibrationSpec,
+    ModelTensor,
     Parity,
     ScoreOutput,
+    TensorDatatype,
     false_flag_rate,
+    is_reserved_output,
     save_calibrations,
     seal_bundle,
     sha256_file,
@@ -32,31 +36,51 @@ from training.data import (
     all_problems,
     announce_left_out,
 )
-from training.errors import DataError, RecipeError
+from training.errors import DataError, GraphError, RecipeError
 from training.evaluation import manifest_evaluation, tune_temperature
 from training.export.attention import POOR_ON_TRANSFORMERS, has_attention, transformer_warning
 from training.export.bundle_folder import atomic_folder, new_bundle_path
 from training.export.onnx_graph import check_parity, run_graph
 from training.models.score_heads import ClassifierHead
 from training.recipe import Source
-from training.scoring.batch_scoring import Outputs, scoring_order
+from training.scoring.batch_scoring import scoring_order
 from training.scoring.calibration import DEFAULT_ALPHA, attainable_alpha, calibrations_from
+from training.wrapping.accuracy_check import SampleInputs, announce_accuracy
 from training.wrapping.class_names import class_names, targets_among
+from training.wrapping.classifier_search import FoundClassifier, find_classifier, require_equal, require_finite
 from training.wrapping.dynamic_batch import with_dynamic_batch
 from training.wrapping.evaluation import STAGE, EvaluationData, evaluate_wrapped
-from training.wrapping.image_adapter import ImageOptions, image_adapter
+from training.wrapping.image_adapter import ImageAdapter, ImageOptions, image_adapter
+from training.wrapping.image_preprocessing import PRESETS
 from training.wrapping.input_adapter import InputAdapter
-from training.wrapping.logits import require_logits
-from training.wrapping.onnx_classifier import OnnxClassifier, load_classifier
+from training.wrapping.model_files import ModelFiles, read_model_files
+from training.wrapping.onnx_classifier import OwnOutput, graph_inputs, opset_of, read_model, with_opset
 from training.wrapping.score_head import reference_outputs
 from training.wrapping.sessions import ClassifierLogits
-from training.wrapping.text_adapter import TextAdapter, text_adapter
+from training.wrapping.text_adapter import MIN_OPSET, takes_texts, text_adapter
 from training.wrapping.wrapped_graph import wrap_graph
 
 _GRAPH, _CALIBRATION = "model.onnx", "calibration.npz"
 _TOLERANCE = 1e-3
 _MIN_CALIBRATION = 20
 _BATCH_CHECK_ROWS = 5
+_TEXT_OPSET = 13
+_DATATYPES: Mapping[int, TensorDatatype] = {
+    TensorProto.BOOL: "BOOL",
+    TensorProto.UINT8: "UINT8",
+    TensorProto.UINT16: "UINT16",
+    TensorProto.UINT32: "UINT32",
+    TensorProto.UINT64: "UINT64",
+    TensorProto.INT8: "INT8",
+    TensorProto.INT16: "INT16",
+    TensorProto.INT32: "INT32",
+    TensorProto.INT64: "INT64",
+    TensorProto.FLOAT16: "FP16",
+    TensorProto.FLOAT: "FP32",
+    TensorProto.DOUBLE: "FP64",
+    TensorProto.STRING: "BYTES",
+}
+"""The datatype of the Open Inference Protocol for each type of ONNX."""
 
 
 @dataclass(frozen=True)
@@ -102,48 +126,62 @@ def wrap(options: WrapOptions, announce: Callable[[str], None], progress: Progre
         RunError: if the bundle exists already.
     """
     _check_options(options)
+    announce = _without_repeats(announce)
+    model, files = read_model(options.model), read_model_files(options.model)
+    found = _find(model, options, files, announce)
+    adapter = found.adapter
     path = new_bundle_path(options.models, options.name, str(options.version), overwrite=options.overwrite)
-    classifier = load_classifier(options.model, options.logits)
-    if options.default_score in POOR_ON_TRANSFORMERS and has_attention(classifier.model):
+    if options.default_score in POOR_ON_TRANSFORMERS and has_attention(model):
         announce(transformer_warning(options.default_score))
-    adapter = _adapter(classifier, options, announce)
-    reader = adapter.reader(DataLocations(data_dir=options.data_dir), skip_broken=options.skip_broken)
-    _read_everything(reader, options, announce, progress)
+    locations = DataLocations(data_dir=options.data_dir)
+    reader = _checked_reader(adapter, options, locations, announce, progress)
     calibration = reader.load(options.calibration, name="calibration", progress=progress)
     alpha = _alpha(options.alpha, calibration, announce)
-    compute_logits = ClassifierLogits(classifier, adapter)
-    if isinstance(adapter, TextAdapter):
-        compute_logits(StoredArray(adapter.longest_row))
+    sample = SampleInputs.load(options.calibration, reader)
+    classifier = found.resolve(ClassifierLogits(found.classifier, adapter)(StoredArray(sample.rows)), announce)
+    if options.default_score not in classifier.scores:
+        reason = f"{options.default_score} cannot be computed from probabilities"
+        raise RecipeError("--default-score", reason, f"Known: {', '.join(classifier.scores)}")
+    if options.labels is not None:
+        class_names(options.labels, (), found.num_classes, (), announce)
+    test = None if options.test is None else reader.load(options.test, name="in-distribution test", progress=progress)
+    named = [sample.labelled] if test is None else [sample.labelled, test]
+    labels = class_names(options.labels, files.labels, found.num_classes, named, announce)
+    alternatives = _alternatives(model, found, options, locations)
+    announce_accuracy(classifier, adapter, sample, labels, alternatives, announce)
     spread = np.linspace(0, len(calibration) - 1, _BATCH_CHECK_ROWS).astype(np.int64)
     dynamic = with_dynamic_batch(classifier, adapter, calibration.x[scoring_order(calibration.x)[spread]])
+    compute_logits = ClassifierLogits(classifier, adapter)
 
     def logits_of(examples: Examples) -> NDArray[np.float32]:
         return compute_logits(examples.x, lambda done, n: progress(f"logits: {examples.name}", done, n))
 
     logits = logits_of(calibration)
-    require_logits(classifier.model, classifier.logits, logits, adapter.options)
-    test = None if options.test is None else reader.load(options.test, name="in-distribution test", progress=progress)
-    labels = class_names(options.labels, logits.shape[1], calibration, test)
-    head = ClassifierHead(LOGIT_SCORES)
+    require_finite(logits, found.head, adapter.options)
+    head = ClassifierHead(classifier.scores)
     with atomic_folder(path) as partial:
         graph = partial / _GRAPH
-        onnx.save(wrap_graph(dynamic, adapter, head, logits.shape[1]), graph)
-        outputs = run_graph(graph, calibration.x, adapter.prepare)
+        wrapped, own_outputs = wrap_graph(dynamic, adapter, head, logits.shape[1])
+        onnx.save(wrapped, graph)
+        outputs = run_graph(graph, calibration.x, adapter.prepare, outputs=head.output_names)
         expected = reference_outputs(head, logits)
         differences = check_parity(expected, outputs, _TOLERANCE, reference="the classifier's own logits")
-        calibrations = calibrations_from(outputs, LOGIT_SCORES)
+        calibrations = calibrations_from(outputs, classifier.scores)
         save_calibrations(partial / _CALIBRATION, calibrations)
         reader.write_sample(options.test or options.calibration, partial)
         for file, source in adapter.files.items():
             shutil.copy(source, partial / file)
-        origin = f"{options.model.name} (sha256 {sha256_file(options.model)}), logits '{classifier.logits}'"
+        origin = f"{options.model.name} (sha256 {sha256_file(options.model)}), logits '{found.head.tensor}'"
         report = None
         if test is not None:
             ood = {name: reader.load(source, name=name, progress=progress) for name, source in options.ood.items()}
             temperature = _temperature(calibration, labels, logits)
             report = evaluate_wrapped(
                 EvaluationData(test, targets_among(test, labels), ood, calibrations, temperature),
-                lambda examples: (run_graph(graph, examples.x, adapter.prepare), logits_of(examples)),
+                lambda examples: (
+                    run_graph(graph, examples.x, adapter.prepare, outputs=head.output_names),
+                    logits_of(examples),
+                ),
                 alpha=alpha,
                 default_score=options.default_score,
                 title=f"Evaluation of {options.name}",
@@ -160,9 +198,10 @@ def wrap(options: WrapOptions, announce: Callable[[str], None], progress: Progre
                 "task": "classification",
                 "input": adapter.spec,
                 "labels": list(labels),
-                "scores": [ScoreOutput(name=name, output=name) for name in LOGIT_SCORES],
+                "scores": [ScoreOutput(name=name, output=name) for name in classifier.scores],
                 "default_score": options.default_score,
                 "model": _GRAPH,
+                "model_outputs": _model_outputs(classifier.outputs, own_outputs),
                 "precision": classifier.precision,
                 "calibration": CalibrationSpec(
                     file=_CALIBRATION,
@@ -175,8 +214,19 @@ def wrap(options: WrapOptions, announce: Callable[[str], None], progress: Progre
                 "created": datetime.now(UTC).replace(microsecond=0),
             },
         )
-    _announce_accuracy(outputs, calibration, labels, adapter.options, announce)
     return path
+
+
+def _without_repeats(announce: Callable[[str], None]) -> Callable[[str], None]:
+    """Announces each line once, though several heads of a graph may be tried."""
+    known: set[str] = set()
+
+    def announce_new(line: str) -> None:
+        if line not in known:
+            known.add(line)
+            announce(line)
+
+    return announce_new
 
 
 def _check_options(options: WrapOptions) -> None:
@@ -190,12 +240,19 @@ def _check_options(options: WrapOptions) -> None:
         raise DataError("--test", "has no out-of-distribution set to be compared with", remedy)
 
 
-def _read_everything(reader: Reader, options: WrapOptions, announce: Callable[[str], None], progress: Progress) -> None:
-    """Read every input of every set once, and announce those that are left out.
+def _checked_reader(
+    adapter: InputAdapter,
+    options: WrapOptions,
+    locations: DataLocations,
+    announce: Callable[[str], None],
+    progress: Progress,
+) -> Reader:
+    """A reader that has read every input of every set, and announces those that it leaves out.
 
     Raises:
         BrokenInputs: if inputs cannot be read and are not to be left out; lists all of them.
     """
+    reader = adapter.reader(locations, skip_broken=options.skip_broken)
     sets = {"calibration": options.calibration, "in-distribution test": options.test, **options.ood}
     loads = (
         partial(reader.load, source, name=name, progress=progress)
@@ -205,6 +262,7 @@ def _read_everything(reader: Reader, options: WrapOptions, announce: Callable[[s
     if problems := all_problems(loads):
         raise BrokenInputs(problems)
     announce_left_out(reader.left_out, announce)
+    return reader
 
 
 def _left_out(examples: Examples) -> str:
@@ -212,20 +270,78 @@ def _left_out(examples: Examples) -> str:
     return f", {len(examples.left_out):,} broken inputs left out" if examples.left_out else ""
 
 
-def _adapter(classifier: OnnxClassifier, options: WrapOptions, announce: Callable[[str], None]) -> InputAdapter:
-    if options.tokenizer is not None:
-        return text_adapter(classifier, options.tokenizer, max_tokens=options.max_tokens, announce=announce)
-    return image_adapter(classifier, options.image, announce)
+def _find(
+    model: ModelProto, options: WrapOptions, files: ModelFiles, announce: Callable[[str], None]
+) -> FoundClassifier:
+    """The classifier in `model`, with the adapter for its inputs."""
+    tokenizer = options.tokenizer or (files.tokenizer if takes_texts(graph_inputs(model)) else None)
+    if tokenizer is None:
+        return find_classifier(
+            model,
+            options.logits,
+            lambda graph, inputs: image_adapter(graph, inputs, options.image, files.preprocessing, announce),
+            announce,
+        )
+    if options.image != ImageOptions():
+        raise DataError(str(tokenizer), "is for texts, the options of images are not", "Leave one out")
+    source = model
+    if 0 < opset_of(model) < MIN_OPSET:
+        source = with_opset(model, _TEXT_OPSET)
+    max_tokens = options.max_tokens or files.max_tokens
+    found = find_classifier(
+        source,
+        options.logits,
+        lambda _, inputs: text_adapter(inputs, tokenizer, max_tokens=max_tokens, announce=announce),
+        announce,
+    )
+    if source is not model:
+        require_equal(model, found)
+        announce(f"opset: converted from {opset_of(model)} to {_TEXT_OPSET}; the logits are the same")
+    return found
+
+
+def _alternatives(
+    model: ModelProto, found: FoundClassifier, options: WrapOptions, locations: DataLocations
+) -> dict[str, Callable[[], tuple[InputAdapter, SampleInputs]]]:
+    """For each preset that differs from the classifier's preprocessing, a function that prepares the sample with it."""
+    adapter = found.adapter
+    if not isinstance(adapter, ImageAdapter):
+        return {}
+    spec = adapter.spec
+    layout, size = adapter.layout, (spec.height, spec.width)
+
+    def prepare(name: str) -> tuple[InputAdapter, SampleInputs]:
+        image = ImageOptions(preprocess=name, layout=None if layout == "flat" else layout, size=size)
+        other = image_adapter(model, found.classifier.inputs, image, None, lambda _: None)
+        if (other.spec, other.bgr) == (spec, adapter.bgr):
+            raise GraphError("--preprocess", f"{name} is what the classifier has", "Try another one")
+        reader = other.reader(locations, skip_broken=options.skip_broken)
+        return other, SampleInputs.load(options.calibration, reader)
+
+    return {name: partial(prepare, name) for name in PRESETS}
+
+
+def _model_outputs(outputs: Sequence[OwnOutput], names: Mapping[str, str]) -> list[ModelTensor]:
+    """The classifier's own outputs for the manifest; names that a bundle has itself get the prefix `model.`."""
+    tensors: list[ModelTensor] = []
+    for output in outputs:
+        datatype = _DATATYPES.get(output.elem_type)
+        if datatype is not None:
+            name = output.name
+            while is_reserved_output(name) or any(name == tensor.name for tensor in tensors):
+                name = f"model.{name}"
+            tensors.append(ModelTensor(name=name, output=names[output.name], datatype=datatype, shape=output.shape))
+    return tensors
 
 
 def _alpha(option: float | None, calibration: Examples, announce: Callable[[str], None]) -> float:
-    n = len(calibration)
+    n, source = len(calibration), calibration.source
     if n < _MIN_CALIBRATION:
-        raise DataError(calibration.source, f"holds {n} examples to calibrate with", f"Give {_MIN_CALIBRATION} or more")
+        raise DataError(source, f"holds {n} examples to calibrate with", f"Give {_MIN_CALIBRATION} or more")
     attainable = attainable_alpha(n)
     if option is not None and option * (n + 1) < 1:
         reason = f"{n} examples can flag nothing at alpha {option:g}"
-        raise DataError(calibration.source, reason, f"Give more, or --alpha {attainable:g}")
+        raise DataError(source, reason, f"Give more, or --alpha {attainable:g}")
     if option is None and attainable > DEFAULT_ALPHA:
         announce(f"alpha: {attainable:g}, the smallest at which {n} calibration examples can flag an input")
     alpha = attainable if option is None else option
@@ -239,17 +355,3 @@ def _temperature(calibration: Examples, labels: Sequence[str], logits: NDArray[n
         return tune_temperature(logits, targets_among(calibration, labels))
     except DataError:
         return None
-
-
-def _announce_accuracy(
-    outputs: Outputs, calibration: Examples, labels: Sequence[str], options: str, announce: Callable[[str], None]
-) -> None:
-    """Announce the accuracy on the calibration data: wrong preprocessing or class names make it low."""
-    try:
-        accuracy = float(np.mean(outputs["prediction"] == targets_among(calibration, labels)))
-    except DataError:
-        return
-    announce(
-        f"the model is right about {accuracy:.1%} of the calibration data; if it should be better, check {options}, "
-        "and --labels"
-    )

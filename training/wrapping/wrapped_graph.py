@@ -5,17 +5,23 @@ from collections.abc import Mapping
 from onnx import GraphProto, ModelProto, compose, helper
 
 from training.models.score_heads import ClassifierHead
+from training.wrapping.class_axis import free_prefix
 from training.wrapping.input_adapter import InputAdapter
-from training.wrapping.onnx_classifier import OnnxClassifier, graphs_of, opset_of
+from training.wrapping.onnx_classifier import OnnxClassifier, graphs_of, opset_of, replace_content, tensor_names
 from training.wrapping.score_head import LOGITS, head_graph
 
 _DEFAULT_OPSET = 18
 
 
-def wrap_graph(classifier: OnnxClassifier, adapter: InputAdapter, head: ClassifierHead, num_classes: int) -> ModelProto:
+def wrap_graph(
+    classifier: OnnxClassifier, adapter: InputAdapter, head: ClassifierHead, num_classes: int
+) -> tuple[ModelProto, dict[str, str]]:
     """The bundle's graph of a `classifier` with a dynamic batch. `classifier` does not change.
 
     The classifier's tensors keep their names, except those whose names the bundle's graph uses itself.
+
+    Returns:
+        The graph; the outputs of the classifier itself by name, with their names in the graph.
 
     Raises:
         GraphError: if the classifier's opset has no operators for one of the scores.
@@ -28,7 +34,10 @@ def wrap_graph(classifier: OnnxClassifier, adapter: InputAdapter, head: Classifi
     names = [value.name for value in before.input]
     for part in (before, after):
         names += [name for node in part.node for name in node.output] + [tensor.name for tensor in part.initializer]
-    renamed = {name: f"classifier/{name}" for name in names}
+    used = tensor_names(model.graph)
+    prefix = free_prefix(model, "classifier/")
+    renamed = {name: f"{prefix}{name}" for name in names if name in used}
+    own = {output.tensor: renamed.get(output.tensor, output.tensor) for output in classifier.outputs}
     for graph in graphs_of(model.graph):
         _rename(graph, renamed)
     outputs = (output.name for output in before.output)
@@ -37,12 +46,16 @@ def wrap_graph(classifier: OnnxClassifier, adapter: InputAdapter, head: Classifi
     # Not `merge_models`: it requires equal IR versions and a type for the logits.
     joined = compose.merge_graphs(before, model.graph, list(zip(outputs, inputs, strict=True)))
     joined = compose.merge_graphs(joined, after, [(logits, LOGITS)], name="wrapped")
+    scores = [value for value in joined.output if value.name in head.output_names]
+    replace_content(joined.output, scores)
+    for tensor in dict.fromkeys(own.values()):
+        joined.output.add(name=tensor)
     # The logits are there without a type. ONNX Runtime infers all types itself.
     joined.ClearField("value_info")
     joined.ClearField("doc_string")
     model.graph.CopyFrom(joined)
     model.producer_name = "ood-scoring-service"
-    return model
+    return model, {output.name: own[output.tensor] for output in classifier.outputs}
 
 
 def _rename(graph: GraphProto, names: Mapping[str, str]) -> None:

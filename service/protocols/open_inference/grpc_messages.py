@@ -8,6 +8,7 @@ from tritonclient.grpc import service_pb2
 
 from service.errors import InvalidParameter, MalformedBody, TooManyInputs
 from service.inputs.modality import Modality
+from service.protocols.open_inference.outputs import tensor_values
 from service.protocols.open_inference.request import Inference, inference_of, validated
 from service.protocols.open_inference.schemas import InferenceRequest, ModelMetadata, TensorMetadata
 from service.protocols.open_inference.tensors import binary, bytes_to_binary
@@ -91,8 +92,8 @@ def inference_message(model: Model, inference: Inference, results: Sequence[Scor
     """The response, a `ModelInferResponse`: every output is in binary, whatever form the request asks for."""
     response = service_pb2.ModelInferResponse(model_name=model.name, model_version=model.version, id=inference.id or "")
     for output, _ in inference.outputs:
-        values = [output.read(result) for result in results]
-        response.outputs.add(name=output.name, datatype=output.datatype, shape=[len(values)])
+        shape, values = tensor_values(output, results)
+        response.outputs.add(name=output.name, datatype=output.datatype, shape=shape)
         response.raw_output_contents.append(binary(output.datatype, values))
     if warnings := model.scorer.warnings(inference.options):
         response.parameters["warnings"].string_param = "; ".join(warnings)

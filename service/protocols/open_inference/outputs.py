@@ -7,6 +7,9 @@ from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
+import numpy as np
+
+from bundle import ModelTensor
 from service.errors import InvalidParameter
 from service.protocols.open_inference.schemas import Datatype
 from service.scoring.options import Options
@@ -27,18 +30,25 @@ class Output:
         datatype: The datatype of its values.
         read: Returns its value for a scored input.
         score: The score that must be computed for it; None for outputs about the first requested score or the class.
+        shape: The shape of its value for one input, without the batch.
+        is_own: Whether it is the wrapped classifier's own output, which is returned on request only.
     """
 
     name: str
     datatype: Datatype
     read: Callable[[ScoredInput], Any]
     score: str | None = None
+    shape: tuple[int, ...] = ()
+    is_own: bool = False
 
 
 # Every request needs the outputs of its model, and few models are served.
 @lru_cache(maxsize=256)
-def outputs_of(scores: tuple[str, ...], classifies: bool) -> Mapping[str, Output]:
-    """Every output, by name, of a model that offers `scores`; `classifies` adds those about the predicted class."""
+def outputs_of(scores: tuple[str, ...], classifies: bool, own: tuple[ModelTensor, ...] = ()) -> Mapping[str, Output]:
+    """Every output, by name, of a model that offers `scores`; `classifies` adds those about the predicted class.
+
+    `own` are the wrapped classifier's own outputs.
+    """
     outputs = [Output(field, datatype, _of_first(field)) for field, datatype in _FIELDS.items()]
     if classifies:
         outputs += [
@@ -51,7 +61,18 @@ def outputs_of(scores: tuple[str, ...], classifies: bool) -> Mapping[str, Output
         outputs += [
             Output(f"{score}.{field}", datatype, _of_score(score, field), score) for field, datatype in _FIELDS.items()
         ]
+    outputs += [
+        Output(tensor.name, tensor.datatype, _of_model(tensor.name), shape=tensor.shape, is_own=True) for tensor in own
+    ]
     return {output.name: output for output in outputs}
+
+
+def tensor_values(output: Output, results: Sequence[ScoredInput]) -> tuple[list[int], list[Any]]:
+    """The shape of an output for `results`, and its values in row-major order."""
+    values = [output.read(result) for result in results]
+    if output.is_own:
+        values = np.stack(values).ravel().tolist()
+    return [len(results), *output.shape], values
 
 
 def scores_of(names: Iterable[str], offered: Mapping[str, Output]) -> list[str]:
@@ -79,8 +100,9 @@ def choose_outputs(names: Sequence[str] | None, offered: Mapping[str, Output], o
     """Choose the outputs of a request.
 
     Args:
-        names: The names of the requested outputs; None chooses all outputs about the scores of `options`, without
-            duplicates: what `flagged` and the like say about the first score is not repeated under its name.
+        names: The names of the requested outputs; None chooses all outputs about the scores of `options`, without the
+            classifier's own and without duplicates: what `flagged` and the like say about the first score is not
+            repeated under its name.
         offered: The outputs of the model, by name.
         options: The options of the request.
 
@@ -89,7 +111,11 @@ def choose_outputs(names: Sequence[str] | None, offered: Mapping[str, Output], o
     """
     if names is None:
         first, *further = options.scores
-        outputs = [output for output in offered.values() if output.score is None or output.name == first]
+        outputs = [
+            output
+            for output in offered.values()
+            if (output.score is None and not output.is_own) or output.name == first
+        ]
         return outputs + [output for output in offered.values() if output.score in further]
     for index, name in enumerate(names):
         score = offered[name].score
@@ -112,6 +138,10 @@ def _of_first(field: str) -> Callable[[ScoredInput], Any]:
 def _of_score(score: str, field: str) -> Callable[[ScoredInput], Any]:
     read = attrgetter(field)
     return lambda result: _number(read(result.scores[score]))
+
+
+def _of_model(name: str) -> Callable[[ScoredInput], Any]:
+    return lambda result: (result.model_outputs or {})[name]
 
 
 def _number(value: Any) -> Any:

@@ -295,12 +295,14 @@ def _count(parameter: str, tensor: InputTensor, modality: Modality) -> int:
 def _options_and_outputs(
     parameters: dict[str, Any], requested: Sequence[RequestedOutput], option_limits: OptionLimits, classifies: bool
 ) -> tuple[Options, list[Output]]:
-    offered = outputs_of(option_limits.scores, classifies)
+    offered = outputs_of(option_limits.scores, classifies, option_limits.model_outputs)
     names = [output.name for output in requested] or None
     scores = scores_of(names or (), offered)
     # The requested outputs imply their scores, unless the parameter `scores` names others.
     options = parse_options({"scores": scores, **parameters} if scores else parameters, option_limits)
-    return options, choose_outputs(names, offered, options)
+    outputs = choose_outputs(names, offered, options)
+    own = tuple(output.name for output in outputs if output.is_own)
+    return (replace(options, model_outputs=own) if own else options), outputs
 
 
 def _with_form(

@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 from starlette.responses import Response
 
-from service.protocols.open_inference.outputs import outputs_of
+from service.protocols.open_inference.outputs import outputs_of, tensor_values
 from service.protocols.open_inference.request import HEADER_LENGTH, Inference
 from service.protocols.open_inference.schemas import ModelMetadata, TensorMetadata
 from service.protocols.open_inference.tensors import binary
@@ -22,8 +22,8 @@ def inference_response(model: Model, inference: Inference, results: Sequence[Sco
     outputs: list[dict[str, Any]] = []
     binary_tail: list[bytes] = []
     for output, in_binary in inference.outputs:
-        values = [output.read(result) for result in results]
-        entry: dict[str, Any] = {"name": output.name, "datatype": output.datatype, "shape": [len(values)]}
+        shape, values = tensor_values(output, results)
+        entry: dict[str, Any] = {"name": output.name, "datatype": output.datatype, "shape": shape}
         if in_binary:
             data = binary(output.datatype, values)
             binary_tail.append(data)
@@ -66,7 +66,9 @@ def model_metadata(model: Model, versions: list[str]) -> ModelMetadata:
         platform=PLATFORM,
         inputs=[tensor],
         outputs=[
-            TensorMetadata(name=output.name, datatype=output.datatype, shape=[-1], parameters=None)
-            for output in outputs_of(model.option_limits.scores, bool(model.scorer.labels)).values()
+            TensorMetadata(name=output.name, datatype=output.datatype, shape=[-1, *output.shape], parameters=None)
+            for output in outputs_of(
+                model.option_limits.scores, bool(model.scorer.labels), model.option_limits.model_outputs
+            ).values()
         ],
     )

@@ -4,8 +4,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Datatype = Literal["BOOL", "UINT8", "INT64", "FP32", "FP64", "BYTES"]
-"""The datatypes of the protocol that this service uses."""
+from bundle import TensorDatatype
+
+Datatype = TensorDatatype
+"""The datatypes of the protocol."""
 
 
 Size = Annotated[int, Field(ge=0, le=2**63 - 1)]
@@ -69,7 +71,7 @@ class OutputTensor(BaseModel):
     datatype: Datatype
     shape: list[int] = Field(examples=[[1]])
     parameters: dict[str, int] | None = Field(None, description="`binary_data_size`, if `data` is not in the JSON.")
-    data: list[bool | int | float | str] | None = None
+    data: list[bool | int | float | str | None] | None = None
 
 
 class InferenceResponse(BaseModel):

@@ -12,7 +12,11 @@ from numpy.typing import NDArray
 from service.errors import InvalidParameter
 from service.protocols.open_inference.schemas import Datatype
 
-_NUMPY = {"BOOL": "?", "INT64": "<i8", "FP32": "<f4", "FP64": "<f8"}
+_NUMPY = {
+    **{"BOOL": "?", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8"},
+    **{"UINT8": "<u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8"},
+    **{"INT8": "<i1", "INT16": "<i2", "INT32": "<i4", "INT64": "<i8"},
+}
 _LENGTH = struct.Struct("<I")
 
 

@@ -40,7 +40,7 @@ def test_mahalanobis_equals_the_distance_that_scipy_and_scikit_learn_give() -> N
     (train, targets), (x, _) = features(300), features(40, seed=1)
     means = np.stack([unit(train)[targets == k].mean(axis=0) for k in range(CLASSES)])
     inverse = np.linalg.inv(LedoitWolf(assume_centered=True).fit(unit(train) - means[targets]).covariance_)
-    expected = cdist(unit(x), means, "mahalanobis", VI=inverse).min(axis=1) ** 2
+    expected = cdist(unit(x), means, "mahalanobis", VI=inverse).min(axis=1) ** 2 / SIZE
     np.testing.assert_allclose(computed("mahalanobis", train, targets, x), expected, rtol=1e-4)
 
 

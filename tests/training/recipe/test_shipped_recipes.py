@@ -19,7 +19,10 @@ from training.run import Run
 
 RECIPES = sorted(Path("training/recipes").glob("*.yaml"))
 TEXT_RECIPES = [path for path in RECIPES if not isinstance(load_recipe(path).input, ImageInput)]
-IMAGE_RECIPES = [path for path in RECIPES if isinstance(load_recipe(path).input, ImageInput)]
+IMAGE_RECIPES = [
+    path for path in RECIPES if isinstance(load_recipe(path).input, ImageInput) and load_recipe(path).backbone is None
+]
+"""Those that train a network of images. `tests/training/backbones` trains classifiers of a backbone's features."""
 
 WORDS = ["bread", "ship", "the", "a", "market", "rose", "N", "company", "said", "it"]
 _ROWS = 44

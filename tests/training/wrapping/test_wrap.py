@@ -217,10 +217,11 @@ def test_the_service_serves_a_wrapped_classifier(tmp_path: Path, network_file: P
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "no --logits given. .*Candidates: probabilities, plain, energy"),
-        (["--logits", "absent"], "has no tensor 'absent'.*Candidates: probabilities, plain"),
-        (["--logits", "probabilities"], "holds probabilities.*--logits plain"),
-        (["--logits", "cells"], r"has shape \[2, 3, 4, 4\]"),
+        (["--logits", "absent"], "has no tensor 'absent'.*Candidates: plain"),
+        (["--logits", "cells"], r"'cells': has values of shape \[3, 4, 4\] for one input"),
+        (["--preprocess", "vgg"], "'vgg' is unknown. Known: torchvision"),
+        (["--resize-to", "8"], "--resize-to: is smaller than the classifier's images, 16x16"),
+        (["--logits", "probabilities", "--default-score", "energy"], "energy cannot be computed from probabilities"),
         (["--logits", "plain", "--size", "32x32"], "height is 16, not 32"),
         (["--logits", "plain", "--layout", "nhwc"], "16 channels as nhwc"),
         (["--logits", "plain", "--mean", "1,2"], "2 numbers for 3 channels"),

@@ -1,6 +1,7 @@
 """Wrapping of text classifiers: the bundle's scores do not depend on padding, or the classifier is refused."""
 
 import csv
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from tests.training.support.onnx_text_classifiers import MAX_TOKENS, TextNetwork
 from tests.training.support.reference_scores import reference_scores
 from tests.training.support.texts_on_disk import TOPICS, sentences
 from training.commands.app import app
-from training.data import DataLocations, TextReader
+from training.data import NO_TOKEN, DataLocations, StoredArray, TextReader
 from training.data.token_ids import text_batch
 from training.errors import TrainingError
 from training.export.onnx_graph import run_graph
@@ -163,10 +164,23 @@ def _with_mask_as_feature(network: TextNetwork) -> Callable[[torch.Tensor, torch
     return lambda input_ids, attention_mask: plain(input_ids) + 0.5 * attention_mask.float().mean(dim=1, keepdim=True)
 
 
-def test_a_graph_of_one_length_is_refused(tmp_path: Path, wrap: Wrap) -> None:
-    model = export_texts(TextNetwork(make_tokenizer()), tmp_path / "model.onnx", dynamic=False)
-    with pytest.raises(TrainingError, match=r"its shape \[2, 5\] is fixed. Export it with a dynamic batch and length"):
-        wrap(model)
+def test_a_graph_of_a_fixed_batch_and_length_takes_any(tmp_path: Path, network: TextNetwork, wrap: Wrap) -> None:
+    model = export_texts(network, tmp_path / "model.onnx", dynamic=False)
+    bundle = wrap(model)
+    assert bundle.manifest.input == TextInput(tokenizer="tokenizer.json", max_tokens=5)
+    encoder = bundle.text_encoder
+    assert encoder is not None
+    texts = [text for topic in TOPICS for text in sentences(topic, 5, 7)]
+    rows = np.full((len(texts), 5), NO_TOKEN, dtype=np.int32)
+    for row, text in zip(rows, texts, strict=True):
+        ids = encoder.encode(text)
+        row[: len(ids)] = ids
+    ids, mask = np.where(rows == NO_TOKEN, 0, rows), rows != NO_TOKEN
+    with torch.inference_mode():
+        logits = network(torch.from_numpy(ids).long(), torch.from_numpy(mask).long()).numpy()
+    for batch_size in (1, 4):
+        outputs = run_graph(bundle.model_path, StoredArray(rows), text_batch, batch_size, ["energy"])
+        np.testing.assert_allclose(outputs["energy"], -logsumexp(logits, axis=1), atol=1e-4)
 
 
 def save(tokenizer: Tokenizer, path: Path) -> Path:
@@ -199,6 +213,10 @@ def test_a_tokenizer_that_is_not_the_models_is_refused(tmp_path: Path, data: Pat
         wrap(data / "model.onnx", tokenizer=tmp_path / "broken.json")
 
 
-def test_the_refusal_of_a_text_classifier_without_tokenizer_names_the_option(data: Path, wrap: Wrap) -> None:
-    with pytest.raises(TrainingError, match=r"2 inputs \(input_ids, attention_mask\).*for texts give --tokenizer"):
-        wrap(data / "model.onnx", tokenizer=None)
+def test_without_the_option_the_tokenizer_next_to_the_graph_is_used_or_its_absence_named(
+    tmp_path: Path, data: Path, network: TextNetwork, wrap: Wrap
+) -> None:
+    assert_scores(wrap(data / "model.onnx", tokenizer=None), network, data)
+    shutil.copy(data / "model.onnx", tmp_path / "alone.onnx")
+    with pytest.raises(TrainingError, match=r"2 inputs \(input_ids, attention_mask\).*a tokenizer.json next to"):
+        wrap(tmp_path / "alone.onnx", tokenizer=None)

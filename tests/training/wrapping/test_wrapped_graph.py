@@ -14,7 +14,7 @@ from tests.support.tiny_bundle import tiny_graph
 from tests.training.support.reference_scores import reference_scores
 from training.models.score_heads import ClassifierHead
 from training.wrapping.image_adapter import ImageAdapter
-from training.wrapping.onnx_classifier import OnnxClassifier, load_classifier
+from training.wrapping.onnx_classifier import OnnxClassifier, graph_inputs, read_model, reduced_to
 from training.wrapping.wrapped_graph import wrap_graph
 
 SPEC = ImageInput(height=2, width=2, channels=3, mean=(0.0,) * 3, std=(1 / 255,) * 3)
@@ -22,9 +22,16 @@ IMAGES = np.random.default_rng(2).integers(0, 256, (4, 2, 2, 3), dtype=np.uint8)
 WEIGHTS = np.random.default_rng(3).normal(0, 0.01, (3, 3)).astype(np.float32)
 
 
+def load_classifier(path: Path, logits: str) -> OnnxClassifier:
+    model = reduced_to(read_model(path), [logits])
+    return OnnxClassifier(model, graph_inputs(model), logits)
+
+
 def wrap(classifier: OnnxClassifier, spec: ImageInput = SPEC) -> ModelProto:
     adapter = ImageAdapter(spec, "nhwc", classifier.inputs[0])
-    return wrap_graph(classifier, adapter, ClassifierHead(LOGIT_SCORES), 3)
+    model, own_outputs = wrap_graph(classifier, adapter, ClassifierHead(LOGIT_SCORES), 3)
+    assert not own_outputs
+    return model
 
 
 def assert_scores(model: ModelProto, images: NDArray[np.uint8], logits: NDArray[np.floating]) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.inference.cpu_count import available_cores
+from service.cpu_count import available_cores
 
 ALL = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -1,0 +1,38 @@
+"""The options of `architecture: {name: pretrained, ...}`: a frozen backbone, and the classifier of its features."""
+
+from typing import Self
+
+from pydantic import Field, ValidationError
+
+from training.errors import RecipeError
+from training.recipe.components import Component
+from training.recipe.section import Section
+
+PRETRAINED = "pretrained"
+"""The name of the architecture."""
+
+
+class BackboneConfig(Section):
+    """A frozen backbone.
+
+    Attributes:
+        backbone: The ONNX file of a pretrained model. A relative path starts at the data folder.
+        features: The tensor with the features. By default the input of the last linear layer, or else the first output.
+        hidden: The width of a hidden layer of the classifier; 0 for a linear classifier.
+    """
+
+    backbone: str
+    features: str | None = None
+    hidden: int = Field(default=0, ge=0)
+
+    @classmethod
+    def of(cls, architecture: Component) -> Self | None:
+        """The options of `architecture`; None if it is another one. RecipeError if an option is wrong."""
+        if architecture.name != PRETRAINED:
+            return None
+        try:
+            return cls.model_validate(architecture.options)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            key = ".".join(("architecture", *map(str, problem["loc"])))
+            raise RecipeError(key, problem["msg"], f"Options: {', '.join(cls.model_fields)}") from error

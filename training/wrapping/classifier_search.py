@@ -1,0 +1,227 @@
+"""Finds the classifier in a graph: probes its heads with generated inputs, and takes the first that fits."""
+
+import math
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, helper
+
+from training.errors import GraphError
+from training.wrapping.class_axis import PROBABILITY_SCORES, append_logits, class_count, content_of
+from training.wrapping.head_search import Head, behind, find_heads, output_tensors
+from training.wrapping.input_adapter import InputAdapter
+from training.wrapping.linear_head import find_linear_head
+from training.wrapping.onnx_classifier import (
+    GraphInput,
+    OnnxClassifier,
+    OwnOutput,
+    ancestors_of,
+    graph_inputs,
+    reduced_to,
+)
+from training.wrapping.sessions import open_session
+
+_MAX_OUTPUT_VALUES = 65_536
+"""Own outputs with more values for one input, feature maps for example, are left out."""
+
+MakeAdapter = Callable[[ModelProto, tuple[GraphInput, ...]], InputAdapter]
+"""Makes the adapter for a graph with the given inputs."""
+
+
+@dataclass(frozen=True)
+class FoundClassifier:
+    """A head of a graph, with all that a few inputs tell about it.
+
+    Attributes:
+        classifier: the classifier; its logits are still the head's tensor, `[N, *shape]`.
+        adapter: converts inputs to the classifier's.
+        head: the head.
+        shape: the shape of its values for one input.
+    """
+
+    classifier: OnnxClassifier
+    adapter: InputAdapter
+    head: Head
+    shape: tuple[int, ...]
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes K."""
+        return max(class_count(self.head.tensor, self.shape), 2)
+
+    def resolve(self, values: NDArray[np.float32], announce: Callable[[str], None]) -> OnnxClassifier:
+        """The classifier with logits `[N, K]`, given the head's `values` `[N, ...]` for real inputs.
+
+        Args:
+            values: the values; they show whether the head is logits or probabilities.
+            announce: gets a line about the head.
+
+        Raises:
+            GraphError: if a value is not finite.
+        """
+        flat = values.reshape(len(values), -1)
+        require_finite(flat, self.head, self.adapter.options)
+        linear = find_linear_head(self.classifier.model.graph, self.head.tensor)
+        content = content_of(flat, certain=self.head.normaliser is not None or linear is not None)
+        # A copy, because the classifier's own graph is still needed as it was.
+        model = ModelProto()
+        model.CopyFrom(self.classifier.model)
+        logits = append_logits(model, self.head.tensor, self.shape, content)
+        classifier = replace(self.classifier, model=model, logits=logits)
+        model.graph.output[0].name = logits
+        classes = "two classes of one value" if flat.shape[1] == 1 else f"{flat.shape[1]} classes"
+        origin = f", from the {linear.node.op_type} of the features '{linear.features}'" if linear is not None else ""
+        announce(f"{content}: {self.head}, {classes}{origin}; --logits overrides it")
+        if self.head.normaliser == "sigmoid" and flat.shape[1] > 1:
+            announce("the classes have separate sigmoids; the scores use the softmax of their logits instead")
+        if content == "logits":
+            return classifier
+        hint = behind(model, self.head.tensor)
+        more = "" if hint is None else f"; --logits {hint.tensor} gives all scores"
+        announce(f"scores: {', '.join(PROBABILITY_SCORES)}, those that {content} allow{more}")
+        return replace(classifier, scores=PROBABILITY_SCORES)
+
+
+def find_classifier(
+    model: ModelProto, logits: str | None, make_adapter: MakeAdapter, announce: Callable[[str], None]
+) -> FoundClassifier:
+    """The likeliest head of `model` whose values for generated inputs have one axis of classes.
+
+    Args:
+        model: the graph.
+        logits: the tensor with the logits; None to search for it.
+        make_adapter: makes the adapter of a graph with the given inputs.
+        announce: gets a line if there are several heads.
+
+    Raises:
+        GraphError: if no head fits; the message names each with the reason.
+    """
+    heads = find_heads(model, logits)
+    refusals: list[GraphError] = []
+    for head in heads:
+        try:
+            found = _probe(model, head, logits, make_adapter)
+        except GraphError as error:
+            refusals.append(error)
+            continue
+        others = [other for other in heads if other is not head and not other.reduced]
+        if others and logits is None:
+            announce(f"other outputs: {', '.join(map(str, others))}; name one to wrap it instead: --logits")
+        return found
+    if not refusals:
+        raise GraphError("the graph", "computes no output from its inputs", "Give a graph of a classifier")
+    if len(refusals) == 1 or len({error.reason for error in refusals}) == 1:
+        raise refusals[0]
+    reasons = "; ".join(f"{error.subject} {error.reason}" for error in refusals)
+    raise GraphError("the graph", f"has no output with one value per class: {reasons}", refusals[0].remedy)
+
+
+def require_finite(values: NDArray[np.float32], head: Head, options: str) -> None:
+    """Check that the values `[N, K]` of `head` for calibration data are finite.
+
+    Raises:
+        GraphError: if they are not; the message names the command's `options` of the graph's input.
+    """
+    if not np.isfinite(values).all():
+        reason = f"{int((~np.isfinite(values)).any(axis=1).sum())} calibration inputs have NaN or infinite values"
+        raise GraphError(f"'{head.tensor}'", reason, f"Check {options} and the calibration data")
+
+
+def require_equal(original: ModelProto, found: FoundClassifier) -> None:
+    """Check that the classifier, found in a converted graph, computes what the `original` graph does.
+
+    Raises:
+        GraphError: if the head's values for generated inputs differ.
+    """
+    tensor, adapter = found.head.tensor, found.adapter
+    size = found.classifier.batch or 1
+    feeds = [adapter.feed(np.repeat(row, size, axis=0)) for row in adapter.probe_rows()]
+    before, after = (
+        open_session(reduced_to(model, [tensor]), [tensor], adapter.options)
+        for model in (original, found.classifier.model)
+    )
+    for feed in feeds:
+        if not np.allclose(before(feed)[0], after(feed)[0], rtol=1e-3, atol=1e-4):
+            raise GraphError("the graph", "computes other logits in a newer opset", "Export it with opset 11 or later")
+
+
+def _probe(model: ModelProto, head: Head, logits: str | None, make_adapter: MakeAdapter) -> FoundClassifier:
+    """Run the graph on generated inputs to find the shapes of the head and of the graph's own outputs.
+
+    Raises:
+        GraphError: if the graph fails, or if the head is of another type or shape than logits.
+    """
+    inputs = graph_inputs(reduced_to(model, [head.tensor]))
+    adapter = make_adapter(model, inputs)
+    own = _own_outputs(model, {value.name for value in inputs})
+    names = list(dict.fromkeys([head.tensor, *own.values()]))
+    run = open_session(reduced_to(model, names), names, adapter.options)
+    first, *further = adapter.probe_rows()
+    declared = inputs[0].shape[0]
+    # Two rows show which axis is the batch.
+    batch, size = declared, declared or 2
+    try:
+        results = [run(adapter.feed(np.repeat(first, size, axis=0)))]
+    except GraphError:
+        if declared is not None:
+            raise
+        # The declared batch is dynamic, but a constant in the graph fixes it.
+        batch = size = 1
+        results = [run(adapter.feed(first))]
+    results += [run(adapter.feed(np.repeat(row, size, axis=0))) for row in further]
+    shape = _shape(f"'{head.tensor}'", results[0][0], size)
+    is_known = head.normaliser is not None or head.output == logits
+    if class_count(head.tensor, shape) == 1 and not is_known and find_linear_head(model.graph, head.tensor) is None:
+        reason = "is one value for an input, from neither a sigmoid nor a linear layer"
+        raise GraphError(f"'{head.tensor}'", reason, "If it is the logit of two classes, name it: --logits")
+    outputs = tuple(
+        output
+        for name, tensor in own.items()
+        if (output := _own_output(name, tensor, [result[names.index(tensor)] for result in results], size)) is not None
+    )
+    classifier = OnnxClassifier(
+        reduced_to(model, [head.tensor, *(output.tensor for output in outputs)]),
+        inputs,
+        head.tensor,
+        batch,
+        outputs=outputs,
+    )
+    return FoundClassifier(classifier, adapter, head, shape)
+
+
+def _shape(subject: str, values: NDArray[np.generic], size: int) -> tuple[int, ...]:
+    """The shape of a head's `values` for one input, of `size` inputs."""
+    remedy = "Logits are floats [N, K], K the number of classes; name others: --logits"
+    if not isinstance(values, np.ndarray) or values.dtype.kind != "f":
+        raise GraphError(subject, f"holds {getattr(values, 'dtype', 'no tensor')}, not scores of classes", remedy)
+    if not values.ndim or len(values) != size:
+        raise GraphError(subject, f"has shape {list(values.shape)} for {size} inputs", remedy)
+    return values.shape[1:]
+
+
+def _own_outputs(model: ModelProto, inputs: Collection[str]) -> dict[str, str]:
+    """The graph's own outputs by name, with their tensors, that depend on no other inputs than `inputs`."""
+    others = {value.name for value in model.graph.input} - set(inputs)
+    return {
+        name: tensor
+        for name, tensor in output_tensors(model.graph)
+        if not ancestors_of(model.graph, tensor) & others and ancestors_of(model.graph, tensor) & set(inputs)
+    }
+
+
+def _own_output(name: str, tensor: str, results: Sequence[Any], size: int) -> OwnOutput | None:
+    """The output with the values `results`, in batches of `size`; None if it has no fixed shape per input."""
+    shapes = {result.shape for result in results if isinstance(result, np.ndarray)}
+    if len(shapes) != 1 or not all(isinstance(result, np.ndarray) for result in results):
+        return None
+    (shape,) = shapes
+    if not shape or shape[0] != size or math.prod(shape[1:]) > _MAX_OUTPUT_VALUES:
+        return None
+    dtype = results[0].dtype
+    if dtype.kind not in "fiubO":
+        return None
+    elem_type = TensorProto.STRING if dtype.kind == "O" else helper.np_dtype_to_tensor_dtype(dtype)
+    return OwnOutput(name, tensor, elem_type, tuple(shape[1:]))
