@@ -57,7 +57,9 @@ COPY service service
 
 
 FROM serving AS gpu
-ENV OOD_PROVIDER=cuda NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+# The container runtime refuses an older driver than CUDA 13.0 needs. Which GPUs are visible is for the orchestrator to say:
+# with `all` here, a pod that asked for none would see all.
+ENV OOD_PROVIDER=cuda NVIDIA_DRIVER_CAPABILITIES=compute,utility NVIDIA_REQUIRE_CUDA="cuda>=13.0"
 COPY --from=install-gpu /venv /venv
 COPY --from=install-gpu /app /app
 COPY bundle bundle
@@ -69,7 +71,7 @@ FROM runtime AS training
 USER 0
 RUN install -d -o 10001 -g 10001 /data /runs
 USER 10001:10001
-ENV OOD_DATA=/data
+ENV OOD_DATA=/data NVIDIA_DRIVER_CAPABILITIES=compute,utility
 COPY --from=install-training /venv /venv
 COPY --from=install-training /app /app
 COPY bundle bundle

@@ -8,7 +8,7 @@ GPU := $(VENV)-gpu
 INSTALL := deploy/install $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-gpu lint docs audit train bench secrets clean
+.PHONY: help serve test test-gpu lint docs audit train bench gpu secrets clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -47,6 +47,10 @@ train: $(BIN)/.dev ## Train, calibrate, evaluate and export: make train RECIPE=r
 bench: $(BIN)/.dev ## Measure training, and the service compared with its upper limit and other servers (docs/benchmarks.md)
 	$(BIN)/python -m benchmarks install-peers
 	$(BIN)/python -m benchmarks
+
+# No network: the environment must have the extras service-gpu and training-gpu. ARGS='--data DIR' trains on real data.
+gpu: ## Measure a GPU in at most nine minutes (docs/benchmarks.md): make gpu BIN=DIR-OF-PYTHON ARGS='--data data'
+	$(BIN)/python -m benchmarks gpu $(ARGS)
 
 # The files are readable for all because the containers' users do not exist on this machine; the folder is private.
 secrets: $(BIN)/.service ## Create the secrets of docker-compose.yml: a first API key (shown once), Grafana's password, receivers

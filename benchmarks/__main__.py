@@ -157,5 +157,19 @@ def seeds(
     measure(recipe, data, [int(number) for number in numbers.split(",")])
 
 
+@app.command()
+def gpu(
+    out: Annotated[Path, typer.Option(help="The JSON file.")] = Path("benchmarks/results/gpu.json"),
+    seconds: Annotated[float, typer.Option(help="Time for all steps; training takes what the others leave.")] = 530,
+    models: Path = Path("models"),
+    data: Annotated[Path | None, typer.Option(help="Folder with the data of the paper's CIFAR-10 schedule.")] = None,
+    dry: Annotated[bool, typer.Option(help="Run every step for a moment, with or without a GPU.")] = False,
+) -> None:
+    """A first run on a GPU: placement, parity, batch sizes, options, CUDA graphs, the service, tests and training."""
+    from benchmarks.gpu import measure
+
+    measure(out, seconds, models, data, dry=dry)
+
+
 if __name__ == "__main__":
     app()

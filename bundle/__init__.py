@@ -35,6 +35,7 @@ from bundle.manifest import (
     OODResult,
     Parity,
     Precision,
+    SampleScores,
     ScoreOutput,
     TensorDatatype,
     TextInput,
@@ -45,7 +46,7 @@ from bundle.parsing import parse_manifest
 from bundle.preprocessing import BYTES_PER_PIXEL, DEFAULT_MAX_PIXELS, EncodedImage, decode_image
 from bundle.scores import FEATURE_SCORES, LOGIT_SCORES, SCORES, ModelOutput, Score, get_score
 from bundle.store import Bundle, load_bundle, seal_bundle, sha256_file
-from bundle.tokenization import PADDING, TextEncoder, pad_tokens
+from bundle.tokenization import PADDING, EncodedText, TextEncoder, TokenCount, pad_tokens
 
 __all__ = [
     "BYTES_PER_PIXEL",
@@ -67,6 +68,7 @@ __all__ = [
     "EmptyImage",
     "EmptyText",
     "EncodedImage",
+    "EncodedText",
     "Evaluation",
     "FalseFlagRate",
     "FileCorrupt",
@@ -85,12 +87,14 @@ __all__ = [
     "Parity",
     "PathEscapes",
     "Precision",
+    "SampleScores",
     "SchemaTooNew",
     "Score",
     "ScoreOutput",
     "TensorDatatype",
     "TextEncoder",
     "TextInput",
+    "TokenCount",
     "TokenizerInvalid",
     "Training",
     "UndecodableImage",

@@ -99,12 +99,13 @@ class ModelTensor(Strict):
     shape: tuple[PositiveInt, ...]
 
 
-_RESULT_OUTPUTS = ("flagged", "p_value", "anomaly", "threshold", "label", "prediction", "probability")
+_RESULT_OUTPUTS = {"flagged", "p_value", "anomaly", "threshold", "label", "prediction", "probability"}
+_TEXT_OUTPUTS = {"truncated", "tokens_read", "tokens_total"}
 
 
 def is_reserved_output(name: str) -> bool:
-    """Whether `name` is that of an output about a score or the predicted class, such as `msp` or `msp.flagged`."""
-    return name in _RESULT_OUTPUTS or name.split(".", maxsplit=1)[0] in SCORES
+    """Whether `name` is that of an output about a score, the class or the tokens, such as `msp` or `msp.flagged`."""
+    return name in _RESULT_OUTPUTS | _TEXT_OUTPUTS or name.split(".", maxsplit=1)[0] in SCORES
 
 
 class LikelihoodSpec(Strict):
@@ -141,6 +142,13 @@ class Parity(Strict):
     tolerance: NonNegativeFloat
     max_difference: dict[str, NonNegativeFloat]
     inputs: PositiveInt
+
+
+class SampleScores(Strict):
+    """The scores of the bundle's sample input at the export, on the CPU; a service compares its own with them."""
+
+    file: BundlePath
+    scores: dict[ScoreName, Annotated[float, Field(allow_inf_nan=False)]]
 
 
 class DataFingerprint(Strict):
@@ -217,6 +225,7 @@ class Manifest(Strict):
     evaluation: Evaluation | None = None
     precision: Precision = "fp32"
     parity: Parity | None = None
+    sample: SampleScores | None = None
     created: AwareDatetime
     files: dict[BundlePath, Sha256]
 
@@ -248,4 +257,14 @@ class Manifest(Strict):
         for field, file in needed.items():
             if file not in self.files:
                 raise ValueError(f"{field} names {file!r}, which files does not list")
+        return self
+
+    @model_validator(mode="after")
+    def _sample_is_of_this_bundle(self) -> Self:
+        if self.sample is None:
+            return self
+        if self.sample.file not in self.files:
+            raise ValueError(f"sample.file names {self.sample.file!r}, which files does not list")
+        if unknown := self.sample.scores.keys() - {score.name for score in self.scores}:
+            raise ValueError(f"sample.scores has {', '.join(sorted(unknown))}, which scores does not")
         return self

@@ -6,6 +6,7 @@ looks up their ids. Tokens beyond the model's maximum are cut off.
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,6 +22,38 @@ PADDING = 0
 
 # No word of any vocabulary, several scripts, control characters, the empty text, more tokens than any model reads.
 _TEST_TEXTS = ("", "\U0010fffd", "zq\u0416\u6f22\U0001f600\u200d\0", "\ufdd0 " * 3, "zq xj " * 2048)
+
+
+# Words after the encoded prefix are counted within this many characters, which takes less time than encoding.
+_COUNTED_CHARS = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class TokenCount:
+    """How many tokens of a text a model reads, and how many the text has; special tokens count.
+
+    Attributes:
+        read: the tokens that the model reads.
+        total: the tokens of the text; at least that many if not `exact`.
+        exact: whether all of the text was encoded to count them.
+    """
+
+    read: int
+    total: int
+    exact: bool = True
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the model reads the text only in part."""
+        return self.total > self.read
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedText:
+    """The token ids int64 `[L]` that a model reads of a text, and their count."""
+
+    ids: NDArray[np.int64]
+    tokens: TokenCount
 
 
 class TextEncoder:
@@ -41,9 +74,11 @@ class TextEncoder:
         content = tokenizer.to_str()
         self._tokenizer = Tokenizer.from_str(content)
         self._tokenizer.no_padding()
-        special = self._tokenizer.num_special_tokens_to_add(False)
-        if special >= max_tokens:
-            raise ValueError(f"it adds {special} tokens to every text, which leaves no room for words in {max_tokens}")
+        self._special = self._tokenizer.num_special_tokens_to_add(False)
+        if self._special >= max_tokens:
+            raise ValueError(
+                f"it adds {self._special} tokens to every text, which leaves no room for words in {max_tokens}"
+            )
         self._tokenizer.enable_truncation(max_tokens)
         description = json.loads(content)
         self._prefix_length = prefix_length(description, max_tokens)
@@ -96,12 +131,12 @@ class TextEncoder:
         Raises:
             EmptyText: if the text has no token, or only white space.
         """
-        ids = self.encode_within(text, len(text))
-        assert ids is not None, "all of the text may be read"
-        return ids
+        encoded = self.encode_within(text, len(text))
+        assert encoded is not None, "all of the text may be read"
+        return encoded.ids
 
-    def encode_within(self, text: str, max_chars: int) -> NDArray[np.int64] | None:
-        """As `encode`, but None if more than `max_chars` characters of `text` would have to be read.
+    def encode_within(self, text: str, max_chars: int) -> EncodedText | None:
+        """As `encode`, with the count; None if more than `max_chars` characters of `text` would have to be encoded.
 
         Raises:
             EmptyText: as `encode`.
@@ -113,11 +148,12 @@ class TextEncoder:
         if self._is_too_short(text, prefix, encoding):
             if len(text) > max_chars:
                 return None
+            prefix = text
             (encoding,) = self._encode([text])
         ids = _ids(text, encoding)
         if not ids.size:
             raise EmptyText("the text is empty: it holds no word; send some text")
-        return ids
+        return EncodedText(ids, self._count(encoding, text, len(prefix)))
 
     def encode_batch(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
         """The token ids of each of `texts`, on all cores; an empty array for each that `encode` refuses."""
@@ -135,6 +171,18 @@ class TextEncoder:
     def tokens(self, ids: NDArray[np.int64]) -> list[str]:
         """The vocabulary's tokens for `ids` `[L]`."""
         return [self._tokenizer.id_to_token(int(id_)) or "" for id_ in ids]
+
+    def _count(self, encoding: Encoding, text: str, encoded_chars: int) -> TokenCount:
+        """The tokens of `text`, of which the first `encoded_chars` characters became `encoding`."""
+        read = len(encoding)
+        total = read
+        if read == self.max_tokens:
+            total += sum(len(part) - self._special for part in encoding.overflowing)
+        if encoded_chars == len(text):
+            return TokenCount(read, total)
+        # A prefix ends before a white space, and every word after it has a token at least.
+        words = len(text[encoded_chars : encoded_chars + _COUNTED_CHARS].split())
+        return TokenCount(read, total + words, exact=not words and len(text) - encoded_chars <= _COUNTED_CHARS)
 
     def _find_unknown_id(self, model: Mapping[str, Any]) -> int | None:
         if model.get("unk_token") is None:

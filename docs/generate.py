@@ -31,7 +31,7 @@ def routes() -> Table:
         app = create_app(Settings(models=folder, admin_keys_file=keys, reload="admin", grpc_port=0))
         rows = []
         for route in app.routes:
-            if isinstance(route, APIRoute) and not route.path.startswith("/inference."):
+            if isinstance(route, APIRoute) and not route.path.startswith(("/inference.", "/grpc.")):
                 methods = ", ".join(sorted(route.methods - {"HEAD"}))
                 rows.append((f"{methods} `{route.path}`", route.summary or _first_line(route.endpoint.__doc__)))
     return ("call", "answer"), rows

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from fastapi import FastAPI
@@ -13,7 +13,9 @@ from starlette.middleware import Middleware
 
 from service.auth.api_keys import KeyFile
 from service.auth.middleware import Authentication
-from service.http.body import BodyBudget
+from service.http.allowed_hosts import AllowedHosts
+from service.http.body import BodyBudget, BodyBudgetMiddleware
+from service.http.cross_origin import CrossOrigin
 from service.http.error_responses import ErrorResponses
 from service.http.fast_routes import FastRoutes
 from service.http.load_shedding import LoadShedder
@@ -21,6 +23,7 @@ from service.http.request_context import RequestContext
 from service.http.route import Route
 from service.inference.engine_health import EngineHealth
 from service.inference.providers import CudaOptions, Provider, choose_provider
+from service.inputs.decode_budget import DecodeBudget
 from service.inputs.modality import Limits
 from service.inputs.preprocessor import Preprocessor
 from service.lifecycle import Lifecycle
@@ -32,9 +35,9 @@ from service.repository.model import model_loader
 from service.repository.reloader import Reloader
 from service.repository.served import Repository
 from service.repository.shadow import Shadows
-from service.routes import console, drift, health, models
+from service.routes import console, drift, health, models, openapi
 from service.routes import metrics as metrics_route
-from service.routes.openapi import document
+from service.routes.page import asset_routes
 from service.settings import Settings, SettingsError, env_name
 from service.telemetry.access_log import AccessLog
 from service.telemetry.metrics import Metrics
@@ -88,12 +91,13 @@ def _grpc(settings: Settings, dependencies: Dependencies) -> "tuple[list[Route],
         # This import must come first: it sets grpc's options before grpc is imported, and fails with the right error if
         # grpc is missing.
         from service.protocols.open_inference.grpc_server import GrpcServer  # noqa: I001, PLC0415
-        from service.protocols.open_inference import grpc_routes  # noqa: PLC0415
+        from service.protocols.open_inference import grpc_routes, grpc_streams  # noqa: PLC0415
     except ImportError as error:
         setting = f"{env_name('grpc_port')} = {settings.grpc_port}"
         raise SettingsError(f"{setting}: {error.name} is missing. Install the extra: pip install '.[grpc]'") from error
     routes = grpc_routes.routes(dependencies)
-    return routes, GrpcServer([route.path for route in routes], settings)
+    streams = grpc_streams.StandardStreams(dependencies.lifecycle, grpc_routes.SERVICES)
+    return routes, GrpcServer([route.path for route in routes], streams.handlers, settings)
 
 
 def _provider(settings: Settings, choice: str) -> Provider:
@@ -163,12 +167,18 @@ def create_app(settings: Settings, worker_group: WorkerGroup = SINGLE_WORKER) ->
     lifecycle.problem = lambda: engine_health.problem
     worker_metrics = WorkerMetrics(worker_group, metrics.registry) if worker_group.count > 1 else None
     reloader = Reloader(repository, metrics, mirror)
-    limits = Limits(settings.max_pixels, settings.max_text_chars)
-    preprocessor = Preprocessor(limits, settings.decode_threads)
-    shadows = Shadows(limits)
+    limits = Limits(settings.max_pixels, settings.max_text_chars, DecodeBudget(settings.max_pixels))
+    preprocessor = Preprocessor(
+        limits,
+        settings.decode_threads,
+        max_request_pixels=settings.max_request_pixels,
+        max_request_chars=settings.max_request_chars,
+    )
+    body_budget = BodyBudget(settings.max_pending_bytes)
+    shadows = Shadows(limits, body_budget)
     tracing = _tracing(settings)
     access_log = AccessLog(metrics, enabled=settings.access_log)
-    load_shedder = LoadShedder(access_log, lifecycle)
+    load_shedder = LoadShedder(access_log, lifecycle, cross_origin=bool(settings.cors_origins))
     pipeline = Pipeline(repository, lifecycle, preprocessor, shadows, tracing)
 
     @asynccontextmanager
@@ -202,12 +212,18 @@ def create_app(settings: Settings, worker_group: WorkerGroup = SINGLE_WORKER) ->
         *open_inference.routes(dependencies),
         *grpc_calls,
     ]
+
+    def document() -> dict[str, Any]:
+        return openapi.document(app, repository, keys_needed=keys is not None)
+
     routes: list[Route] = [
         *protocols,
         *health.routes(lifecycle),
         *metrics_route.routes(metrics.registry, worker_metrics),
         *models.routes(repository, lifecycle),
         *console.routes(repository, lifecycle, keys_needed=keys is not None),
+        *openapi.routes(repository, document),
+        *asset_routes(),
     ]
     if admin_keys is not None:
         routes += drift.routes(repository, lifecycle, admin_keys)
@@ -218,10 +234,18 @@ def create_app(settings: Settings, worker_group: WorkerGroup = SINGLE_WORKER) ->
         description="Calibrated out-of-distribution scores of images and texts, at a false-flag rate that you choose.",
         lifespan=lifespan,
         routes=[*routes],
+        # Own routes serve the document and its page.
+        openapi_url=None,
         middleware=[
+            *([Middleware(CrossOrigin, origins=settings.cors_origins)] if settings.cors_origins else []),
             Middleware(RequestContext, access_log=access_log, lifecycle=lifecycle, errors=errors, tracing=tracing),
+            *(
+                [Middleware(AllowedHosts, names=settings.allowed_hosts, errors=errors)]
+                if settings.allowed_hosts
+                else []
+            ),
             *([] if keys is None else [Middleware(Authentication, keys=keys, routes=routes, errors=errors)]),
-            Middleware(BodyBudget, max_bytes=settings.max_pending_bytes),
+            Middleware(BodyBudgetMiddleware, budget=body_budget),
             Middleware(FastRoutes, routes=protocols),
         ],
         exception_handlers=errors.exception_handlers(),
@@ -230,7 +254,7 @@ def create_app(settings: Settings, worker_group: WorkerGroup = SINGLE_WORKER) ->
         else tracing.fastapi_config(frozenset(route.path for route in routes if route.quiet)),
         redirect_slashes=False,
     )
-    app.openapi = lambda: document(app, repository, keys_needed=keys is not None)  # type: ignore[method-assign]  # FastAPI's documented way
+    app.openapi = document  # type: ignore[method-assign]  # FastAPI's documented way
     app.state.repository, app.state.lifecycle, app.state.metrics = repository, lifecycle, metrics
     app.state.grpc_port, app.state.load_shedder, app.state.engine_health = grpc_port, load_shedder, engine_health
     return app

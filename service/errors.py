@@ -59,6 +59,14 @@ class MalformedRequest(Problem):
     title = "The request cannot be parsed"
 
 
+class UnsupportedTransferCoding(Problem):
+    """The request has a transfer coding besides `chunked`."""
+
+    status = 501
+    type = "unsupported-transfer-encoding"
+    title = "Unsupported transfer encoding"
+
+
 class RequestTimeout(Problem):
     """The request stalled or arrived too slowly."""
 
@@ -129,6 +137,14 @@ class UnknownVersion(NotFound):
     title = "Unknown version"
 
 
+class HostNotAllowed(Problem):
+    """The header `Host` is not in `OOD_ALLOWED_HOSTS`."""
+
+    status = 421
+    type = "host-not-allowed"
+    title = "Unknown host"
+
+
 class MethodNotAllowed(Problem):
     """The route exists for other methods."""
 
@@ -158,6 +174,15 @@ class UnsupportedMediaType(Problem):
     status = 415
     type = "unsupported-media-type"
     title = "Unsupported content type"
+
+
+class UnsupportedContentCoding(UnsupportedMediaType):
+    """The body is compressed in a way that the service cannot undo; `Accept-Encoding` names those that it can."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers of any problem and the codings (RFC 9110, 15.5.16)."""
+        return super().headers | {"Accept-Encoding": "gzip, deflate"}
 
 
 class InvalidParameter(Problem):

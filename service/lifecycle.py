@@ -33,6 +33,11 @@ class Lifecycle:
         self._loaded = self._closed = False
 
     @property
+    def loaded(self) -> bool:
+        """Whether the models are loaded and warm."""
+        return self._loaded
+
+    @property
     def closed(self) -> bool:
         """Whether a drain has reached the point where new work is rejected."""
         return self._closed

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from service.errors import DeadlineExceeded, InputError, InvalidInput, Problem
 from service.http.deadline import Deadline
-from service.http.load_shedding import reserve
+from service.http.load_shedding import longest_wait, reserve
 from service.inference.outcomes import Expired, Row
-from service.inputs.modality import Prepared
+from service.inputs.modality import Prepared, arrays_of
 from service.inputs.payloads import Input
 from service.inputs.preprocessor import Preprocessor
 from service.lifecycle import Lifecycle
@@ -108,12 +108,13 @@ class Pipeline:
         started = time.monotonic()
         deadline = Deadline(seconds, partial(_deadline_exceeded, options), disconnected)
         with reserve(model, len(inputs), options.timeout_ms) as reservation, deadline:
-            prepared = await self._preprocessor.prepare(inputs, model.modality, model.metrics.prepared)
+            prepared = await self._preprocessor.prepare(
+                inputs, model.modality, model.metrics.prepared, max_wait=longest_wait(options.timeout_ms)
+            )
             prepared_at = time.monotonic()
             if all_or_nothing:
                 _raise_first_error(model, inputs, prepared)
-            arrays = [item for item in prepared if not isinstance(item, InputError)]
-            outcomes = await reservation.run(arrays, deadline=started + seconds)
+            outcomes = await reservation.run(arrays_of(prepared), deadline=started + seconds)
         if self._tracing is not None:
             self._tracing.record_scoring(started, prepared_at, (row for row in outcomes if isinstance(row, Row)))
         if any(isinstance(outcome, Expired) for outcome in outcomes):
@@ -125,7 +126,7 @@ class Pipeline:
             if isinstance(result, InputError):
                 model.metrics.input_error(result.type)
             else:
-                model.metrics.scored(result.scores)
+                model.metrics.scored(result)
         if shadowed and (shadows := self._repository.shadows(model.name)):
             self._shadows.offer(shadows, AnsweredRequest(model, inputs, prepared, results, options))
         return results

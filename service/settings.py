@@ -1,6 +1,7 @@
 """The settings of the service, from command-line flags, environment variables and a settings file."""
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, SettingsConfigDict
 
@@ -22,9 +23,22 @@ SETTINGS_FILE_ENV = "OOD_SETTINGS"
 ProviderChoice = Literal["auto", "cpu", "cuda"]
 """The values of the setting `provider`."""
 
+_OTHER_VARIABLES = (SETTINGS_FILE_ENV, "OOD_KEY", "OOD_DATA")
+"""Variables with the prefix that belong to commands in the documentation and to the Makefile."""
+
+_LINK_NAME = re.compile(rf"{ENV_PREFIX}(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)")
+_LINK_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
+_HOST_NAME = re.compile(r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+_ORIGIN = re.compile(r"https?://[A-Za-z0-9_.\[\]:-]+")
+
 
 class SettingsError(Exception):
     """Raised for wrong settings; the message names each of them, the reason and the remedy."""
+
+
+def _split(value: object) -> object:
+    """The items of a comma-separated list."""
+    return [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
 
 
 def _read_pairs(value: Any) -> Any:
@@ -147,7 +161,13 @@ class Settings(BaseSettings):
         le=64,
         json_schema_extra={"default": "one per core and per 512 MiB of memory, at most 4"},
     )
+    max_request_pixels: Annotated[
+        int | None, Field(description="Most pixels of all images of one request. None: 10 x max_pixels.", ge=1)
+    ] = None
     max_text_chars: Annotated[int, Field(description="Longest text, in characters.", ge=1)] = 100_000
+    max_request_chars: Annotated[
+        int | None, Field(description="Most characters of all texts of one request. None: 10 x max_text_chars.", ge=1)
+    ] = None
     queue_size: Annotated[int, Field(description="Inputs that may wait per model; more are answered 503.", ge=1)] = 1024
     max_batch: Annotated[
         int, Field(description="Most inputs in one engine call; the warm-up may choose fewer.", ge=1, le=4096)
@@ -211,6 +231,24 @@ class Settings(BaseSettings):
         Path | None,
         Field(description="Keys for admin calls, in the format of the API keys. None: no admin calls."),
     ] = None
+    allowed_hosts: Annotated[
+        tuple[str, ...],
+        NoDecode,
+        BeforeValidator(_split),
+        Field(
+            description="Names in the header Host, separated by commas; `*.example.com` for all below it. Others are "
+            "answered 421. Addresses and localhost are always allowed. Empty: any name."
+        ),
+    ] = ()
+    cors_origins: Annotated[
+        tuple[str, ...],
+        NoDecode,
+        BeforeValidator(_split),
+        Field(
+            description="Origins of web pages that may call the service, separated by commas, for example "
+            "https://app.example.com; `*` for all. Empty: none."
+        ),
+    ] = ()
     listen_when_ready: Annotated[
         bool,
         Field(
@@ -231,6 +269,24 @@ class Settings(BaseSettings):
         Literal["debug", "info", "warning", "error"], Field(description="Lowest severity that is logged.")
     ] = "info"
     access_log: Annotated[bool, Field(description="Log a line per request (probes, /metrics: at level debug).")] = True
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _check_hosts(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if not _HOST_NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is no host name. Give names without scheme and port, like api.example.com.")
+        return tuple(name.lower() for name in names)
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"{origin!r} is no origin. Give scheme, host and port without a path, like https://app.example.com."
+                )
+        return origins
 
     @model_validator(mode="after")
     def _refuse_conflicts(self) -> Self:
@@ -280,7 +336,7 @@ def default_text(field: FieldInfo) -> str:
     """The default value of a setting, or the rule that it follows from."""
     if field.default_factory is not None and isinstance(field.json_schema_extra, dict):
         return str(field.json_schema_extra["default"])
-    return "none" if field.default is None else str(field.default)
+    return "none" if field.default in (None, ()) else str(field.default)
 
 
 def env_name(name: str) -> str:
@@ -315,12 +371,23 @@ def load_settings(flags: Mapping[str, Any] | None = None, file: Path | None = No
 
 
 def unknown_variables(environ: Mapping[str, str]) -> dict[str, str | None]:
-    """The variables of `environ` with the settings' prefix that are no settings, each with the closest setting."""
+    """The variables of `environ` with the settings' prefix that are no settings, each with the closest setting.
+
+    Service links of Kubernetes and the variables of this project's own commands are left out.
+    """
     settings = [env_name(name) for name in Settings.model_fields]
+    known = {*settings, *_OTHER_VARIABLES}
     unknown = [
-        name for name in environ if name.startswith(ENV_PREFIX) and name not in settings and name != SETTINGS_FILE_ENV
+        name
+        for name, value in environ.items()
+        if name.startswith(ENV_PREFIX) and name not in known and not _is_service_link(name, value)
     ]
     return {name: next(iter(get_close_matches(name, settings, 1)), None) for name in sorted(unknown)}
+
+
+def _is_service_link(name: str, value: object) -> bool:
+    """Whether Kubernetes set a variable, for a Service whose name begins with `ood`."""
+    return bool(_LINK_NAME.fullmatch(name)) or (isinstance(value, str) and bool(_LINK_ADDRESS.match(value)))
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -346,5 +413,11 @@ def _explain(error: ValidationError) -> str:
     for detail in error.errors():
         message = detail["msg"].removeprefix("Value error, ")
         name = ".".join(str(part) for part in detail["loc"])
+        if isinstance(detail["input"], str) and _LINK_ADDRESS.match(detail["input"]):
+            message = (
+                "this is the address of a Kubernetes Service, which a service link sets in every pod of its namespace. "
+                "Set enableServiceLinks: false in the pod's spec, or give the Service a name that does not begin with "
+                f"{ENV_PREFIX.rstrip('_').lower()}."
+            )
         lines.append(f"{env_name(name)} = {detail['input']!r}: {message}" if name else message)
     return "\n".join(lines)

@@ -15,6 +15,7 @@ from datafiles import printable
 from training.backbones import load_backbone, open_backbone, save_backbone, with_features
 from training.console import announce, console, progress_bars
 from training.data import (
+    NOISE,
     BrokenInputs,
     DataLocations,
     EvaluationSet,
@@ -70,6 +71,12 @@ from training.scoring.calibration import (
 from training.scoring.features import load_stage_statistics, save_stage_statistics
 from training.scoring.logits import LOGITS, recorded_logits, stage_logits
 from training.scoring.segments import SEGMENT_SYMBOLS, segment_scores
+
+_SPACES = {
+    "pixels": "values stretched to 0..255 (in the paper normalised values, of less contrast)",
+    "normalised": "in normalised values as in the paper",
+}
+"""A report's description of the contrast of noise, by the recipe's `space`."""
 
 
 def data_locations(data_dir: Path | None) -> DataLocations:
@@ -333,7 +340,9 @@ def _outliers(recipe: Recipe, reader: Reader, in_dist: InDistributionData, progr
     if recipe.outliers is None:
         return None
     config = recipe.outliers.train
-    return load_set(config, reader, in_dist.train, name="outliers", seed=recipe.seed, progress=progress)
+    return load_set(
+        config, reader, in_dist.train, name="outliers", seed=recipe.seed, spec=recipe.input, progress=progress
+    )
 
 
 def _model(run: Run, stage: str, num_classes: int) -> ScoredModel:
@@ -418,7 +427,8 @@ def _describe(config: Source | Synthetic, loaded: EvaluationSet) -> str:
     """The report's description of an out-of-distribution set: size, source, and the inputs left out of it."""
     if isinstance(config, Synthetic):
         path = f"through JPEG quality {config.jpeg_quality}" if config.jpeg_quality else "not through JPEG"
-        return f"{len(loaded.examples):,} synthetic images ({config.synthetic}), {path}"
+        contrast = f", {_SPACES[config.space]}" if config.synthetic in NOISE else ""
+        return f"{len(loaded.examples):,} synthetic images ({config.synthetic}){contrast}, {path}"
     left_out = [f"{loaded.trained_on:,} (nearly) outliers that were trained on"] if loaded.trained_on else []
     left_out += [f"{loaded.unknown:,} texts of unknown tokens only"] if loaded.unknown else []
     removed = f"left out {' and '.join(left_out)}" if left_out else "none of them trained on"

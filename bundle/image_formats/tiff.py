@@ -175,6 +175,10 @@ def _check_segments(
         )
     if len(offsets) < expected:
         raise ValueError("strips or tiles of the TIFF are missing")
+    if len(lengths) < expected or any(
+        begin + length > len(data) for begin, length in zip(offsets, lengths, strict=False)
+    ):
+        raise ValueError("strips or tiles of the TIFF are beyond its end")
     passes = 1
     if compression != 1:
         if sum(lengths) > len(data):

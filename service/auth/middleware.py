@@ -13,9 +13,6 @@ from service.errors import InvalidApiKey, MissingApiKey, Unauthorized
 from service.http.error_responses import ErrorResponses
 from service.http.route import Access, Route
 
-_DOCUMENTATION_PATHS = ("/docs", "/docs/oauth2-redirect", "/openapi.json")
-"""FastAPI's own routes that need no key: users enter their key on the documentation page."""
-
 SECURITY_SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "`Authorization: Bearer KEY`"},
     "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
@@ -29,8 +26,8 @@ SECURITY: list[dict[str, list[str]]] = [{scheme: []} for scheme in SECURITY_SCHE
 class Authentication:
     """ASGI middleware that checks API keys, inside `RequestContext`, which counts and logs its 401 responses.
 
-    Every path needs a key, except those of open routes and of the documentation. Routes for admin keys check the key
-    themselves, by `admin_dependency`.
+    Every path needs a key, except those of open routes. Routes for admin keys check the key themselves, by
+    `admin_dependency`.
     """
 
     def __init__(self, app: ASGIApp, *, keys: KeyFile, routes: Sequence[Route], errors: ErrorResponses) -> None:
@@ -38,8 +35,7 @@ class Authentication:
         self._keys = keys
         self._errors = errors
         self._admin_routes = [route for route in routes if route.access is Access.ADMIN_KEY]
-        open_paths = [route.path for route in routes if route.access is Access.OPEN]
-        self._open_paths = frozenset([*open_paths, *_DOCUMENTATION_PATHS])
+        self._open_paths = frozenset(route.path for route in routes if route.access is Access.OPEN)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request, or reject it."""

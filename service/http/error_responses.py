@@ -60,8 +60,12 @@ class ErrorResponses:
         if error.status_code == 404:
             problem: Problem = NotFound(f"There is no {path!r}; GET /docs shows every route.")
         elif error.status_code == 405:
-            allowed = (error.headers or {}).get("Allow", "other methods")
+            methods = set((error.headers or {}).get("Allow", "").split(", "))
+            allowed = ", ".join(sorted(methods | {"OPTIONS"} | ({"HEAD"} if "GET" in methods else set())))
+            if request.method == "OPTIONS":
+                return Response(status_code=204, headers={"Allow": allowed})
             problem = MethodNotAllowed(f"{path} does not take {request.method}; it takes {allowed}.")
+            error.headers = {"Allow": allowed}
         else:
             problem = MalformedBody(str(error.detail))
         response = self.response(request.scope, problem)

@@ -46,7 +46,9 @@ class LoadShedder:
     the event loop's thread.
     """
 
-    def __init__(self, access_log: AccessLog, lifecycle: Lifecycle, *, ttl_seconds: float = 1.0) -> None:
+    def __init__(
+        self, access_log: AccessLog, lifecycle: Lifecycle, *, ttl_seconds: float = 1.0, cross_origin: bool = False
+    ) -> None:
         """Remember nothing yet.
 
         Args:
@@ -54,10 +56,12 @@ class LoadShedder:
             lifecycle: The phase of the service; only a ready one sheds load.
             ttl_seconds: How long rejections are remembered. After that one request is processed normally, because keys,
                 models or traffic rules may have changed.
+            cross_origin: Whether pages of other origins may call the service.
         """
         self._access_log = access_log
         self._lifecycle = lifecycle
         self._ttl_seconds = ttl_seconds
+        self._cross_origin = cross_origin
         self._rejected: dict[int, _Rejected] = {}
 
     def check(self, scope: Scope, model: "Model", timeout_ms: int) -> None:
@@ -70,7 +74,7 @@ class LoadShedder:
             model: The model that the request asks for.
             timeout_ms: The request's deadline, as far as its headers and query determine it.
         """
-        max_wait = _max_wait(timeout_ms)
+        max_wait = longest_wait(timeout_ms)
         problem = _rejection(model, max_wait)
         if problem is None:
             return
@@ -89,7 +93,8 @@ class LoadShedder:
         if not self._rejected or self._lifecycle.phase is not Phase.READY:
             return None
         rejected = self._rejected.get(_fingerprint(scope))
-        if rejected is None:
+        if rejected is None or (self._cross_origin and any(name == b"origin" for name, _ in scope["headers"])):
+            # The application adds the headers that let a page of another origin read the response.
             return None
         started = time.perf_counter()
         model = rejected.model
@@ -115,7 +120,7 @@ def reserve(model: "Model", count: int, timeout_ms: int) -> Reservation:
         Overloaded: The queue is full, or too long for a deadline of `timeout_ms`.
     """
     try:
-        return model.batcher.reserve(count, _max_wait(timeout_ms))
+        return model.batcher.reserve(count, longest_wait(timeout_ms))
     except QueueFull as error:
         raise _overloaded(model, error) from None
 
@@ -136,7 +141,8 @@ def _overloaded(model: "Model", error: QueueFull) -> Overloaded:
     )
 
 
-def _max_wait(timeout_ms: int) -> float:
+def longest_wait(timeout_ms: int) -> float:
+    """The longest time in seconds that a request with this deadline may wait, for decoding or in the queue."""
     return _MAX_WAIT_SHARE * timeout_ms / 1000
 
 

@@ -5,6 +5,9 @@ from enum import Enum
 from typing import Any
 
 from fastapi.routing import APIRoute
+from starlette.routing import Match
+from starlette.types import Receive, Scope, Send
+from typing_extensions import override
 
 from service.http.error_format import ErrorFormat
 from service.http.problem_json import PROBLEM_JSON
@@ -52,3 +55,20 @@ class Route(APIRoute):
         self.quiet = quiet
         self.examples = examples
         self.schemas = schemas or {}
+
+    # HEAD is no method of the route itself, because FastAPI would document it as another operation.
+    @override
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Match a path and a method. HEAD matches where GET does; the server sends no body."""
+        match, child_scope = super().matches(scope)
+        if match is Match.PARTIAL and scope["method"] == "HEAD" and "GET" in (self.methods or ()):
+            return Match.FULL, child_scope
+        return match, child_scope
+
+    @override
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request that matches."""
+        if scope["method"] == "HEAD" and "GET" in (self.methods or ()):
+            await self.app(scope, receive, send)
+        else:
+            await super().handle(scope, receive, send)

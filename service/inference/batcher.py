@@ -18,9 +18,9 @@ import structlog
 from service.inference.engine_monitor import EngineMonitor, EngineState
 from service.inference.engine_thread import EngineThread
 from service.inference.execution_plan import ExecutionMode, ExecutionPlan
-from service.inference.fair_queue import FairQueue
 from service.inference.outcomes import Expired, Failure, Outcome, QueueFull, Row
 from service.inference.reservation import Reservation
+from service.inputs.fair_queue import FairQueue
 from service.inputs.modality import Array, Run
 
 log = structlog.stdlib.get_logger(__name__)

@@ -15,6 +15,7 @@ from service.inference.execution_plan import ExecutionMode
 from service.inference.fixed_batches import FixedBatches, PlainBatch, fixed_sizes
 from service.inference.onnx_session import EngineError, check_signature, nodes_by_provider, open_session, release_memory
 from service.inference.providers import CPU, Provider, ProviderUnavailable
+from service.inference.sample_check import check_sample
 from service.inputs.explanation import PARTS
 from service.inputs.modalities import modality_of
 from service.inputs.modality import Array
@@ -148,7 +149,8 @@ class Engine:
         """Run batches of up to `max_batch` inputs: ONNX Runtime allocates memory, and the graph is tested.
 
         Raises:
-            EngineError: The graph fails on a batch, or an input's scores depend on its batch.
+            EngineError: The graph fails on a batch, an input's scores depend on its batch, or the sample's scores are
+                not those of the export.
             ProviderUnavailable: The sessions compute on another provider after these batches.
         """
         if not self.on_cpu and (self.modality.size_of is None or self._has_convolutions):
@@ -160,6 +162,7 @@ class Engine:
             self._record_graphs()
         if max_batch > 1:
             check_batch_invariance(self._bundle, self.try_batch, self.modality.probe_pair())
+        check_sample(self._bundle, self.modality, self.try_batch, self._wanted_provider)
         if self.provider != self._wanted_provider.first:
             model = self._bundle.manifest.model
             raise ProviderUnavailable(f"{model} runs on {self.provider} instead of {self._wanted_provider.first}.")

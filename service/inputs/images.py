@@ -1,15 +1,17 @@
 """The image modality: converts encoded image files to the graph's input `images`, uint8 `[N, H, W, C]`."""
 
 import base64
-import binascii
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bundle import Bundle, ImageError, ImageInput, ImageTooLarge, LikelihoodSpec, decode_image
+from bundle import Bundle, EncodedImage, ImageError, ImageInput, ImageTooLarge, LikelihoodSpec, decode_image
+from bundle.image_formats.declared_size import HEAD_BYTES, estimate_pixels
 from service.errors import InputError
+from service.inputs.base64_text import decode_base64
 from service.inputs.examples import sample_png
 from service.inputs.explanation import explain_pixels
 from service.inputs.modality import Array, Limits, Prepared, Run
@@ -19,6 +21,9 @@ from service.inputs.payloads import Base64, Payload, Pixels, Text
 # docs/performance.md). The limit on pixels protects the event loop: a file of a few kilobytes can declare a huge image.
 _INLINE_BYTES = 16_384
 _INLINE_PIXELS = 96 * 96
+
+# About the time that opening a file takes, in pixels.
+_MIN_WORK = 10_000
 
 _GRAPH_INPUT = "images"
 
@@ -74,21 +79,37 @@ class Images:
 
     def prepare(self, payload: Payload, limits: Limits) -> NDArray[np.uint8] | InputError:
         """The image as uint8 `[H, W, C]`, or the reason why it cannot be scored."""
-        return self._prepare(payload, limits.max_pixels)
+        encoded = self._encoded(payload)
+        if not isinstance(encoded, bytes):
+            return encoded
+        try:
+            image = EncodedImage(encoded, max_pixels=limits.max_pixels)
+            if limits.request is not None:
+                limits.request.add_pixels(image.pixels)
+            with nullcontext() if limits.budget is None else limits.budget.decoding(image.pixels):
+                return image.decode(self._spec)
+        except ImageError as error:
+            return InputError(error.type, error.detail)
 
-    def _prepare(self, payload: Payload, max_pixels: int) -> NDArray[np.uint8] | InputError:
+    def work(self, payload: Payload, limits: Limits) -> int:
+        """The estimated work of `prepare`: the pixels by the header, and as much as an image takes at least."""
+        if isinstance(payload, Base64):
+            length = len(payload.text) * 3 // 4
+            head = _decode_base64(Base64(payload.text[: HEAD_BYTES // 3 * 4]))
+        else:
+            length, head = (len(payload), payload) if isinstance(payload, bytes) else (0, b"")
+        pixels = estimate_pixels(head, length) if isinstance(head, bytes) else 0
+        return _MIN_WORK + min(pixels, limits.max_pixels)
+
+    def _encoded(self, payload: Payload) -> bytes | NDArray[np.uint8] | InputError:
+        """The encoded image, the pixels of one that is not encoded, or the reason why the payload is no image."""
         if isinstance(payload, Pixels):
             return payload.array
         if isinstance(payload, Base64):
             payload = _decode_base64(payload)
-        if isinstance(payload, InputError):
-            return payload
         if isinstance(payload, Text):
             return InputError("unsupported-input", "This model scores images; the input is a text. Send `image`.")
-        try:
-            return decode_image(payload, self._spec, max_pixels=max_pixels)
-        except ImageError as error:
-            return InputError(error.type, error.detail)
+        return payload
 
     def prepare_inline(self, payload: Payload, limits: Limits) -> Prepared | None:
         """Convert a small image; return None for a large one."""
@@ -96,10 +117,15 @@ class Images:
             payload = _decode_base64(payload)
         if isinstance(payload, Base64) or (isinstance(payload, bytes) and len(payload) > _INLINE_BYTES):
             return None
-        prepared = self._prepare(payload, min(_INLINE_PIXELS, limits.max_pixels))
-        if isinstance(prepared, InputError) and prepared.type == ImageTooLarge.type:
+        encoded = self._encoded(payload)
+        if not isinstance(encoded, bytes):
+            return encoded
+        try:
+            return decode_image(encoded, self._spec, max_pixels=min(_INLINE_PIXELS, limits.max_pixels))
+        except ImageTooLarge:
             return None
-        return prepared
+        except ImageError as error:
+            return InputError(error.type, error.detail)
 
     def matches(self, inputs: Mapping[str, tuple[str, Sequence[int | str | None]]]) -> bool:
         """Whether the graph takes batches of any number of images of this size, and no other input."""
@@ -141,6 +167,6 @@ class Images:
 
 def _decode_base64(payload: Base64) -> bytes | InputError:
     try:
-        return base64.b64decode(payload.text, validate=True)
-    except (binascii.Error, ValueError) as error:
+        return decode_base64(payload.text)
+    except ValueError as error:
         return InputError("invalid-base64", f"`image` is not base64: {error}")

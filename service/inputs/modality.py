@@ -6,13 +6,21 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from bundle import LikelihoodSpec
+from bundle import EncodedText, LikelihoodSpec
 from service.errors import InputError
+from service.inputs.decode_budget import DecodeBudget, RequestSize
 from service.inputs.payloads import Payload
 
 Array = NDArray[Any]
-Prepared = Array | InputError
-"""One input as an array that the model takes, or the reason why it cannot be scored."""
+Prepared = Array | EncodedText | InputError
+"""One input as an array that the model takes, a text with its token count, or why the input cannot be scored."""
+
+
+def arrays_of(prepared: Sequence[Prepared]) -> list[Array]:
+    """The arrays of the inputs that can be scored."""
+    return [
+        item.ids if isinstance(item, EncodedText) else item for item in prepared if not isinstance(item, InputError)
+    ]
 
 
 class Run(Protocol):
@@ -29,10 +37,19 @@ class Run(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits on the size of one input."""
+    """Limits on the size of one input.
+
+    Attributes:
+        max_pixels: Most pixels of an image.
+        max_text_chars: Most characters of a text.
+        budget: Is shared by all images that are decoded at the same time; None for no bound.
+        request: Counts the images of a request; None if they are not counted.
+    """
 
     max_pixels: int
     max_text_chars: int
+    budget: DecodeBudget | None = None
+    request: RequestSize | None = None
 
 
 class Modality(Protocol):
@@ -76,6 +93,9 @@ class Modality(Protocol):
 
     def string_payload(self, text: str) -> Payload:
         """The payload of an input that is a string in JSON."""
+
+    def work(self, payload: Payload, limits: Limits) -> int:
+        """The estimated work of `prepare`, positive, in pixels of an image."""
 
     def prepare(self, payload: Payload, limits: Limits) -> Prepared:
         """Convert one payload. Thread-safe; may take long."""

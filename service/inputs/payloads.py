@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import InputError
+from service.inputs.text_encoding import decode_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +42,9 @@ class Input:
     id: str | None = None
 
 
-def text_of(data: bytes) -> Text | InputError:
-    """The text in UTF-8 `data`, without a leading byte order mark, which editors add."""
+def text_of(data: bytes, codec: str = "utf-8") -> Text | InputError:
+    """The text in `data`: in the encoding of its byte order mark if it has one, else in `codec`."""
     try:
-        return Text(data.decode("utf-8-sig"))
+        return Text(decode_text(data, codec))
     except UnicodeDecodeError as error:
-        return InputError("undecodable-text", f"The text is not UTF-8: {error}")
+        return InputError("undecodable-text", f"The text is not {error.encoding.upper()}: {error}")

@@ -7,18 +7,19 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from bundle import Bundle, EmptyText, LikelihoodSpec, TextEncoder, TextInput, pad_tokens
+from bundle import Bundle, EmptyText, EncodedText, LikelihoodSpec, TextEncoder, TextInput, pad_tokens
 from service.errors import InputError, UnsupportedMediaType
 from service.inputs.examples import SAMPLE_SENTENCE
 from service.inputs.explanation import explain_tokens
 from service.inputs.length_buckets import padded_length, run_in_length_buckets
 from service.inputs.modality import Array, Limits, Prepared, Run
 from service.inputs.payloads import Payload, Text, text_of
+from service.inputs.text_encoding import CHARSETS, codec_of
 
 # Texts of which the tokenizer reads up to this many characters are encoded on the event loop: a thread hand-over takes
 # about as long as encoding them. See docs/performance.md.
 _INLINE_CHARS = 2048
-_CHARSETS = frozenset({"utf-8", "utf8", "us-ascii"})
+_WORK_PER_CHARACTER = 20
 _SAMPLE_FILE = "sample.txt"
 _EXAMPLE_CHARS = 200
 
@@ -73,29 +74,36 @@ class Texts:
         return media_type in self.media_types
 
     def body_reader(self, parameters: Mapping[bytes, bytes]) -> Callable[[bytes], Payload]:
-        """The body is the text in UTF-8. Raises `UnsupportedMediaType` for other charsets."""
-        charset = parameters.get(b"charset", b"utf-8").decode("latin-1").lower()
-        if charset not in _CHARSETS:
-            raise UnsupportedMediaType(f"The charset {charset[:64]!r} is not supported; send text as UTF-8.")
-        return text_of
+        """The body is the text, by default in UTF-8. Raises `UnsupportedMediaType` for unknown charsets."""
+        charset = parameters.get(b"charset", b"utf-8").decode("latin-1")
+        codec = codec_of(charset)
+        if codec is None:
+            raise UnsupportedMediaType(
+                f"The charset {charset[:64]!r} is not supported. Send the text in one of {', '.join(CHARSETS)}."
+            )
+        return partial(text_of, codec=codec)
 
     def string_payload(self, text: str) -> Payload:
         """The string is the text."""
         return Text(text)
 
-    def prepare(self, payload: Payload, limits: Limits) -> NDArray[np.int64] | InputError:
-        """The text as token ids, int64 `[L]`, or the reason why it cannot be scored."""
-        prepared = self._prepare(payload, limits, self._encoder.encode)
-        assert prepared is not None, "`encode` reads all of a text"
+    def work(self, payload: Payload, limits: Limits) -> int:
+        """The estimated work of `prepare` in pixels: encoding a character takes about as long as decoding 20."""
+        return (
+            _WORK_PER_CHARACTER * min(len(payload.text), limits.max_text_chars) + 1 if isinstance(payload, Text) else 1
+        )
+
+    def prepare(self, payload: Payload, limits: Limits) -> EncodedText | InputError:
+        """The text as token ids, int64 `[L]`, with their count, or the reason why it cannot be scored."""
+        prepared = self._prepare(payload, limits, limits.max_text_chars)
+        assert prepared is not None, "no text is longer"
         return prepared
 
     def prepare_inline(self, payload: Payload, limits: Limits) -> Prepared | None:
         """Convert a text of which the tokenizer reads few characters; return None for other texts."""
-        return self._prepare(payload, limits, partial(self._encoder.encode_within, max_chars=_INLINE_CHARS))
+        return self._prepare(payload, limits, _INLINE_CHARS)
 
-    def _prepare(
-        self, payload: Payload, limits: Limits, encode: Callable[[str], NDArray[np.int64] | None]
-    ) -> NDArray[np.int64] | InputError | None:
+    def _prepare(self, payload: Payload, limits: Limits, max_chars: int) -> EncodedText | InputError | None:
         if isinstance(payload, InputError):
             return payload
         if not isinstance(payload, Text):
@@ -107,7 +115,7 @@ class Texts:
                 "send a shorter one",
             )
         try:
-            return encode(payload.text)
+            return self._encoder.encode_within(payload.text, max_chars)
         except EmptyText as error:
             return InputError(error.type, error.detail)
 

@@ -12,12 +12,12 @@ from service.errors import InferenceFailed, InputError
 from service.inference.engine import open_engine
 from service.inference.outcomes import Row
 from service.inference.providers import choose_provider
-from service.inputs.modality import Array
+from service.inputs.modality import Prepared, arrays_of
 from service.offline.errors import EngineBroken
 from service.offline.job import Job
 from service.offline.source import Item, payload_of
 from service.scoring.scored_input import Result
-from service.scoring.scorer import Scorer
+from service.scoring.scorer import Scorer, token_count
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -55,39 +55,39 @@ class BatchScorer:
         """
         prepared = [self._modality.prepare(payload_of(item), self._job.limits) for item in items]
         results: list[Result | None] = [item if isinstance(item, InputError) else None for item in prepared]
-        arrays = [(index, item) for index, item in enumerate(prepared) if not isinstance(item, InputError)]
+        scorable = [(index, item) for index, item in enumerate(prepared) if not isinstance(item, InputError)]
         size_of = self._modality.size_of
         if size_of is not None:
-            arrays.sort(key=lambda indexed: size_of(indexed[1]))
-        for start in range(0, len(arrays), self._job.batch):
-            batch = arrays[start : start + self._job.batch]
-            for (index, _), result in zip(batch, self._score_batch([array for _, array in batch]), strict=True):
+            scorable.sort(key=lambda indexed: size_of(*arrays_of([indexed[1]])))
+        for start in range(0, len(scorable), self._job.batch):
+            batch = scorable[start : start + self._job.batch]
+            for (index, _), result in zip(batch, self._score_batch([item for _, item in batch]), strict=True):
                 results[index] = result
         return [result for result in results if result is not None]
 
-    def _score_batch(self, arrays: list[Array]) -> Sequence[Result]:
+    def _score_batch(self, batch: list[Prepared]) -> Sequence[Result]:
         try:
-            return self._run_batch(arrays)
+            return self._run_batch(batch)
         except Exception as error:
             # A single input may be the cause: score each one separately.
-            results = [self._score_alone(array) for array in arrays]
-            if len(arrays) > 1 and all(isinstance(result, InputError) for result in results):
+            results = [self._score_alone(item) for item in batch]
+            if len(batch) > 1 and all(isinstance(result, InputError) for result in results):
                 raise EngineBroken(
                     f"The engine fails on every input of a batch: {error}. Run the same command again to go on, with a "
                     "smaller --max-batch and --overwrite if it was memory that ran out."
                 ) from error
             return results
 
-    def _score_alone(self, array: Array) -> Result:
+    def _score_alone(self, item: Prepared) -> Result:
         try:
-            return self._run_batch([array])[0]
+            return self._run_batch([item])[0]
         except Exception as error:
             log.exception("engine failed on an input")
             return InputError(InferenceFailed.type, f"The engine failed on this input: {error}")
 
-    def _run_batch(self, arrays: list[Array]) -> Sequence[Result]:
+    def _run_batch(self, batch: list[Prepared]) -> Sequence[Result]:
         with self._device_lock:
             taken = time.monotonic()
-            outputs = self._run(arrays, exclusive=False)
-        rows = [Row(outputs, index, taken, time.monotonic()) for index in range(len(arrays))]
-        return self._scorer.score(rows, self._job.options)
+            outputs = self._run(arrays_of(batch), exclusive=False)
+        rows = [Row(outputs, index, taken, time.monotonic()) for index in range(len(batch))]
+        return self._scorer.score(rows, self._job.options, [token_count(item) for item in batch])

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from service.offline.errors import OutputRefused, OutputUnwritable
 from service.offline.source import Identity
-from service.offline.table import ERROR, flagged_column
+from service.offline.table import ERROR, TRUNCATED, flagged_column
 
 # Readers of parquet folders skip names that begin with an underscore.
 RUN_FILE = "_run.json"
@@ -39,12 +39,13 @@ class Terms(BaseModel):
 
 
 class Summary(BaseModel):
-    """The counts of a complete run: flagged inputs by score, and errors by type."""
+    """The counts of a complete run: flagged inputs by score, texts that were read in part, and errors by type."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     inputs: int
     flagged: dict[str, int]
+    truncated: int = 0
     errors: dict[str, int]
 
     @property
@@ -124,21 +125,27 @@ class Output:
             threshold = self.run.thresholds[score]
             limit = "nothing can be flagged" if threshold is None else f"anomaly above {threshold:.5g}"
             lines.append(f"  flagged by {score}: {count:,} ({share}) at alpha {self.run.terms.alpha:g} ({limit})")
+        if summary.truncated:
+            lines.append(f"  truncated: {summary.truncated:,} texts were read only in part")
         lines += [f"  error {kind}: {count:,}" for kind, count in summary.errors.items()]
         return "\n".join(lines)
 
     def _summarise(self) -> Summary:
         """Count over all parts, with one of them in memory."""
-        inputs = 0
+        inputs = truncated = 0
         flagged = dict.fromkeys(self.run.terms.scores, 0)
         errors: Counter[str] = Counter()
         for file in sorted(self.folder.glob(_PART)):
-            table = pq.read_table(file, columns=[ERROR, *(flagged_column(score) for score in flagged)])
+            columns = [ERROR, *(flagged_column(score) for score in flagged)]
+            # Only parts of texts have the column.
+            table = pq.read_table(file, columns=[*columns, *({TRUNCATED} & set(pq.read_schema(file).names))])
             inputs += table.num_rows
+            if TRUNCATED in table.column_names:
+                truncated += pc.sum(table[TRUNCATED]).as_py() or 0
             for score in flagged:
                 flagged[score] += pc.sum(table[flagged_column(score)]).as_py() or 0
             errors.update(kind for kind in table[ERROR].to_pylist() if kind is not None)
-        return Summary(inputs=inputs, flagged=flagged, errors=dict(errors.most_common()))
+        return Summary(inputs=inputs, flagged=flagged, truncated=truncated, errors=dict(errors.most_common()))
 
     def _path(self, part: int) -> Path:
         return self.folder / f"part-{part:06d}.parquet"

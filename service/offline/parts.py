@@ -49,7 +49,8 @@ def score_parts(
         progress(len(chunk_keys))
         # Yielded as soon as it is complete: a failure in the next part must not lose this one.
         if len(keys) == job.inputs_of(part):
-            yield part, part_file(keys, results, job.options.scores, job.source.key_type)
+            texts = job.source.modality == "text"
+            yield part, part_file(keys, results, job.options.scores, job.source.key_type, texts=texts)
             keys, results = [], []
     if keys:
         raise source_changed(job.source.identity.path)

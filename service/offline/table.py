@@ -9,12 +9,15 @@ import pyarrow.parquet as pq
 from service.errors import InputError
 from service.scoring.scored_input import Result
 
-KEY, FLAGGED, P_VALUE, LABEL, PROBABILITY, ERROR, ERROR_DETAIL = (
+KEY, FLAGGED, P_VALUE, LABEL, PROBABILITY, TRUNCATED, TOKENS_READ, TOKENS_TOTAL, ERROR, ERROR_DETAIL = (
     "key",
     "flagged",
     "p_value",
     "label",
     "probability",
+    "truncated",
+    "tokens_read",
+    "tokens_total",
     "error",
     "error_detail",
 )
@@ -25,7 +28,9 @@ def flagged_column(score: str) -> str:
     return f"{score}_flagged"
 
 
-def part_file(keys: Sequence[object], results: Sequence[Result], scores: Sequence[str], key: pa.DataType) -> bytes:
+def part_file(
+    keys: Sequence[object], results: Sequence[Result], scores: Sequence[str], key: pa.DataType, *, texts: bool
+) -> bytes:
     """Encode a parquet file with one row per input; a row of an input that was not scored has only key and error.
 
     Args:
@@ -33,15 +38,19 @@ def part_file(keys: Sequence[object], results: Sequence[Result], scores: Sequenc
         results: The results of the inputs, in the same order.
         scores: The names of the scores.
         key: The type of the keys.
+        texts: Whether the inputs are texts.
     """
     rows = [_row(input_key, result) for input_key, result in zip(keys, results, strict=True)]
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema(scores, key)), sink)
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema(scores, key, texts=texts)), sink)
     return bytes(sink.getvalue())
 
 
-def schema(scores: Sequence[str], key: pa.DataType) -> pa.Schema:
-    """The schema of a part: `flagged` and `p_value` of the first score, as in the API; then each score's columns."""
+def schema(scores: Sequence[str], key: pa.DataType, *, texts: bool) -> pa.Schema:
+    """The schema of a part: `flagged` and `p_value` of the first score, as in the API; then each score's columns.
+
+    Parts of `texts` also have the columns about their tokens.
+    """
     fields: dict[str, pa.DataType] = {
         KEY: key,
         FLAGGED: pa.bool_(),
@@ -49,6 +58,8 @@ def schema(scores: Sequence[str], key: pa.DataType) -> pa.Schema:
         LABEL: pa.string(),
         PROBABILITY: pa.float64(),
     }
+    if texts:
+        fields |= {TRUNCATED: pa.bool_(), TOKENS_READ: pa.int64(), TOKENS_TOTAL: pa.int64()}
     for score in scores:
         fields |= {
             score: pa.float64(),
@@ -70,6 +81,12 @@ def _row(key: object, result: Result) -> dict[str, Any]:
         LABEL: None if prediction is None else prediction.label,
         PROBABILITY: None if prediction is None else prediction.probability,
     }
+    if result.tokens is not None:
+        row |= {
+            TRUNCATED: result.truncated,
+            TOKENS_READ: result.tokens.read,
+            TOKENS_TOTAL: result.tokens.total,
+        }
     for name, score in result.scores.items():
         row[name] = score.value
         row[f"{name}_anomaly"] = score.anomaly

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import structlog
 
-from bundle import BundleError
+from bundle import MANIFEST_NAME, BundleError
 from service.inference.onnx_session import EngineError
 from service.inference.providers import ProviderUnavailable
 from service.repository.snapshot import TRAFFIC_NAME, RepositoryError, model_of
@@ -88,6 +88,17 @@ class Refusals:
 
     def nothing_to_serve(self) -> RepositoryError:
         """The error of a repository without a single valid bundle."""
+        setting = "Set OOD_MODELS (or --models)"
+        if (self._root / MANIFEST_NAME).is_file():
+            repository = self._root.resolve().parent.parent
+            return RepositoryError(
+                f"{str(self._root)!r} is a bundle. {setting} to its repository, {str(repository)!r}."
+            )
+        if any(entry.isdecimal() for entry in self.entries):
+            repository = self._root.resolve().parent
+            return RepositoryError(
+                f"{str(self._root)!r} holds the versions of a model. {setting} to its repository {str(repository)!r}."
+            )
         reasons = "".join(f"\n  {refused.path}: {refused.reason}" for refused in self.of(self.entries))
         if reasons:
             return RepositoryError(f"No bundle in the model repository {str(self._root)!r} can be served:{reasons}")

@@ -71,6 +71,7 @@ class Reloader:
         self._load_model: LoadModel | None = None
         self._models: dict[str, Model] = {}
         self._rules: Rules = {}
+        self._logged_shares: dict[str, dict[str, float]] = {}
         self._last_attempts: dict[str, Snapshot] = {}
         self._last_scan: dict[str, Snapshot] = {}
         self._unloaded: set[str] = set()
@@ -102,6 +103,7 @@ class Reloader:
                     raise RepositoryError(f"{self._root / TRAFFIC_NAME}: {refused.reason}")
             if not self._models:
                 raise self._refusals.nothing_to_serve()
+            self._report_refusals()
 
     def poll(self, seconds: float) -> None:
         """Start to call `poll_once` every `seconds`, until `close`."""
@@ -178,6 +180,7 @@ class Reloader:
             self._repository.versions(name)
             self._unloaded.add(name)
             self._unserve([entry for entry in self._known_entries() if model_of(entry) == name])
+            self._report_refusals()
 
     def unloaded(self) -> list[str]:
         """The bundles, `<name>/<version>`, that were in the last scan and are not served because of `unload`."""
@@ -213,6 +216,7 @@ class Reloader:
         self._unserve(
             [forget.entry for forget in removals if not (forget.unless_last and self._is_last_version(forget.entry))]
         )
+        self._report_refusals()
 
     async def _load_or_refuse(self, action: Load | Refuse, *, starting: bool = False) -> None:
         """Load the entry and serve it, or refuse it.
@@ -277,9 +281,6 @@ class Reloader:
         before, self._models = self._models, models
         repository = self._repository
         repository.serve(models.values(), self._rules)
-        repository.refused = self._refusals.all(
-            self._rules, {name: repository.versions(name) for name in repository.names}
-        )
         for entry, model in models.items():
             if before.get(entry) is not model:
                 model.publish()
@@ -305,6 +306,18 @@ class Reloader:
             if entry == TRAFFIC_NAME:
                 self._rules = {}
         self._swap(models)
+
+    def _report_refusals(self) -> None:
+        """Publish what is not served. Called after all changes of a scan: a rule may name a version loaded later."""
+        repository = self._repository
+        repository.refused = self._refusals.all(
+            self._rules, {name: repository.versions(name) for name in repository.names}
+        )
+        for name in self._rules:
+            shares = {f"{version} ({role})": share for (version, role), share in repository.shares(name).items()}
+            if shares != self._logged_shares.get(name):
+                log.info("traffic rule in effect", model=name, shares=shares)
+                self._logged_shares[name] = shares
 
     def _known_entries(self) -> set[str]:
         return {*self._last_attempts, *self._models, *self._refusals.entries}

@@ -14,6 +14,7 @@ import structlog
 
 from bundle import MANIFEST_NAME, BundleError, parse_manifest, sha256_file
 from service.repository.snapshot import TRAFFIC_NAME, RepositoryError
+from service.settings import SettingsError, env_name
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -44,7 +45,7 @@ class Mirror:
             RepositoryError: The URI cannot be read or holds no bundle.
         """
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self._make_folder()
             # Two processes that download the same bundle would write the same files.
             with _locked(self.folder):
                 self._refresh()
@@ -53,6 +54,15 @@ class Mirror:
         except Exception as error:
             # Each kind of storage has its own errors; an ImportError names the package that is missing.
             raise RepositoryError(f"The model repository {self._uri} cannot be read: {error}") from error
+
+    def _make_folder(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RepositoryError(
+                f"The folder {str(self.folder)!r} for the copy of {self._uri} cannot be made: {error.strerror}. Set "
+                f"{env_name('models_cache')} to a folder that the service may write."
+            ) from None
 
     def is_empty(self) -> bool:
         """Whether the folder holds no bundle."""
@@ -115,8 +125,18 @@ class Mirror:
 
 
 def default_folder(uri: str) -> Path:
-    """The folder for the copy of the repository at `uri`, unless a setting names another one."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    """The folder for the copy of the repository at `uri`, unless a setting names another one.
+
+    Raises:
+        SettingsError: The user has no home directory.
+    """
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:
+        raise SettingsError(
+            f"{env_name('models')} = {uri!r} needs a folder for its copy, and this user has no home directory. Set "
+            f"{env_name('models_cache')} to a folder that the service may write."
+        ) from None
     return cache / "ood-scoring-service" / hashlib.sha256(uri.encode()).hexdigest()[:16]
 
 

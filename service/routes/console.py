@@ -1,18 +1,19 @@
 """`GET /`: a plain page with the models, and links to the documentation and the metrics."""
 
+import json
 from collections.abc import Sequence
 from html import escape
-from importlib.resources import files
 from string import Template
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
 
 from service.http.route import Route
 from service.lifecycle import Lifecycle
 from service.protocols.native.curl import curl_json
 from service.repository.model import Model
 from service.repository.served import Repository
+from service.routes.page import page, page_source
 
 _MODEL = Template("""<article>
 <h2><a href="/v1/models/$name">$name</a> <small>version $version</small></h2>
@@ -20,13 +21,14 @@ _MODEL = Template("""<article>
 <dl><div><dt>versions</dt><dd>$versions</dd></div><div><dt>takes</dt><dd>$takes</dd></div><div><dt>scores</dt><dd>$scores</dd></div>
 <div><dt>default</dt><dd>$default</dd></div><div><dt>alpha</dt><dd>$alpha</dd></div>
 <div><dt>calibrated on</dt><dd>$n inputs</dd></div><div><dt>runs on</dt><dd>$provider</dd></div></dl>
-<details><summary>Try it</summary><pre>$curl</pre></details>
+<details><summary>Try it</summary><pre>$curl</pre>
+<button data-url="v1/models/$name/score" data-body="$body">Score this example</button><pre></pre></details>
 </article>""")
 
 
 def routes(repository: Repository, lifecycle: Lifecycle, *, keys_needed: bool = False) -> list[Route]:
     """The route of the page; `keys_needed` adds an API key to its example commands."""
-    page = Template(files("service.routes").joinpath("console.html").read_text(encoding="utf-8"))
+    template = Template(page_source("console.html"))
 
     async def index(request: Request) -> Response:
         """The page, with a command for each model that works unchanged."""
@@ -45,8 +47,8 @@ def routes(repository: Repository, lifecycle: Lifecycle, *, keys_needed: bool = 
         refused = "".join(
             f"<li><code>{escape(bundle.path)}</code> {escape(bundle.reason)}</li>" for bundle in repository.refused
         )
-        return HTMLResponse(
-            page.substitute(
+        return page(
+            template.substitute(
                 models=models,
                 refused=f'<section class="refused"><h2>Refused bundles</h2><ul>{refused}</ul></section>'
                 if refused
@@ -71,6 +73,7 @@ def _article(model: Model, versions: Sequence[str], curl: str) -> str:
         "alpha": f"{model.scorer.alpha:g}",
         "n": f"{manifest.calibration.n:,}",
         "curl": curl,
+        "body": json.dumps({"inputs": [model.modality.example()]}),
         "provider": model.provider.removesuffix("ExecutionProvider"),
     }
     return _MODEL.substitute({key: escape(value) for key, value in values.items()})

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from bundle import TokenCount
 from service.errors import InputError
 from service.inputs.modality import Array
 
@@ -35,8 +36,9 @@ class Prediction:
 class ScoredInput:
     """The scores of one input, by name, in the order of the request; `flagged` and `p_value` are those of the first.
 
-    `prediction` is None for models without labels, `explanation` unless the request asked for it. `model_outputs` are
-    the wrapped classifier's own outputs that the request asked for.
+    `prediction` is None for models without labels, `explanation` unless the request asked for it. `tokens` counts the
+    tokens of a text; it is None for images. `model_outputs` are the wrapped classifier's own outputs that the request
+    asked for.
     """
 
     flagged: bool
@@ -44,7 +46,13 @@ class ScoredInput:
     prediction: Prediction | None
     scores: Mapping[str, ScoreEntry]
     explanation: Mapping[str, Any] | None = None
+    tokens: TokenCount | None = None
     model_outputs: Mapping[str, Array] | None = None
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the model read the input only in part."""
+        return self.tokens is not None and self.tokens.truncated
 
 
 Result = ScoredInput | InputError

@@ -4,14 +4,15 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
+from itertools import repeat
 from typing import Any
 
-from bundle import SCORES, Bundle, Calibration, FalseFlagRate
+from bundle import SCORES, Bundle, Calibration, EncodedText, FalseFlagRate, TokenCount
 from service.errors import DeadlineExceeded, InferenceFailed, InputError
 from service.inference.engine import PREDICTION, PROBABILITY, own_output
 from service.inference.outcomes import Expired, Outcome, Row
 from service.inputs.explanation import PARTS
-from service.inputs.modality import Array, Modality, Prepared
+from service.inputs.modality import Array, Modality, Prepared, arrays_of
 from service.scoring.options import Options
 from service.scoring.scored_input import Prediction, Result, ScoredInput, ScoreEntry
 
@@ -68,13 +69,18 @@ class Scorer:
 
         return threshold
 
-    def score(self, rows: Sequence[Row], options: Options) -> list[Result]:
-        """One result per row.
+    def score(
+        self, rows: Sequence[Row], options: Options, counts: Sequence[TokenCount | None] | None = None
+    ) -> list[Result]:
+        """One result per row; `counts` are the token counts of the rows' inputs, None for images.
 
         A result is an `InputError` where a score or the prediction is not a finite number: NaN never reaches a client.
         """
         thresholds = {name: self._threshold_of(name, options) for name in options.scores}
-        return [self._result(row, thresholds) for row in rows]
+        return [
+            self._result(row, thresholds, count)
+            for row, count in zip(rows, repeat(None, len(rows)) if counts is None else counts, strict=True)
+        ]
 
     def results(self, prepared: Sequence[Prepared], outcomes: Sequence[Outcome], options: Options) -> list[Result]:
         """One result per input of a request.
@@ -87,8 +93,10 @@ class Scorer:
         Returns:
             The results in the order of `prepared`; an `InputError` for each input that has no scores.
         """
+        inputs = [item for item in prepared if not isinstance(item, InputError)]
         rows = [outcome for outcome in outcomes if isinstance(outcome, Row)]
-        scored = iter(self.score(rows, options) if rows else ())
+        counts = [token_count(item) for item, outcome in zip(inputs, outcomes, strict=True) if isinstance(outcome, Row)]
+        scored = iter(self.score(rows, options, counts) if rows else ())
         remaining = iter(outcomes)
         results: list[Result] = []
         for item in prepared:
@@ -99,7 +107,8 @@ class Scorer:
             if isinstance(outcome, Row):
                 result = next(scored)
                 if options.explain and self.explain is not None and isinstance(result, ScoredInput):
-                    result = replace(result, explanation=self.explain(item, outcome.outputs[PARTS][outcome.index]))
+                    (array,) = arrays_of([item])
+                    result = replace(result, explanation=self.explain(array, outcome.outputs[PARTS][outcome.index]))
                 if options.model_outputs and isinstance(result, ScoredInput):
                     own = {name: outcome.outputs[own_output(name)][outcome.index] for name in options.model_outputs}
                     result = replace(result, model_outputs=own)
@@ -126,7 +135,7 @@ class Scorer:
             return threshold
         return self.thresholds[name] if options.alpha is None else self._threshold(name, options.alpha)
 
-    def _result(self, row: Row, thresholds: Mapping[str, float | None]) -> Result:
+    def _result(self, row: Row, thresholds: Mapping[str, float | None], count: TokenCount | None) -> Result:
         # Plain floats: most requests have one input, for which NumPy's calls cost ten times what they compute.
         scores: dict[str, ScoreEntry] = {}
         for name, threshold in thresholds.items():
@@ -142,7 +151,7 @@ class Scorer:
             prediction = self._prediction(row)
         except (ValueError, IndexError) as error:
             return InputError("invalid-prediction", f"The model's prediction cannot be read: {error}")
-        return ScoredInput(first.flagged, first.p_value, prediction, scores)
+        return ScoredInput(first.flagged, first.p_value, prediction, scores, tokens=count)
 
     def _prediction(self, row: Row) -> Prediction | None:
         if not self.labels:
@@ -152,3 +161,8 @@ class Scorer:
         if not 0 <= index < len(self.labels) or not math.isfinite(probability):
             raise ValueError(f"class {index} of {len(self.labels)} with probability {probability}")
         return Prediction(self.labels[index], index, probability)
+
+
+def token_count(prepared: Prepared) -> TokenCount | None:
+    """The token count of a prepared text; None for other inputs."""
+    return prepared.tokens if isinstance(prepared, EncodedText) else None

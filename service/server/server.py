@@ -27,6 +27,7 @@ from service.lifecycle import Lifecycle, Phase
 from service.repository.served import Repository
 from service.server.accept import LeastConnectionsListener, SharedConnectionCounts
 from service.server.banner import banner, print_safely
+from service.server.sockets import BindError, bind_sockets
 from service.settings import Settings
 from service.worker_group import SINGLE_WORKER, WorkerGroup
 
@@ -62,8 +63,8 @@ class Server(uvicorn.Server):
 
     SIGUSR1 resets the drift evidence of every model.
 
-    Workers that share listening sockets accept nothing before the models are warm; a signal before that ends the
-    process at once.
+    A signal before the models are warm ends the process at once: no accepted request waits for a response. Workers that
+    share listening sockets accept nothing before that.
     """
 
     def __init__(
@@ -96,6 +97,8 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                # A browser must not guess that a response is a page or a script.
+                headers=[("X-Content-Type-Options", "nosniff")],
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 # Requests still in flight after the grace period are cancelled.
                 timeout_graceful_shutdown=1,
@@ -111,7 +114,7 @@ class Server(uvicorn.Server):
         self._worker_group = worker_group
         self._on_ready = on_ready
         self._announced = False
-        self._not_listening = worker_group.count > 1
+        self._not_listening = worker_group.count > 1 or settings.listen_when_ready
         self._drain_until = self._linger_until = math.inf
         self._signal: signal.Signals | None = None
         self._reset_requested = False
@@ -146,8 +149,14 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
     async def _listen(self, sockets: list[socket.socket] | None) -> None:
-        if sockets is None:
-            await super().startup()
+        if sockets is None or self._worker_group.count == 1:
+            try:
+                await super().startup(sockets)
+            except OSError as error:
+                # Another program began to listen on the port in the meantime.
+                self._lifecycle.fail(error)
+                self.started = True
+            self._not_listening = False
             return
         # Start the lifespan only: uvicorn's own listeners would accept connections even if the models cannot be loaded.
         await super().startup([])
@@ -239,6 +248,10 @@ class Server(uvicorn.Server):
         )
 
     def _continue_drain(self) -> None:
+        if self._signal is not None and not self._lifecycle.loaded:
+            log.info("stopped while starting", signal=self._signal.name)
+            # The thread that loads a model cannot be interrupted.
+            os._exit(0)
         if self._signal is not None:
             log.info("draining", signal=self._signal.name, in_flight=self._lifecycle.in_flight)
             self._signal = None
@@ -289,9 +302,15 @@ def serve(
         app: The application of `create_app`.
         settings: The settings that the application was made with.
         worker_group: The workers that accept from the same `sockets`.
-        sockets: Bound sockets to accept from. None: the server opens its own.
+        sockets: Bound sockets to accept from. None: the server binds its own.
         on_ready: Called with the banner once the service is ready.
     """
+    if sockets is None:
+        try:
+            sockets = bind_sockets(settings)
+        except BindError as error:
+            log.error("cannot start", reason=str(error))
+            return 1
     # Each connection is an open file; the usual soft limit of 1024 exists for programs that call select().
     _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))

@@ -19,6 +19,7 @@ from pathlib import Path
 import structlog
 
 from service.server.banner import print_safely
+from service.server.sockets import BindError, bind_sockets
 from service.settings import Settings, env_name
 
 # A worker that died soon after its start is likely to die again: each pause before a restart is twice the last one.
@@ -40,9 +41,9 @@ def supervise(settings: Settings) -> int:
     undisturbed, and wrong settings are reported once.
     """
     try:
-        sockets = _bind(settings.host, settings.port)
-    except OSError as error:
-        log.error("cannot start", reason=f"{settings.host}:{settings.port}: {error.strerror or error}")
+        sockets = bind_sockets(settings)
+    except BindError as error:
+        log.error("cannot start", reason=str(error))
         return 1
     try:
         # Only the user of this process can enter it.
@@ -53,21 +54,6 @@ def supervise(settings: Settings) -> int:
         return 1
     with temporary_folder as folder:
         return asyncio.run(Supervisor(settings, sockets, Path(folder)).run())
-
-
-def _bind(host: str, port: int) -> list[socket.socket]:
-    """A bound socket for each address of `host`. None listens yet, so early connections are refused at once."""
-    sockets: list[socket.socket] = []
-    for family, kind, protocol, _, address in socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    ):
-        sock = socket.socket(family, kind, protocol)
-        sockets.append(sock)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind(address)
-    return sockets
 
 
 class _Worker:
@@ -121,7 +107,7 @@ class _Worker:
 
 
 class Supervisor:
-    """Keeps workers running on `sockets` until a signal, or until one of them cannot be started the first time.
+    """Keeps workers running on `sockets` until a signal, or until the first of them cannot be started.
 
     At SIGTERM or SIGINT all workers drain; the second signal kills them. SIGUSR1 is passed on to all workers.
     """
@@ -168,7 +154,7 @@ class Supervisor:
                 if self._ending.is_set():
                     self._on_drained(index, worker, code, reason)
                     return
-            if index not in self._ever_ready:
+            if not self._ever_ready:
                 self._fail(index, code, reason)
                 return
             uptime = time.monotonic() - began

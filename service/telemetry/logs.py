@@ -1,5 +1,7 @@
 """Structured logs: the lines of the service and of its libraries in one stream, each with its request id."""
 
+import io
+import json
 import logging
 import sys
 from collections.abc import Callable
@@ -8,7 +10,7 @@ from typing import TextIO
 
 import orjson
 import structlog
-from structlog.typing import EventDict, Processor, WrappedLogger
+from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
 from service.settings import Settings
 
@@ -78,7 +80,8 @@ def configure_logs(settings: Settings, **bound: int) -> LogHandler:
         [_TRACEBACKS, structlog.processors.JSONRenderer(serializer=_to_json)]
         if settings.log_format == "json"
         else [
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+            _escape_control_characters,
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_traceback),
         ]
     )
     handler = LogHandler(sys.stderr)
@@ -101,6 +104,8 @@ def configure_logs(settings: Settings, **bound: int) -> LogHandler:
     logging.getLogger("uvicorn").setLevel(max(_level(settings), logging.WARNING))
     # It warns of every malformed body; the client gets that error, and operators cannot act on it.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
+    # It logs metadata that are not valid, keys included, with a traceback.
+    logging.getLogger("grpc._cython.cygrpc").setLevel(logging.CRITICAL)
     return handler
 
 
@@ -109,7 +114,33 @@ def _level(settings: Settings) -> int:
 
 
 def _to_json(event: EventDict, **_: object) -> str:
-    return orjson.dumps(event, default=str).decode()
+    try:
+        return orjson.dumps(event, default=str).decode()
+    except TypeError:
+        # Such as the name of a file that is not UTF-8: a log line must not fail what it reports.
+        return json.dumps(event, default=str)
+
+
+def _escape_control_characters(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Escape what a terminal would obey: paths and other texts come from clients."""
+    for name, value in event.items():
+        if isinstance(value, str) and not value.isprintable() and name not in ("exception", "stack"):
+            event[name] = _escaped(value)
+    return event
+
+
+def _escaped(text: str, keep: str = "") -> str:
+    return "".join(
+        character if character.isprintable() or character in keep else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
+def _traceback(stream: TextIO, exc_info: ExcInfo) -> None:
+    """Write an indented traceback, whose message may repeat what a client sent, and must not look like a log line."""
+    buffer = io.StringIO()
+    structlog.dev.plain_traceback(buffer, exc_info)
+    stream.write(_escaped(buffer.getvalue(), keep="\n").replace("\n", "\n  "))
 
 
 def _drop_coloured_message(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

@@ -60,6 +60,9 @@ class Metrics:
             "ood_http_request_seconds", "Seconds per HTTP request.", http, registry=registry, buckets=_SECONDS
         )
         self.inputs = self._per_version(Counter, "ood_inputs_total", "Inputs scored.")
+        self.truncated = self._per_version(
+            Counter, "ood_truncated_inputs_total", "Scored texts of which the model read only the beginning."
+        )
         self.flagged = self._per_version(
             Counter, "ood_flagged_inputs_total", "Scored inputs that were flagged.", "score"
         )

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from service.inference.batcher import Batcher
 from service.scoring.drift import DriftEvidence
-from service.scoring.scored_input import ScoreEntry
+from service.scoring.scored_input import ScoredInput
 from service.scoring.scorer import Scorer
 from service.telemetry.metrics import REJECTIONS, Metrics
 
@@ -43,6 +43,7 @@ class ModelMetrics:
         self._batcher: Batcher | None = None
         self._retired = False
         self._inputs = metrics.inputs.labels(model, version)
+        self._truncated = metrics.truncated.labels(model, version)
         self._stalls = metrics.engine_stalls.labels(model, version)
         self._failures = metrics.engine_failures.labels(model, version)
         self._flagged = {score: metrics.flagged.labels(model, version, score) for score in scores}
@@ -101,9 +102,12 @@ class ModelMetrics:
         """Record whether the flag of one input that this version scored as a shadow differs from the answer's."""
         self._metrics.shadow_disagreements.labels(self._model, self._version, score).inc(differs)
 
-    def scored(self, scores: Mapping[str, ScoreEntry]) -> None:
-        """Count one scored input and update the drift evidence, from the `scores` of its result."""
+    def scored(self, result: ScoredInput) -> None:
+        """Count one scored input and update the drift evidence, from its result."""
+        scores = result.scores
         self._inputs.inc()
+        if result.truncated:
+            self._truncated.inc()
         for name, entry in scores.items():
             self._anomaly[name].observe(entry.anomaly)
             self._p_value[name].observe(entry.p_value)

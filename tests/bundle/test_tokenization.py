@@ -153,15 +153,41 @@ def test_a_long_text_has_its_first_ids_though_only_a_prefix_is_encoded(text: str
 def test_with_a_limit_of_characters_a_text_has_its_own_ids_or_none(text: str, max_chars: int, name: str) -> None:
     encoder = TextEncoder(LETTERS[name], 6)
     try:
-        ids = encoder.encode_within(text, max_chars)
+        encoded = encoder.encode_within(text, max_chars)
     except EmptyText:
         with pytest.raises(EmptyText):
             encoder.encode(text)
         return
-    if ids is None:
+    if encoded is None:
         assert len(text) > max_chars
     else:
-        np.testing.assert_array_equal(ids, encoder.encode(text))
+        np.testing.assert_array_equal(encoded.ids, encoder.encode(text))
+
+
+@given(st.text("abcΣσ\u0301é¨.5漢 \t\n\u3000", max_size=150), st.sampled_from(["nfkc", "nfd", "pattern"]))
+@example("ab " * 40, "nfkc")
+@example("a" * 40, "pattern")
+@example("a b c d" + " " * 80, "nfkc")
+def test_the_count_of_tokens_is_that_of_the_whole_text_or_a_lower_bound(text: str, name: str) -> None:
+    all_ids = LETTERS[name].encode(text).ids
+    with contextlib.suppress(EmptyText):
+        encoded = TextEncoder(LETTERS[name], 6).encode_within(text, len(text))
+        assert encoded is not None
+        tokens = encoded.tokens
+        assert tokens.read == len(encoded.ids)
+        assert tokens.truncated == (len(all_ids) > 6)
+        assert tokens.total == len(all_ids) if tokens.exact else tokens.read < tokens.total <= len(all_ids)
+
+
+@pytest.mark.parametrize(
+    ("words", "exact"), [(3, True), (12, True), (13, True), (25, True), (400, False), (9000, False)]
+)
+def test_tokens_of_a_text_of_words_are_counted_as_far_as_that_is_cheap(words: int, exact: bool) -> None:
+    encoded = ENCODERS["words"].encode_within("ball " * words, 200)
+    assert encoded is not None
+    assert (encoded.tokens.read, encoded.tokens.exact) == (min(words, 12), exact)
+    # 16,384 characters after the prefix are counted.
+    assert encoded.tokens.total == min(words, 12 + 2 + 16_384 // 5 + 1)
 
 
 def test_a_long_text_is_encoded_within_few_characters_unless_its_words_are_long() -> None:

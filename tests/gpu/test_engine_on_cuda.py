@@ -16,6 +16,7 @@ from service import Settings
 from service.inference.engine import Engine, open_engine
 from service.inference.engine_health import EngineHealth
 from service.inference.engine_thread import EngineThread
+from service.inference.onnx_session import EngineError
 from service.inference.providers import CPU, CUDA, CudaOptions, Provider, ProviderUnavailable, choose_provider
 from service.repository.model import Model, model_loader
 from service.telemetry.metrics import Metrics
@@ -108,6 +109,12 @@ def test_auto_falls_back_per_model_and_says_so(monkeypatch: pytest.MonkeyPatch, 
     assert other.provider == CUDA
     (fallback,) = [line for line in logs if line["event"] == "provider fallback"]
     assert (fallback["model"], fallback["wanted"], fallback["got"]) == ("cifar10-energy", CUDA, CPU)
+
+
+def test_a_gpu_that_computes_other_scores_is_refused(checks_samples: None) -> None:
+    with pytest.raises(EngineError, match=r"the sample's \w+ is \S+ on CUDAExecutionProvider and \S+ at the export"):
+        open_engine(load_bundle(CLASSIFIER), provider(), cores=2, max_batch=4)
+    assert open_engine(load_bundle(CLASSIFIER), provider(required=False), cores=2, max_batch=4).on_cpu
 
 
 def test_a_call_that_fails_later_is_an_error_and_the_engine_is_broken(stand_in: StandIn) -> None:

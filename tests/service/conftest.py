@@ -36,6 +36,7 @@ class Live:
     client: httpx.Client
     port: int
     engines: Mapping[tuple[str, str], ReplaceableEngine]
+    server: Server
 
     def engine(self, model: str = "tiny", version: str | None = None) -> ReplaceableEngine:
         """The engine of a served model."""
@@ -104,7 +105,7 @@ def _running(
             time.sleep(0.01)
         port = server.servers[0].sockets[0].getsockname()[1]
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
-            yield Live(app, client, port, engines)
+            yield Live(app, client, port, engines, server)
     finally:
         server.should_exit = True
         thread.join()

@@ -126,3 +126,36 @@ def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> N
 def test_an_unknown_variable_is_reported_with_the_closest_setting() -> None:
     environ = {"OOD_APLHA": "0.1", "OOD_SETTINGS": "x", "OOD_PORT": "1", "PATH": "/bin", "OOD_ZZZ": ""}
     assert unknown_variables(environ) == {"OOD_APLHA": "OOD_ALPHA", "OOD_ZZZ": None}
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("OOD_PORT", "tcp://10.43.0.1:8000"),
+        ("OOD_GRPC_PORT", "udp://10.43.0.1:8000"),
+        ("OOD_PORT", "tcp://[fd00::1]:80"),
+    ],
+)
+def test_a_kubernetes_service_link_is_named_in_the_message(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError, match=rf"{variable} = .*service link.*enableServiceLinks: false"):
+        load_settings()
+
+
+def test_other_variables_of_service_links_and_of_the_project_are_not_reported() -> None:
+    links = {
+        "OOD_SERVICE_HOST": "10.43.0.1",
+        "OOD_SERVICE_PORT": "8000",
+        "OOD_SERVICE_PORT_HTTP": "8000",
+        "OOD_PORT_8000_TCP": "tcp://10.43.0.1:8000",
+        "OOD_PORT_8000_TCP_PROTO": "tcp",
+        "OOD_PORT_8000_TCP_PORT": "8000",
+        "OOD_PORT_8000_TCP_ADDR": "10.43.0.1",
+        "OOD_SCORING_SERVICE_HOST": "10.43.0.1",
+        "OOD_SCORING_PORT": "tcp://10.43.0.1:8000",
+        "OOD_SCORING_PORT_8000_UDP_ADDR": "10.43.0.1",
+    }
+    assert unknown_variables(links | {"OOD_KEY": "secret", "OOD_DATA": "data"}) == {}
+    assert unknown_variables({"OOD_PROT": "1", "OOD_SERVICE": "x"}).keys() == {"OOD_PROT", "OOD_SERVICE"}

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -86,9 +87,8 @@ def start_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartGat
         require_program(name)
     gateways: list[Gateway] = []
 
-    def start(ports: list[int], *, tls: bool = False, keys: bool = False, **variables: str) -> Gateway:
-        folder = tmp_path_factory.mktemp("gateway")
-        gateways.append(Gateway(folder, ports, tls=tls, keys=keys, **variables))
+    def start(ports: list[int], **options: Any) -> Gateway:
+        gateways.append(Gateway(tmp_path_factory.mktemp("gateway"), ports, **options))
         return gateways[-1]
 
     yield start
@@ -208,9 +208,97 @@ def test_metrics_and_administration_are_not_reachable_in_any_spelling(gateway: G
         connection.request("GET", path)
         response = connection.getresponse()
         content = json.loads(response.read())
-    assert (response.status, response.headers["content-type"]) == (404, "application/problem+json")
-    assert content["type"] == "not-found"
-    assert content["detail"].startswith("This path is not open to clients")
+    assert response.status == 404
+    if "error" in content:
+        # The form of the Open Inference Protocol.
+        assert "v2/" in path
+        assert content["error"].startswith("not-found: This path is not open to clients")
+    else:
+        assert response.headers["content-type"] == "application/problem+json"
+        assert content["type"] == "not-found"
+        assert content["detail"].startswith("This path is not open to clients")
+
+
+@pytest.mark.parametrize(("path", "kind"), [("/v2/repository/index", "error"), ("/v1/none?query=secret", "type")])
+def test_an_error_has_the_form_of_its_path_and_is_logged_under_it(gateway: Gateway, path: str, kind: str) -> None:
+    response = gateway.client.get(path, headers={"x-request-id": f"logged-{kind}"})
+    assert response.status_code == 404
+    assert kind in response.json()
+
+    def entries() -> list[dict[str, Any]]:
+        return [entry for entry in gateway.log_entries if entry["request_id"] == f"logged-{kind}"]
+
+    until(lambda: bool(entries()))
+    assert [(entry["path"], entry["status"]) for entry in entries()] == [(path.partition("?")[0], 404)]
+
+
+def test_a_client_with_too_many_requests_in_progress_is_refused(
+    replicas: Replicas, start_gateway: StartGateway
+) -> None:
+    gateway = start_gateway(replicas.ports, GATEWAY_CONNECTIONS="3")
+    with ExitStack() as stack:
+        for _ in range(3):
+            unfinished = stack.enter_context(socket.create_connection(("127.0.0.1", gateway.port), timeout=60))
+            unfinished.sendall(f"POST {SCORE_PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\nx".encode())
+        until(lambda: gateway.client.get("/v1/models").status_code == 429)
+        response = gateway.client.get("/v1/models")
+        problem(response, 429, "too-many-requests")
+        assert response.headers["retry-after"] == "1"
+    until(lambda: gateway.client.get("/v1/models").status_code == 200)
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 1000000", "Transfer-Encoding: chunked"])
+def test_large_bodies_in_progress_are_limited_and_small_requests_are_served(
+    replicas: Replicas, start_gateway: StartGateway, framing: str
+) -> None:
+    gateway = start_gateway(replicas.ports, GATEWAY_UPLOADS="2")
+    with ExitStack() as stack:
+
+        def upload() -> socket.socket:
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", gateway.port), timeout=60))
+            connection.sendall(f"POST {SCORE_PATH} HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n".encode())
+            return connection
+
+        first, second = upload(), upload()
+        # The two are counted once their headers are read.
+        until(lambda: upload().recv(64).startswith(b"HTTP/1.1 429 "))
+        assert score(gateway.client).status_code == 200
+        first.close()
+        second.close()
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/v2/models/tiny", SCORE_PATH])
+def test_with_keys_and_no_replica_clients_are_told_to_try_again(start_gateway: StartGateway, path: str) -> None:
+    gateway = start_gateway([free_port()], keys=True)
+    response = gateway.client.get(path, headers={"x-api-key": "any"})
+    assert response.status_code == 503
+    assert response.headers["retry-after"] == "1"
+    if path.startswith("/v2"):
+        assert response.json()["error"].startswith("unavailable: ")
+    else:
+        problem(response, 503, "unavailable")
+
+
+def test_clients_of_one_network_share_their_limits_and_others_do_not(
+    replicas: Replicas, start_gateway: StartGateway
+) -> None:
+    # The test sets the addresses of its clients.
+    directives = "set_real_ip_from 127.0.0.1; real_ip_header X-Client;"
+    rate = {"GATEWAY_RATE": "1", "GATEWAY_BURST": "1"}
+    gateway = start_gateway(replicas.ports, directives=directives, **rate)
+
+    def statuses(*addresses: str) -> list[int]:
+        return [gateway.client.get("/v1/models", headers={"x-client": address}).status_code for address in addresses]
+
+    # A network may spend its burst and, on a slow machine, a request for each second since.
+    same = [f"2001:db8::{number:x}" for number in range(1, 200)]
+    assert 429 in statuses(*same)
+    assert 429 in statuses(*(f"2001:db8:0:1:{number:x}::7" for number in range(1, 200)))
+    # Each of these is another network: one request each is within every limit.
+    others = [f"2001:db8:0:{number:x}::1" for number in range(10, 60)]
+    assert set(statuses(*others)) == {200}
+    assert set(statuses(*(f"10.0.0.{number}" for number in range(1, 60)))) == {200}
+    assert set(statuses(*(f"::ffff:10.1.0.{number}" for number in range(1, 60)))) == {200}
 
 
 def test_the_open_inference_protocol_passes_in_binary_in_both_directions(gateway: Gateway) -> None:
@@ -255,6 +343,13 @@ def test_a_client_over_its_rate_is_told_when_to_retry(replicas: Replicas, start_
         ("GET /v1/models HTTP/1.1\r\nHost: x\r\nX-Long: " + "x" * 9000 + "\r\n\r\n", 431, "headers-too-large"),
         ("GET /v1/" + "x" * 9000 + " HTTP/1.1\r\nHost: x\r\n\r\n", 414, "address-too-long"),
         ("GET /v1/models HTTP/1.1\r\n\r\n", 400, "malformed-request"),
+        ("TRACE /v1/models HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 405, "method-not-allowed"),
+        ("GET /v1/models HTTP/3.0\r\nHost: x\r\n\r\n", 505, "unsupported-http-version"),
+        (
+            "POST /v1/models HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n",
+            501,
+            "unsupported-transfer-encoding",
+        ),
         ("hello\r\n\r\n", 400, "malformed-request"),
     ],
 )

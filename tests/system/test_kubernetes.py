@@ -190,8 +190,8 @@ def test_the_resources_are_those_of_the_compose_file(overlay: str, container: Ob
     limits = container["resources"]["limits"]
     assert limits["cpu"] == resources["limits"]["cpus"]
     assert limits["memory"] == resources["limits"]["memory"] + "i"
-    gpus = resources.get("reservations", {}).get("devices", [{"count": 0}])[0]["count"]
-    assert int(limits.get("nvidia.com/gpu", 0)) == gpus
+    devices = resources.get("reservations", {}).get("devices", [{"device_ids": []}])[0]["device_ids"]
+    assert int(limits.get("nvidia.com/gpu", 0)) == len(devices)
     assert container["image"] == service["image"]
 
 

@@ -3,9 +3,12 @@
 import base64
 import html
 import json
+import os
 import signal
 import socket
 import subprocess
+import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,9 +19,12 @@ from service.inputs.examples import sample_png
 from tests.service.support.pictures import picture
 from tests.support.tiny_bundle import make_tiny_bundle
 from tests.support.tiny_text_bundle import make_tiny_text_bundle
+from tests.support.waiting import until
 from tests.system.support.accepted_requests import assert_every_accepted_request_was_answered
 from tests.system.support.scoring_clients import PNG, SCORE_PATH, ScoringClients
 from tests.system.support.service_process import (
+    COMMAND,
+    ENVIRONMENT,
     ROOT,
     TIMEOUT_SECONDS,
     Start,
@@ -184,12 +190,91 @@ def test_a_start_that_fails_prints_its_reason(models: Path, flags: tuple[str, ..
     assert "Traceback" not in result.stderr
 
 
-def test_a_start_on_a_port_in_use_fails_with_the_reason(models: Path) -> None:
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_start_on_a_port_in_use_ends_at_once_with_the_reason(models: Path, workers: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
-        result = run_to_exit("--models", str(models), "--port", str(other.getsockname()[1]))
-    assert result.returncode != 0
-    assert "address already in use" in result.stderr
-    assert "Traceback" not in result.stderr
+        port = str(other.getsockname()[1])
+        result = run_to_exit("--models", str(models), "--port", port, "--workers", workers)
+    assert result.returncode == 1
+    last = result.stderr.splitlines()[-1]
+    assert "cannot start" in last
+    assert f"127.0.0.1:{port}: Address already in use" in last
+    assert "OOD_PORT" in last
+    # No model was loaded in vain.
+    assert "model loaded" not in result.stderr
+
+
+@pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("flags", [(), ("--listen-when-ready",)], ids=["listening", "not-listening"])
+def test_a_signal_while_models_load_ends_the_process(
+    tmp_path: Path, sig: signal.Signals, flags: tuple[str, ...]
+) -> None:
+    # Opening a pipe without a writer blocks, so that the model loads for ever.
+    bundle = make_tiny_bundle(tmp_path)
+    (bundle / "model.onnx").unlink()
+    os.mkfifo(bundle / "model.onnx")
+    process = subprocess.Popen(
+        [*COMMAND, "--models", str(tmp_path), *flags], cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        until(lambda: is_being_read(bundle / "model.onnx"))
+        process.send_signal(sig)
+        _, log = process.communicate(timeout=TIMEOUT_SECONDS)
+    finally:
+        process.kill()
+    assert process.returncode == 0, log
+    assert "Traceback" not in log
+
+
+def is_being_read(pipe: Path) -> bool:
+    """Whether a process opens `pipe` for reading; if so, the pipe stays open for writing, and the reader blocked."""
+    try:
+        os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(("depth", "says"), [(1, "holds the versions of a model"), (2, "is a bundle")])
+def test_a_repository_that_is_too_deep_is_named_with_the_right_one(models: Path, depth: int, says: str) -> None:
+    folder = models.joinpath(*("tiny", "1")[:depth])
+    result = run_to_exit("--models", str(folder))
+    assert result.returncode == 1
+    assert says in result.stderr
+    assert f"OOD_MODELS (or --models) to its repository {str(models)!r}" in result.stderr
+
+
+def test_traffic_rules_are_judged_after_all_models_are_loaded(tmp_path: Path, start: Start) -> None:
+    for version in ("1", "2", "3"):
+        make_tiny_bundle(tmp_path, version=version)
+    (tmp_path / "traffic.yaml").write_text("tiny: {serve: 1, canary: {version: 2, percent: 10}, shadow: [3, 4]}")
+    service = start(tmp_path, "--log-format", "json")
+    (ineffective,) = service.log_entries("traffic rule has no effect")
+    assert "version 4" in ineffective["rule"]
+    (effective,) = service.log_entries("traffic rule in effect")
+    assert effective["shares"] == {"1 (serve)": 0.9, "2 (canary)": 0.1, "3 (shadow)": 1.0}
+    assert service.end() == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_user_without_a_home_directory_is_told_the_setting(tmp_path: Path) -> None:
+    environment = {name: value for name, value in ENVIRONMENT.items() if name not in ("HOME", "XDG_CACHE_HOME")}
+    command = [sys.executable, "-m", "service", "--models", "memory://models"]
+    run = partial(subprocess.run, cwd=ROOT, user=54321, group=54321, extra_groups=[], capture_output=True, text=True)
+    if run([sys.executable, "-c", "import service.app"], env=environment).returncode:
+        pytest.skip("another user cannot read this checkout")
+    for home in ({}, {"HOME": "/nonexistent"}):
+        result = run(command, env=environment | home, timeout=TIMEOUT_SECONDS)
+        assert result.returncode != 0
+        assert "OOD_MODELS_CACHE" in result.stderr, result.stderr
+        assert "Traceback" not in result.stderr
+
+
+def test_the_number_of_threads_follows_the_affinity_mask() -> None:
+    core = min(os.sched_getaffinity(0))
+    script = f"import os; os.sched_setaffinity(0, [{core}]); from service.inference import cpu_count as c; "
+    result = run_python("-c", script + "print(c.available_cores())")
+    assert result.stdout.strip() == "1", result.stderr
 
 
 def test_the_service_imports_neither_training_nor_torch() -> None:

@@ -28,7 +28,9 @@ def parameters_needed(channels: int, mixtures: int) -> int:
 
 
 def discretized_logistic_mixture_nats(parameters: Tensor, pixels: Tensor) -> Tensor:
-    """Negative log-likelihood in nats `[N, H, W]` of each pixel, all its channels together.
+    """Negative log-likelihood in nats `[N, H, W]` of each pixel, all its channels together, in float32 or wider.
+
+    Mixed precision does not apply: bfloat16 rounds means near an edge of -1..1 to half a value of a channel.
 
     Args:
         parameters: `[N, P, H, W]` with P from `parameters_needed`: K logits of the components, then K values for each
@@ -45,11 +47,13 @@ def discretized_logistic_mixture_nats(parameters: Tensor, pixels: Tensor) -> Ten
         raise ValueError(f"{problem}: give {per_component} for each component, see parameters_needed")
     # [N, per_component, K, H, W]
     rows = torch.unflatten(parameters, 1, (per_component, parameters.shape[1] // per_component))
-    logits, means, log_scales = rows[:, 0], rows[:, 1 : 1 + channels], rows[:, 1 + channels : 1 + 2 * channels]
-    values = pixels.to(parameters.dtype).unsqueeze(2)
-    means = _conditioned(means, rows[:, 1 + 2 * channels :], values)
-    components = _log_probabilities(values, means, torch.exp(-log_scales.clamp(*_LOG_SCALE))).sum(dim=1)
-    return -torch.logsumexp(components + F.log_softmax(logits, dim=1), dim=1)
+    with torch.autocast(parameters.device.type, enabled=False):
+        rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
+        logits, means, log_scales = rows[:, 0], rows[:, 1 : 1 + channels], rows[:, 1 + channels : 1 + 2 * channels]
+        values = pixels.to(rows.dtype).unsqueeze(2)
+        means = _conditioned(means, rows[:, 1 + 2 * channels :], values)
+        components = _log_probabilities(values, means, torch.exp(-log_scales.clamp(*_LOG_SCALE))).sum(dim=1)
+        return -torch.logsumexp(components + F.log_softmax(logits, dim=1), dim=1)
 
 
 def _conditioned(means: Tensor, coefficients: Tensor, values: Tensor) -> Tensor:

@@ -24,11 +24,12 @@ from training.data.segments import text_segments
 from training.data.source_guess import class_folders, columns_of, guess_source
 from training.data.sources import DataLocations, Progress
 from training.data.splits import InDistributionRows, split_in_distribution
-from training.data.synthetic import SYNTHETIC, generate
+from training.data.synthetic import NOISE, SYNTHETIC, generate
 from training.data.text_loading import load_texts, read_texts
 from training.data.token_ids import NO_TOKEN
 
 __all__ = [
+    "NOISE",
     "NO_TOKEN",
     "SYNTHETIC",
     "Augmentation",

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from bundle import ImageInput
 from training.data.duplicates import separate_duplicates
 from training.data.examples import Examples
 from training.data.reader import Reader
@@ -11,7 +12,7 @@ from training.data.sources import Progress
 from training.data.splits import split_in_distribution
 from training.data.synthetic import synthesise
 from training.errors import DataError, OverlapError
-from training.recipe import Outliers, Recipe, Source, Synthetic
+from training.recipe import Outliers, Recipe, Source, Synthetic, TextConfig
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,7 @@ def load_set(
     *,
     name: str,
     seed: int,
+    spec: ImageInput | TextConfig | None = None,
     progress: Progress | None = None,
 ) -> Examples:
     """Load a data set, or generate a synthetic one.
@@ -129,10 +131,11 @@ def load_set(
         in_dist: The images that give a synthetic set its shape and that it distorts if it is a distortion.
         name: The set's name.
         seed: The seed of a synthetic set.
+        spec: The network's input, which a synthetic set in normalised values needs.
         progress: Called while the set is read.
     """
     if isinstance(config, Synthetic):
-        return synthesise(config, in_dist, name=name, seed=seed)
+        return synthesise(config, in_dist, name=name, seed=seed, spec=spec if isinstance(spec, ImageInput) else None)
     return reader.load(config, name=name, progress=progress)
 
 

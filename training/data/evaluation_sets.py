@@ -60,7 +60,7 @@ def load_evaluation_sets(
     for name, config in recipe.evaluation.sets.items():
         basis = distorted if name in recipe.evaluation.validation else in_dist.test
         seed = recipe.seed + 1 if _is_kind_of_outliers(config, recipe) else recipe.seed
-        examples = load_set(config, reader, basis, name=name, seed=seed, progress=progress)
+        examples = load_set(config, reader, basis, name=name, seed=seed, spec=recipe.input, progress=progress)
         may_repeat = isinstance(config, Source) or _is_kind_of_outliers(config, recipe)
         sets[name] = _clean(examples, reader, outliers if may_repeat else None, progress)
     return sets

@@ -3,11 +3,14 @@
 Gaussian and Rademacher noise and blobs are test sets. Uniform noise, jigsaw and the others are validation sets. Each
 can be used as a training run's outliers, too (section 4.3: they generalise badly).
 
-The authors draw noise in the network's normalised input space. These sets are uint8 images, as a service receives them:
--1..1 is mapped to 0..255, and the images pass through the JPEG encoder of the data they are compared with.
+These sets are uint8 images, as a service receives them, and pass through the JPEG encoder of the data they are compared
+with. Noise has values in -1..1 and blobs in 0..1. `pixels` stretches them to 0..255. `normalised` uses them as the
+network's normalised input, as the authors' code does, so that noise has less contrast: with CIFAR-10's mean and
+deviation its pixels are 63..188 and those of blobs 125..188.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
@@ -16,19 +19,44 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from bundle import ImageInput
 from training.data.examples import Examples, StoredArray
 from training.data.image_loading import content_hash
 from training.errors import RecipeError
 from training.recipe import Synthetic
 
 UInt8 = NDArray[np.uint8]
+Values = NDArray[np.floating]
 Shape = tuple[int, ...]
 
 _BLOCK = 4096
 
 
+@dataclass(frozen=True)
+class _Noise:
+    """The values of a kind of noise, from `lowest` to 1."""
+
+    draw: Callable[[Generator, Shape], Values]
+    lowest: float
+
+    def pixels(self, values: Values, normalisation: ImageInput | None) -> UInt8:
+        """`values` `[..., C]` as pixels: stretched to 0..255, or taken as inputs of a network with `normalisation`."""
+        if normalisation is None:
+            shares = (values - self.lowest) / (1 - self.lowest)
+        else:
+            shares = np.clip(np.asarray(normalisation.mean) + np.asarray(normalisation.std) * values, 0, 1)
+        images: UInt8 = np.rint(255 * shares).astype(np.uint8)
+        return images
+
+
 def generate(
-    name: str, shape: Shape, *, seed: int, in_dist: UInt8 | None = None, jpeg_quality: int | None = 75
+    name: str,
+    shape: Shape,
+    *,
+    seed: int,
+    in_dist: UInt8 | None = None,
+    jpeg_quality: int | None = 75,
+    normalisation: ImageInput | None = None,
 ) -> UInt8:
     """Generate synthetic images; equal seeds give equal images.
 
@@ -38,15 +66,19 @@ def generate(
         seed: The seed of the random generator.
         in_dist: In-distribution images `[>= N, H, W, C]`, for the kinds that distort them.
         jpeg_quality: The quality of the JPEG encoder; None for images that are not encoded.
+        normalisation: The input whose normalised values noise consists of; None to stretch noise to 0..255.
 
     Returns:
         uint8 images of shape `shape`.
 
     Raises:
-        ValueError: The name is unknown, or there are fewer than N in-distribution images.
+        ValueError: The name is unknown, there are fewer than N in-distribution images, or a kind that distorts images
+            is given a normalisation.
     """
     if name not in SYNTHETIC:
         raise ValueError(f"unknown synthetic set '{name}'; known: {', '.join(SYNTHETIC)}")
+    if name in DISTORTIONS and normalisation is not None:
+        raise ValueError(f"synthetic set '{name}' distorts images and has no normalised values: leave space out")
     if name in DISTORTIONS and (in_dist is None or len(in_dist) < shape[0]):
         raise ValueError(f"synthetic set '{name}' distorts in-distribution images: give at least {shape[0]} of them")
     generator = np.random.default_rng(seed)
@@ -55,7 +87,7 @@ def generate(
     for start in range(0, shape[0], _BLOCK):
         block = images[start : start + _BLOCK]
         if name in NOISE or in_dist is None:
-            block[:] = NOISE[name](generator, block.shape)
+            block[:] = NOISE[name].pixels(NOISE[name].draw(generator, block.shape), normalisation)
         else:
             block[:] = DISTORTIONS[name](generator, in_dist[start : start + len(block)])
     if jpeg_quality is not None:
@@ -64,14 +96,21 @@ def generate(
     return images
 
 
-def synthesise(config: Synthetic, in_dist: Examples, *, name: str, seed: int) -> Examples:
+def synthesise(
+    config: Synthetic, in_dist: Examples, *, name: str, seed: int, spec: ImageInput | None = None
+) -> Examples:
     """Generate the synthetic set of a recipe, with the shape of the images `in_dist`.
+
+    `spec` is the network's input, which noise in normalised values needs.
 
     Kinds that distort images use those of `in_dist` in order, repeatedly if there are too few.
 
     Raises:
-        RecipeError: The kind is unknown.
+        RecipeError: The kind is unknown, or distorts images and is asked for in normalised values.
+        ValueError: Noise in normalised values is asked for without `spec`.
     """
+    if config.space == "normalised" and spec is None:
+        raise ValueError(f"{name}: noise in normalised values needs the network's input")
     n = config.size
     rows = np.arange(n, dtype=np.int64) % len(in_dist)
     try:
@@ -81,6 +120,7 @@ def synthesise(config: Synthetic, in_dist: Examples, *, name: str, seed: int) ->
             seed=seed,
             in_dist=in_dist.x[rows],
             jpeg_quality=config.jpeg_quality,
+            normalisation=spec if config.space == "normalised" else None,
         )
     except ValueError as error:
         raise RecipeError(f"{name}.synthetic", str(error), "Correct the recipe") from error
@@ -88,28 +128,27 @@ def synthesise(config: Synthetic, in_dist: Examples, *, name: str, seed: int) ->
     return Examples(array, None, (), name, f"synthetic/{config.synthetic}", content_hash(array, None))
 
 
-def _gaussian(generator: Generator, shape: Shape) -> UInt8:
-    """N(0, 0.5^2) per value, clipped to [-1, 1], mapped onto 0..255."""
-    return _from_unit(np.clip(generator.normal(0, 0.5, shape), -1, 1))
+def _gaussian(generator: Generator, shape: Shape) -> Values:
+    """N(0, 0.5^2) per value, clipped to [-1, 1]."""
+    return np.clip(generator.normal(0, 0.5, shape), -1, 1)
 
 
-def _rademacher(generator: Generator, shape: Shape) -> UInt8:
+def _rademacher(generator: Generator, shape: Shape) -> Values:
     """-1 or 1 per value with equal probability."""
-    return _from_unit(2.0 * generator.integers(0, 2, shape) - 1)
+    return 2.0 * generator.integers(0, 2, shape) - 1
 
 
-def _uniform(generator: Generator, shape: Shape) -> UInt8:
-    """Uniform in 0..255 per value."""
-    return generator.integers(0, 256, shape, dtype=np.uint8)
+def _uniform(generator: Generator, shape: Shape) -> Values:
+    """One of 256 evenly spaced numbers in [-1, 1] per value, all equally likely."""
+    return generator.integers(0, 256, shape, dtype=np.uint8) / 127.5 - 1
 
 
-def _blobs(generator: Generator, shape: Shape) -> UInt8:
+def _blobs(generator: Generator, shape: Shape) -> Values:
     """Bernoulli noise (p = 0.7), blurred (sigma 1.5), 0 below 0.75: amorphous shapes with definite edges."""
     noise = generator.binomial(1, 0.7, shape).astype(np.float64)
     # The authors' filter includes the channel axis, which makes the shapes grey.
     smooth = np.stack([gaussian_filter(image, sigma=1.5, mode="nearest") for image in noise])
-    blobs: UInt8 = np.rint(255 * np.where(smooth < 0.75, 0.0, smooth)).astype(np.uint8)
-    return blobs
+    return np.where(smooth < 0.75, 0.0, smooth)
 
 
 def _jigsaw(generator: Generator, in_dist: UInt8) -> UInt8:
@@ -158,11 +197,11 @@ def _inverted(generator: Generator, in_dist: UInt8) -> UInt8:
     return np.where(mask[:, None, None, :] == 1, 255 - in_dist, in_dist).astype(np.uint8)
 
 
-NOISE: Mapping[str, Callable[[Generator, Shape], UInt8]] = {
-    "gaussian": _gaussian,
-    "rademacher": _rademacher,
-    "blobs": _blobs,
-    "uniform": _uniform,
+NOISE: Mapping[str, _Noise] = {
+    "gaussian": _Noise(_gaussian, -1),
+    "rademacher": _Noise(_rademacher, -1),
+    "blobs": _Noise(_blobs, 0),
+    "uniform": _Noise(_uniform, -1),
 }
 DISTORTIONS: Mapping[str, Callable[[Generator, UInt8], UInt8]] = {
     "jigsaw": _jigsaw,
@@ -179,12 +218,6 @@ SYNTHETIC = (*NOISE, *DISTORTIONS)
 def _others(generator: Generator, n: int) -> NDArray[np.int64]:
     """For each of `n` images the index of a random other one (of itself if `n` is 1)."""
     return (np.arange(n) + generator.integers(1, max(n, 2), size=n)) % n
-
-
-def _from_unit(values: NDArray[np.floating]) -> UInt8:
-    """Map -1..1 to 0..255."""
-    images: UInt8 = np.rint(127.5 * (values + 1)).astype(np.uint8)
-    return images
 
 
 def _through_jpeg(image: UInt8, quality: int) -> UInt8:

@@ -26,6 +26,7 @@ from training.evaluation import DefaultScore
 from training.export.bundle_folder import atomic_folder, new_bundle_path
 from training.export.onnx_graph import check_parity, run_graph, write_graph
 from training.export.provenance import describe_training
+from training.export.sample_scores import sample_scores
 from training.models.score_heads import ScoredModel
 from training.recipe import Recipe, TextConfig
 from training.run import Run
@@ -191,6 +192,7 @@ def seal_run_bundle(
             "training": describe_training(run, recipe.export.stage),
             "evaluation": evaluation,
             "parity": parity,
+            "sample": sample_scores(folder, GRAPH, spec, list(model.scores)),
             "created": datetime.now(UTC).replace(microsecond=0),
         },
     )

@@ -118,9 +118,7 @@ def _fit_stage(run: Run, name: str, in_dist: Examples, outliers: Examples | None
         compiled=recipe.trainer.compile,
     )
     timer = Timer()
-    trainer = build_trainer(
-        recipe.trainer, _precision(recipe), epochs=stage.epochs, folder=run.stage_path(name), timer=timer
-    )
+    trainer = build_trainer(recipe.trainer, _precision(recipe), stage, folder=run.stage_path(name), timer=timer)
     outliers = outliers if objective.uses_outliers else None
     outlier_note = f" and outliers from {len(outliers):,}" if outliers else ""
     announce(f"stage {name}: {stage.epochs} epochs of {len(in_dist):,} examples{outlier_note}")

@@ -10,13 +10,13 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from training.fitting.checkpoints import AtomicCheckpoints
 from training.fitting.progress_bar import stage_progress_bar
-from training.recipe import Precision, Trainer
+from training.recipe import Precision, Stage, Trainer
 
 
 def build_trainer(
-    config: Trainer, precision: Precision, *, epochs: int, folder: Path, timer: Timer
+    config: Trainer, precision: Precision, stage: Stage, *, folder: Path, timer: Timer
 ) -> lightning.Trainer:
-    """A trainer in `precision` that writes its checkpoint `last.ckpt` and its logs into `folder`."""
+    """A trainer of `stage` in `precision` that writes its checkpoint `last.ckpt` and its logs into `folder`."""
     _silence_lightning()
     callbacks: list[Callback] = [
         ModelCheckpoint(dirpath=folder, filename="last", enable_version_counter=False, save_on_train_epoch_end=True),
@@ -28,7 +28,8 @@ def build_trainer(
         devices=config.devices,
         strategy=config.strategy,
         precision=precision,
-        max_epochs=epochs,
+        max_epochs=stage.epochs,
+        gradient_clip_val=stage.gradient_norm,
         callbacks=callbacks,
         plugins=[AtomicCheckpoints()],
         # One CSV folder per attempt, because Lightning's CSV logger empties an existing folder.

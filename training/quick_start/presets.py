@@ -27,7 +27,8 @@ def image_preset(
     is_large = min(height, width) >= _LARGE_SIDE
     batch = _batch(n, largest=128)
     rate = round(0.1 * (batch / 128) ** 0.5, 4)
-    stage = {"batch_size": batch, "warmup": 0.1, "augmentation": {"pad": 2}}
+    # Grey images are often digits, letters or scans, of which a mirror image is no example of the class.
+    stage = {"batch_size": batch, "warmup": 0.1, "augmentation": {"pad": 2, "flip": channels > 1}}
     synthetic = min(2000, max(200, test_size))
     return {
         "input": {

@@ -112,7 +112,8 @@ def quick_start(
         apply_override(raw, override)
     recipe = parse_recipe(raw, "the quick start's recipe", allow_code=allow_code)
     shortcuts = _shortcuts(data, recipe.input)
-    return QuickStart(recipe, data_dir, (*_notes(data, sizes, len(counts)), *shortcuts.warnings), shortcuts)
+    notes = (*_notes(data, sizes, len(counts)), *_mirroring(recipe), *shortcuts.warnings)
+    return QuickStart(recipe, data_dir, notes, shortcuts)
 
 
 def _require_separate(in_dist: Path, outliers: Path) -> None:
@@ -256,3 +257,19 @@ def _notes(data: _Data, sizes: _SplitSizes, classes: int) -> tuple[str, ...]:
         return splits, test
     least = f"the least that {sizes.calibration} calibration examples can flag anything at"
     return splits, test, f"alpha is {alpha:g}, {least}; {round(1 / DEFAULT_ALPHA) - 1} would do for {DEFAULT_ALPHA:g}"
+
+
+def _mirroring(recipe: Recipe) -> tuple[str, ...]:
+    """A message if training mirrors images, with the overrides that prevent it."""
+    mirroring = [
+        name
+        for name, stage in recipe.stages.items()
+        if isinstance(recipe.input, ImageInput) and stage.augmentation.flip
+    ]
+    if not mirroring:
+        return ()
+    overrides = " ".join(f"stages.{name}.augmentation.flip=false" for name in mirroring)
+    return (
+        "half of the training images are mirrored; if a mirrored image does not belong to its class (signs, letters), "
+        f"add {overrides}",
+    )

@@ -39,10 +39,15 @@ class Source(Section):
 
 
 class Synthetic(Section):
-    """A synthetic out-of-distribution set, generated from a seed (paper, appendix A)."""
+    """A synthetic out-of-distribution set, generated from a seed (paper, appendix A).
+
+    The values of noise are stretched to all `pixels`, or are those of the network's `normalised` input, as in the
+    authors' code.
+    """
 
     synthetic: str
     size: int = Field(default=4000, ge=1)
+    space: Literal["pixels", "normalised"] = "pixels"
     jpeg_quality: int | None = Field(default=75, ge=1, le=100)
 
 

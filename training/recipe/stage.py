@@ -48,6 +48,7 @@ class Stage(Section):
             weight decay divided by it (Jordan 2024, arXiv:2404.00498, section 3.4, uses 64).
         muon: With sgd, trains the weights of convolutions by Muon. Each convolution must be followed by a
             normalisation.
+        gradient_norm: The largest norm of a step's gradient; longer gradients are scaled to it.
         augmentation: For images.
         outlier_augmentation: For outliers, instead of `augmentation`. Distortions that in-distribution images do not
             get make outliers more diverse.
@@ -67,6 +68,7 @@ class Stage(Section):
     muon: MuonConfig | None = None
     weight_decay: float = Field(default=5e-4, ge=0)
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    gradient_norm: float | None = Field(default=None, gt=0)
     augmentation: AugmentationConfig = AugmentationConfig()
     outlier_augmentation: AugmentationConfig | None = None
     group_by_length: bool = False

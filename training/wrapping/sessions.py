@@ -16,7 +16,7 @@ from training.wrapping.onnx_classifier import OnnxClassifier
 
 _BATCH = 64
 _FATAL = 3
-"""The log level at which ONNX Runtime does not warn about declared shapes that a dynamic batch contradicts."""
+"""The log level at which ONNX Runtime writes neither warnings nor the errors that it raises as exceptions too."""
 
 
 class ClassifierLogits:
@@ -65,9 +65,12 @@ def open_session(model: ModelProto, outputs: Sequence[str], options: str) -> Cal
     except Exception as error:
         raise GraphError("the graph", f"is refused by ONNX Runtime: {error}", "Export the model again") from error
 
+    run_options = onnxruntime.RunOptions()
+    run_options.log_severity_level = _FATAL
+
     def run(feed: Feed) -> list[NDArray[Any]]:
         try:
-            values: list[NDArray[Any]] = session.run(list(outputs), dict(feed))
+            values: list[NDArray[Any]] = session.run(list(outputs), dict(feed), run_options)
         except Exception as error:
             arrays = ", ".join(f"{name} {array.dtype} {list(array.shape)}" for name, array in feed.items())
             raise GraphError("the graph", f"does not take {arrays}: {error}", f"Check {options}") from error

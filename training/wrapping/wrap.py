@@ -41,6 +41,7 @@ from training.evaluation import manifest_evaluation, tune_temperature
 from training.export.attention import POOR_ON_TRANSFORMERS, has_attention, transformer_warning
 from training.export.bundle_folder import atomic_folder, new_bundle_path
 from training.export.onnx_graph import check_parity, run_graph
+from training.export.sample_scores import sample_scores
 from training.models.score_heads import ClassifierHead
 from training.recipe import Source
 from training.scoring.batch_scoring import scoring_order
@@ -211,6 +212,7 @@ def wrap(options: WrapOptions, announce: Callable[[str], None], progress: Progre
                 ),
                 "evaluation": None if report is None else manifest_evaluation(report, STAGE),
                 "parity": Parity(tolerance=_TOLERANCE, max_difference=differences, inputs=len(calibration)),
+                "sample": sample_scores(partial, _GRAPH, adapter.spec, list(LOGIT_SCORES)),
                 "created": datetime.now(UTC).replace(microsecond=0),
             },
         )

@@ -11,10 +11,19 @@ from service.errors import MalformedBody, TooManyInputs
 
 @dataclass(slots=True)
 class Part:
-    """One part of a form: the name of its field and its bytes."""
+    """One part of a form.
+
+    Attributes:
+        name: The name of its field.
+        data: Its bytes as they were sent.
+        transfer_encoding: Its `Content-Transfer-Encoding` in lower case.
+        charset: The charset of its `Content-Type`.
+    """
 
     name: str
     data: bytes
+    transfer_encoding: str = "binary"
+    charset: str = "utf-8"
 
 
 @dataclass(slots=True)
@@ -24,6 +33,8 @@ class _Collector:
     max_parts: int
     parts: list[Part] = field(default_factory=list)
     _name: str | None = None
+    _transfer_encoding: str = "binary"
+    _charset: str = "utf-8"
     _header: bytearray = field(default_factory=bytearray)
     _value: bytearray = field(default_factory=bytearray)
     _data: bytearray = field(default_factory=bytearray)
@@ -33,6 +44,7 @@ class _Collector:
         if len(self.parts) == self.max_parts:
             raise TooManyInputs(f"More than {self.max_parts} parts in one request. Split them into several requests.")
         self._name, self._data = None, bytearray()
+        self._transfer_encoding, self._charset = "binary", "utf-8"
 
     def on_header_field(self, data: bytes, start: int, end: int) -> None:
         self._header += data[start:end]
@@ -41,10 +53,16 @@ class _Collector:
         self._value += data[start:end]
 
     def on_header_end(self) -> None:
-        if self._header.lower() == b"content-disposition":
-            _, options = parse_options_header(bytes(self._value))
-            name = options.get(b"name")
-            self._name = None if name is None else name.decode("utf-8", "replace")
+        match self._header.lower():
+            case b"content-disposition":
+                _, options = parse_options_header(bytes(self._value))
+                name = options.get(b"name")
+                self._name = None if name is None else name.decode("utf-8", "replace")
+            case b"content-transfer-encoding":
+                self._transfer_encoding = self._value.decode("latin-1").strip().lower()
+            case b"content-type":
+                _, options = parse_options_header(bytes(self._value))
+                self._charset = options.get(b"charset", b"utf-8").decode("latin-1")
         self._header.clear()
         self._value.clear()
 
@@ -54,7 +72,7 @@ class _Collector:
     def on_part_end(self) -> None:
         if self._name is None:
             raise MalformedBody(f"Part {len(self.parts)} of the form has no name; name it `file` or `text`.")
-        self.parts.append(Part(self._name, bytes(self._data)))
+        self.parts.append(Part(self._name, bytes(self._data), self._transfer_encoding, self._charset))
 
     def on_end(self) -> None:
         self.finished = True
@@ -63,7 +81,7 @@ class _Collector:
 def parse_multipart(body: bytes, boundary: bytes, *, max_parts: int) -> list[Part]:
     """Parse a form.
 
-    `python_multipart.FormParser` is not used: it writes large parts to files and decodes transfer encodings.
+    `python_multipart.FormParser` is not used: it writes large parts to files.
 
     Args:
         body: The body.

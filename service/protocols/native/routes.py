@@ -31,9 +31,8 @@ def routes(dependencies: Dependencies) -> list[Route]:
         version = path.get("version")
         with pipeline.model(path["model"], version, scope[REQUEST_ID]) as model:
             # Checks come in the order of their costs: headers, query, queue, body.
-            encoding = request.headers.get("content-encoding", "identity")
             content_type = request.headers.get("content-type")
-            parse = choose_parser(content_type, encoding, model.modality, max_inputs=settings.max_inputs)
+            parse = choose_parser(content_type, model.modality, max_inputs=settings.max_inputs)
             query = query_options(request.query_params.multi_items()) if scope["query_string"] else {}
             options = parse_options(query, model.option_limits) if query else model.default_options
             load_shedder.check(scope, model, options.timeout_ms)
@@ -93,6 +92,13 @@ def _scored_body(index: int, input_id: str | None, result: ScoredInput) -> dict[
             for name, score in result.scores.items()
         },
     }
+    if result.tokens is not None and result.tokens.truncated:
+        body |= {
+            "truncated": True,
+            "tokens_read": result.tokens.read,
+            "tokens_total": result.tokens.total,
+            "tokens_total_exact": result.tokens.exact,
+        }
     if result.explanation is not None:
         body["explanation"] = result.explanation
     return body

@@ -64,6 +64,10 @@ class Result(BaseModel):
     p_value: float
     prediction: Prediction | None
     scores: dict[str, ScoreAnswer]
+    truncated: Literal[True] | None = Field(None, description="Present if the model read only the beginning of a text.")
+    tokens_read: int | None = Field(None, description="The tokens that the model read; present if `truncated` is.")
+    tokens_total: int | None = Field(None, description="The tokens of the text; present if `truncated` is.")
+    tokens_total_exact: bool | None = Field(None, description="False if the text has at least `tokens_total` tokens.")
     explanation: PixelExplanation | TokenExplanation | None = Field(None, description="Present if `explain` is true.")
 
 

@@ -10,6 +10,7 @@ from service.errors import InvalidParameter, MalformedBody, TooManyInputs
 from service.inputs.modality import Modality
 from service.protocols.open_inference.outputs import tensor_values
 from service.protocols.open_inference.request import Inference, inference_of, validated
+from service.protocols.open_inference.response import response_parameters
 from service.protocols.open_inference.schemas import InferenceRequest, ModelMetadata, TensorMetadata
 from service.protocols.open_inference.tensors import binary, bytes_to_binary
 from service.repository.model import Model
@@ -95,8 +96,8 @@ def inference_message(model: Model, inference: Inference, results: Sequence[Scor
         shape, values = tensor_values(output, results)
         response.outputs.add(name=output.name, datatype=output.datatype, shape=shape)
         response.raw_output_contents.append(binary(output.datatype, values))
-    if warnings := model.scorer.warnings(inference.options):
-        response.parameters["warnings"].string_param = "; ".join(warnings)
+    for name, value in response_parameters(model, inference, results).items():
+        setattr(response.parameters[name], "bool_param" if isinstance(value, bool) else "string_param", value)
     return response
 
 

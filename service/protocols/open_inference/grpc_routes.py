@@ -1,4 +1,4 @@
-"""The routes of the Open Inference Protocol (KServe V2) over gRPC, `/inference.GRPCInferenceService/...`.
+"""The routes of gRPC calls: the Open Inference Protocol (KServe V2), and the health check of gRPC.
 
 `GrpcServer` turns each call into a request to one of them.
 """
@@ -9,16 +9,20 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
+from google.protobuf.message import DecodeError
+from grpc_health.v1 import health_pb2
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Scope
 from tritonclient.grpc import service_pb2
 
+from service.auth.middleware import admin_dependency
+from service.errors import MalformedBody, NotFound
 from service.http.body import read_body
 from service.http.fast_routes import FastRoute
 from service.http.request_id import REQUEST_ID
-from service.http.route import Route
+from service.http.route import Access, Route
 from service.protocols.dependencies import Dependencies
 from service.protocols.open_inference.error_format import INFERENCE_ERROR
 from service.protocols.open_inference.grpc_messages import (
@@ -28,9 +32,14 @@ from service.protocols.open_inference.grpc_messages import (
     read_message,
 )
 from service.protocols.open_inference.grpc_server import DEADLINE
+from service.protocols.open_inference.grpc_streams import HEALTH, MAX_BYTES, READ_SECONDS, serving_status
+from service.protocols.open_inference.repository_extension import index_entries
 from service.protocols.open_inference.request import score
 from service.protocols.open_inference.response import model_metadata
 from service.scoring.options import OptionLimits
+
+SERVICES = (service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name, HEALTH)
+"""The names of the gRPC services."""
 
 _SERVICE = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 
@@ -44,7 +53,7 @@ class _Rpc(FastRoute):
 
 
 def routes(dependencies: Dependencies) -> list[Route]:
-    """The routes of metadata, health and inference."""
+    """The routes of health, metadata and inference, and with admin keys that of the repository's index."""
     repository, lifecycle, settings = dependencies.repository, dependencies.lifecycle, dependencies.settings
 
     async def live(_: Request, __: Any) -> Any:
@@ -80,7 +89,20 @@ def routes(dependencies: Dependencies) -> list[Route]:
             results = await score(dependencies.pipeline, model, inference, disconnected=None, shadowed=version is None)
         return inference_message(model, inference, results)
 
-    def rpc(name: str, answer: Callable[[Request, Any], Awaitable[Any]], *, quiet: bool = False) -> Route:
+    async def index(request: Request, message: Any) -> Any:
+        assert dependencies.admin_keys is not None, "the call exists with admin keys only"
+        await admin_dependency(dependencies.admin_keys)(request)
+        lifecycle.require_loaded()
+        entries = index_entries(repository, dependencies.reloader, ready=message.ready)
+        return service_pb2.RepositoryIndexResponse(models=[entry.model_dump() for entry in entries])
+
+    def rpc(
+        name: str,
+        answer: Callable[[Request, Any], Awaitable[Any]],
+        *,
+        quiet: bool = False,
+        access: Access = Access.API_KEY,
+    ) -> Route:
         # Looked up once, not for each request.
         kind = getattr(service_pb2, _SERVICE.methods_by_name[name].input_type.name)
 
@@ -95,17 +117,40 @@ def routes(dependencies: Dependencies) -> list[Route]:
             endpoint,
             methods=["POST"],
             error_format=INFERENCE_ERROR,
+            access=access,
             quiet=quiet,
             include_in_schema=False,
         )
 
+    async def check_health(request: Request) -> Response:
+        body = await read_body(request, MAX_BYTES, READ_SECONDS)
+        try:
+            service = health_pb2.HealthCheckRequest.FromString(body).service
+        except DecodeError:
+            raise MalformedBody("The body is not a message grpc.health.v1.HealthCheckRequest.") from None
+        status = serving_status(lifecycle, service, SERVICES)
+        if status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN:
+            raise NotFound(f"There is no service {service[:64]!r}; there are {', '.join(SERVICES)}.")
+        return Response(health_pb2.HealthCheckResponse(status=status).SerializeToString())
+
     return [
+        # Infrastructure checks health without a key, as it does /readyz.
+        _Rpc(
+            f"/{HEALTH}/Check",
+            check_health,
+            methods=["POST"],
+            error_format=INFERENCE_ERROR,
+            access=Access.OPEN,
+            quiet=True,
+            include_in_schema=False,
+        ),
         rpc("ServerLive", live, quiet=True),
         rpc("ServerReady", ready, quiet=True),
         rpc("ModelReady", model_ready, quiet=True),
         rpc("ServerMetadata", server),
         rpc("ModelMetadata", metadata),
         rpc("ModelInfer", infer),
+        *([] if dependencies.admin_keys is None else [rpc("RepositoryIndex", index, access=Access.ADMIN_KEY)]),
     ]
 
 

@@ -1,8 +1,10 @@
 """The gRPC server: each call becomes a request to the application, which handles it like a request over HTTP."""
 
 import asyncio
+import logging
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections import defaultdict
+from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,10 +13,18 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import grpc
 import orjson
+import structlog
 from starlette.types import ASGIApp, Message
 
+from service.errors import InternalError
 from service.http.connection import KEEP_ALIVE_SECONDS
+from service.protocols.open_inference.grpc_streams import Handler
 from service.settings import Settings, env_name
+
+log = structlog.stdlib.get_logger(__name__)
+
+# It logs each header that is not UTF-8 with its value, which may be a key.
+logging.getLogger("grpc._cython.cygrpc").setLevel(logging.CRITICAL)
 
 DEADLINE = "grpc.deadline"
 """The key in the scope of a gRPC call of its deadline, on the clock of the event loop; HTTP requests lack the key."""
@@ -42,14 +52,16 @@ _MAX_CALLS = 128
 class GrpcServer:
     """Listens on `address` from `open` to `close`."""
 
-    def __init__(self, paths: Sequence[str], settings: Settings) -> None:
+    def __init__(self, paths: Sequence[str], streams: Mapping[str, Mapping[str, Handler]], settings: Settings) -> None:
         """Configure the server.
 
         Args:
-            paths: The paths of the application's routes for calls, `/SERVICE/METHOD` of one gRPC service.
+            paths: The paths of the application's routes for calls, `/SERVICE/METHOD`.
+            streams: The handlers of calls that are streams, by service and method.
             settings: The address and the limits.
         """
         self._paths = paths
+        self._streams = streams
         self._host = f"[{settings.host}]" if ":" in settings.host else settings.host
         self._port = settings.grpc_port
         self._options = {
@@ -72,13 +84,18 @@ class GrpcServer:
     async def open(self, app: ASGIApp) -> None:
         """Listen, and pass calls to `app`. Raises `OSError`."""
         server = grpc.aio.server(options=list(self._options.items()))
-        name = self._paths[0].split("/")[1]
-        # Without a deserializer a message stays bytes. A call with one message is the same on the wire as a stream of
-        # one message, but the application reads a stream itself: after it has checked the key.
-        methods = {
-            path.split("/")[2]: grpc.stream_unary_rpc_method_handler(partial(_call, app, path)) for path in self._paths
-        }
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, methods),))
+        services: dict[str, dict[str, Any]] = defaultdict(dict)
+        for path in self._paths:
+            _, service, method = path.split("/")
+            # Without a deserializer a message stays bytes. A call with one message is the same on the wire as a stream
+            # of one message, but the application reads a stream itself: after it has checked the key.
+            services[service][method] = grpc.stream_unary_rpc_method_handler(partial(_call, app, path))
+        for service, handlers in self._streams.items():
+            for method, handler in handlers.items():
+                services[service][method] = grpc.stream_stream_rpc_method_handler(handler)
+        server.add_generic_rpc_handlers(
+            tuple(grpc.method_handlers_generic_handler(service, methods) for service, methods in services.items())
+        )
         try:
             self._port = server.add_insecure_port(self.address)
         except RuntimeError as error:
@@ -98,6 +115,23 @@ async def _call(app: ASGIApp, path: str, messages: AsyncIterator[bytes], context
     Returns:
         The response message. After an error, `context` aborts the call instead.
     """
+    try:
+        status, headers, body = await _request(app, path, messages, context)
+        error = None if status == 200 else str(orjson.loads(body)["error"])
+    except Exception:
+        # The application answers its own errors: this is a fault outside of it.
+        log.exception("unexpected error", path=path)
+        status, headers, body, error = 500, {}, b"", f"{InternalError.type}: The log has the traceback."
+    context.set_trailing_metadata([(name.decode(), headers[name].decode()) for name in _TRAILERS if name in headers])
+    if error is not None:
+        await context.abort(_CODES.get(status, grpc.StatusCode.UNKNOWN), error[:_MAX_ERROR_CHARS])
+    return body
+
+
+async def _request(
+    app: ASGIApp, path: str, messages: AsyncIterator[bytes], context: Any
+) -> tuple[int, dict[bytes, bytes], bytes]:
+    """The status, headers and body of the application's response to a call."""
     seconds = context.time_remaining()
     metadata = context.invocation_metadata() or ()
     scope = {
@@ -110,8 +144,10 @@ async def _call(app: ASGIApp, path: str, messages: AsyncIterator[bytes], context
         "raw_path": path.encode(),
         "query_string": b"",
         "root_path": "",
-        # Binary metadata, `-bin`, are left out: the service uses none.
-        "headers": [(name.encode(), text.encode("latin-1")) for name, text in metadata if isinstance(text, str)],
+        # Binary metadata, `-bin`, are left out: the service uses none. Neither does it use characters beyond latin-1.
+        "headers": [
+            (name.encode(), text.encode("latin-1", "replace")) for name, text in metadata if isinstance(text, str)
+        ],
         "client": None,
         "server": None,
         DEADLINE: None if seconds is None else asyncio.get_running_loop().time() + seconds,
@@ -139,7 +175,4 @@ async def _call(app: ASGIApp, path: str, messages: AsyncIterator[bytes], context
             body.extend(message.get("body", b""))
 
     await app(scope, receive, send)
-    context.set_trailing_metadata([(name.decode(), headers[name].decode()) for name in _TRAILERS if name in headers])
-    if status != 200:
-        await context.abort(_CODES.get(status, grpc.StatusCode.UNKNOWN), orjson.loads(body)["error"][:_MAX_ERROR_CHARS])
-    return bytes(body)
+    return status, headers, bytes(body)

@@ -29,9 +29,11 @@ class Output:
         name: The name of the tensor.
         datatype: The datatype of its values.
         read: Returns its value for a scored input.
-        score: The score that must be computed for it; None for outputs about the first requested score or the class.
+        score: The score that must be computed for it; None for outputs about the first requested score, the class or
+            the tokens.
         shape: The shape of its value for one input, without the batch.
-        is_own: Whether it is the wrapped classifier's own output, which is returned on request only.
+        by_default: Whether a request that names no outputs gets it.
+        is_own: Whether it is the wrapped classifier's own output.
     """
 
     name: str
@@ -39,15 +41,22 @@ class Output:
     read: Callable[[ScoredInput], Any]
     score: str | None = None
     shape: tuple[int, ...] = ()
+    by_default: bool = True
     is_own: bool = False
 
 
 # Every request needs the outputs of its model, and few models are served.
 @lru_cache(maxsize=256)
-def outputs_of(scores: tuple[str, ...], classifies: bool, own: tuple[ModelTensor, ...] = ()) -> Mapping[str, Output]:
-    """Every output, by name, of a model that offers `scores`; `classifies` adds those about the predicted class.
+def outputs_of(
+    scores: tuple[str, ...], classifies: bool, reads_tokens: bool = False, own: tuple[ModelTensor, ...] = ()
+) -> Mapping[str, Output]:
+    """Every output of a model, by name.
 
-    `own` are the wrapped classifier's own outputs.
+    Args:
+        scores: The scores that the model offers.
+        classifies: Whether there are outputs about the predicted class.
+        reads_tokens: Whether there are outputs about the tokens of a text.
+        own: The wrapped classifier's own outputs.
     """
     outputs = [Output(field, datatype, _of_first(field)) for field, datatype in _FIELDS.items()]
     if classifies:
@@ -61,8 +70,15 @@ def outputs_of(scores: tuple[str, ...], classifies: bool, own: tuple[ModelTensor
         outputs += [
             Output(f"{score}.{field}", datatype, _of_score(score, field), score) for field, datatype in _FIELDS.items()
         ]
+    if reads_tokens:
+        outputs += [
+            Output("truncated", "BOOL", attrgetter("truncated"), by_default=False),
+            Output("tokens_read", "INT64", attrgetter("tokens.read"), by_default=False),
+            Output("tokens_total", "INT64", attrgetter("tokens.total"), by_default=False),
+        ]
     outputs += [
-        Output(tensor.name, tensor.datatype, _of_model(tensor.name), shape=tensor.shape, is_own=True) for tensor in own
+        Output(tensor.name, tensor.datatype, _of_model(tensor.name), shape=tensor.shape, by_default=False, is_own=True)
+        for tensor in own
     ]
     return {output.name: output for output in outputs}
 
@@ -114,7 +130,7 @@ def choose_outputs(names: Sequence[str] | None, offered: Mapping[str, Output], o
         outputs = [
             output
             for output in offered.values()
-            if (output.score is None and not output.is_own) or output.name == first
+            if output.by_default and (output.score is None or output.name == first)
         ]
         return outputs + [output for output in offered.values() if output.score in further]
     for index, name in enumerate(names):

@@ -54,8 +54,7 @@ def repository_routes(dependencies: Dependencies, keys: KeyFile) -> list[Route]:
     async def index(request: Request) -> list[IndexEntry]:
         """Every version in the repository: served, refused, or unloaded."""
         lifecycle.require_loaded()
-        ready = (await _parse(request, IndexRequest)).ready
-        return [entry for entry in _index(repository, reloader) if entry.state == "READY" or not ready]
+        return index_entries(repository, reloader, ready=(await _parse(request, IndexRequest)).ready)
 
     async def load(request: Request, model: str) -> Loaded:
         """Scan the model's folder now, and serve its versions; also after an unload."""
@@ -98,16 +97,17 @@ def _require_reload(reload: str) -> None:
         )
 
 
-def _index(repository: Repository, reloader: Reloader) -> list[IndexEntry]:
+def index_entries(repository: Repository, reloader: Reloader, *, ready: bool) -> list[IndexEntry]:
+    """Every version in the repository, or only those that are served if `ready` is true."""
     refused = {bundle.path: bundle.reason for bundle in repository.refused}
-    ready = {f"{model.name}/{model.version}" for model in repository}
-    entries = {bundle_id: IndexEntry.at(bundle_id, "READY", refused.get(bundle_id, "")) for bundle_id in ready}
+    served = {f"{model.name}/{model.version}" for model in repository}
+    entries = {bundle_id: IndexEntry.at(bundle_id, "READY", refused.get(bundle_id, "")) for bundle_id in served}
     for bundle_id, reason in refused.items():
-        if "/" in bundle_id and bundle_id not in ready:
+        if "/" in bundle_id and bundle_id not in served:
             entries[bundle_id] = IndexEntry.at(bundle_id, "UNAVAILABLE", reason)
     for bundle_id in reloader.unloaded():
         entries.setdefault(bundle_id, IndexEntry.at(bundle_id, "UNAVAILABLE", "unloaded"))
-    return [entries[bundle_id] for bundle_id in sorted(entries)]
+    return [entries[bundle_id] for bundle_id in sorted(entries) if entries[bundle_id].state == "READY" or not ready]
 
 
 async def _parse(request: Request, body: type[Body]) -> Body:

@@ -4,14 +4,14 @@ import asyncio
 import base64
 import binascii
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
 
 from service.errors import InvalidInput, InvalidParameter, MalformedBody, TooManyInputs
-from service.http.body import has_too_many_values
+from service.http.json_text import has_too_many_values, to_utf8
 from service.inputs.modality import Modality
 from service.inputs.payloads import Input, Payload, Pixels
 from service.pipeline import Pipeline
@@ -129,7 +129,9 @@ def inference_of(
     if not isinstance(in_binary, bool):
         raise InvalidParameter(f"parameters.{BINARY_OUTPUT}", "give true or false")
     requested = request.outputs or []
-    options, outputs = _options_and_outputs(parameters, requested, option_limits, classifies)
+    text_input = modality.pixel_shape is None
+    offered = outputs_of(option_limits.scores, classifies, text_input, option_limits.model_outputs)
+    options, outputs = _options_and_outputs(parameters, requested, option_limits, offered)
     return Inference(inputs, options, _with_form(outputs, requested, in_binary), tensor.name, request.id)
 
 
@@ -163,6 +165,7 @@ async def score(
 
 def _read(text: bytes, modality: Modality, max_inputs: int) -> InferenceRequest:
     pixels = 0 if modality.pixel_shape is None else max(_JSON_PIXELS, math.prod(modality.pixel_shape))
+    text = to_utf8(text)
     # A nested pixel of a single channel counts as two values.
     if has_too_many_values(text, limit=16 * max_inputs + 1024 + 2 * pixels):
         remedy = "Send pixels as binary tensor data, or files as BYTES; or split" if pixels else "Split"
@@ -293,9 +296,11 @@ def _count(parameter: str, tensor: InputTensor, modality: Modality) -> int:
 
 
 def _options_and_outputs(
-    parameters: dict[str, Any], requested: Sequence[RequestedOutput], option_limits: OptionLimits, classifies: bool
+    parameters: dict[str, Any],
+    requested: Sequence[RequestedOutput],
+    option_limits: OptionLimits,
+    offered: Mapping[str, Output],
 ) -> tuple[Options, list[Output]]:
-    offered = outputs_of(option_limits.scores, classifies, option_limits.model_outputs)
     names = [output.name for output in requested] or None
     scores = scores_of(names or (), offered)
     # The requested outputs imply their scores, unless the parameter `scores` names others.

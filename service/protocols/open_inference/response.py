@@ -13,6 +13,9 @@ from service.protocols.open_inference.tensors import binary
 from service.repository.model import Model
 from service.scoring.scored_input import ScoredInput
 
+# Response parameters have one line for each of the first truncated texts.
+_MAX_WARNINGS = 8
+
 PLATFORM = "onnxruntime_onnx"
 """The protocol's name for ONNX graphs that ONNX Runtime runs."""
 
@@ -34,13 +37,26 @@ def inference_response(model: Model, inference: Inference, results: Sequence[Sco
     content: dict[str, Any] = {"model_name": model.name, "model_version": model.version}
     if inference.id is not None:
         content["id"] = inference.id
-    if warnings := model.scorer.warnings(inference.options):
-        content["parameters"] = {"warnings": "; ".join(warnings)}
+    if parameters := response_parameters(model, inference, results):
+        content["parameters"] = parameters
     text = orjson.dumps(content | {"outputs": outputs})
     if not binary_tail:
         return Response(text, media_type="application/json")
     headers = {HEADER_LENGTH: str(len(text))}
     return Response(b"".join([text, *binary_tail]), headers=headers, media_type="application/octet-stream")
+
+
+def response_parameters(model: Model, inference: Inference, results: Sequence[ScoredInput]) -> dict[str, bool | str]:
+    """The `parameters` of a response: whether a text is `truncated`, and `warnings` in words; usually empty."""
+    warnings = model.scorer.warnings(inference.options)
+    truncated = [(index, result.tokens) for index, result in enumerate(results) if result.truncated and result.tokens]
+    for index, tokens in truncated[:_MAX_WARNINGS]:
+        total = f"{'' if tokens.exact else 'at least '}{tokens.total}"
+        warnings.append(f"element {index}: the model read {tokens.read} of {total} tokens")
+    if len(truncated) > _MAX_WARNINGS:
+        warnings.append(f"{len(truncated)} elements are truncated in all; the output `truncated` tells which")
+    parameters: dict[str, bool | str] = {"truncated": True} if truncated else {}
+    return parameters | ({"warnings": "; ".join(warnings)} if warnings else {})
 
 
 def model_metadata(model: Model, versions: list[str]) -> ModelMetadata:
@@ -68,7 +84,10 @@ def model_metadata(model: Model, versions: list[str]) -> ModelMetadata:
         outputs=[
             TensorMetadata(name=output.name, datatype=output.datatype, shape=[-1, *output.shape], parameters=None)
             for output in outputs_of(
-                model.option_limits.scores, bool(model.scorer.labels), model.option_limits.model_outputs
+                model.option_limits.scores,
+                bool(model.scorer.labels),
+                modality.pixel_shape is None,
+                model.option_limits.model_outputs,
             ).values()
         ],
     )

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from service.errors import InvalidParameter
-from service.http.body import read_body, require_identity
+from service.http.body import read_body
 from service.http.deadline import DISCONNECTED
 from service.http.fast_routes import FastRoute
 from service.http.request_id import REQUEST_ID
@@ -111,7 +111,6 @@ def _inference(dependencies: Dependencies) -> list[Route]:
         path, scope = request.path_params, request.scope
         version = path.get("version")
         with pipeline.model(path["model"], version, scope[REQUEST_ID]) as model:
-            require_identity(request.headers.get("content-encoding", "identity"))
             header_length = parse_header_length(request.headers.get(HEADER_LENGTH))
             for name in request.query_params if scope["query_string"] else ():
                 raise InvalidParameter(name[:64], "options go into the body's `parameters`, not into the query")

@@ -80,7 +80,11 @@ class InferenceResponse(BaseModel):
     model_name: str
     model_version: str
     id: str | None = None
-    parameters: dict[str, str] | None = Field(None, description="`warnings`: options that cannot have their effect.")
+    parameters: dict[str, bool | str] | None = Field(
+        None,
+        description="`truncated`: true if the model read a text only in part. `warnings`: those texts, and options "
+        "that cannot have their effect.",
+    )
     outputs: list[OutputTensor]
 
 

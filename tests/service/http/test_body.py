@@ -94,3 +94,15 @@ def test_a_disconnect_ends_the_request() -> None:
             await read_body(Request({"type": "http", "headers": []}, receive), 100, TIMEOUT)
 
     run_with_virtual_clock(scenario)
+
+
+def test_a_fast_beginning_does_not_pay_for_a_slow_rest() -> None:
+    async def scenario(loop: VirtualClockLoop) -> None:
+        # The beginning has the pace of an hour, the rest one byte in less than each timeout.
+        parts = [(0.1, bytes(3600 * BYTES_PER_SECOND)), *[(0.9 * TIMEOUT, b"x")] * 100]
+        task = body_of(loop, parts, ends=False)
+        assert await tick(loop, task, 1000) < 2 * TIMEOUT
+        with pytest.raises(RequestTimeout):
+            await task
+
+    run_with_virtual_clock(scenario)

@@ -36,8 +36,8 @@ ROUTE = "/v1/models/{model}/score"
 class RecordingLoadShedder(LoadShedder):
     """Records the statuses of early rejections, and remembers rejections for longer than any test takes."""
 
-    def __init__(self, access_log: AccessLog, lifecycle: Lifecycle) -> None:
-        super().__init__(access_log, lifecycle, ttl_seconds=600)
+    def __init__(self, access_log: AccessLog, lifecycle: Lifecycle, **options: Any) -> None:
+        super().__init__(access_log, lifecycle, ttl_seconds=600, **options)
         self.statuses: list[int] = []
 
     def early_rejection(self, scope: Scope) -> Response | None:

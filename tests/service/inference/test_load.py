@@ -62,14 +62,31 @@ def test_a_request_that_would_wait_past_its_deadline_is_rejected_at_once(reposit
 
 def test_the_total_size_of_bodies_in_progress_is_bounded(repository: Path, serve: Serve) -> None:
     with serve(repository, max_body_bytes=100_000, max_pending_bytes=150_000) as live:
-        with socket.create_connection(("127.0.0.1", live.port)) as unfinished:
-            unfinished.sendall(b"POST /v1/models/tiny/score HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
-            unfinished.sendall(bytes(99_000))
-            until(lambda: live.score(picture() + bytes(60_000)).status_code == 503)
-            answer = live.score(picture() + bytes(60_000))
-            assert (answer.json()["type"], answer.headers["retry-after"]) == ("overloaded", "1")
-            assert live.score(picture()).status_code == 200
+        gate = EngineGate(live)
+        first, _ = post_in_background(live, content=picture() + bytes(99_000))
+        gate.until_batches(1)
+        answer = live.score(picture() + bytes(60_000))
+        assert (answer.status_code, answer.json()["type"], answer.headers["retry-after"]) == (503, "overloaded", "1")
+        second, answers = post_in_background(live)
+        gate.open()
+        first.join()
+        second.join()
+        assert answers[0].status_code == 200
         until(lambda: live.score(picture() + bytes(60_000)).status_code == 200)
+
+
+def test_a_slow_body_is_given_up_for_a_faster_one(repository: Path, serve: Serve) -> None:
+    with serve(repository, max_body_bytes=100_000, max_pending_bytes=150_000, receive_timeout_seconds=600) as live:
+        with socket.create_connection(("127.0.0.1", live.port), timeout=120) as slow:
+            head = b"POST /v1/models/tiny/score HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+            slow.sendall(head + b"Content-Length: 100000\r\n\r\n" + bytes(99_000))
+            # At first its pace is unknown, and newcomers are refused.
+            until(lambda: live.score(picture() + bytes(60_000)).status_code == 200)
+            response = slow.recv(65_536)
+        assert response.startswith(b"HTTP/1.1 503 ")
+        assert b"retry-after: 1" in response
+        # The memory of both is free again.
+        assert live.score(picture() + bytes(99_000)).status_code == 200
 
 
 def test_a_request_past_its_deadline_is_504_and_never_computed(repository: Path, serve: Serve) -> None:

@@ -6,15 +6,19 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from bundle import TextEncoder
-from service.errors import InputError
+from bundle import EncodedText, ImageInput, TextEncoder
+from service.errors import InputError, Overloaded, TooManyInputs
+from service.inputs.decode_budget import DecodeBudget
+from service.inputs.images import Images
 from service.inputs.modality import Limits, Prepared
 from service.inputs.payloads import Input, Payload, Text
 from service.inputs.preprocessor import Preprocessor
 from service.inputs.texts import Texts
+from tests.service.support.pictures import picture
 from tests.support.tiny_text_bundle import tiny_tokenizer
-from tests.support.waiting import until_async
+from tests.support.waiting import until, until_async
 
 ENCODER = TextEncoder(tiny_tokenizer(), 8)
 
@@ -47,6 +51,129 @@ def preprocessor() -> Iterator[Preprocessor]:
     preprocessor.close()
 
 
+IMAGE_SPEC = ImageInput(height=8, width=8, channels=3, mean=(0.5,) * 3, std=(0.5,) * 3)
+
+
+class GatedImages(Images):
+    """Images that records the colour of each image that it prepared, and waits at a gate."""
+
+    def __init__(self) -> None:
+        super().__init__(IMAGE_SPEC)
+        self.prepared: list[str] = []
+        self.gate = threading.Event()
+
+    def prepare(self, payload: Payload, limits: Limits) -> NDArray[np.uint8] | InputError:
+        assert self.gate.wait(10)
+        pixels = super().prepare(payload, limits)
+        self.prepared.append("error" if isinstance(pixels, InputError) else "red" if pixels[0, 0, 0] else "black")
+        return pixels
+
+
+@pytest.fixture
+def one_thread() -> Iterator[Preprocessor]:
+    preprocessor = Preprocessor(
+        Limits(max_pixels=300_000, max_text_chars=5000), 1, max_request_pixels=4_000_000, max_request_chars=6000
+    )
+    yield preprocessor
+    preprocessor.close()
+
+
+def images_of(colour: str, count: int = 1, side: int = 500) -> list[Input]:
+    return [Input(picture(colour, (side, side)))] * count
+
+
+def test_a_request_of_many_images_does_not_delay_a_request_of_one(one_thread: Preprocessor) -> None:
+    images = GatedImages()
+
+    async def both() -> None:
+        many = asyncio.create_task(one_thread.prepare(images_of("black", 12), images, lambda _: None))
+        await asyncio.sleep(0)
+        one = asyncio.create_task(one_thread.prepare(images_of("red"), images, lambda _: None))
+        await asyncio.sleep(0)
+        images.gate.set()
+        await asyncio.gather(many, one)
+
+    asyncio.run(both())
+    # A job has at most a quarter of the images, and one job may have begun.
+    assert images.prepared.index("red") <= 6
+    assert images.prepared.count("black") == 12
+
+
+def test_the_images_of_a_cancelled_request_are_not_decoded(one_thread: Preprocessor) -> None:
+    images = GatedImages()
+
+    async def cancel() -> None:
+        many = asyncio.create_task(one_thread.prepare(images_of("black", 12), images, lambda _: None))
+        await asyncio.sleep(0.01)
+        many.cancel()
+        await asyncio.gather(many, return_exceptions=True)
+        images.gate.set()
+        await one_thread.prepare(images_of("red"), images, lambda _: None)
+
+    asyncio.run(cancel())
+    assert images.prepared in (["black", "red"], ["red"])
+
+
+def test_images_that_others_would_delay_beyond_the_deadline_are_refused_at_once(one_thread: Preprocessor) -> None:
+    images = GatedImages()
+
+    async def refused() -> None:
+        many = asyncio.create_task(one_thread.prepare(images_of("black", 12), images, lambda _: None))
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded, match="inputs of other requests are ahead") as caught:
+            await one_thread.prepare(images_of("red", 3), images, lambda _: None, max_wait=0.001)
+        assert caught.value.retry_after == 1
+        # Small images are decoded on the event loop and do not wait.
+        await one_thread.prepare(images_of("red", side=8), images, lambda _: None, max_wait=0.001)
+        images.gate.set()
+        await many
+
+    asyncio.run(refused())
+    assert images.prepared == ["black"] * 12
+
+
+def test_without_others_a_request_is_decoded_however_long_it_takes(one_thread: Preprocessor) -> None:
+    prepared = asyncio.run(one_thread.prepare(images_of("red", 3), Images(IMAGE_SPEC), lambda _: None, max_wait=0.0))
+    assert [type(item) for item in prepared] == [np.ndarray] * 3
+
+
+def test_the_pixels_of_a_request_are_limited_together(one_thread: Preprocessor) -> None:
+    images = GatedImages()
+    images.gate.set()
+    with pytest.raises(TooManyInputs, match="more than 4,000,000 pixels together"):
+        asyncio.run(one_thread.prepare(images_of("black", 40), images, lambda _: None))
+    assert len(asyncio.run(one_thread.prepare(images_of("red", 16), images, lambda _: None))) == 16
+    assert images.prepared.count("black") <= 16
+
+
+def test_the_characters_of_a_request_are_limited_together(one_thread: Preprocessor) -> None:
+    with pytest.raises(TooManyInputs, match="more than 6,000 characters together"):
+        asyncio.run(one_thread.prepare(inputs("w" * 3001, "w" * 3000), Texts(ENCODER, 8), lambda _: None))
+
+
+def test_images_that_are_decoded_at_once_share_the_limit_of_pixels() -> None:
+    budget = DecodeBudget(100)
+    entered: list[int] = []
+    leave = threading.Event()
+
+    def decode(pixels: int) -> None:
+        with budget.decoding(pixels):
+            entered.append(pixels)
+            assert leave.wait(10)
+
+    threads = [threading.Thread(target=decode, args=(pixels,)) for pixels in (60, 40, 1)]
+    for count, thread in enumerate(threads[:2], 1):
+        thread.start()
+        until(lambda: len(entered) == count)  # noqa: B023 - called at once
+    threads[2].start()
+    threads[2].join(0.05)
+    assert entered == [60, 40]
+    leave.set()
+    for thread in threads:
+        thread.join(10)
+    assert entered == [60, 40, 1]
+
+
 def inputs(*texts: str) -> list[Input]:
     return [Input(Text(text)) for text in texts]
 
@@ -74,11 +201,12 @@ def test_many_inputs_come_back_in_order_each_observed_once(preprocessor: Preproc
     seconds: list[float] = []
     prepared = asyncio.run(preprocessor.prepare(inputs(*texts), Texts(ENCODER, 8), seconds.append))
     assert len(seconds) == count
-    for text, array in zip(texts, prepared, strict=True):
+    for text, item in zip(texts, prepared, strict=True):
         if text == " ":
-            assert isinstance(array, InputError)
+            assert isinstance(item, InputError)
         else:
-            np.testing.assert_array_equal(array, ENCODER.encode(text))
+            assert isinstance(item, EncodedText)
+            np.testing.assert_array_equal(item.ids, ENCODER.encode(text))
 
 
 def test_the_inputs_of_a_cancelled_request_are_dropped(preprocessor: Preprocessor) -> None:

@@ -86,6 +86,27 @@ def test_texts_get_the_rows_that_the_http_api_answers(
     assert any(row["flagged"] for row in written)
 
 
+def test_texts_that_were_read_in_part_are_marked_and_counted(
+    text_repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = parquet(tmp_path / "texts.parquet", text=["ball", "", "ball " * 50, "ball " * 800])
+    assert score(source, tmp_path / "out", model=text_repository / "topics" / "1") == 0
+    columns = ("truncated", "tokens_read", "tokens_total")
+    assert [tuple(row[name] for name in columns) for row in rows(tmp_path / "out")] == [
+        (False, 1, 1),
+        (None, None, None),
+        (True, 32, 50),
+        (True, 32, 800),
+    ]
+    assert "truncated: 2 texts were read only in part" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out" / "_run.json").read_text())["complete"]["truncated"] == 2
+
+
+def test_images_have_no_columns_about_tokens(photos: Path, repository: Path, tmp_path: Path) -> None:
+    assert score(photos, tmp_path / "out", "--models", repository, model="tiny") == 0
+    assert not {"truncated", "tokens_read", "tokens_total"} & set(rows(tmp_path / "out")[0])
+
+
 def test_threads_and_batches_in_flight_change_no_row(tiny_bundle: Path, tmp_path: Path) -> None:
     files = [picture(f"rgb({shade}, {255 - shade}, 40)") for shade in range(100)]
     source = parquet(tmp_path / "shades.parquet", row_group_size=7, image=pa.array(files))

@@ -169,3 +169,29 @@ def test_the_service_ends_while_a_shadow_is_scoring(models: Path, serve: Serve) 
         opener = threading.Thread(target=open_after_the_end_began)
         opener.start()
     opener.join()
+
+
+def test_a_shadow_that_prepares_inputs_itself_holds_them_within_the_budget(models: Path, serve: Serve) -> None:
+    large = picture() + bytes(99_000)
+    with serve(models, max_body_bytes=100_000, max_pending_bytes=250_000) as live:
+        own = EngineGate(live, version="2")
+        assert live.score(large).status_code == 200
+        own.until_batches(1)
+        # The next body and its copy do not fit beside the copy that version 2 still holds.
+        assert live.score(large).status_code == 200
+        until(lambda: total(live, "ood_shadow_dropped_total", "2", reason="overloaded") == 1)
+        # Version 3 scores what was prepared for the answer, so it holds no input.
+        until(lambda: total(live, "ood_inputs_total", "3") == 2)
+        own.open()
+        until(lambda: total(live, "ood_inputs_total", "2") == 1)
+        assert live.score(large).status_code == 200
+        until(lambda: total(live, "ood_inputs_total", "2") == 2)
+
+
+def test_the_inputs_of_a_shadow_are_dropped_when_the_memory_is_used_up(models: Path, serve: Serve) -> None:
+    large = picture() + bytes(99_000)
+    with serve(models, max_body_bytes=100_000, max_pending_bytes=100_000) as live:
+        # The body itself is held until its response, so there is no room for the copy of a shadow.
+        assert live.score(large).status_code == 200
+        until(lambda: total(live, "ood_inputs_total", "3") == 1)
+        assert total(live, "ood_shadow_dropped_total", "2", reason="overloaded") == 1

@@ -13,6 +13,15 @@ from random import Random
 
 from PIL import Image
 
+from tests.bundle.support.expensive import (
+    bmp_run_length,
+    gif_of_blocks,
+    jpeg_of_scans,
+    jpeg_of_segments,
+    png_of_chunks,
+    tiff_of_strips,
+)
+
 JSON_EDGES = (
     *("null", "true", "0", "-0.0", "-1", "1e999", "NaN", "-Infinity", "1" * 400, "0.1", '""', '"msp"', '"all"', "[]"),
     *(
@@ -73,6 +82,9 @@ def real_files() -> dict[str, bytes]:
         "palette bmp": _encode(picture.quantize(16), "BMP"),
         "gif": _encode(picture.quantize(16), "GIF"),
         "tiff": _encode(picture, "TIFF"),
+        "lzw tiff": _encode(picture, "TIFF", compression="tiff_lzw"),
+        "avif": _encode(picture, "AVIF"),
+        "ppm": _encode(picture, "PPM"),
     }
 
 
@@ -96,6 +108,13 @@ def bombs() -> dict[str, bytes]:
         "bmp that declares 2^31 pixels a side": b"BM"
         + struct.pack("<IHHI", 60, 0, 0, 54)
         + struct.pack("<IiiHHIIiiII", 40, 2**31 - 1, -(2**31), 1, 24, 0, 0, 0, 0, 0, 0),
+        "bmp of run-lengths without pixels": bmp_run_length(1_000_000, 1),
+        "jpeg of 500 scans": jpeg_of_scans(1000, 1000, 500),
+        "jpeg of 300 scans for few pixels": jpeg_of_scans(300, 300, 300),
+        "jpeg of 200,000 comments": jpeg_of_segments(b"\xff\xfe\0\2", 200_000),
+        "png of 80,000 empty pixel chunks": png_of_chunks(b"\0\0\0\0IDAT5\xaf\x06\x1e", 80_000),
+        "gif with a comment of 400,000 blocks": gif_of_blocks(b"\1x", 400_000),
+        "tiff of overlapping strips": tiff_of_strips(strips=3000, shared=True),
         "bmp with an endless run-length encoding": b"BM"
         + struct.pack("<IHHI", 60, 0, 0, 54)
         + struct.pack("<IiiHHIIiiII", 40, 900, 900, 1, 8, 1, 0, 0, 0, 1, 0)

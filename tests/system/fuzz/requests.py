@@ -1,7 +1,9 @@
 """Hostile requests, reproducible one by one from a seed and an index."""
 
 import base64
+import gzip
 import json
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -92,16 +94,22 @@ _QUERIES = (
     ),
     *("alpha=1&alpha=2", "=", "&&&", "alpha", "%", "a[]=1", "explain=%74rue", "alpha=\xef\xbc\x91", "timeout_ms=0x10"),
 )
+_TRAILERS = (
+    *(b"X-Request-ID: trailer\r\n", b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n", b"Host: y\r\n"),
+    *(b"X: " + b"y" * 30_000 + b"\r\n", b"a:\r\n" * 5_000, b"X-API-Key: \xff\r\n", b"Expect: 100-continue\r\n"),
+    *(b"no colon\r\n", b"Connection: close\r\n", b": \r\n", b"X: \0\r\n", b"Content-Type: image/png\r\n"),
+)
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "M-SEARCH")
 
 
 @dataclass(frozen=True)
 class FuzzedRequest:
-    """A request. A `framed` one has a recognisable end, so it must be answered."""
+    """A request, or several pipelined `requests`. A `framed` one has a recognisable end, so it must be answered."""
 
     kind: str
     data: bytes
     framed: bool = True
+    requests: int = 1
 
 
 class Requests:
@@ -131,8 +139,11 @@ class Requests:
     def request(self, index: int) -> FuzzedRequest:
         """The request with the number `index`, which depends only on it and the seed."""
         rng = Random(f"{self._seed}:{index}")
-        kinds = (self._image, self._text, self._json, self._form, self._inference, self._odd_head, self._unframed)
-        (make,) = rng.choices(kinds, weights=(40, 12, 16, 8, 10, 11, 3))
+        kinds = (
+            *(self._image, self._text, self._json, self._form, self._inference, self._odd_head, self._unframed),
+            *(self._trailers, self._compressed, self._pipelined),
+        )
+        (make,) = rng.choices(kinds, weights=(34, 11, 15, 8, 10, 11, 3, 3, 4, 1))
         return make(rng)
 
     def _image(self, rng: Random) -> FuzzedRequest:
@@ -191,6 +202,38 @@ class Requests:
         headers = [rng.choice(_ODD_HEADERS) for _ in range(rng.randrange(4))]
         lines = [f"{method} {path} HTTP/1.1", "Host: x", f"Content-Length: {len(body)}", *headers, "", ""]
         return FuzzedRequest("head", "\r\n".join(lines).encode("latin-1") + body)
+
+    def _trailers(self, rng: Random) -> FuzzedRequest:
+        """A body in chunks, with extensions and trailers of all kinds."""
+        chunks = [mutations.text(rng) for _ in range(rng.randrange(1, 4))]
+        extension = rng.choice((b"", b"", b";a=b", b";" + b"e" * 3_000))
+        body = b"".join(b"%x%s\r\n%s\r\n" % (len(chunk), extension, chunk) for chunk in chunks if chunk)
+        trailers = b"".join(rng.choice(_TRAILERS) for _ in range(rng.randrange(4)))
+        head = "POST /v1/models/topics/score HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\n"
+        data = f"{head}Transfer-Encoding: chunked\r\n\r\n".encode() + body + b"0\r\n" + trailers + b"\r\n"
+        return FuzzedRequest("trailers", data)
+
+    def _compressed(self, rng: Random) -> FuzzedRequest:
+        """A compressed body, intact, damaged, or not compressed as its header says."""
+        body = mutations.json_body(rng, lambda: self._json_input(rng))
+        if rng.random() < 0.1:
+            body = bytes(rng.choice((2_000_000, 20_000_000)))
+        header = rng.choice(("gzip", "gzip", "deflate", "deflate", "x-gzip", "gzip, gzip", "br", "identity, gzip"))
+        for _ in range(1 + header.count("gzip, ")):
+            compress = rng.choice((gzip.compress, zlib.compress)) if rng.random() < 0.2 else None
+            body = (compress or (zlib.compress if header == "deflate" else gzip.compress))(body)
+        match rng.randrange(4):
+            case 0:
+                body = mutations.damaged(rng, body)
+            case 1:
+                body += rng.choice((body, bytes(100), b"x"))
+        kind = f"application/json\r\nContent-Encoding: {header}"
+        return _post(rng.choice(("tiny", "topics")), kind, body, "compressed")
+
+    def _pipelined(self, rng: Random) -> FuzzedRequest:
+        """Several requests in one write."""
+        requests = [rng.choice((self._image, self._text, self._json))(rng) for _ in range(rng.choice((2, 3, 20)))]
+        return FuzzedRequest("pipelined", b"".join(request.data for request in requests), requests=len(requests))
 
     def _unframed(self, rng: Random) -> FuzzedRequest:
         """A request with a damaged head or wrong chunks, so that its end is not recognisable."""

@@ -50,7 +50,7 @@ class Campaign:
             origin = f"seed {SEED}, {request.kind}"
             try:
                 timeout = TIMEOUT_SECONDS if request.framed else _UNFRAMED_TIMEOUT_SECONDS
-                response = await connection.request(request.data, timeout)
+                response = await connection.request(request.data, timeout, request.requests)
             except TimeoutError:
                 assert not request.framed, f"no response: {origin}\n{request.data!r}"
                 response = Response()

@@ -21,6 +21,7 @@ class Connection(asyncio.Protocol):
     def __init__(self) -> None:
         self._transport: asyncio.WriteTransport | None = None
         self._outcome: asyncio.Future[Response] | None = None
+        self._expected = 1
 
     @property
     def is_open(self) -> bool:
@@ -55,10 +56,14 @@ class Connection(asyncio.Protocol):
             return
         if not self._parser.should_keep_alive():
             self.close()
-        self._settle(self._response)
+        self._expected -= 1
+        if self._expected:
+            self._response = Response()
+        else:
+            self._settle(self._response)
 
-    async def request(self, data: bytes, timeout_seconds: float) -> Response:
-        """Send a request and wait for its response.
+    async def request(self, data: bytes, timeout_seconds: float, count: int = 1) -> Response:
+        """Send `count` requests at once and wait for the last response.
 
         Raises:
             TimeoutError: There is no complete response after `timeout_seconds`.
@@ -67,6 +72,7 @@ class Connection(asyncio.Protocol):
         """
         self._parser = httptools.HttpResponseParser(self)
         self._response = Response()
+        self._expected = count
         self._outcome = asyncio.get_running_loop().create_future()
         assert self._transport is not None
         self._transport.write(data)

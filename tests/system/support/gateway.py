@@ -49,7 +49,14 @@ class Gateway:
     """
 
     def __init__(
-        self, folder: Path, ports: list[int], *, tls: bool = False, keys: bool = False, **variables: str
+        self,
+        folder: Path,
+        ports: list[int],
+        *,
+        tls: bool = False,
+        keys: bool = False,
+        directives: str = "",
+        **variables: str,
     ) -> None:
         """Start nginx in front of replicas.
 
@@ -58,6 +65,7 @@ class Gateway:
             ports: The ports of the replicas.
             tls: Whether the template for TLS is mounted.
             keys: Whether the template for API keys is mounted.
+            directives: Further directives of the server.
             variables: Variables that replace those of the shipped env files and of the tests.
         """
         self.port = free_port()
@@ -76,6 +84,7 @@ class Gateway:
             **variables,
         }
         (folder / "conf.d").mkdir(parents=True)
+        (folder / "conf.d" / "test.listen").write_text(directives, encoding="utf-8")
         (folder / "nginx.conf").write_text(_MAIN, encoding="utf-8")
         for templates in (TEMPLATES, *([TLS_TEMPLATES] if tls else ()), *([KEY_TEMPLATES] if keys else ())):
             for template in templates.glob("*.template"):

@@ -1,7 +1,7 @@
-"""KServe's schemas of its objects.
+"""KServe's client in an environment of its own, and KServe's schemas of its objects.
 
-They are part of KServe's client, whose requirements (older versions of protobuf, psutil and pandas) conflict with those
-of this project. So they are read from the package's source, which is not run.
+The client's requirements (older versions of protobuf, psutil and pandas) conflict with those of this project. The
+schemas, which are part of it, are read from the package's source, which is not run.
 """
 
 import ast
@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import venv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,9 @@ from zipfile import ZipFile
 
 import pytest
 
+_REQUIREMENTS = Path(__file__).with_name("kserve_requirements.txt")
 PACKAGE = "kserve==0.21.0"
+_PIP_SECONDS = 900
 _SIMPLE_TYPES: dict[str, type] = {"str": str, "int": int, "bool": bool, "float": float}
 
 
@@ -34,14 +37,27 @@ Schemas = dict[str, Schema]
 
 def download_schemas(folder: Path) -> Schemas:
     """The schemas of the package by name. Without a network the test is skipped; in CI it fails."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), PACKAGE]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    if result.returncode != 0:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{PACKAGE} cannot be downloaded: {result.stderr}")
+    _pip("download", "--no-deps", "--dest", str(folder), PACKAGE)
     (wheel,) = folder.glob("kserve-*.whl")
     with ZipFile(wheel) as archive:
         names = [name for name in archive.namelist() if re.fullmatch(r"kserve/models/\w+\.py", name)]
         return dict(schema for name in names for schema in _schemas_in(archive.read(name).decode()))
+
+
+def install_kserve(folder: Path) -> Path:
+    """Install the client into `folder`, and return the Python that has it; without a network as `download_schemas`."""
+    venv.create(folder)
+    python = folder / "bin" / "python"
+    # The exact versions of everything: the resolver would take longer than the installation.
+    _pip("--python", str(python), "install", "--no-deps", "--requirement", str(_REQUIREMENTS))
+    return python
+
+
+def _pip(*arguments: str) -> None:
+    command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=_PIP_SECONDS, check=False)
+    if result.returncode != 0:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{PACKAGE} cannot be installed: {result.stderr}")
 
 
 def _schemas_in(source: str) -> Iterator[tuple[str, Schema]]:

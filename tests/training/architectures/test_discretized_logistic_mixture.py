@@ -139,3 +139,26 @@ def test_a_component_has_the_papers_number_of_parameters(channels: int, per_comp
 def test_parameters_for_another_number_of_channels_are_refused() -> None:
     with pytest.raises(ValueError, match=r"25 parameters .* 3 channels.*parameters_needed"):
         discretized_logistic_mixture_nats(torch.zeros(1, 25, 2, 2), torch.zeros(1, 3, 2, 2))
+
+
+def test_mixed_precision_does_not_change_the_likelihood() -> None:
+    # Means near the edge of the values and scales of one value, which bfloat16 would round by half a value.
+    parameters = torch.stack([drawn(3, 5, seed) for seed in range(40)]).float().view(40, -1, 1, 1).requires_grad_()
+    values = torch.randint(0, 256, (40, 3, 1, 1), generator=torch.Generator().manual_seed(1)).float()
+    exact = discretized_logistic_mixture_nats(parameters, values)
+    (expected_gradient,) = torch.autograd.grad(exact.sum(), parameters)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = discretized_logistic_mixture_nats(parameters, values)
+    (gradient,) = torch.autograd.grad(mixed.sum(), parameters)
+    assert mixed.dtype == torch.float32
+    assert torch.equal(mixed, exact)
+    assert torch.equal(gradient, expected_gradient)
+
+
+def test_a_network_in_mixed_precision_has_its_likelihood_computed_in_float32() -> None:
+    parameters = torch.stack([drawn(3, 5, seed) for seed in range(40)]).view(40, -1, 1, 1).bfloat16()
+    values = torch.randint(0, 256, (40, 3, 1, 1), generator=torch.Generator().manual_seed(1)).float()
+    nats_of_rounded = discretized_logistic_mixture_nats(parameters.float(), values)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = discretized_logistic_mixture_nats(parameters, values)
+    assert torch.equal(mixed, nats_of_rounded)

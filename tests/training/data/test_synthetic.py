@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from bundle import ImageInput
 from tests.training.support.datasets_on_disk import stripes
-from training.data import SYNTHETIC, generate
+from training.data import NOISE, SYNTHETIC, generate
 
 SHAPE = (60, 32, 32, 3)
 IN_DIST = stripes(60, seed=1, size=32)[0]
@@ -41,6 +42,41 @@ def test_rademacher_noise_takes_two_values_equally_often() -> None:
     images = generate("rademacher", SHAPE, seed=1, jpeg_quality=None)
     assert set(np.unique(images)) == {0, 255}
     assert (images == 255).mean() == pytest.approx(0.5, abs=0.01)
+
+
+def normalised_input(mean: tuple[float, ...], std: tuple[float, ...]) -> ImageInput:
+    return ImageInput(kind="image", height=32, width=32, channels=len(mean), mean=mean, std=std)
+
+
+@pytest.mark.parametrize("name", NOISE)
+@pytest.mark.parametrize(("mean", "std"), [((0.491, 0.482, 0.447), (0.245, 0.243, 0.261)), ((0.5,), (0.125,))])
+def test_normalised_noise_has_the_values_of_the_networks_input(
+    name: str, mean: tuple[float, ...], std: tuple[float, ...]
+) -> None:
+    shape = (*SHAPE[:3], len(mean))
+    spec = normalised_input(mean, std)
+    images = generate(name, shape, seed=1, jpeg_quality=None, normalisation=spec)
+    stretched = generate(name, shape, seed=1, jpeg_quality=None)
+    # The same noise with a contrast of 2 std (blobs: std), around the mean (blobs: above it).
+    lowest, contrast = (mean, std) if name == "blobs" else (np.subtract(mean, std), np.multiply(2, std))
+    expected = 255 * np.asarray(lowest) + np.asarray(contrast) * stretched
+    assert np.abs(images - expected).max() < 1
+    inputs = (images / 255 - mean) / std
+    assert inputs.min() == pytest.approx(0 if name == "blobs" else -1, abs=0.02)
+    assert 0.9 < inputs.max() <= 1.02
+
+
+def test_normalised_noise_outside_the_range_of_pixels_is_clipped() -> None:
+    spec = normalised_input((0.9, 0.1, 0.5), (0.3, 0.3, 0.3))
+    images = generate("rademacher", SHAPE, seed=1, jpeg_quality=None, normalisation=spec)
+    values = [set(np.unique(images[..., channel]).tolist()) for channel in range(3)]
+    assert values == [{153, 255}, {0, 102}, {51, 204}]
+
+
+def test_distortions_have_no_normalised_values() -> None:
+    spec = normalised_input((0.5,) * 3, (0.25,) * 3)
+    with pytest.raises(ValueError, match=r"jigsaw.*space"):
+        generate("jigsaw", SHAPE, seed=1, in_dist=IN_DIST, normalisation=spec)
 
 
 def test_blobs_have_definite_edges_and_larger_areas_than_noise() -> None:

@@ -115,6 +115,37 @@ def test_outliers_get_the_stages_outlier_augmentation_if_it_has_one(
     assert share_stored([outliers_of(batch) for batch in RecordingCrossEntropy.batches]) == unchanged
 
 
+class SteepCrossEntropy(CrossEntropy):
+    """Cross entropy whose gradients are a million times as long."""
+
+    def __call__(self, forward: Forward, batch: Batch) -> Loss:
+        loss = super().__call__(forward, batch)
+        return loss._replace(value=1e6 * loss.value)
+
+
+def test_a_step_is_no_longer_than_the_gradient_norm_allows(tmp_path: Path, data: Data) -> None:
+    def fitted(rate: float, norm: float | None) -> torch.Tensor:
+        stage = {
+            "objective": {"name": f"{__name__}.SteepCrossEntropy"},
+            "epochs": 1,
+            # One step.
+            "batch_size": len(data.train),
+            "learning_rate": rate,
+            "momentum": 0,
+            "weight_decay": 0,
+            "schedule": "constant",
+            "gradient_norm": norm,
+        }
+        run = start(tmp_path / f"{rate}-{norm}", stages={"baseline": stage}, export={"stage": "baseline"})
+        run_fit(run, data)
+        return torch.cat([weight.double().flatten() for weight in load_model(run, "baseline", 2).parameters()])
+
+    initial = fitted(1e-15, 1.0)
+    for norm in (0.5, 2.0):
+        assert float((fitted(0.1, norm) - initial).norm()) == pytest.approx(0.1 * norm, rel=1e-3)
+    assert float((fitted(1e-3, None) - initial).norm()) > 1
+
+
 @pytest.mark.parametrize(
     ("architecture", "optimizer"),
     [

@@ -47,7 +47,7 @@ def test_the_margin_loss_is_the_papers_hinge_averaged_over_all_pairs(n: int, m: 
 
 def test_outliers_beyond_the_margin_have_no_loss_and_no_gradient() -> None:
     outliers = torch.tensor([16.0, 40.0], requires_grad=True)
-    loss = likelihood_margin_loss(torch.tensor([10.0, 12.0]), outliers, num_pixels=4)
+    loss = likelihood_margin_loss(torch.tensor([10.0, 12.0]), outliers, margin=4)
     loss.backward()
     assert float(loss.detach()) == 0
     assert outliers.grad is not None
@@ -56,7 +56,7 @@ def test_outliers_beyond_the_margin_have_no_loss_and_no_gradient() -> None:
 
 def test_within_the_margin_images_are_made_likelier_and_outliers_less_likely() -> None:
     in_dist, outliers = torch.tensor([10.0], requires_grad=True), torch.tensor([11.0, 90.0], requires_grad=True)
-    loss = likelihood_margin_loss(in_dist, outliers, num_pixels=4)
+    loss = likelihood_margin_loss(in_dist, outliers, margin=4)
     loss.backward()
     assert float(loss.detach()) == pytest.approx(1.5)
     assert in_dist.grad is not None
@@ -80,21 +80,28 @@ def test_maximum_likelihood_is_the_mean_nats_per_channel_of_the_in_distribution_
     assert float(MaximumLikelihood()(nats_of_pixels, batch()).value) == pytest.approx(expected, rel=1e-9)
 
 
-@pytest.mark.parametrize("weight", [0.0, 0.5, 2.0])
-def test_the_likelihood_margin_is_counted_per_pixel_and_the_loss_per_channel(weight: float) -> None:
+@pytest.mark.parametrize(("weight", "margin"), [(0.0, 1.0), (0.5, 1 / 3), (2.0, 0.5)])
+def test_the_margin_and_the_loss_are_counted_per_dimension(weight: float, margin: float) -> None:
     images, _, outliers = batch()
     assert outliers is not None
-    pixels = HEIGHT * WIDTH
-    pairs = [max(0.0, pixels + a - b) for a in image_nats(images) for b in image_nats(outliers)]
-    # Some pairs are within the margin and some beyond it.
-    assert 0 < sum(pair > 0 for pair in pairs) < len(pairs)
-    expected = (np.mean(image_nats(images)) + weight * np.mean(pairs)) / (pixels * CHANNELS)
-    ours = LikelihoodMargin(weight=weight)(nats_of_pixels, batch()).value
+    dimensions = HEIGHT * WIDTH * CHANNELS
+    pairs = [max(0.0, margin * dimensions + a - b) for a in image_nats(images) for b in image_nats(outliers)]
+    # Some pairs are beyond the margin, except beyond the largest one.
+    assert 0 < sum(pair > 0 for pair in pairs) < len(pairs) + (margin == 1)
+    expected = (np.mean(image_nats(images)) + weight * np.mean(pairs)) / dimensions
+    ours = LikelihoodMargin(weight=weight, margin=margin)(nats_of_pixels, batch()).value
     assert float(ours) == pytest.approx(expected, rel=1e-9)
 
 
-def test_the_likelihood_margin_needs_outliers_and_no_negative_weight() -> None:
+def test_the_default_margin_is_one_nat_per_dimension() -> None:
+    default = LikelihoodMargin()(nats_of_pixels, batch()).value
+    assert float(default) == float(LikelihoodMargin(margin=1.0)(nats_of_pixels, batch()).value)
+
+
+def test_the_likelihood_margin_needs_outliers_and_no_negative_weight_or_margin() -> None:
     with pytest.raises(ValueError, match="outlier"):
         LikelihoodMargin()(nats_of_pixels, batch()._replace(x_out=None))
     with pytest.raises(ValueError, match="weight must not be negative, got -1"):
         LikelihoodMargin(weight=-1)
+    with pytest.raises(ValueError, match=r"margin must not be negative, got -0\.5"):
+        LikelihoodMargin(margin=-0.5)

@@ -315,3 +315,20 @@ def test_help_shows_both_uses() -> None:
     shown = CliRunner().invoke(app, ["run", "--help"], env={"COLUMNS": "160"}).output
     assert "--in-distribution DIR --outliers DIR" in shown
     assert "training/recipes/cifar10-oe.yaml --data DIR" in shown
+
+
+@pytest.mark.parametrize("grey", [False, True])
+def test_only_colour_images_are_mirrored_and_a_message_says_how_to_prevent_it(tmp_path: Path, *, grey: bool) -> None:
+    write_images(tmp_path)
+    if grey:
+        for path in tmp_path.rglob("*.png"):
+            Image.open(path).convert("L").save(path)
+    start = quick_start(tmp_path / "photos", tmp_path / "others")
+    assert [stage.augmentation.flip for stage in start.recipe.stages.values()] == [not grey] * 2
+    notes = [note for note in start.notes if "mirrored" in note]
+    assert len(notes) == (not grey)
+    if not grey:
+        overrides = [word for word in notes[0].split() if "=" in word]
+        unmirrored = quick_start(tmp_path / "photos", tmp_path / "others", overrides=overrides)
+        assert [stage.augmentation.flip for stage in unmirrored.recipe.stages.values()] == [False] * 2
+        assert not [note for note in unmirrored.notes if "mirrored" in note]

@@ -44,14 +44,14 @@ def test_a_content_type_that_the_model_does_not_take_is_415(live: Live, content_
     assert "image/png" in detail["detail"]
 
 
-def test_a_compressed_body_is_415(live: Live) -> None:
-    headers = {"content-type": "image/png", "content-encoding": "gzip"}
+def test_an_unknown_content_coding_is_415(live: Live) -> None:
+    headers = {"content-type": "image/png", "content-encoding": "br"}
     problem(live.score(picture(), headers=headers), 415, "unsupported-media-type")
 
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{", b"[1]", b'"x"', b"null", b'{"inputs": ["\\ud800"]}', b"\xff", b"[" * 1000, b'{"inputs": [1e]}'],
+    [b"", b"{", b"[1]", b'"x"', b"null", b"\xff", b"[" * 1000, b'{"inputs": [1e]}'],
 )
 def test_a_body_that_is_no_json_object_is_400(live: Live, body: bytes) -> None:
     problem(live.score(content=body, headers=JSON), 400, "malformed-body")
@@ -156,4 +156,4 @@ def test_an_unknown_route_is_404_and_a_wrong_method_405(live: Live) -> None:
     problem(live.client.get("/v1/nothing"), 404, "not-found")
     answer = live.client.put("/v1/models/tiny/score")
     problem(answer, 405, "method-not-allowed")
-    assert answer.headers["allow"] == "POST"
+    assert answer.headers["allow"] == "OPTIONS, POST"

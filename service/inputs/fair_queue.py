@@ -2,7 +2,8 @@
 
 import math
 from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Generic, TypeVar
 
 Lane = TypeVar("Lane", bound=Hashable)
@@ -44,6 +45,12 @@ class FairQueue(Generic[Lane, Item]):
         kept = [candidate for candidate in self._candidates if candidate[0] is not lane]
         self._length -= len(self._candidates) - len(kept) + len(self._lanes.pop(lane, ()))
         self._candidates = kept
+
+    def ahead_of_new_lane(self, count: int) -> Iterator[Item]:
+        """The items that are taken before the last of `count` items of a lane that would be new."""
+        yield from (item for _, item in self._candidates)
+        for queued in self._lanes.values():
+            yield from islice(queued, count)
 
     def take(self, count: int, max_positions: float = math.inf) -> list[Item]:
         """Remove and return the next items: one of each lane per round.

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.inference.fair_queue import FairQueue
+from service.inputs.fair_queue import FairQueue
 
 lanes = st.lists(st.lists(st.integers(1, 1000), min_size=1, max_size=9), min_size=1, max_size=9)
 

@@ -1,0 +1,34 @@
+"""The first run on a GPU: its dry mode runs every step on a CPU."""
+
+import json
+from pathlib import Path
+
+from benchmarks.gpu import FirstRun
+from tests.service.support.pictures import picture
+from tests.support.tiny_bundle import make_tiny_bundle
+
+
+def test_the_dry_run_measures_without_errors_and_keeps_its_results_on_disk(tmp_path: Path) -> None:
+    path = make_tiny_bundle(tmp_path / "models")
+    (path / "sample.png").write_bytes(picture())
+    run = FirstRun(tmp_path / "gpu.json", 600, tmp_path / "models", None, dry=True)
+    steps = [run.machine, run.placement, run.parity, run.batch_size_changes, run.throughput, run.graphs]
+    run.run(steps)
+    results = json.loads((tmp_path / "gpu.json").read_text())
+    assert [name for name in results if name != "dry"] == [step.__name__ for step in steps]
+    for name, step in results.items():
+        assert name == "dry" or "error" not in step["result"], (name, step)
+    assert results["parity"]["result"]["tiny"]["float32"]["energy"] < 1e-3
+    assert set(results["throughput"]["result"]["tiny"]["float32"]) == {"1", "16"}
+
+
+def test_a_failing_step_is_recorded_and_the_next_one_runs(tmp_path: Path) -> None:
+    run = FirstRun(tmp_path / "gpu.json", 600, tmp_path, None, dry=True)
+
+    def broken() -> None:
+        raise RuntimeError("no such device")
+
+    run.run([broken, run.placement])
+    results = json.loads((tmp_path / "gpu.json").read_text())
+    assert results["broken"]["result"] == {"error": "RuntimeError: no such device"}
+    assert results["placement"]["result"] == {}
