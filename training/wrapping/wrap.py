@@ -212,7 +212,7 @@ def wrap(options: WrapOptions, announce: Callable[[str], None], progress: Progre
                 ),
                 "evaluation": None if report is None else manifest_evaluation(report, STAGE),
                 "parity": Parity(tolerance=_TOLERANCE, max_difference=differences, inputs=len(calibration)),
-                "sample": sample_scores(partial, _GRAPH, adapter.spec, list(LOGIT_SCORES)),
+                "sample": sample_scores(partial, _GRAPH, adapter.spec, list(classifier.scores)),
                 "created": datetime.now(UTC).replace(microsecond=0),
             },
         )
