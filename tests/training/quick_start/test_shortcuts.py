@@ -155,6 +155,6 @@ def test_only_an_auroc_above_95_is_warned_of_with_the_features_name_and_remedy()
 
 
 def test_every_measured_feature_has_a_remedy(tmp_path: Path) -> None:
-    images = image_features(folder(tmp_path / "a", pictures(12, 0), ".jpg"), "image")
+    images = image_features(folder(tmp_path / "a", pictures(12, 0), ".jpg"))
     measured, _ = text_features(texts(40, 8, 0), texts(20, 8, 0), TextConfig(max_tokens=32))
     assert {*images, *measured} == set(REMEDIES)
