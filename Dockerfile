@@ -52,6 +52,7 @@ ENV OOD_PROVIDER=cpu
 COPY --from=install-cpu /venv /venv
 COPY --from=install-cpu /app /app
 COPY bundle bundle
+COPY datafiles datafiles
 COPY service service
 
 
@@ -62,6 +63,7 @@ ENV OOD_PROVIDER=cuda NVIDIA_DRIVER_CAPABILITIES=compute,utility NVIDIA_REQUIRE_
 COPY --from=install-gpu /venv /venv
 COPY --from=install-gpu /app /app
 COPY bundle bundle
+COPY datafiles datafiles
 COPY service service
 
 
@@ -73,5 +75,6 @@ ENV OOD_DATA=/data NVIDIA_DRIVER_CAPABILITIES=compute,utility
 COPY --from=install-training /venv /venv
 COPY --from=install-training /app /app
 COPY bundle bundle
+COPY datafiles datafiles
 COPY training training
 ENTRYPOINT ["tini", "--", "python", "-m", "training"]

@@ -152,13 +152,17 @@ class SampleScores(Strict):
 
 
 class DataFingerprint(Strict):
-    """A data set that a model was made with; `role` is, for example, "in-distribution train"."""
+    """A data set that a model was made with; `role` is, for example, "in-distribution train".
+
+    `left_out` counts the source's inputs that could not be used.
+    """
 
     role: str
     name: str
     source: str
     rows: NonNegativeInt
     sha256: Sha256
+    left_out: NonNegativeInt = 0
 
 
 class Training(Strict):

@@ -43,7 +43,8 @@ class Run:
             RunError: The directory holds trained stages that `recipe` trains differently.
         """
         run = cls(path, recipe)
-        previous = cls.open(path).recipe if run.recipe_path.exists() and not overwrite else None
+        # Compared only: nothing that it names is imported.
+        previous = cls.open(path, allow_code=True).recipe if run.recipe_path.exists() and not overwrite else None
         if previous is not None:
             trained = [name for name in previous.stages if run.checkpoint_path(name).exists()]
             if changed := previous.changed_for(recipe, trained):
@@ -61,11 +62,20 @@ class Run:
         return run
 
     @classmethod
-    def open(cls, path: Path) -> Self:
-        """Open the existing run at `path`; RunError if there is none."""
+    def open(cls, path: Path, *, allow_code: bool = False) -> Self:
+        """Open the existing run at `path`.
+
+        Args:
+            path: The run directory.
+            allow_code: Whether its recipe may name callables to import.
+
+        Raises:
+            RunError: There is none.
+            RecipeError: Its recipe is invalid, or names a callable and `allow_code` is off.
+        """
         if not (path / "recipe.yaml").exists():
             raise RunError(str(path), "is no run directory (recipe.yaml is missing)", "Start one with `fit RECIPE`")
-        return cls(path, load_recipe(path / "recipe.yaml"))
+        return cls(path, load_recipe(path / "recipe.yaml", allow_code=allow_code))
 
     @property
     def recipe_path(self) -> Path:

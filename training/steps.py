@@ -1,6 +1,7 @@
 """The steps of a training run: each reads the run directory and the data, and saves its result in the run directory."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -10,20 +11,26 @@ import numpy as np
 import onnx
 
 from bundle import Calibration, ImageInput, Precision, false_flag_rate
+from datafiles import printable
 from training.backbones import load_backbone, open_backbone, save_backbone, with_features
-from training.console import console, progress_bars
+from training.console import announce, console, progress_bars
 from training.data import (
     NOISE,
+    BrokenInputs,
     DataLocations,
     EvaluationSet,
     Examples,
     InDistributionData,
+    Problem,
     Progress,
     Reader,
+    all_problems,
+    announce_left_out,
     load_evaluation_sets,
     load_in_distribution,
     load_set,
     open_reader,
+    read_texts,
     without_overlap,
 )
 from training.errors import RunError
@@ -44,7 +51,7 @@ from training.evaluation import (
 from training.export.attention import POOR_ON_TRANSFORMERS, has_attention, transformer_warning
 from training.export.bundle_export import GRAPH, SAMPLES, evenly_spaced, export_bundle, recipe_bundle_path
 from training.export.low_precision import export_low_precision
-from training.export.provenance import save_fingerprints
+from training.export.provenance import require_same_data, save_fingerprints
 from training.fitting.stages import fit_stages
 from training.fitting.weights import load_model
 from training.models.build import scored_model
@@ -90,17 +97,23 @@ def save_shortcuts(run: Run, check: ShortcutCheck) -> None:
 
 
 def fit_run(run: Run, locations: DataLocations, *, resume: bool) -> None:
-    """Load the data and train the stages that are not finished yet."""
+    """Load the data and train the stages that are not finished yet.
+
+    Raises:
+        BrokenInputs: Inputs of a set, also of an evaluation set, cannot be used, and the recipe does not skip them.
+        RunError: A stage was trained on other data, or was interrupted and `resume` is off.
+    """
     recipe = run.recipe
-    reader = _reader(run, locations)
     with progress_bars() as bars:
+        reader = _checked_reader(run, locations, bars.report)
         in_dist = load_in_distribution(recipe, reader, bars.report)
         if in_dist.duplicates.total:
             console.print(str(in_dist.duplicates))
         outliers = _outliers(recipe, reader, in_dist, bars.report)
         if outliers is not None and recipe.outliers is not None:
-            n = len(outliers)
+            n, left_out = len(outliers), outliers.left_out
             outliers = without_overlap(outliers, in_dist, reader, recipe.outliers, bars.report)
+            outliers = replace(outliers, left_out=left_out)
             if len(outliers) < n:
                 console.print(f"removed {n - len(outliers)} outliers that are (nearly) in-distribution examples")
     data = [in_dist.train, in_dist.calibration, in_dist.test, *([] if outliers is None else [outliers])]
@@ -111,6 +124,27 @@ def fit_run(run: Run, locations: DataLocations, *, resume: bool) -> None:
     fit_stages(run, train, outliers, resume=resume, announce=console.print)
 
 
+def _checked_reader(run: Run, locations: DataLocations, progress: Progress) -> Reader:
+    """A reader of the run's data that has read every input of every set, and announces those that it leaves out.
+
+    Raises:
+        BrokenInputs: Inputs cannot be used, and the recipe does not skip them; lists all of them.
+    """
+    recipe, sources = run.recipe, run.recipe.sources
+    problems: list[Problem] = []
+    if isinstance(recipe.input, TextConfig) and not recipe.skip_broken:
+        # Before the tokenizer is made of the texts.
+        problems = [problem for source in sources for problem in read_texts(source, locations).problems]
+    if problems:
+        raise BrokenInputs(problems)
+    reader = _reader(run, locations)
+    loads = (partial(reader.load, source, name=source.path, progress=progress) for source in sources)
+    if problems := all_problems(loads):
+        raise BrokenInputs(problems)
+    announce_left_out(reader.left_out, announce)
+    return reader
+
+
 def calibrate_run(run: Run, locations: DataLocations) -> None:
     """Score the calibration split with every stage and save the calibrations, temperatures and feature statistics.
 
@@ -118,6 +152,7 @@ def calibrate_run(run: Run, locations: DataLocations) -> None:
     """
     with progress_bars() as bars:
         in_dist = load_in_distribution(run.recipe, _reader(run, locations), bars.report)
+        require_same_data(run, in_dist.splits)
         to_inputs = _model_inputs(run, locations, bars.report)
         train, calibration = to_inputs(in_dist.train), to_inputs(in_dist.calibration)
         for stage in run.recipe.stages:
@@ -137,6 +172,7 @@ def evaluate_run(run: Run, locations: DataLocations) -> None:
     calibrations = {stage: load_calibration(run, stage) for stage in recipe.stages}
     with progress_bars() as bars:
         in_dist = load_in_distribution(recipe, reader, bars.report)
+        require_same_data(run, in_dist.splits)
         outliers = _outliers(recipe, reader, in_dist, bars.report)
         loaded = load_evaluation_sets(recipe, reader, in_dist, outliers, bars.report)
         sets = {name: loaded_set.examples for name, loaded_set in loaded.items()}
@@ -165,7 +201,7 @@ def evaluate_run(run: Run, locations: DataLocations) -> None:
         validation=tuple(recipe.evaluation.validation),
         near=recipe.evaluation.near,
         recalls=_recalls(recipe),
-        provenance=_provenance(run) | {"duplicates": str(in_dist.duplicates)},
+        provenance=_provenance(run) | {"duplicates": str(in_dist.duplicates)} | _left_out(reader),
         upper_bounds=_upper_bounds(recipe, outliers, sets),
         shortcuts=_shortcuts(run),
         segments=segments,
@@ -217,6 +253,7 @@ def export_run(
     reader = _reader(run, locations)
     with progress_bars() as bars:
         in_dist = load_in_distribution(recipe, reader, bars.report)
+        require_same_data(run, in_dist.splits)
         sets: dict[str, Examples] = {}
         if precision != "fp32":
             outliers = _outliers(recipe, reader, in_dist, bars.report)
@@ -441,6 +478,15 @@ def _provenance(run: Run) -> dict[str, str]:
         record = run.record(name)
         facts[f"stage {name}"] = f"{record.epochs} epochs in {record.seconds / 60:.0f} minutes on {record.hardware}"
     return facts
+
+
+def _left_out(reader: Reader) -> dict[str, str]:
+    """The entry of the report on inputs that are left out because they cannot be used; none without any."""
+    if not reader.left_out:
+        return {}
+    counts = Counter(problem.source for problem in reader.left_out)
+    listed = ", ".join(f"{count:,} of {printable(source)}" for source, count in counts.items())
+    return {"broken inputs": f"left out: {listed}"}
 
 
 def _report(run: Run) -> Report | None:

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 from tqdm import tqdm
 
 from bundle import DEFAULT_MAX_PIXELS, MANIFEST_NAME, Bundle, BundleError, sha256_file
+from datafiles import DataFileError
 from service.cli import add_settings
 from service.cpu_count import available_cores
 from service.errors import InvalidParameter
@@ -16,7 +17,7 @@ from service.inference.onnx_session import EngineError
 from service.inference.providers import PROVIDER_OF_SETTING, ProviderUnavailable
 from service.inputs.modality import Limits
 from service.offline.batch_scorer import BatchScorer
-from service.offline.errors import ClusterUnavailable, OfflineError, source_changed
+from service.offline.errors import ClusterUnavailable, OfflineError, source_changed, unreadable_source
 from service.offline.job import Job
 from service.offline.model_choice import choose_bundle
 from service.offline.open_source import open_source
@@ -37,7 +38,7 @@ _SECONDS_BETWEEN_LINES = 30
 _EPILOG = """\
 example:
   python -m service score-dataset questions.csv --model trec-gru --output scored --alpha 0.01 --scores msp,energy
-  python -c "import pandas; print(pandas.read_parquet('scored').query('flagged'))"
+  python -c "import pandas; print(pandas.read_parquet('scored').query('flagged == True'))"
 
 Interrupted, even by kill -9? Run the same command again: it resumes after the parts that are written, and the rows
 are those of a run without interruption. An input that cannot be scored becomes a row with its error.
@@ -63,6 +64,9 @@ def main(argv: Sequence[str]) -> int:
     except (OfflineError, InvalidParameter, SettingsError, ProviderUnavailable) as error:
         print(f"score-dataset: {error}", file=sys.stderr)
         return error.exit_code if isinstance(error, OfflineError) else 2
+    except DataFileError as error:
+        print(f"score-dataset: {unreadable_source(error)}", file=sys.stderr)
+        return 2
     except (BundleError, EngineError) as error:
         print(f"score-dataset: {error}", file=sys.stderr)
         return 1

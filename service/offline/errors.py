@@ -1,7 +1,8 @@
 """The errors of offline scoring: a closed set, each with a remedy in its message."""
 
-from pathlib import Path
 from typing import ClassVar
+
+from datafiles import DataFileError
 
 
 class OfflineError(Exception):
@@ -45,6 +46,6 @@ def source_changed(path: str) -> SourceUnusable:
     return SourceUnusable(f"{path} changed while it was read. Run again with --overwrite once it is complete.")
 
 
-def unreadable_source(path: Path, error: Exception) -> SourceUnusable:
-    """Return the error of a source that cannot be read at `path` because of `error`."""
-    return SourceUnusable(f"{path} cannot be read: {error}. Repair it, and run the same command with --overwrite.")
+def unreadable_source(error: DataFileError) -> SourceUnusable:
+    """Return the error of a source that cannot be read because of `error`."""
+    return SourceUnusable(f"{error} Then run the same command with --overwrite.")

@@ -9,8 +9,7 @@ from typing import Literal, Self
 
 import pyarrow as pa
 
-from bundle import IMAGE_SUFFIXES
-from service.offline.errors import unreadable_source
+from datafiles import image_names
 from service.offline.source import Identity, Item
 
 # One name is kept for this many files, so that a walk can start there.
@@ -38,12 +37,12 @@ class FolderSource:
         """Count the files without opening them.
 
         Raises:
-            SourceUnusable: A folder cannot be read.
+            DataFileError: A folder cannot be read.
         """
         digest = hashlib.sha256()
         marks: list[Names] = []
         count = 0
-        for names in _walk(root, (), ()):
+        for names in image_names(root):
             if count % _MARK_EVERY == 0:
                 marks.append(names)
             digest.update(os.fsencode("/".join(names)) + b"\n")
@@ -57,39 +56,22 @@ class FolderSource:
         """Yield the files from number `start` on.
 
         Raises:
-            SourceUnusable: A folder cannot be read.
+            DataFileError: A folder cannot be read.
         """
         mark = start // _MARK_EVERY
         if mark >= len(self.marks):
             return
-        for index, names in enumerate(_walk(self.root, (), self.marks[mark]), mark * _MARK_EVERY):
+        for index, names in enumerate(image_names(self.root, self.marks[mark]), mark * _MARK_EVERY):
             if index >= start:
                 # Strings of a parquet file are UTF-8; file names need not be.
                 key = os.fsencode("/".join(names)).decode("utf-8", "replace")
                 yield Item(key, self.root.joinpath(*names))
 
 
-def _walk(root: Path, below: Names, begin: Names) -> Iterator[Names]:
-    """Yield the images in the folder `below`, from the relative path `begin` on, with one folder's names in memory."""
-    folder = root.joinpath(*below)
-    try:
-        with os.scandir(folder) as entries:
-            children = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
-    except OSError as error:
-        raise unreadable_source(folder, error) from error
-    for name, is_folder in children:
-        if begin and name < begin[0]:
-            continue
-        if is_folder:
-            yield from _walk(root, (*below, name), begin[1:] if begin and name == begin[0] else ())
-        elif Path(name).suffix.lower() in IMAGE_SUFFIXES:
-            yield (*below, name)
-
-
 def holds_images(root: Path) -> bool:
     """Whether there is any image below `root`.
 
     Raises:
-        SourceUnusable: A folder cannot be read.
+        DataFileError: A folder cannot be read.
     """
-    return next(_walk(root, (), ()), None) is not None
+    return next(image_names(root), None) is not None

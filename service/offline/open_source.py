@@ -4,13 +4,14 @@ from pathlib import Path
 from typing import Literal
 
 from bundle import IMAGE_SUFFIXES
+from datafiles import METADATA_NAMES, TABLE_SUFFIXES, DataFileError, is_leftover, open_table
+from datafiles.parquet_table import ParquetTable
 from service.offline.errors import ModelUnusable, SourceUnusable
 from service.offline.folder_source import FolderSource, holds_images
-from service.offline.parquet_source import ParquetSource
-from service.offline.record_source import Kind, RecordSource
-from service.offline.source import Source
+from service.offline.source import Kind, Source
+from service.offline.table_source import TableSource
 
-_RECORD_KINDS: dict[str, Kind] = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".txt": "lines"}
+_KINDS: dict[str, Kind] = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".txt": "lines"}
 _SUPPORTED = (
     "a .parquet file or a folder of them, a folder of images "
     f"({', '.join(sorted(IMAGE_SUFFIXES))}), or a text file: .txt (a text a line), .jsonl, .csv"
@@ -31,7 +32,10 @@ def open_source(path: Path, modality: Literal["image", "text"], column: str | No
         ModelUnusable: The collection needs a model of the other modality.
     """
     path = path.resolve()
-    source = _open(path, modality, column, key)
+    try:
+        source = _open(path, modality, column, key)
+    except DataFileError as error:
+        raise SourceUnusable(str(error)) from error
     if source.modality != modality:
         raise ModelUnusable(
             f"The model takes {modality}s, and {path} holds {source.modality}s. Choose another --model."
@@ -45,7 +49,7 @@ def _open(path: Path, modality: Literal["image", "text"], column: str | None, ke
     if path.is_dir():
         shards = sorted(file for file in path.iterdir() if _is_shard(file))
         if shards:
-            return ParquetSource.open(path, shards, modality, column, key)
+            return TableSource.open(ParquetTable.open(path, shards), "parquet", modality, column, key)
         if not holds_images(path):
             raise SourceUnusable(f"The folder {path} holds neither parquet files nor images. A source is {_SUPPORTED}.")
         if column or key:
@@ -54,13 +58,13 @@ def _open(path: Path, modality: Literal["image", "text"], column: str | None, ke
     if not path.exists():
         raise SourceUnusable(f"There is no {path}. A source is {_SUPPORTED}.")
     suffix = path.suffix.lower()
-    if suffix == ".parquet":
-        return ParquetSource.open(path, [path], modality, column, key)
-    if suffix in _RECORD_KINDS:
-        return RecordSource.open(path, _RECORD_KINDS[suffix], column, key)
-    raise SourceUnusable(f"{path} is of no kind that can be scored. A source is {_SUPPORTED}.")
+    if suffix not in TABLE_SUFFIXES:
+        raise SourceUnusable(f"{path} is of no kind that can be scored. A source is {_SUPPORTED}.")
+    wanted = [name for name in (column or modality, key) if name is not None]
+    return TableSource.open(open_table(path, wanted), _KINDS.get(suffix, "jsonl"), modality, column, key)
 
 
 def _is_shard(path: Path) -> bool:
-    # Readers of parquet folders skip names that begin with a dot or an underscore.
-    return path.suffix.lower() == ".parquet" and not path.name.startswith((".", "_"))
+    # Readers of parquet folders skip names that begin with an underscore. Metadata describe the images of a folder.
+    skipped = path.name.startswith("_") or path.name in METADATA_NAMES or is_leftover(path.name)
+    return path.suffix.lower() == ".parquet" and not skipped

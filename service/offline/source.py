@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
+from datafiles import Fault, read_file
 from service.errors import InputError
 from service.inputs.payloads import Payload
 
@@ -26,12 +27,24 @@ class Item:
     content: Payload | Path
 
 
+Kind = Literal["parquet", "images", "csv", "jsonl", "lines"]
+"""The format of a collection."""
+
+_ERROR_TYPES = {
+    "missing": "empty-input",
+    "encoding": "undecodable-text",
+    "malformed": "malformed-record",
+    "file": "unreadable-file",
+    "too-long": "text-too-long",
+}
+
+
 class Identity(BaseModel):
     """Distinguishes a collection from other collections and from its own earlier content."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["parquet", "images", "csv", "jsonl", "lines"]
+    kind: Kind
     path: str
     column: str | None
     key: str | None
@@ -58,7 +71,7 @@ class Source(Protocol):
         """Yield the inputs in order from number `start` on; only a few of them are in memory.
 
         Raises:
-            SourceUnusable: A file cannot be read.
+            DataFileError: A file cannot be read.
         """
 
 
@@ -66,15 +79,13 @@ def payload_of(item: Item) -> Payload:
     """Return the input to score, or the error why it cannot be read."""
     if not isinstance(item.content, Path):
         return item.content
-    try:
-        return item.content.read_bytes()
-    except OSError as error:
-        return InputError("unreadable-file", f"The file cannot be read: {error.strerror or error}")
+    content = read_file(item.content)
+    return input_error(content) if isinstance(content, Fault) else content
 
 
-def missing_value() -> InputError:
-    """Return the error of a row whose value is null or absent."""
-    return InputError("empty-input", "There is no value in this row.")
+def input_error(fault: Fault) -> InputError:
+    """Return the error of a row whose value cannot be used."""
+    return InputError(_ERROR_TYPES[fault.kind], fault.detail)
 
 
 def fingerprint(files: Iterable[Path]) -> str:

@@ -56,9 +56,9 @@ class Refusals:
     def add(self, entry: str, error: Exception) -> None:
         """Refuse `entry` because of `error`; count and log it. An earlier model of the entry may still be served."""
         self._reasons[entry] = self._reason(entry, error)
-        self._metrics.reloads.labels(model_of(entry), "refused").inc()
+        self._metrics.reloads.labels(_utf8(model_of(entry)), "refused").inc()
         event = "traffic rules refused" if entry == TRAFFIC_NAME else "bundle refused"
-        log.error(event, bundle=entry, reason=self._reasons[entry])
+        log.error(event, bundle=_utf8(entry), reason=self._reasons[entry])
 
     def drop(self, entry: str) -> None:
         """Remove the refusal of `entry`, if there is one."""
@@ -66,7 +66,7 @@ class Refusals:
 
     def of(self, entries: Collection[str]) -> list[Refused]:
         """The refused ones among `entries`, in order of their paths."""
-        return [Refused(entry, reason) for entry, reason in sorted(self._reasons.items()) if entry in entries]
+        return [Refused(_utf8(entry), reason) for entry, reason in sorted(self._reasons.items()) if entry in entries]
 
     def all(self, rules: Rules, versions: Mapping[str, Collection[str]]) -> list[Refused]:
         """Every refused entry, and every traffic rule about a version that is not served.
@@ -113,7 +113,12 @@ class Refusals:
         elif isinstance(error, EngineError | ProviderUnavailable | RepositoryError | TrafficError | FilesChanging):
             reason = str(error)
         else:
-            log.error("bundle load failed", bundle=entry, exc_info=error)
+            log.error("bundle load failed", bundle=_utf8(entry), exc_info=error)
             reason = f"{type(error).__name__}: {error}"
         # Clients see the reason, and must not learn where the repository lies on this machine.
-        return reason.replace(f"{self._root.resolve()}/", "")
+        return _utf8(reason.replace(f"{self._root.resolve()}/", ""))
+
+
+def _utf8(text: str) -> str:
+    """The text with escapes for bytes of file names that are not UTF-8: metrics and answers must be UTF-8."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,14 +41,7 @@ def with_features(
         finally:
             partial.unlink(missing_ok=True)
     features = np.load(path)
-    return Examples(
-        x=StoredArray(features[:, None]),
-        y=examples.y,
-        labels=examples.labels,
-        name=examples.name,
-        source=examples.source,
-        sha256=examples.sha256,
-    )
+    return replace(examples, x=StoredArray(features[:, None]))
 
 
 def _compute(

@@ -38,6 +38,14 @@ OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Delete an ea
 DevicesOption = Annotated[
     int | None, typer.Option("--devices", min=1, help="Number of devices to train on (DDP); sets trainer.devices.")
 ]
+SkipOption = Annotated[
+    bool,
+    typer.Option("--skip-broken", help="Leave out inputs that cannot be read, and rows without a label; lists them."),
+]
+CodeOption = Annotated[
+    bool,
+    typer.Option("--allow-code", help="Import what the recipe names by a dotted path: this runs its code."),
+]
 VersionOption = Annotated[
     int | None, typer.Option("--version", min=1, help="Version of the bundle (default: the recipe's).")
 ]
@@ -53,29 +61,32 @@ def fit(
     devices: DevicesOption = None,
     resume: ResumeOption = False,
     overwrite: OverwriteOption = False,
+    skip_broken: SkipOption = False,
+    allow_code: CodeOption = False,
 ) -> None:
     """Train every stage of RECIPE. Finished stages are kept; Ctrl-C keeps the last epoch's checkpoint."""
     from training import steps
     from training.recipe import load_recipe
 
-    started = steps.start_run(load_recipe(recipe, _with_devices(overrides, devices)), run, overwrite=overwrite)
+    loaded = load_recipe(recipe, _with_options(overrides, devices, skip_broken=skip_broken), allow_code=allow_code)
+    started = steps.start_run(loaded, run, overwrite=overwrite)
     steps.fit_run(started, steps.data_locations(data_dir), resume=resume)
 
 
 @app.command()
-def calibrate(run: RunArgument, data_dir: DataOption = None) -> None:
+def calibrate(run: RunArgument, data_dir: DataOption = None, allow_code: CodeOption = False) -> None:
     """Score the held-out in-distribution split with every stage of RUN."""
     from training import steps
 
-    steps.calibrate_run(Run.open(run), steps.data_locations(data_dir))
+    steps.calibrate_run(Run.open(run, allow_code=allow_code), steps.data_locations(data_dir))
 
 
 @app.command()
-def evaluate(run: RunArgument, data_dir: DataOption = None) -> None:
+def evaluate(run: RunArgument, data_dir: DataOption = None, allow_code: CodeOption = False) -> None:
     """Evaluate every stage of RUN on every out-of-distribution set: report.json, report.md and plots."""
     from training import steps
 
-    steps.evaluate_run(Run.open(run), steps.data_locations(data_dir))
+    steps.evaluate_run(Run.open(run, allow_code=allow_code), steps.data_locations(data_dir))
 
 
 @app.command()
@@ -89,6 +100,7 @@ def export(
         typer.Option("--precision", help="Number format of the graph; lower ones make bundles NAME-fp16, NAME-int8."),
     ] = "fp32",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle if it exists.")] = False,
+    allow_code: CodeOption = False,
 ) -> None:
     """Write the bundle of RUN, if ONNX Runtime gives the scores of torch on real inputs.
 
@@ -98,7 +110,8 @@ def export(
     from training import steps
 
     locations = steps.data_locations(data_dir)
-    path = steps.export_run(Run.open(run), locations, models, version=version, precision=precision, overwrite=overwrite)
+    opened = Run.open(run, allow_code=allow_code)
+    path = steps.export_run(opened, locations, models, version=version, precision=precision, overwrite=overwrite)
     console.print(f"bundle: {path}")
 
 
@@ -129,6 +142,8 @@ def run_all(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Delete an earlier run and bundle and start again.")
     ] = False,
+    skip_broken: SkipOption = False,
+    allow_code: CodeOption = False,
 ) -> None:
     """Make a bundle from data: fit, calibrate, evaluate and export.
 
@@ -144,7 +159,8 @@ def run_all(
     from training.export.bundle_export import recipe_bundle_path
 
     quick_start = QuickStartOptions(in_distribution, outliers, name, size)
-    resolved = resolve_run(recipe, _with_devices(overrides, devices), data_dir, quick_start)
+    changes = _with_options(overrides, devices, skip_broken=skip_broken)
+    resolved = resolve_run(recipe, changes, data_dir, quick_start, allow_code=allow_code)
     started = steps.start_run(resolved.recipe, run, overwrite=overwrite)
     if resolved.shortcuts is not None:
         steps.save_shortcuts(started, resolved.shortcuts)
@@ -188,10 +204,12 @@ def paper(
             output.print(as_text(comparison))
 
 
-def _with_devices(overrides: list[str] | None, devices: int | None) -> list[str]:
-    """The overrides, plus those that `--devices` sets."""
-    overrides = overrides or []
-    return overrides if devices is None else [*overrides, f"trainer.devices={devices}", "trainer.strategy=ddp"]
+def _with_options(overrides: list[str] | None, devices: int | None, *, skip_broken: bool) -> list[str]:
+    """The overrides, plus those that `--devices` and `--skip-broken` set."""
+    changes = list(overrides or [])
+    if devices is not None:
+        changes += [f"trainer.devices={devices}", "trainer.strategy=ddp"]
+    return [*changes, "skip_broken=true"] if skip_broken else changes
 
 
 def main() -> None:
@@ -209,5 +227,5 @@ def main() -> None:
 
 def _exit_with(message: str) -> NoReturn:
     """Print the message of an error and exit with code 1."""
-    console.print(f"[bold red]error[/] {escape(message)}", highlight=False)
+    console.print(f"[bold red]error[/] {escape(message)}", highlight=False, soft_wrap=True)
     sys.exit(1)

@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from bundle import false_flag_rate, load_bundle
+from training.console import visible
 
 
 def facts(path: Path) -> Table:
@@ -33,7 +35,7 @@ def facts(path: Path) -> Table:
     if manifest.evaluation is not None and manifest.evaluation.error_percent is not None:
         rows.append(("error", f"{manifest.evaluation.error_percent}%"))
     for name, value in rows:
-        table.add_row(name, str(value))
+        table.add_row(name, escape(visible(str(value))))
     return table
 
 
@@ -45,5 +47,6 @@ def results(path: Path) -> Table | None:
     table = Table("set", "stage", "score", "FPR95", "AUROC", "AUPR", title="evaluation, percent")
     for row in manifest.evaluation.sets:
         if row.score == manifest.default_score:
-            table.add_row(row.name, row.stage, row.score, *(f"{v:.2f}" for v in (row.fpr95, row.auroc, row.aupr)))
+            names = (escape(visible(name)) for name in (row.name, row.stage, row.score))
+            table.add_row(*names, *(f"{value:.2f}" for value in (row.fpr95, row.auroc, row.aupr)))
     return table

@@ -1,9 +1,11 @@
 """Option values: parses the texts of command line options that hold more than one value."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
+from datafiles import DataFileError, read_lines
 from training.errors import DataError
 
 
@@ -26,10 +28,22 @@ def parse_numbers(option: str, values: Sequence[str] | None) -> list[float]:
 
 
 def parse_labels(text: str) -> list[str]:
-    """Class names separated by commas, or the lines of the file that `text` names."""
-    if (path := Path(text)).is_file():
-        text = path.read_text(encoding="utf-8").strip().replace("\n", ",")
-    return [label.strip() for label in text.split(",")]
+    """Class names separated by commas, or the lines of the file that `text` names, one name per line.
+
+    Raises:
+        DataError: The file cannot be read, or a name is empty or occurs twice.
+    """
+    path = Path(text)
+    try:
+        labels = [name.strip() for name in (read_lines(path) if path.is_file() else text.split(","))]
+    except DataFileError as error:
+        raise DataError(f"--labels {path}", error.reason, error.remedy) from error
+    if not all(labels):
+        raise DataError("--labels", "holds an empty name", "Give every class a name")
+    if twice := [f"'{name}' {count} times" for name, count in Counter(labels).items() if count > 1]:
+        remedy = "Tell the classes apart, for example 'crane (bird)' and 'crane (machine)'"
+        raise DataError("--labels", f"names {', '.join(twice)}", remedy)
+    return labels
 
 
 def parse_named_paths(option: str, values: Sequence[str] | None) -> Iterator[tuple[str, Path]]:

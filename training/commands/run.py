@@ -40,7 +40,12 @@ class ResolvedRun:
 
 
 def resolve_run(
-    recipe: str | None, overrides: Sequence[str], data_dir: Path | None, options: QuickStartOptions
+    recipe: str | None,
+    overrides: Sequence[str],
+    data_dir: Path | None,
+    options: QuickStartOptions,
+    *,
+    allow_code: bool = False,
 ) -> ResolvedRun:
     """Load the recipe file `recipe`, or make a recipe for the data in `options`.
 
@@ -53,7 +58,7 @@ def resolve_run(
         if options.name is not None or options.size is not None:
             remedy = "Override the recipe's keys instead: name=NAME input.height=32 input.width=32"
             raise RecipeError("run", "takes --name and --size only without a recipe", remedy)
-        return ResolvedRun(load_recipe(Path(recipe), overrides), data_dir)
+        return ResolvedRun(load_recipe(Path(recipe), overrides, allow_code=allow_code), data_dir)
     if recipe is not None and "=" in recipe:
         # Without a recipe, the first argument is an override.
         overrides = [recipe, *overrides]
@@ -67,7 +72,14 @@ def resolve_run(
         remedy = "Give any inputs of none of your classes: a public data set, pictures of other things"
         raise RecipeError("--outliers", "is missing", remedy)
     size = None if options.size is None else parse_size(options.size)
-    start = quick_start(options.in_distribution, options.outliers, name=options.name, size=size, overrides=overrides)
+    start = quick_start(
+        options.in_distribution,
+        options.outliers,
+        name=options.name,
+        size=size,
+        overrides=overrides,
+        allow_code=allow_code,
+    )
     for note in start.notes:
         console.print(note, highlight=False)
     return ResolvedRun(start.recipe, start.data_dir, start.shortcuts)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from training.commands.options import parse_labels, parse_named_paths, parse_numbers, parse_size
-from training.console import console, progress_bars
+from training.console import announce, progress_bars
 from training.errors import DataError
 
 
@@ -114,6 +114,12 @@ def wrap(
     ] = None,
     default_score: Annotated[str, typer.Option("--default-score", help="The bundle's default score.")] = "msp",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle if it exists.")] = False,
+    skip_broken: Annotated[
+        bool,
+        typer.Option(
+            "--skip-broken", help="Leave out inputs that cannot be read and rows without a label; lists them."
+        ),
+    ] = False,
 ) -> None:
     """Make a bundle from an ONNX classifier without training: adds scores to the graph, calibrates and checks them.
 
@@ -184,9 +190,10 @@ def wrap(
         alpha=alpha,
         default_score=default_score,
         overwrite=overwrite,
+        skip_broken=skip_broken,
     )
     with progress_bars() as bars:
-        path = wrap_classifier(options, console.print, bars.report)
+        path = wrap_classifier(options, announce, bars.report)
     print_next_steps(path, models)
 
 

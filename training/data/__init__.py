@@ -18,13 +18,14 @@ from training.data.examples import Examples, InputArray, StoredArray
 from training.data.image_loading import load_images
 from training.data.overlap import Overlap, find_overlap, find_text_overlap
 from training.data.pairing import Batch, paired_batches
+from training.data.problems import BrokenInputs, Problem, all_problems, announce_left_out
 from training.data.reader import ImageReader, Reader, TextReader, open_reader
 from training.data.segments import text_segments
 from training.data.source_guess import class_folders, columns_of, guess_source
 from training.data.sources import DataLocations, Progress
 from training.data.splits import InDistributionRows, split_in_distribution
 from training.data.synthetic import NOISE, SYNTHETIC, generate
-from training.data.text_loading import load_texts
+from training.data.text_loading import load_texts, read_texts
 from training.data.token_ids import NO_TOKEN
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "SYNTHETIC",
     "Augmentation",
     "Batch",
+    "BrokenInputs",
     "DataLocations",
     "EvaluationSet",
     "Examples",
@@ -41,6 +43,7 @@ __all__ = [
     "InDistributionRows",
     "InputArray",
     "Overlap",
+    "Problem",
     "Progress",
     "Reader",
     "RemovedDuplicates",
@@ -48,6 +51,8 @@ __all__ = [
     "SeparatedRows",
     "StoredArray",
     "TextReader",
+    "all_problems",
+    "announce_left_out",
     "class_folders",
     "columns_of",
     "find_overlap",
@@ -61,6 +66,7 @@ __all__ = [
     "load_texts",
     "open_reader",
     "paired_batches",
+    "read_texts",
     "separate_duplicates",
     "split_in_distribution",
     "text_segments",

@@ -1,6 +1,6 @@
 """Assembly: loads, splits and checks the data sets of a recipe."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -61,6 +61,11 @@ class InDistributionData:
     sample: Sample
     duplicates: RemovedDuplicates = RemovedDuplicates()
 
+    @property
+    def splits(self) -> list[Examples]:
+        """The splits."""
+        return [self.train, self.calibration, self.test]
+
 
 def load_in_distribution(recipe: Recipe, reader: Reader, progress: Progress | None = None) -> InDistributionData:
     """Load and split the in-distribution data, and leave out copies of an example in other splits.
@@ -93,8 +98,9 @@ def load_in_distribution(recipe: Recipe, reader: Reader, progress: Progress | No
         raise DataError(full.source, reason, "Remove the copies")
     if not len(separated.test):
         raise DataError(test.source, "every test example is a copy of a calibration example", "Remove the copies")
-    train = full.rows(separated.train, f"{full.name} train")
-    if is_classifier and duplicates.train:
+    train = replace(full.rows(separated.train, f"{full.name} train"), left_out=full.left_out)
+    if is_classifier:
+        # The held-out splits may hold all examples of a class.
         train.require_classes()
     first_test_row = int((rows.test[separated.test] if config.test is None else separated.test)[0])
     return InDistributionData(

@@ -60,9 +60,9 @@ def input_hashes(x: InputArray) -> list[bytes]:
     return [_digest(np.ascontiguousarray(row).tobytes()) for rows in blocks for row in x[rows]]
 
 
-def file_hashes(files: Iterable[bytes]) -> list[bytes]:
-    """The content hash of each encoded file."""
-    return [_digest(file) for file in files]
+def file_hash(file: bytes) -> bytes:
+    """The content hash of an encoded file, 16 bytes."""
+    return _digest(file)
 
 
 def _digest(content: bytes) -> bytes:

@@ -1,12 +1,14 @@
 """Examples: a data set of one kind of input, in memory or decoded on demand."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from training.data.problems import BrokenInputs, Problem
 from training.errors import DataError
 
 
@@ -42,8 +44,9 @@ class Examples:
         labels: The class names.
         name: The set's role, for messages and reports.
         source: The path or name that the set was read from.
-        sha256: A hash of inputs and labels. For a set that is decoded on demand, a hash of its source's identity. For
-            a subset, a hash of the whole set's hash and the row numbers.
+        sha256: A hash of inputs and labels. For a set that is decoded on demand, a hash of its files and labels. For a
+            subset, a hash of the whole set's hash and the row numbers.
+        left_out: The source's inputs that cannot be used and are left out; none for a subset.
     """
 
     x: InputArray
@@ -52,15 +55,29 @@ class Examples:
     name: str
     source: str
     sha256: str
+    left_out: tuple[Problem, ...] = ()
 
     def __len__(self) -> int:
         return self.x.shape[0]
+
+    def usable(self, problems: Sequence[Problem], *, skip_broken: bool) -> "Examples":
+        """The examples with the `problems` of the source's other inputs.
+
+        Raises:
+            BrokenInputs: There are problems, and `skip_broken` is off.
+            DataError: No example remains.
+        """
+        if problems and not skip_broken:
+            raise BrokenInputs(problems)
+        if not len(self):
+            raise DataError(self.source, "holds no input that can be used", "Check the source")
+        return replace(self, left_out=tuple(problems))
 
     def rows(self, rows: NDArray[np.int64], name: str | None = None) -> "Examples":
         """The subset at `rows`: a view that copies no input until it is read."""
         y = None if self.y is None else self.y[rows]
         sha256 = hashlib.sha256(bytes.fromhex(self.sha256) + rows.astype("<i8").tobytes()).hexdigest()
-        return replace(self, x=_Rows(self.x, rows), y=y, name=name or self.name, sha256=sha256)
+        return replace(self, x=_Rows(self.x, rows), y=y, name=name or self.name, sha256=sha256, left_out=())
 
     def targets(self) -> NDArray[np.int64]:
         """The class indices `[N]`; DataError if the set is unlabelled."""
@@ -76,7 +93,7 @@ class Examples:
         empty = [label for label, count in zip(self.labels, counts, strict=True) if count == 0]
         if empty:
             reason = f"no {self.name} example has the label {', '.join(empty)}"
-            raise DataError(self.source, reason, "Add some or drop the label")
+            raise DataError(self.source, reason, "Add some, or leave the label out: exclude_labels")
 
 
 @dataclass(frozen=True)
@@ -93,6 +110,12 @@ class StoredArray:
 
     def __getitem__(self, rows: NDArray[np.int64], /) -> NDArray[Any]:
         return self.array[rows]
+
+
+def select(x: InputArray, rows: NDArray[np.int64]) -> InputArray:
+    """The inputs at `rows`: a view that copies none until it is read."""
+    at = getattr(x, "at", None)
+    return _Rows(x, rows) if at is None else at(rows)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """Readers: turn the sources of a run into examples, one class per kind of input."""
 
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -12,9 +14,10 @@ from training.data.duplicates import separate_duplicates, text_hashes
 from training.data.examples import Examples
 from training.data.image_loading import image_hashes, load_images
 from training.data.overlap import Overlap, find_overlap, find_text_overlap
-from training.data.sources import DataLocations, Progress
+from training.data.problems import BrokenInputs, Problem
+from training.data.sources import DataLocations, Progress, Rows
 from training.data.splits import split_in_distribution
-from training.data.text_loading import load_texts, read_texts, strings
+from training.data.text_loading import load_texts, read_texts
 from training.data.token_ids import NO_TOKEN
 from training.data.tokenizer import existing_tokenizer, train_tokenizer
 from training.recipe import Recipe, Source, TextConfig
@@ -22,6 +25,11 @@ from training.recipe import Recipe, Source, TextConfig
 
 class Reader(Protocol):
     """Reads sources of one kind of input."""
+
+    @property
+    def left_out(self) -> list[Problem]:
+        """The inputs that are left out of the sets loaded so far."""
+        ...
 
     def load(self, source: Source, *, name: str, progress: Progress | None = None) -> Examples:
         """Load the examples of `source`; DataError if one cannot be read."""
@@ -47,15 +55,32 @@ class Reader(Protocol):
 
 
 class ImageReader:
-    """Reads images and resizes them to `spec`."""
+    """Reads images and resizes them to `spec`.
 
-    def __init__(self, spec: ImageInput, locations: DataLocations) -> None:
+    Args:
+        spec: the model's input.
+        locations: the folders of data and caches.
+        skip_broken: whether inputs that cannot be used are left out; otherwise `load` raises BrokenInputs.
+    """
+
+    def __init__(self, spec: ImageInput, locations: DataLocations, *, skip_broken: bool = False) -> None:
         self._spec = spec
         self._locations = locations
+        self._skip_broken = skip_broken
+        self._loaded: dict[Source, Examples] = {}
 
     def load(self, source: Source, *, name: str, progress: Progress | None = None) -> Examples:
         """Load images uint8 `[N, H, W, C]`."""
-        return load_images(source, self._spec, self._locations, name=name, progress=progress)
+        if source not in self._loaded:
+            self._loaded[source] = load_images(
+                source, self._spec, self._locations, name=name, progress=progress, skip_broken=self._skip_broken
+            )
+        return replace(self._loaded[source], name=name)
+
+    @property
+    def left_out(self) -> list[Problem]:
+        """The inputs that are left out of the sets loaded so far."""
+        return _left_out(self._loaded.values())
 
     def overlap(
         self, reference: Examples, candidates: Examples, name: str, progress: Progress | None = None
@@ -66,7 +91,7 @@ class ImageReader:
 
     def content_hashes(self, source: Source, examples: Examples) -> list[bytes]:  # noqa: ARG002
         """The content hash of each image."""
-        return image_hashes(examples)
+        return image_hashes(examples.x)
 
     def unknown_only(self, examples: Examples) -> NDArray[np.int64]:  # noqa: ARG002
         """No row: a model reads every image."""
@@ -79,15 +104,35 @@ class ImageReader:
 
 
 class TextReader:
-    """Reads texts and encodes them with `encoder`."""
+    """Reads texts and encodes them with `encoder`.
 
-    def __init__(self, encoder: TextEncoder, locations: DataLocations) -> None:
+    Args:
+        encoder: the model's tokenizer.
+        locations: the folders of data and caches.
+        skip_broken: whether inputs that cannot be used are left out; otherwise `load` raises BrokenInputs.
+    """
+
+    def __init__(self, encoder: TextEncoder, locations: DataLocations, *, skip_broken: bool = False) -> None:
         self._encoder = encoder
         self._locations = locations
+        self._skip_broken = skip_broken
+        self._loaded: dict[Source, tuple[Examples, Rows]] = {}
 
     def load(self, source: Source, *, name: str, progress: Progress | None = None) -> Examples:
         """Load token ids int32 `[N, max_tokens]`, filled with `NO_TOKEN`."""
-        return load_texts(source, self._encoder, self._locations, name=name, progress=progress)
+        return replace(self._load(source, name, progress)[0], name=name)
+
+    def _load(self, source: Source, name: str, progress: Progress | None = None) -> tuple[Examples, Rows]:
+        if source not in self._loaded:
+            self._loaded[source] = load_texts(
+                source, self._encoder, self._locations, name=name, progress=progress, skip_broken=self._skip_broken
+            )
+        return self._loaded[source]
+
+    @property
+    def left_out(self) -> list[Problem]:
+        """The inputs that are left out of the sets loaded so far."""
+        return _left_out(examples for examples, _ in self._loaded.values())
 
     def overlap(
         self, reference: Examples, candidates: Examples, name: str, progress: Progress | None = None
@@ -98,9 +143,9 @@ class TextReader:
             progress(name, len(candidates), len(candidates))
         return overlap
 
-    def content_hashes(self, source: Source, examples: Examples) -> list[bytes]:  # noqa: ARG002
+    def content_hashes(self, source: Source, examples: Examples) -> list[bytes]:
         """The content hash of each text as it is in the source: unlike token ids, it tells unknown words apart."""
-        return text_hashes(strings(read_texts(source, self._locations), source))
+        return text_hashes(self._load(source, examples.name)[1].texts)
 
     def unknown_only(self, examples: Examples) -> NDArray[np.int64]:
         """The rows whose tokens are all the unknown token, apart from special tokens."""
@@ -113,7 +158,7 @@ class TextReader:
 
     def write_sample(self, source: Source, folder: Path, row: int = 0) -> None:
         """Write `sample.txt`."""
-        text = strings(read_texts(source, self._locations), source)[row]
+        text = self._load(source, "sample")[1].texts[row]
         (folder / "sample.txt").write_text(text, encoding="utf-8")
 
 
@@ -126,10 +171,16 @@ def open_reader(recipe: Recipe, locations: DataLocations, tokenizer: Path) -> Re
         tokenizer: The tokenizer file of a text run; created if it does not exist.
     """
     if isinstance(recipe.input, ImageInput):
-        return ImageReader(recipe.input, locations)
+        return ImageReader(recipe.input, locations, skip_broken=recipe.skip_broken)
     if not tokenizer.exists():
         _create_tokenizer(recipe, recipe.input, locations, tokenizer)
-    return TextReader(TextEncoder.load(tokenizer, recipe.input.max_tokens), locations)
+    encoder = TextEncoder.load(tokenizer, recipe.input.max_tokens)
+    return TextReader(encoder, locations, skip_broken=recipe.skip_broken)
+
+
+def _left_out(sets: Iterable[Examples]) -> list[Problem]:
+    # Sets may be parts of one source.
+    return list(dict.fromkeys(problem for examples in sets for problem in examples.left_out))
 
 
 def _create_tokenizer(recipe: Recipe, config: TextConfig, locations: DataLocations, path: Path) -> None:
@@ -138,12 +189,20 @@ def _create_tokenizer(recipe: Recipe, config: TextConfig, locations: DataLocatio
         tokenizer = existing_tokenizer(config.tokenizer)
     else:
         data = recipe.in_distribution
-        rows = read_texts(data.train, locations)
+        rows = _read_usable(recipe, data.train, locations)
         # Without the held-out splits: their words must be as unknown to the model as words of later inputs.
-        split = split_in_distribution(len(rows.table), data, recipe.seed, rows.origin)
-        test = None if data.test is None else text_hashes(strings(read_texts(data.test, locations), data.test))
-        train = separate_duplicates(split, text_hashes(strings(rows, data.train)), test).train
-        tokenizer = train_tokenizer(strings(rows.at(train), data.train), config)
+        split = split_in_distribution(len(rows), data, recipe.seed, rows.origin)
+        test = None if data.test is None else text_hashes(_read_usable(recipe, data.test, locations).texts)
+        train = separate_duplicates(split, text_hashes(rows.texts), test).train
+        tokenizer = train_tokenizer(rows.at(train).texts, config)
     partial = path.with_suffix(".partial")
     tokenizer.save(str(partial))
     partial.rename(path)
+
+
+def _read_usable(recipe: Recipe, source: Source, locations: DataLocations) -> Rows:
+    """The texts of `source`; BrokenInputs if some cannot be used and the recipe does not skip them."""
+    rows = read_texts(source, locations)
+    if rows.problems and not recipe.skip_broken:
+        raise BrokenInputs(rows.problems)
+    return rows

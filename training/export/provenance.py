@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from bundle import DataFingerprint, Training
+from datafiles import printable
 from training.data import Examples
 from training.errors import RunError
 from training.recipe import Recipe
@@ -21,18 +22,43 @@ _Fingerprints = TypeAdapter(list[DataFingerprint])
 
 
 def save_fingerprints(run: Run, data: Sequence[Examples]) -> None:
-    """Write fingerprints of the training, calibration and test sets to the run directory; a set's name is its role."""
-    fingerprints = [
-        DataFingerprint(
-            role=examples.name,
-            name=Path(examples.source).stem,
-            source=_short_source(examples),
-            rows=len(examples),
-            sha256=examples.sha256,
-        )
-        for examples in data
-    ]
-    run.data_path.write_bytes(_Fingerprints.dump_json(fingerprints, indent=2))
+    """Write fingerprints of the training, calibration and test sets to the run directory; a set's name is its role.
+
+    Raises:
+        RunError: A stage is trained on other data.
+    """
+    if any(run.checkpoint_path(name).exists() for name in run.recipe.stages):
+        require_same_data(run, data)
+        return
+    run.data_path.write_bytes(_Fingerprints.dump_json([_fingerprint(examples) for examples in data], indent=2))
+
+
+def require_same_data(run: Run, data: Sequence[Examples]) -> None:
+    """Raise RunError unless `data` are the sets that the run's stages were trained with.
+
+    The splits are drawn anew from changed data: calibration and test sets would hold examples that were trained on.
+    """
+    trained = {fingerprint.role: fingerprint for fingerprint in _load_fingerprints(run)}
+    changed = []
+    for now in map(_fingerprint, data):
+        before = trained.get(now.role)
+        if before is None or (before.rows, before.sha256) != (now.rows, now.sha256):
+            difference = "other content" if before is None or before.rows == now.rows else f"{before.rows:,} before"
+            changed.append(f"{now.role} ({now.rows:,} rows, {difference})")
+    if changed:
+        reason = f"its stages were trained on other data; these sets changed: {', '.join(changed)}"
+        raise RunError(str(run.path), reason, "Restore the data, name another --run directory, or give --overwrite")
+
+
+def _fingerprint(examples: Examples) -> DataFingerprint:
+    return DataFingerprint(
+        role=examples.name,
+        name=printable(Path(examples.source).stem),
+        source=_short_source(examples),
+        rows=len(examples),
+        sha256=examples.sha256,
+        left_out=len(examples.left_out),
+    )
 
 
 def describe_training(run: Run, stage: str) -> Training:
@@ -66,15 +92,15 @@ def _with_ancestors(recipe: Recipe, stage: str) -> list[str]:
 
 def _short_source(examples: Examples) -> str:
     """The last two parts of a set's path, which identify it without revealing paths of the machine."""
-    return "/".join(Path(examples.source).parts[-2:])
+    return printable("/".join(Path(examples.source).parts[-2:]))
 
 
 def _load_fingerprints(run: Run) -> list[DataFingerprint]:
     try:
         return _Fingerprints.validate_json(run.data_path.read_bytes())
     except OSError as error:
-        remedy = "Run `fit RECIPE --resume`, which writes it without training again"
-        raise RunError(str(run.data_path), "is missing: the training data are not known", remedy) from error
+        reason = "is missing, so the data that the stages were trained on are not known"
+        raise RunError(str(run.data_path), reason, "Restore it, or train again with --overwrite") from error
 
 
 def _commit() -> str | None:

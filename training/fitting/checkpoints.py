@@ -1,6 +1,7 @@
 """Atomic checkpoints: a failed write leaves the previous checkpoint unchanged."""
 
 import os
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,31 @@ class AtomicCheckpoints(TorchCheckpointIO):
             # torch.save raises RuntimeError when the file cannot be written.
             partial.unlink(missing_ok=True)
             raise RunError(str(target), f"the checkpoint cannot be written ({error})", _REMEDY) from error
+
+    def load_checkpoint(
+        self,
+        path: Any,
+        map_location: Any | None = None,
+        weights_only: bool | None = None,  # noqa: ARG002 - Lightning's signature
+    ) -> dict[str, Any]:
+        """Read the checkpoint at `path` without running code from it."""
+        return read_checkpoint(Path(path), map_location or "cpu")
+
+
+def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """The tensors and plain values of the checkpoint at `path`.
+
+    A pickle can run any code when it is read. torch refuses everything but tensors and plain values here.
+
+    Raises:
+        RunError: The file is no checkpoint, or holds something else.
+    """
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        reason = f"is no checkpoint of tensors and plain values: {str(error).splitlines()[0]}"
+        raise RunError(str(path), reason, "Train the stage again with --overwrite") from error
+    return checkpoint
 
 
 def require_disk_space(folder: Path, model: nn.Module, optimizer: str) -> None:

@@ -11,6 +11,7 @@ from bundle import ImageInput, TextEncoder
 from training.backbones import open_backbone
 from training.data import Examples
 from training.errors import RunError
+from training.fitting.checkpoints import read_checkpoint
 from training.models.build import build_model
 from training.models.model import Model
 from training.recipe import Stage
@@ -63,7 +64,11 @@ def _state(checkpoint: Path) -> dict[str, Tensor]:
     """The model's part of a checkpoint's state."""
     if not checkpoint.exists():
         raise RunError(str(checkpoint), "does not exist", "Correct start_from, or fit that stage first")
-    state = torch.load(checkpoint, map_location="cpu", weights_only=False)["state_dict"]
+    state = read_checkpoint(checkpoint).get("state_dict")
+    if not isinstance(state, dict):
+        raise RunError(
+            str(checkpoint), "holds no weights of a stage", "Name a checkpoint of a run: stages/NAME/last.ckpt"
+        )
     prefix = "model."
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 

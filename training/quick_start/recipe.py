@@ -12,7 +12,7 @@ import numpy as np
 from bundle import ImageInput
 from training.data import DataLocations, class_folders, columns_of, guess_source
 from training.data.sources import Rows, read_rows
-from training.data.text_loading import read_texts, strings
+from training.data.text_loading import read_texts
 from training.errors import DataError
 from training.evaluation import ShortcutCheck
 from training.export.bundle_folder import bundle_name
@@ -74,6 +74,7 @@ def quick_start(
     name: str | None = None,
     size: tuple[int, int] | None = None,
     overrides: Sequence[str] = (),
+    allow_code: bool = False,
 ) -> QuickStart:
     """Make a recipe for two image folders or two tables. Nothing is trained.
 
@@ -83,6 +84,7 @@ def quick_start(
         name: The recipe's name; by default that of the in-distribution data.
         size: (height, width) of the model's input, for images.
         overrides: Changes to the recipe of the form `key.path=value`.
+        allow_code: Whether they may name callables to import.
 
     Raises:
         DataError: No detector can be trained on the data.
@@ -99,16 +101,16 @@ def quick_start(
         raise DataError("--size", "is for images", f"Leave it out: {in_dist} holds texts")
     data = _read(in_dist, outliers, data_dir, is_text=is_text)
     counts = _require_classes(data.in_dist_rows, in_dist)
-    sizes = _split_sizes(len(data.in_dist_rows.table))
+    sizes = _split_sizes(len(data.in_dist_rows))
     if is_text:
-        preset = text_preset(sizes.train, survey_words(strings(data.in_dist_rows, data.in_dist)))
+        preset = text_preset(sizes.train, survey_words(data.in_dist_rows.texts))
     else:
-        typical = survey_images(data.in_dist_rows, data.in_dist.image)
+        typical = survey_images(data.in_dist_rows)
         preset = image_preset(sizes.train, typical, size, test_size=sizes.test)
     raw = _recipe(preset, data, sizes, bundle_name(name or in_dist.resolve().stem))
     for override in overrides:
         apply_override(raw, override)
-    recipe = parse_recipe(raw, "the quick start's recipe")
+    recipe = parse_recipe(raw, "the quick start's recipe", allow_code=allow_code)
     shortcuts = _shortcuts(data, recipe.input)
     notes = (*_notes(data, sizes, len(counts)), *_mirroring(recipe), *shortcuts.warnings)
     return QuickStart(recipe, data_dir, notes, shortcuts)
@@ -142,7 +144,7 @@ def _read(in_dist: Path, outliers: Path, data_dir: Path, *, is_text: bool) -> _D
     locations = DataLocations(data_dir=data_dir)
 
     def rows(source: Source) -> Rows:
-        return read_texts(source, locations) if is_text else read_rows(source, data_dir, source.image)
+        return read_texts(source, locations) if is_text else read_rows(source, data_dir, "image")
 
     source = guess_source(in_dist, data_dir)
     if source.label is None:
@@ -152,7 +154,7 @@ def _read(in_dist: Path, outliers: Path, data_dir: Path, *, is_text: bool) -> _D
     labelled = guess_source(outliers, data_dir)
     outlier_source = labelled.model_copy(update={"label": None})
     outlier_rows = rows(outlier_source)
-    if (n := len(outlier_rows.table)) < _MIN_OUTLIERS:
+    if (n := len(outlier_rows)) < _MIN_OUTLIERS:
         raise DataError(str(outliers), f"holds {n} outliers", f"Give {_MIN_OUTLIERS} or, better, thousands")
     groups = {} if labelled.label is None else _group_sizes(labelled, rows)
     held_out = held_out_groups(groups)
@@ -223,13 +225,12 @@ def _shortcuts(data: _Data, config: ImageInput | TextConfig) -> ShortcutCheck:
     """The check by which single features the outliers differ from the in-distribution data."""
     if isinstance(config, TextConfig):
         in_dist, outliers = text_features(
-            strings(data.in_dist_rows, data.in_dist),
-            strings(data.outlier_rows, data.outliers),
+            data.in_dist_rows.texts,
+            data.outlier_rows.texts,
             config.model_copy(update={"tokenizer": None}),
         )
     else:
-        in_dist = image_features(data.in_dist_rows, data.in_dist.image)
-        outliers = image_features(data.outlier_rows, data.outliers.image)
+        in_dist, outliers = image_features(data.in_dist_rows), image_features(data.outlier_rows)
     return ShortcutCheck(
         in_distribution=data.in_dist.path, outliers=data.outliers.path, features=separations(in_dist, outliers)
     )
@@ -238,9 +239,9 @@ def _shortcuts(data: _Data, config: ImageInput | TextConfig) -> ShortcutCheck:
 def _notes(data: _Data, sizes: _SplitSizes, classes: int) -> tuple[str, ...]:
     """Messages on the splits, on the outliers' test set and, if the default is unattainable, on alpha."""
     splits = (
-        f"{len(data.in_dist_rows.table):,} examples of {classes} classes: {sizes.train:,} to train on, "
+        f"{len(data.in_dist_rows):,} examples of {classes} classes: {sizes.train:,} to train on, "
         f"{sizes.calibration:,} to calibrate with, {sizes.test:,} to test on; "
-        f"{len(data.outlier_rows.table):,} outliers{'' if data.held_out else ', a fifth of them to test on'}"
+        f"{len(data.outlier_rows):,} outliers{'' if data.held_out else ', a fifth of them to test on'}"
     )
     if data.held_out:
         shown, more = data.held_out[:_SHOWN_GROUPS], len(data.held_out) - _SHOWN_GROUPS

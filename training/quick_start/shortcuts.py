@@ -1,17 +1,17 @@
 """Measures by which single features of their files outliers differ from in-distribution data, on samples."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from bundle import TextEncoder
+from datafiles import Fault
+from training.data.encoded_images import encoded_bytes
 from training.data.sources import Rows
 from training.data.tokenizer import UNKNOWN_TOKEN, train_tokenizer
 from training.evaluation import FeatureSeparation
@@ -36,20 +36,19 @@ def separations(in_dist: Features, outliers: Features) -> tuple[FeatureSeparatio
     )
 
 
-def image_features(rows: Rows, column: str) -> Features:
+def image_features(rows: Rows) -> Features:
     """The features of a sample of image files; files that cannot be opened are left out.
 
     Args:
         rows: The rows of the data set.
-        column: The column of images.
     """
-    table = rows.table.cast_column(column, datasets.Image(decode=False))
     values: dict[str, list[Any]] = {
         name: [] for name in ("file size", "image size", "file format", "mean brightness", "JPEG quantisation")
     }
-    for index in _sample(len(table), _IMAGES):
-        encoded = _encoded(table[index][column], Path(rows.origin).parent)
-        if encoded is None:
+    sample = np.asarray(_sample(len(rows), _IMAGES), dtype=np.int64)
+    for image_file in rows.encoded().at(sample).read():
+        encoded = encoded_bytes(image_file)
+        if isinstance(encoded, Fault):
             continue
         try:
             with Image.open(BytesIO(encoded)) as image:
@@ -69,7 +68,7 @@ def image_features(rows: Rows, column: str) -> Features:
     return {name: np.asarray(measured) for name, measured in values.items()}
 
 
-def text_features(in_dist: list[str], outliers: list[str], config: TextConfig) -> tuple[Features, Features]:
+def text_features(in_dist: Sequence[str], outliers: Sequence[str], config: TextConfig) -> tuple[Features, Features]:
     """The features of a sample of the in-distribution texts and of the outliers.
 
     Unknown tokens are counted by a vocabulary of half of the in-distribution sample, on the other half and on outliers:
@@ -88,7 +87,7 @@ def text_features(in_dist: list[str], outliers: list[str], config: TextConfig) -
     return _features_of_texts(others, encoder, unknown), _features_of_texts(outliers, encoder, unknown)
 
 
-def _features_of_texts(texts: list[str], encoder: TextEncoder, unknown: int | None) -> Features:
+def _features_of_texts(texts: Sequence[str], encoder: TextEncoder, unknown: int | None) -> Features:
     tokens = [ids for ids in encoder.encode_batch(texts) if len(ids)]
     return {
         "text length": np.asarray([len(text) for text in texts]),
@@ -108,18 +107,6 @@ def _auroc(in_dist: NDArray[Any], outliers: NDArray[Any]) -> float:
         values = share[category]
     auroc = float(roc_auc_score(is_outlier, values))
     return max(auroc, 1 - auroc)
-
-
-def _encoded(value: dict[str, Any] | None, folder: Path) -> bytes | None:
-    """The bytes of an image file; None if it is missing."""
-    if value is None:
-        return None
-    data, path = value["bytes"], value["path"]
-    try:
-        return bytes(data) if data is not None else (folder / path).read_bytes()
-    # Loading the image later reports the file and the row.
-    except OSError:
-        return None
 
 
 def _sample(n: int, size: int) -> range | list[int]:

@@ -25,6 +25,26 @@ class Component(BaseModel):
         return dict(self.model_extra or {})
 
 
+def dotted_components(section: BaseModel, key: str = "") -> list[tuple[str, str]]:
+    """The key and name of each component in `section` that is imported by a dotted path, at any depth."""
+    found: list[tuple[str, str]] = []
+    for name, value in section:
+        path = f"{key}.{name}" if key else name
+        values = value.items() if isinstance(value, dict) else [(None, value)]
+        for sub, item in values:
+            item_key = path if sub is None else f"{path}.{sub}"
+            if isinstance(item, Component):
+                found += [(item_key, item.name)] if is_dotted(item.name) else []
+            elif isinstance(item, BaseModel):
+                found += dotted_components(item, item_key)
+    return found
+
+
+def is_dotted(name: str) -> bool:
+    """Whether the name is a dotted path to a callable and not a registered name."""
+    return "." in name or ":" in name
+
+
 def build_component(key: str, component: Component, registry: Mapping[str, Callable[..., T]], **context: Any) -> T:
     """Call the factory that `component` names.
 

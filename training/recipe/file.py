@@ -1,25 +1,27 @@
 """Recipe files: reads YAML, resolves `extends`, applies overrides and validates the result."""
 
 import json
-import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-import yaml
 from pydantic import ValidationError
 
+from datafiles import did_you_mean
 from training.errors import RecipeError
+from training.recipe.components import dotted_components
 from training.recipe.data_config import ALTERNATIVES
 from training.recipe.recipe import Recipe
+from training.recipe.yaml_file import parse_yaml
 
 
-def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(path: Path, overrides: Sequence[str] = (), *, allow_code: bool = False) -> Recipe:
     """Read and validate a recipe file.
 
     Args:
         path: The YAML file. Its key `extends` names a file, relative to this one, whose keys it changes.
         overrides: Changes of the form `key.path=value`; the value is YAML.
+        allow_code: Whether components may be callables that are imported by their dotted path.
 
     Raises:
         RecipeError: The file cannot be read or is not a valid recipe; names the file and the keys.
@@ -27,23 +29,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     raw = _read(path)
     for override in overrides:
         apply_override(raw, override)
-    return parse_recipe(raw, str(path))
-
-
-class _Yaml(yaml.SafeLoader):
-    """YAML with the floats of version 1.2: PyYAML reads 1e-3 as text."""
-
-
-_Yaml.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
-def _parse_yaml(text: str, origin: str) -> Any:
-    try:
-        return yaml.load(text, _Yaml)  # noqa: S506 - it is a SafeLoader
-    except yaml.YAMLError as error:
-        raise RecipeError(origin, f"is not valid YAML: {error}", "Correct it") from error
+    return parse_recipe(raw, str(path), allow_code=allow_code)
 
 
 def _read(path: Path, extending: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -54,7 +40,7 @@ def _read(path: Path, extending: tuple[Path, ...] = ()) -> dict[str, Any]:
         raise RecipeError(str(path), f"cannot be read ({error.strerror})", "Give the path of a recipe file") from error
     except UnicodeDecodeError as error:
         raise RecipeError(str(path), f"is not UTF-8 text: {error}", "Give the path of a recipe file") from error
-    raw = _parse_yaml(text, str(path))
+    raw = parse_yaml(text, str(path))
     if not isinstance(raw, dict):
         raise RecipeError(str(path), "is not a mapping of keys to values", "See training/recipes for examples")
     base = raw.pop("extends", None)
@@ -83,16 +69,54 @@ def _replaces(old: dict[str, Any], new: dict[str, Any]) -> bool:
     return "name" in new or {"path", "synthetic"} <= old.keys() | new.keys()
 
 
-def parse_recipe(raw: dict[str, Any], origin: str) -> Recipe:
-    """Validate the plain data of a recipe; RecipeError names `origin` and every invalid key."""
+def parse_recipe(raw: dict[str, Any], origin: str, *, allow_code: bool = False) -> Recipe:
+    """Validate the plain data of a recipe.
+
+    Raises:
+        RecipeError: Keys are invalid, or a component is a dotted path and `allow_code` is off; names `origin` and them.
+    """
     try:
         # Strict JSON mode: lists become tuples, but "10" never becomes 10.
-        return Recipe.model_validate_json(json.dumps(raw))
+        recipe = Recipe.model_validate_json(json.dumps(raw))
     except ValidationError as error:
-        problems = "; ".join(f"{_key(details['loc'])}: {details['msg']}" for details in error.errors())
+        problems = "; ".join(f"{_key(details['loc'])}: {_message(details)}" for details in error.errors())
         raise RecipeError(origin, problems, "Correct the keys named; training/recipes has valid recipes") from error
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise RecipeError(origin, f"holds a value YAML reads as a date or object: {error}", "Quote it") from error
+    if not allow_code and (named := dotted_components(recipe)):
+        listed = ", ".join(f"{key} {name!r}" for key, name in named)
+        reason = f"names code to import: {listed}"
+        raise RecipeError(origin, reason, "Read that code, then give --allow-code")
+    return recipe
+
+
+def _message(details: Any) -> str:
+    """The message of a pydantic error; of an unknown key, with the key that was probably meant."""
+    if details["type"] != "extra_forbidden":
+        return str(details["msg"])
+    section: Any = Recipe
+    *parents, name = [part for part in details["loc"] if part not in ALTERNATIVES]
+    return f"there is no such key{did_you_mean(str(name), _keys_of(section, parents))}"
+
+
+def _keys_of(section: Any, parents: Sequence[int | str]) -> list[str]:
+    """The keys of the section at `parents`, as far as the types of the fields tell."""
+    for parent in parents:
+        field = getattr(section, "model_fields", {}).get(str(parent))
+        if field is None:
+            # The name of a stage or a set, or the kind of an input.
+            continue
+        section = next((kind for kind in _kinds(field.annotation) if hasattr(kind, "model_fields")), section)
+    return list(getattr(section, "model_fields", {}))
+
+
+def _kinds(annotation: Any) -> Iterator[Any]:
+    """The types that an annotation is made of."""
+    arguments = get_args(annotation)
+    if not arguments:
+        yield annotation
+    for argument in arguments:
+        yield from _kinds(argument)
 
 
 def _key(location: tuple[int | str, ...]) -> str:
@@ -118,4 +142,4 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
         section = section.setdefault(parent, {})
         if not isinstance(section, dict):
             raise RecipeError(key, f"'{parent}' holds a value, not a section", "Correct the key")
-    section[last] = _parse_yaml(value, override)
+    section[last] = parse_yaml(value, override)

@@ -128,7 +128,8 @@ class Recipe(Section):
 
     `task` is classification, or with `likelihood` a density of images or a language model of texts. With
     `confidence_branch` the network has one more output, the learned confidence b(x): the objectives `confidence` and
-    `confidence_outlier_exposure` train it, and the score `confidence` reads it.
+    `confidence_outlier_exposure` train it, and the score `confidence` reads it. With `skip_broken`, inputs that cannot
+    be read and rows without a label are left out of all data sets; otherwise they are errors.
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
@@ -138,6 +139,7 @@ class Recipe(Section):
     input: Annotated[ImageInput | TextConfig, Discriminator("kind")]
     in_distribution: InDistribution
     outliers: Outliers | None = None
+    skip_broken: bool = False
     architecture: Component
     confidence_branch: bool = False
     likelihood: LikelihoodConfig = LikelihoodConfig()
@@ -145,6 +147,14 @@ class Recipe(Section):
     trainer: Trainer = Trainer()
     evaluation: EvaluationConfig
     export: Export
+
+    @property
+    def sources(self) -> list[Source]:
+        """Every data set that the run reads, each once, in the order of the recipe."""
+        data, evaluation = self.in_distribution, self.evaluation
+        sets = [data.train, data.test, None if self.outliers is None else self.outliers.train]
+        sets += [*evaluation.ood.values(), *evaluation.validation.values(), evaluation.held_out_outliers]
+        return list(dict.fromkeys(config for config in sets if isinstance(config, Source)))
 
     def changed_for(self, other: "Recipe", trained: Collection[str]) -> list[str]:
         """The keys whose value in `other` would change the result of the stages named in `trained`."""

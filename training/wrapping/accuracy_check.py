@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data import DataLocations, Examples, StoredArray
+from training.data import Examples, Reader, StoredArray
 from training.errors import DataError, GraphError
 from training.recipe import Source
 from training.wrapping.class_names import targets_among
@@ -29,20 +29,17 @@ class SampleInputs:
     Attributes:
         rows: the inputs `[M, ...]`, prepared for a classifier.
         labelled: the inputs with their classes, if they have any.
-        total: the number of inputs in the set.
     """
 
     rows: NDArray[np.generic]
     labelled: Examples
-    total: int
 
     @classmethod
-    def load(cls, source: Source, adapter: InputAdapter, locations: DataLocations) -> "SampleInputs":
-        """The sample of `source`; only its inputs are decoded."""
-        reader = adapter.reader(DataLocations(locations.data_dir, locations.cache_dir, cache_bytes=0))
-        examples = reader.load(source, name="calibration")
-        selected = np.unique(np.linspace(0, len(examples) - 1, _INPUTS).astype(np.int64))
-        return cls(np.asarray(examples.x[selected]), examples.rows(selected), len(examples))
+    def load(cls, source: Source, reader: Reader) -> "SampleInputs":
+        """The sample of `source`; `reader` decodes only its inputs. Those that it leaves out as broken are missing."""
+        limit = _INPUTS if source.limit is None else min(source.limit, _INPUTS)
+        examples = reader.load(source.model_copy(update={"limit": limit}), name="calibration")
+        return cls(np.asarray(examples.x[np.arange(len(examples), dtype=np.int64)]), examples)
 
 
 def announce_accuracy(

@@ -90,9 +90,9 @@ class ImageAdapter:
         """No files."""
         return {}
 
-    def reader(self, locations: DataLocations) -> ImageReader:
+    def reader(self, locations: DataLocations, *, skip_broken: bool = False) -> ImageReader:
         """A reader of images in the classifier's size."""
-        return ImageReader(self.spec, locations)
+        return ImageReader(self.spec, locations, skip_broken=skip_broken)
 
     def probe_rows(self) -> Sequence[NDArray[np.uint8]]:
         """A noise image, and one of a single colour."""

@@ -47,8 +47,8 @@ class InputAdapter(Protocol):
         """The conversion as ONNX nodes: the outputs are the classifier's inputs, in their order."""
         ...
 
-    def reader(self, locations: DataLocations) -> Reader:
-        """A reader of data sets as rows `[N, ...]`."""
+    def reader(self, locations: DataLocations, *, skip_broken: bool = False) -> Reader:
+        """A reader of data sets as rows `[N, ...]`, which can leave out inputs that cannot be read."""
         ...
 
     def probe_rows(self) -> Sequence[NDArray[Any]]:

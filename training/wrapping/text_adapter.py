@@ -69,9 +69,9 @@ class TextAdapter:
         """The tokenizer's file."""
         return {_FILE: self.tokenizer}
 
-    def reader(self, locations: DataLocations) -> TextReader:
+    def reader(self, locations: DataLocations, *, skip_broken: bool = False) -> TextReader:
         """A reader of texts as token ids of the tokenizer."""
-        return TextReader(self.encoder, locations)
+        return TextReader(self.encoder, locations, skip_broken=skip_broken)
 
     def prepare(self, rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Token ids `[N, L]`, L the batch's longest text, and lengths `[N]`."""

@@ -25,7 +25,17 @@ from bundle import (
     seal_bundle,
     sha256_file,
 )
-from training.data import DataLocations, Examples, Progress, StoredArray
+from datafiles import printable
+from training.data import (
+    BrokenInputs,
+    DataLocations,
+    Examples,
+    Progress,
+    Reader,
+    StoredArray,
+    all_problems,
+    announce_left_out,
+)
 from training.errors import DataError, GraphError, RecipeError
 from training.evaluation import manifest_evaluation, tune_temperature
 from training.export.attention import POOR_ON_TRANSFORMERS, has_attention, transformer_warning
@@ -95,6 +105,7 @@ class WrapOptions:
     alpha: float | None = None
     default_score: str = "msp"
     overwrite: bool = False
+    skip_broken: bool = False
 
 
 def wrap(options: WrapOptions, announce: Callable[[str], None], progress: Progress) -> Path:
@@ -124,13 +135,14 @@ def wrap(options: WrapOptions, announce: Callable[[str], None], progress: Progre
     if options.default_score in POOR_ON_TRANSFORMERS and has_attention(model):
         announce(transformer_warning(options.default_score))
     locations = DataLocations(data_dir=options.data_dir)
-    sample = SampleInputs.load(options.calibration, adapter, locations)
-    alpha = _alpha(options.alpha, sample, announce)
+    reader = _checked_reader(adapter, options, locations, announce, progress)
+    calibration = reader.load(options.calibration, name="calibration", progress=progress)
+    alpha = _alpha(options.alpha, calibration, announce)
+    sample = SampleInputs.load(options.calibration, reader)
     classifier = found.resolve(ClassifierLogits(found.classifier, adapter)(StoredArray(sample.rows)), announce)
     if options.default_score not in classifier.scores:
         reason = f"{options.default_score} cannot be computed from probabilities"
         raise RecipeError("--default-score", reason, f"Known: {', '.join(classifier.scores)}")
-    reader = adapter.reader(locations)
     if options.labels is not None:
         class_names(options.labels, (), found.num_classes, (), announce)
     test = None if options.test is None else reader.load(options.test, name="in-distribution test", progress=progress)
@@ -138,7 +150,6 @@ def wrap(options: WrapOptions, announce: Callable[[str], None], progress: Progre
     labels = class_names(options.labels, files.labels, found.num_classes, named, announce)
     alternatives = _alternatives(model, found, options, locations)
     announce_accuracy(classifier, adapter, sample, labels, alternatives, announce)
-    calibration = reader.load(options.calibration, name="calibration", progress=progress)
     spread = np.linspace(0, len(calibration) - 1, _BATCH_CHECK_ROWS).astype(np.int64)
     dynamic = with_dynamic_batch(classifier, adapter, calibration.x[scoring_order(calibration.x)[spread]])
     compute_logits = ClassifierLogits(classifier, adapter)
@@ -196,12 +207,12 @@ def wrap(options: WrapOptions, announce: Callable[[str], None], progress: Progre
                 "calibration": CalibrationSpec(
                     file=_CALIBRATION,
                     n=len(calibration),
-                    source=f"calibration, {Path(calibration.source).name}",
+                    source=f"calibration, {printable(Path(calibration.source).name)}{_left_out(calibration)}",
                     alpha=alpha,
                 ),
                 "evaluation": None if report is None else manifest_evaluation(report, STAGE),
                 "parity": Parity(tolerance=_TOLERANCE, max_difference=differences, inputs=len(calibration)),
-                "sample": sample_scores(partial, _GRAPH, adapter.spec, list(LOGIT_SCORES)),
+                "sample": sample_scores(partial, _GRAPH, adapter.spec, list(classifier.scores)),
                 "created": datetime.now(UTC).replace(microsecond=0),
             },
         )
@@ -229,6 +240,36 @@ def _check_options(options: WrapOptions) -> None:
     if options.test is not None and options.tokenizer is not None and not options.ood:
         remedy = "Give out-of-distribution texts: --ood NAME=PATH"
         raise DataError("--test", "has no out-of-distribution set to be compared with", remedy)
+
+
+def _checked_reader(
+    adapter: InputAdapter,
+    options: WrapOptions,
+    locations: DataLocations,
+    announce: Callable[[str], None],
+    progress: Progress,
+) -> Reader:
+    """A reader that has read every input of every set, and announces those that it leaves out.
+
+    Raises:
+        BrokenInputs: if inputs cannot be read and are not to be left out; lists all of them.
+    """
+    reader = adapter.reader(locations, skip_broken=options.skip_broken)
+    sets = {"calibration": options.calibration, "in-distribution test": options.test, **options.ood}
+    loads = (
+        partial(reader.load, source, name=name, progress=progress)
+        for name, source in sets.items()
+        if source is not None
+    )
+    if problems := all_problems(loads):
+        raise BrokenInputs(problems)
+    announce_left_out(reader.left_out, announce)
+    return reader
+
+
+def _left_out(examples: Examples) -> str:
+    """The part of a description on inputs that are left out because they cannot be read; empty without any."""
+    return f", {len(examples.left_out):,} broken inputs left out" if examples.left_out else ""
 
 
 def _find(
@@ -276,7 +317,8 @@ def _alternatives(
         other = image_adapter(model, found.classifier.inputs, image, None, lambda _: None)
         if (other.spec, other.bgr) == (spec, adapter.bgr):
             raise GraphError("--preprocess", f"{name} is what the classifier has", "Try another one")
-        return other, SampleInputs.load(options.calibration, other, locations)
+        reader = other.reader(locations, skip_broken=options.skip_broken)
+        return other, SampleInputs.load(options.calibration, reader)
 
     return {name: partial(prepare, name) for name in PRESETS}
 
@@ -294,8 +336,8 @@ def _model_outputs(outputs: Sequence[OwnOutput], names: Mapping[str, str]) -> li
     return tensors
 
 
-def _alpha(option: float | None, calibration: SampleInputs, announce: Callable[[str], None]) -> float:
-    n, source = calibration.total, calibration.labelled.source
+def _alpha(option: float | None, calibration: Examples, announce: Callable[[str], None]) -> float:
+    n, source = len(calibration), calibration.source
     if n < _MIN_CALIBRATION:
         raise DataError(source, f"holds {n} examples to calibrate with", f"Give {_MIN_CALIBRATION} or more")
     attainable = attainable_alpha(n)

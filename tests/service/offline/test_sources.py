@@ -8,9 +8,10 @@ from typing import Literal
 import pyarrow as pa
 import pytest
 
+from datafiles import lines, text_table
 from service.errors import InputError
 from service.inputs.payloads import Text
-from service.offline import folder_source, record_source
+from service.offline import folder_source
 from service.offline.errors import ModelUnusable, SourceUnusable
 from service.offline.open_source import open_source
 from service.offline.parts import map_in_order
@@ -136,8 +137,8 @@ def collection(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Li
 def test_reading_can_start_at_any_position(
     collection: tuple[Path, Literal["image", "text"]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (folder_source, record_source):
-        monkeypatch.setattr(module, "_MARK_EVERY", 4)
+    monkeypatch.setattr(folder_source, "_MARK_EVERY", 4)
+    monkeypatch.setattr(text_table, "MARK_EVERY", 4)
     source = opened(*collection)
     everything = contents(source)
     assert len(everything) == source.identity.inputs == 50
@@ -162,7 +163,7 @@ def test_a_changed_collection_has_another_identity(
 
 
 def test_a_line_beyond_the_limit_is_an_error_of_that_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(record_source, "_LONGEST_LINE", 64)
+    monkeypatch.setattr(lines, "LONGEST_LINE", 64)
     source = opened(written(tmp_path / "t.txt", "short\n" + "x" * 1000 + "\nlast"))
     assert contents(source) == [(0, "short"), (1, "text-too-long"), (2, "last")]
 
@@ -186,12 +187,20 @@ def test_inputs_are_read_only_a_little_ahead_of_their_results() -> None:
     [
         ("x.txt", "", "holds no inputs"),
         ("x.csv", "body\nhello", "no column 'text'; its columns are body"),
+        ("x.jsonl", '{"body": "hello"}', "no column 'text'; its columns are body"),
+        ("x.csv", "Text,id\nhello,1", r"no column 'text' \(did you mean 'Text'\?\)"),
+        ("x.csv", "text,text\nhello,1", "has the column 'text' twice"),
+        ("x.csv", 'text,id\n"hello,1\nlost,2\n', "a quote is not closed"),
+        ("x.txt", b"\xff\xfe\x00\x00h\x00\x00\x00", "is UTF-32"),
+        ("x.txt", b"\xff\xfeh\x00i", "is not valid UTF-16"),
         ("x.pdf", "hello", "of no kind that can be scored"),
         ("x.parquet", "not parquet", "cannot be read"),
         ("folder/notes.md", "hello", "holds neither parquet files nor images"),
     ],
 )
-def test_an_unsupported_source_is_refused_with_the_reason(name: str, content: str, reason: str, tmp_path: Path) -> None:
+def test_an_unsupported_source_is_refused_with_the_reason(
+    name: str, content: str | bytes, reason: str, tmp_path: Path
+) -> None:
     path = written(tmp_path / name, content)
     with pytest.raises(SourceUnusable, match=reason):
         opened(path.parent if name.startswith("folder") else path)

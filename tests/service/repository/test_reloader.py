@@ -1,6 +1,7 @@
 """Reloading: new bundles are served, broken ones never replace good ones, removed versions finish their requests."""
 
 import asyncio
+import os
 import shutil
 import socket
 import threading
@@ -152,6 +153,18 @@ def test_a_broken_bundle_never_replaces_a_good_one_and_is_tried_again_when_it_ch
     shutil.copytree(models.parent / "good", folder, dirs_exist_ok=True)
     damage(models / "tiny" / "2")
     until(lambda: versions(polled) == ["1", "2"] and not refused(polled))
+
+
+def test_a_folder_whose_name_is_not_utf8_is_refused_and_named_in_the_metrics(models: Path, serve: Serve) -> None:
+    for name in (b"\xff/1/manifest.json", b"caf\xe9/manifest.json"):
+        path = Path(os.fsdecode(os.fsencode(models) + b"/" + name))
+        path.parent.mkdir(parents=True)
+        path.write_text("{}")
+    with serve(models, **POLL) as live:
+        assert set(refused(live)) == {"\\xff/1", "caf\\xe9"}
+        text = live.client.get("/metrics").text
+        assert 'ood_reloads_total{model="\\\\xff",result="refused"} 1.0' in text
+        assert versions(live) == ["1"]
 
 
 def test_a_bundle_that_was_only_touched_or_copied_is_not_loaded_again(models: Path, polled: Live) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from training.errors import RunError
-from training.fitting.checkpoints import AtomicCheckpoints, require_disk_space
+from training.fitting.checkpoints import AtomicCheckpoints, read_checkpoint, require_disk_space
 
 
 @pytest.fixture
@@ -37,3 +37,27 @@ def test_a_disk_too_small_for_the_model_is_refused_before_training(tmp_path: Pat
     with pytest.raises(RunError, match=r"needs 1600000000\.0 MB for checkpoints, its disk has .* MB left"):
         require_disk_space(tmp_path, huge, "sgd")
     require_disk_space(tmp_path, nn.Linear(10, 10), "adam")
+
+
+class _Code:
+    """Creates the file `path` when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self._path,)
+
+
+def test_a_checkpoint_with_code_is_refused_and_the_code_does_not_run(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    torch.save({"state_dict": {}, "extra": _Code(tmp_path / "ran")}, path)
+    with pytest.raises(RunError, match="no checkpoint of tensors and plain values"):
+        read_checkpoint(path)
+    # Lightning resumes through this class.
+    with pytest.raises(RunError, match="no checkpoint of tensors and plain values"):
+        AtomicCheckpoints().load_checkpoint(path)
+    path.write_bytes(b"no checkpoint")
+    with pytest.raises(RunError, match="no checkpoint"):
+        read_checkpoint(path)
+    assert not (tmp_path / "ran").exists()

@@ -43,7 +43,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
 
 
 def start(path: Path, **changes: Any) -> Run:
-    return Run.create(path, parse_recipe(tiny_recipe(**changes), "test"), overwrite=False)
+    return Run.create(path, parse_recipe(tiny_recipe(**changes), "test", allow_code=True), overwrite=False)
 
 
 def run_fit(run: Run, data: Data, *, resume: bool = False) -> list[str]:
@@ -261,13 +261,13 @@ def test_a_stage_may_start_from_the_average_of_earlier_ones(tmp_path: Path, data
     no_change = {"objective": {"name": "cross_entropy"}, "epochs": 1, "batch_size": 16, "learning_rate": 1e-12}
     stages = {**tiny_recipe()["stages"], "mean": {**no_change, "start_from": ["baseline", "oe"]}}
     run = start(tmp_path / "run", stages=stages, export={"stage": "mean"})
+    save_fingerprints(run, [data.train])
     run_fit(run, data)
     first, second, mean = (dict(load_model(run, stage, 2).named_parameters()) for stage in stages)
     assert any(not torch.equal(first[name], second[name]) for name in first)
     for name, value in mean.items():
         torch.testing.assert_close(value, (first[name] + second[name]) / 2, msg=name)
     assert accuracy(run, "mean", data) > 0.9
-    save_fingerprints(run, [data.train])
     seconds = sum(run.record(stage).seconds for stage in stages)
     assert describe_training(run, "mean").seconds == pytest.approx(seconds, abs=0.1)
 

@@ -29,7 +29,7 @@ def folder(path: Path, images: list[Image.Image], suffix: str = ".png", **option
 
 
 def aurocs(in_dist: Rows, outliers: Rows) -> dict[str, float]:
-    measured = separations(image_features(in_dist, "image"), image_features(outliers, "image"))
+    measured = separations(image_features(in_dist), image_features(outliers))
     return {separation.feature: separation.auroc for separation in measured}
 
 
@@ -82,7 +82,7 @@ def test_darker_outliers_are_a_shortcut_in_either_direction(tmp_path: Path) -> N
 def test_the_file_size_is_that_of_the_encoded_image(tmp_path: Path) -> None:
     flat = [Image.new("RGB", (16, 16), (100, 100, 100)) for _ in range(20)]
     noisy, constant = folder(tmp_path / "a", pictures(20, 0)), folder(tmp_path / "b", flat)
-    features = image_features(constant, "image")
+    features = image_features(constant)
     assert set(features["file size"]) == {(tmp_path / "b" / "0.png").stat().st_size}
     assert features["mean brightness"] == pytest.approx(np.full(20, 100 / 255))
     assert aurocs(noisy, constant)["file size"] == 100
@@ -92,7 +92,7 @@ def test_unreadable_files_are_left_out(tmp_path: Path) -> None:
     folder(tmp_path / "a", pictures(12, 0))
     (tmp_path / "a" / "broken.png").write_text("no picture")
     rows = read_rows(Source(path="a", format="imagefolder"), tmp_path, "image")
-    assert len(image_features(rows, "image")["file size"]) == 12
+    assert len(image_features(rows)["file size"]) == 12
 
 
 def test_the_auroc_is_the_larger_of_both_directions() -> None:
@@ -155,6 +155,6 @@ def test_only_an_auroc_above_95_is_warned_of_with_the_features_name_and_remedy()
 
 
 def test_every_measured_feature_has_a_remedy(tmp_path: Path) -> None:
-    images = image_features(folder(tmp_path / "a", pictures(12, 0), ".jpg"), "image")
+    images = image_features(folder(tmp_path / "a", pictures(12, 0), ".jpg"))
     measured, _ = text_features(texts(40, 8, 0), texts(20, 8, 0), TextConfig(max_tokens=32))
     assert {*images, *measured} == set(REMEDIES)
