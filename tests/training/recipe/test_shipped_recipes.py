@@ -99,9 +99,9 @@ def test_every_image_recipe_trains_on_files_in_its_layout(path: Path, tmp_path: 
     reader = open_reader(recipe, locations, tmp_path / "tokenizer.json")
     in_dist = load_in_distribution(recipe, reader)
     for name, config in recipe.evaluation.sets.items():
-        assert len(load_set(config, reader, in_dist.test, name=name, seed=1)) in {12, _ROWS}
+        assert len(load_set(config, reader, in_dist.test, name=name, seed=1, spec=recipe.input)) in {12, _ROWS}
     assert recipe.outliers is not None
-    outliers = load_set(recipe.outliers.train, reader, in_dist.train, name="outliers", seed=1)
+    outliers = load_set(recipe.outliers.train, reader, in_dist.train, name="outliers", seed=1, spec=recipe.input)
     outliers = without_overlap(outliers, in_dist, reader, recipe.outliers)
     run = Run.create(tmp_path / "run", recipe, overwrite=False)
     fit_stages(run, in_dist.train.rows(np.arange(4)), outliers, resume=False, announce=lambda _: None)
@@ -141,7 +141,7 @@ def test_every_text_recipe_trains_on_files_in_its_layout(path: Path, tmp_path: P
     for name, config in recipe.evaluation.sets.items():
         assert 0 < len(load_set(config, reader, in_dist.test, name=name, seed=1)) <= _ROWS
     assert recipe.outliers is not None
-    outliers = load_set(recipe.outliers.train, reader, in_dist.train, name="outliers", seed=1)
+    outliers = load_set(recipe.outliers.train, reader, in_dist.train, name="outliers", seed=1, spec=recipe.input)
     run = Run.create(tmp_path / "run", recipe, overwrite=False)
     (tmp_path / "tokenizer.json").rename(run.tokenizer_path)
     fit_stages(run, in_dist.train.rows(np.arange(4)), outliers, resume=False, announce=lambda _: None)
