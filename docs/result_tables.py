@@ -123,9 +123,7 @@ def backbone() -> Table:
     for name in report.test_sets:
         results = [report.find(name, stage, score) for score in scores]
         rows.append([name, *(f"{result.auroc.mean:.1f}" for result in results), f"{results[-1].flagged:.1f}"])
-    false_flags = next(
-        row for row in report.false_flags if (row.stage, row.score) == (stage, report.default_score)
-    )
+    false_flags = next(row for row in report.false_flags if (row.stage, row.score) == (stage, report.default_score))
     blank = [""] * len(scores)
     rows.append(["test photographs of flowers flagged", *blank, f"{false_flags.flagged:.1f}"])
     rows.append(["classification error of these photographs", f"{report.error[stage]:.1f}", *blank])
