@@ -4,13 +4,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import structlog
 
 from bundle import Bundle
 from service.inference.onnx_session import EngineError, open_session
 from service.inference.providers import CPU, Provider
-from service.inputs.modality import Array, Limits, Modality
+from service.inputs.modality import Array, Limits, Modality, arrays_of
 from service.inputs.payloads import Payload, Text
 
 log = structlog.stdlib.get_logger(__name__)
@@ -67,8 +66,7 @@ def _sample(bundle: Bundle, modality: Modality) -> Array | None:
     payload: Payload = path.read_bytes()
     if modality.pixel_shape is None:
         payload = Text(path.read_text(encoding="utf-8-sig", errors="replace").strip())
-    item = modality.prepare(payload, _UNLIMITED)
-    return item if isinstance(item, np.ndarray) else None
+    return next(iter(arrays_of([modality.prepare(payload, _UNLIMITED)])), None)
 
 
 def _is_sample(name: str, modality: Modality) -> bool:

@@ -214,7 +214,11 @@ def test_a_signal_while_models_load_ends_the_process(
     (bundle / "model.onnx").unlink()
     os.mkfifo(bundle / "model.onnx")
     process = subprocess.Popen(
-        [*COMMAND, "--models", str(tmp_path), *flags], cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
+        [*COMMAND, "--models", str(tmp_path), "--port", "0", *flags],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
         until(lambda: is_being_read(bundle / "model.onnx"))
@@ -241,7 +245,7 @@ def test_a_repository_that_is_too_deep_is_named_with_the_right_one(models: Path,
     result = run_to_exit("--models", str(folder))
     assert result.returncode == 1
     assert says in result.stderr
-    assert f"OOD_MODELS (or --models) to its repository {str(models)!r}" in result.stderr
+    assert f"OOD_MODELS (or --models) to its repository, {str(models)!r}" in result.stderr
 
 
 def test_traffic_rules_are_judged_after_all_models_are_loaded(tmp_path: Path, start: Start) -> None:
@@ -272,7 +276,7 @@ def test_a_user_without_a_home_directory_is_told_the_setting(tmp_path: Path) -> 
 
 def test_the_number_of_threads_follows_the_affinity_mask() -> None:
     core = min(os.sched_getaffinity(0))
-    script = f"import os; os.sched_setaffinity(0, [{core}]); from service.inference import cpu_count as c; "
+    script = f"import os; os.sched_setaffinity(0, [{core}]); from service import cpu_count as c; "
     result = run_python("-c", script + "print(c.available_cores())")
     assert result.stdout.strip() == "1", result.stderr
 

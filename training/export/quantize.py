@@ -49,6 +49,7 @@ def write_low_precision(graph: Path, target: Path, precision: LowPrecision, feed
             op_block_list=DEFAULT_OP_BLOCK_LIST,
             node_block_list=[node.name for node in _score_nodes(model.graph)],
         )
+        _drop_repeated_casts(model.graph)
         strip_source_locations(model)
         onnx.save(model, target)
     else:
@@ -101,6 +102,18 @@ class _Feeds(CalibrationDataReader):  # type: ignore[misc]
 def _name_nodes(graph: GraphProto) -> None:
     for i, node in enumerate(graph.node):
         node.name = node.name or f"node-{i}"
+
+
+def _drop_repeated_casts(graph: GraphProto) -> None:
+    """Remove nodes that repeat another one.
+
+    For a tensor that several score nodes read, the converter of ONNX Runtime 1.31 adds the same cast several times.
+    """
+    nodes = {(node.op_type, tuple(node.input), tuple(node.output)): node for node in graph.node}
+    if len(nodes) < len(graph.node):
+        kept = [NodeProto.FromString(node.SerializeToString()) for node in nodes.values()]
+        del graph.node[:]
+        graph.node.extend(kept)
 
 
 def _score_nodes(graph: GraphProto) -> list[NodeProto]:

@@ -309,7 +309,7 @@ ENERGY = {"margin_in": -23.0, "margin_out": -5.0, "weight": 0.1}
             CLASSIFICATION["confidence_outlier_exposure"],
             {"weight": 0.5, "budget": 0.3, "budgeting": 0.1, "floor": 1e-12},
         ),
-        (OBJECTIVES["density"]["likelihood_margin"], {"weight": 1.0}),
+        (OBJECTIVES["density"]["likelihood_margin"], {"weight": 1.0, "margin": 1.0}),
         (OBJECTIVES["language-model"]["outlier_exposure"], {"weight": 1.0}),
         (outlier_exposure_loss, {"weight": 0.5}),
         (energy_bounded_loss, ENERGY),
