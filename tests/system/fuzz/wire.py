@@ -56,11 +56,11 @@ class Connection(asyncio.Protocol):
             return
         if not self._parser.should_keep_alive():
             self.close()
+        # Bytes after a request can be taken for a further one, and get a response of their own.
+        response, self._response = self._response, Response()
         self._expected -= 1
-        if self._expected:
-            self._response = Response()
-        else:
-            self._settle(self._response)
+        if not self._expected:
+            self._settle(response)
 
     async def request(self, data: bytes, timeout_seconds: float, count: int = 1) -> Response:
         """Send `count` requests at once and wait for the last response.
