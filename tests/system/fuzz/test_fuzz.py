@@ -56,7 +56,7 @@ class Campaign:
                 response = Response()
             except (ConnectionError, httptools.HttpParserError) as error:
                 raise AssertionError(f"{error!r}: {origin}\n{request.data!r}") from error
-            # The rest of a refused request can be taken for a further one, after which the server closes the connection.
+            # The rest of a refused request can be taken for a further one, after which the server disconnects.
             if not request.framed or response.status >= 400:
                 connection.close()
             fault = _fault(request, response)
