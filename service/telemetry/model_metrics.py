@@ -1,8 +1,10 @@
 """The metrics of one model version, for as long as the version is loaded."""
 
+import weakref
 from collections.abc import Mapping, Sequence
 
 from service.inference.batcher import Batcher
+from service.inference.engine_monitor import EngineMonitor
 from service.scoring.drift import DriftEvidence
 from service.scoring.scored_input import ScoredInput
 from service.scoring.scorer import Scorer
@@ -82,7 +84,10 @@ class ModelMetrics:
             metrics.shape_changes.labels(model)
         metrics.drift_evidence.labels(model, version, self._default_score).set_function(lambda: drift.log10)
         metrics.watch_queue(model, version, batcher)
-        metrics.engine_stalled.labels(model, version).set_function(lambda: batcher.monitor.stalled_seconds)
+        # A gauge with a function refers to itself. A reference to the batcher in it would keep the engine in memory
+        # until the garbage collector runs.
+        monitor = weakref.ref(batcher.monitor)
+        metrics.engine_stalled.labels(model, version).set_function(lambda: _stalled_seconds(monitor()))
         self._batcher = batcher
 
     def retire(self) -> None:
@@ -146,3 +151,7 @@ class ModelMetrics:
         self._inference_seconds.observe(seconds)
         for wait in waited:
             self._queue_seconds.observe(wait)
+
+
+def _stalled_seconds(monitor: EngineMonitor | None) -> float:
+    return 0.0 if monitor is None else monitor.stalled_seconds
