@@ -41,7 +41,7 @@ CONNECTIONS = (1, 2, 32, 256)
 RECIPE = "training/recipes/cifar10-wrn-scratch.yaml"
 _TESTS = ("tests/service/inference/test_cuda.py", "tests/training/objectives/test_joint_confidence.py")
 
-# What a step needs at least; a run that has less left skips it.
+# The least seconds that a step needs; a run that has less time left skips the step.
 _STEP_SECONDS = 5
 
 

@@ -48,10 +48,9 @@ def image_classifier() -> Table:
         results = [report.find(name, stage, score) for stage in _compared(bundle)]
         rows.append([name, *_detection(results), f"{results[-1].flagged:.1f}"])
     errors = _arrow([report.error[stage] for stage in _compared(bundle)], digits=2)
-    false_flags = next(row for row in report.false_flags if (row.stage, row.score) == (bundle.stages[-1], score))
     rows += [
         ["classification error of CIFAR-10 test images", errors, "", "", ""],
-        ["CIFAR-10 test images flagged", "", "", "", f"{false_flags.flagged:.2f}"],
+        ["CIFAR-10 test images flagged", "", "", "", f"{_false_flags(report, bundle.stages[-1], score):.2f}"],
     ]
     return head, rows
 
@@ -75,12 +74,11 @@ def language_models() -> Table:
     rows = []
     for name, symbols in LANGUAGE_MODELS.items():
         bundle = _bundle(name)
-        units: dict[str, Report | None] = {"sentences": bundle.report}
-        if bundle.report.segments is not None:
-            units[f"segments of {bundle.report.segments.symbols} {symbols}"] = bundle.report.by_segment
+        units = {"sentences": bundle.report}
+        segments, by_segment = bundle.report.segments, bundle.report.by_segment
+        if segments is not None and by_segment is not None:
+            units[f"segments of {segments.symbols} {symbols}"] = by_segment
         for unit, report in units.items():
-            if report is None:
-                continue
             for score in dict.fromkeys(row.score for row in report.results):
                 default = " (default)" if score == bundle.report.default_score else ""
                 rows.append(
@@ -123,9 +121,9 @@ def backbone() -> Table:
     for name in report.test_sets:
         results = [report.find(name, stage, score) for score in scores]
         rows.append([name, *(f"{result.auroc.mean:.1f}" for result in results), f"{results[-1].flagged:.1f}"])
-    false_flags = next(row for row in report.false_flags if (row.stage, row.score) == (stage, report.default_score))
+    false_flags = _false_flags(report, stage, report.default_score)
     blank = [""] * len(scores)
-    rows.append(["test photographs of flowers flagged", *blank, f"{false_flags.flagged:.1f}"])
+    rows.append(["test photographs of flowers flagged", *blank, f"{false_flags:.1f}"])
     rows.append(["classification error of these photographs", f"{report.error[stage]:.1f}", *blank])
     return head, rows
 
@@ -166,9 +164,13 @@ def _overview_row(recipe: str, what: str, metric: Callable[[SetResult], float]) 
 
 def _means(bundle: BundleReport, report: Report, score: str, recall: float | None = None) -> list[str]:
     results = [report.find(MEAN, stage, score) for stage in _compared(bundle)]
-    false_flags = next(row for row in report.false_flags if (row.stage, row.score) == (bundle.stages[-1], score))
     rates = [] if recall is None else [_rates(results, recall)]
-    return [*rates, *_detection(results), f"{false_flags.flagged:.2f}"]
+    return [*rates, *_detection(results), f"{_false_flags(report, bundle.stages[-1], score):.2f}"]
+
+
+def _false_flags(report: Report, stage: str, score: str) -> float:
+    """The percentage of the in-distribution test set that a stage flags by a score."""
+    return next(row.flagged for row in report.false_flags if (row.stage, row.score) == (stage, score))
 
 
 def _rates(results: Sequence[SetResult], recall: float) -> str:

@@ -52,7 +52,7 @@ def routes(repository: Repository, build: Callable[[], dict[str, Any]]) -> list[
 
 
 def _state(repository: Repository) -> object:
-    """What a document depends on: the model of its examples."""
+    """The state that a document depends on: the model of its examples."""
     model = _example_model(repository)
     return None if model is None else (model.name, model.version, id(model))
 
