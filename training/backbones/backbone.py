@@ -1,7 +1,7 @@
 """A backbone: the graph from a bundle's uint8 images to the features of a pretrained ONNX model."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,16 +10,18 @@ import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, compose, helper, numpy_helper, utils
+from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, compose, helper, numpy_helper
 
 from bundle import ImageInput
 from training.errors import GraphError
+from training.onnx_graphs import prune, read_file, replace_content
 
 FEATURES = "features"
 """The output of a backbone's graph."""
 
 _IMAGES, _PIXELS, _PREFIX = "images", "backbone/pixels", "backbone/"
-_TYPES = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}
+_TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16)
+_MIN_IR = 8
 _AFTER_LOGITS = ("Softmax", "Identity", "Cast", "Add", "Mul", "Div", "Flatten", "Reshape", "Squeeze")
 """Operators between the last linear layer and a classifier's output."""
 _REMEDY = "Give a model with one float input of images and one feature vector per image"
@@ -54,12 +56,14 @@ def load_backbone(path: Path, spec: ImageInput, features: str | None = None) -> 
     Raises:
         GraphError: The file is no such model, or its features are not one vector per image.
     """
-    model = _read(path)
+    model = read_file(path)
     pixels = _pixels(model, path.name)
     name = features or _features_of(model)
     if name not in {output for node in model.graph.node for output in node.output}:
         raise GraphError(path.name, f"has no tensor '{name}'", "Name its features: architecture.features")
-    _keep(model, pixels.name, name)
+    prune(model.graph, [name])
+    replace_content(model.graph.input, [pixels])
+    model.ir_version = max(model.ir_version, _MIN_IR)
     model = compose.add_prefix(model, _PREFIX)
     _prepend(model.graph, spec, pixels.type.tensor_type)
     rank = _rank(model, _PREFIX + name, spec, path.name)
@@ -100,14 +104,6 @@ def feature_session(backbone: Backbone) -> Callable[[NDArray[np.uint8]], NDArray
     return features
 
 
-def _read(path: Path) -> ModelProto:
-    try:
-        return onnx.load(path)
-    # onnx and protobuf raise many types for a damaged file.
-    except Exception as error:
-        raise GraphError(str(path), f"cannot be read as an ONNX model: {error}", _REMEDY) from error
-
-
 def _pixels(model: ModelProto, source: str) -> ValueInfoProto:
     """The input for images."""
     weights = {tensor.name for tensor in model.graph.initializer}
@@ -134,15 +130,6 @@ def _features_of(model: ModelProto) -> str:
     return output
 
 
-def _keep(model: ModelProto, pixels: str, features: str) -> None:
-    """Reduce `model` to the nodes between two tensors."""
-    model.graph.value_info.append(helper.make_tensor_value_info(features, TensorProto.FLOAT, None))
-    extracted = utils.Extractor(model).extract_model([pixels], [features])
-    model.CopyFrom(extracted)
-    del model.graph.value_info[:]
-    model.ir_version = max(model.ir_version, 8)
-
-
 def _prepend(graph: GraphProto, spec: ImageInput, tensor: Any) -> None:
     """Add normalisation and order of axes before the input of `graph`."""
     channels_last = tensor.shape.dim[3].dim_value == spec.channels and tensor.shape.dim[1].dim_value != spec.channels
@@ -160,16 +147,9 @@ def _prepend(graph: GraphProto, spec: ImageInput, tensor: Any) -> None:
         helper.make_node("Mul", [f"{_PIXELS}/3", f"{_PIXELS}/scale"], [f"{_PIXELS}/4"]),
         helper.make_node("Cast", [f"{_PIXELS}/4"], [graph.input[0].name], to=tensor.elem_type),
     ]
-    _replace_nodes(graph, [*steps, *graph.node])
-    del graph.input[:]
+    replace_content(graph.node, [*steps, *graph.node])
     shape: list[str | int] = ["N", spec.height, spec.width, spec.channels]
-    graph.input.append(helper.make_tensor_value_info(_IMAGES, TensorProto.UINT8, shape))
-
-
-def _replace_nodes(graph: GraphProto, nodes: Sequence[NodeProto]) -> None:
-    copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:]
-    graph.node.extend(copies)
+    replace_content(graph.input, [helper.make_tensor_value_info(_IMAGES, TensorProto.UINT8, shape)])
 
 
 def _rank(model: ModelProto, output: str, spec: ImageInput, source: str) -> int:

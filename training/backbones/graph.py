@@ -1,10 +1,10 @@
 """The graph of a bundle with a backbone: the backbone, then the classifier that was trained on its features."""
 
 import onnx
-from onnx import ModelProto, compose, version_converter
+from onnx import ModelProto, compose
 
 from training.backbones.backbone import FEATURES, Backbone
-from training.errors import GraphError
+from training.onnx_graphs import opset_of, with_opset
 
 
 def join_head(backbone: Backbone, head: ModelProto) -> ModelProto:
@@ -15,15 +15,8 @@ def join_head(backbone: Backbone, head: ModelProto) -> ModelProto:
     """
     model = ModelProto()
     model.CopyFrom(backbone.model)
-    versions = [next(o.version for o in m.opset_import if o.domain in ("", "ai.onnx")) for m in (model, head)]
-    if versions[0] < versions[1]:
-        try:
-            model = version_converter.convert_version(model, versions[1])
-        except Exception as error:
-            reason = f"its operators of version {versions[0]} cannot be converted to version {versions[1]}: {error}"
-            raise GraphError(backbone.source, reason, "Export it again with a newer opset") from error
-    elif versions[0] > versions[1]:
-        head = version_converter.convert_version(head, versions[0])
+    opset = max(opset_of(model), opset_of(head))
+    model, head = (part if opset_of(part) == opset else with_opset(part, opset) for part in (model, head))
     head = compose.add_prefix(head, "head/", rename_inputs=False, rename_outputs=False)
     # The head's input has an axis of length 1 between N and D.
     model.graph.initializer.append(onnx.helper.make_tensor("head/axis", onnx.TensorProto.INT64, [1], [1]))

@@ -15,6 +15,7 @@ from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_floa
 
 from training.errors import GraphError
 from training.export.onnx_graph import strip_source_locations
+from training.onnx_graphs import replace_content
 
 LowPrecision = Literal["fp16", "int8"]
 Feed = Mapping[str, NDArray[np.generic]]
@@ -110,10 +111,7 @@ def _drop_repeated_casts(graph: GraphProto) -> None:
     For a tensor that several score nodes read, the converter of ONNX Runtime 1.31 adds the same cast several times.
     """
     nodes = {(node.op_type, tuple(node.input), tuple(node.output)): node for node in graph.node}
-    if len(nodes) < len(graph.node):
-        kept = [NodeProto.FromString(node.SerializeToString()) for node in nodes.values()]
-        del graph.node[:]
-        graph.node.extend(kept)
+    replace_content(graph.node, list(nodes.values()))
 
 
 def _score_nodes(graph: GraphProto) -> list[NodeProto]:

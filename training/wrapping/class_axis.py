@@ -11,7 +11,7 @@ from scipy.special import logsumexp
 
 from bundle import LOGIT_SCORES
 from training.errors import GraphError
-from training.wrapping.onnx_classifier import tensor_names
+from training.onnx_graphs import tensor_names
 
 Content = Literal["logits", "probabilities", "log-probabilities"]
 """The meaning of a head's values."""

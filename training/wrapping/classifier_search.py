@@ -10,18 +10,12 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 
 from training.errors import GraphError
+from training.onnx_graphs import ancestors_of
 from training.wrapping.class_axis import PROBABILITY_SCORES, append_logits, class_count, content_of
 from training.wrapping.head_search import Head, behind, find_heads, output_tensors
 from training.wrapping.input_adapter import InputAdapter
 from training.wrapping.linear_head import find_linear_head
-from training.wrapping.onnx_classifier import (
-    GraphInput,
-    OnnxClassifier,
-    OwnOutput,
-    ancestors_of,
-    graph_inputs,
-    reduced_to,
-)
+from training.wrapping.onnx_classifier import GraphInput, OnnxClassifier, OwnOutput, graph_inputs, reduced_to
 from training.wrapping.sessions import open_session
 
 _MAX_OUTPUT_VALUES = 65_536

@@ -9,9 +9,10 @@ from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper
 
 from training.data import StoredArray
 from training.errors import GraphError
+from training.onnx_graphs import graphs_of, prune, replace_content
 from training.wrapping.class_axis import free_prefix
 from training.wrapping.input_adapter import InputAdapter
-from training.wrapping.onnx_classifier import OnnxClassifier, graphs_of, prune, replace_content
+from training.wrapping.onnx_classifier import OnnxClassifier
 from training.wrapping.sessions import ClassifierLogits, open_session
 
 _SIZES = (1, 2, 5)

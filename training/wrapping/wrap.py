@@ -43,6 +43,7 @@ from training.export.bundle_folder import atomic_folder, new_bundle_path
 from training.export.onnx_graph import check_parity, run_graph
 from training.export.sample_scores import sample_scores
 from training.models.score_heads import ClassifierHead
+from training.onnx_graphs import opset_of, with_opset
 from training.recipe import Source
 from training.scoring.batch_scoring import scoring_order
 from training.scoring.calibration import DEFAULT_ALPHA, attainable_alpha, calibrations_from
@@ -55,7 +56,7 @@ from training.wrapping.image_adapter import ImageAdapter, ImageOptions, image_ad
 from training.wrapping.image_preprocessing import PRESETS
 from training.wrapping.input_adapter import InputAdapter
 from training.wrapping.model_files import ModelFiles, read_model_files
-from training.wrapping.onnx_classifier import OwnOutput, graph_inputs, opset_of, read_model, with_opset
+from training.wrapping.onnx_classifier import OwnOutput, graph_inputs, read_model
 from training.wrapping.score_head import reference_outputs
 from training.wrapping.sessions import ClassifierLogits
 from training.wrapping.text_adapter import MIN_OPSET, takes_texts, text_adapter

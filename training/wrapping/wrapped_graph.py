@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from onnx import GraphProto, ModelProto, compose, helper
 
 from training.models.score_heads import ClassifierHead
+from training.onnx_graphs import graphs_of, opset_of, replace_content, tensor_names
 from training.wrapping.class_axis import free_prefix
 from training.wrapping.input_adapter import InputAdapter
-from training.wrapping.onnx_classifier import OnnxClassifier, graphs_of, opset_of, replace_content, tensor_names
+from training.wrapping.onnx_classifier import OnnxClassifier
 from training.wrapping.score_head import LOGITS, head_graph
 
 _DEFAULT_OPSET = 18
