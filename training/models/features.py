@@ -18,7 +18,8 @@ def predict_with_features(classifier: Model, inputs: tuple[Tensor, ...]) -> Pred
         RecipeError: if the network has no linear layer with one output per logit.
     """
     if isinstance(classifier, FeatureClassifier):
-        return classifier(*inputs)  # type: ignore[no-any-return]  # nn.Module.__call__ is untyped.
+        of_features: Prediction = classifier(*inputs)
+        return of_features
     recorded: list[Tensor] = []
 
     def record(_layer: nn.Module, arguments: tuple[Any, ...]) -> None:
