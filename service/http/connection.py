@@ -233,6 +233,11 @@ class Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Note the end of a request's body (a callback of the parser)."""
         self._in_message = False
+        if self.cycle.keep_alive and not self.parser.should_keep_alive():
+            # The parser obeys a trailer `Connection: close`, and accepts no further request.
+            self.cycle.keep_alive = False
+            if self.cycle.response_complete:
+                self.transport.close()
         super().on_message_complete()
 
     @override

@@ -97,7 +97,7 @@ class Refusals:
         if any(entry.isdecimal() for entry in self.entries):
             repository = self._root.resolve().parent
             return RepositoryError(
-                f"{str(self._root)!r} holds the versions of a model. {setting} to its repository {str(repository)!r}."
+                f"{str(self._root)!r} holds the versions of a model. {setting} to its repository, {str(repository)!r}."
             )
         reasons = "".join(f"\n  {refused.path}: {refused.reason}" for refused in self.of(self.entries))
         if reasons:

@@ -262,6 +262,21 @@ def test_trailers_are_no_headers(live: Live) -> None:
 
 
 @pytest.mark.parametrize("path", [b"/v1/models/tiny/score", b"/nothing"], ids=["served", "answered"])
+def test_a_trailer_that_closes_the_connection_is_announced_by_the_response(live: Live, path: bytes) -> None:
+    request = chunked(b"Connection: close\r\n").replace(b"/v1/models/tiny/score", path)
+    body = request.index(b"2\r\n{}")
+    with connect(live) as connection:
+        connection.sendall(request[:body])
+        answered_early = path == b"/nothing"
+        if answered_early:
+            until(lambda: is_readable(connection, b"404"))
+        connection.sendall(request[body:])
+        response = until_closed(connection)
+    assert response.count(b"HTTP/1.1 ") == 1
+    assert (b"connection: close" in response) is not answered_early
+
+
+@pytest.mark.parametrize("path", [b"/v1/models/tiny/score", b"/nothing"], ids=["served", "answered"])
 @pytest.mark.parametrize("part", [b"a: b\r\n" * 1000, b"y" * 6000], ids=["many", "one"])
 def test_trailers_over_the_limit_end_the_connection(live: Live, path: bytes, part: bytes) -> None:
     with connect(live) as connection:
