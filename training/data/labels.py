@@ -32,8 +32,8 @@ def read_labels(values: Sequence[Value], class_names: Sequence[str] | None) -> L
     """The classes in the cells of a label column.
 
     Every text is a class name, also `null`, `NA` and `nan`. A cell has no label if it is empty, a null of JSON or
-    parquet, or a number that is NaN. Spaces around a name are ignored. Whole numbers are written without decimals: pandas stores integers with missing
-    values as 1.0.
+    parquet, or a number that is NaN. Spaces around a name are ignored. Whole numbers are written without decimals:
+    pandas stores integers with missing values as 1.0.
 
     Args:
         values: the cells.
