@@ -99,6 +99,10 @@ def test_a_folder_of_images_becomes_a_served_bundle(tmp_path: Path) -> None:
     assert f"**Upper bound: {LIKE_TRAINED}.** Outliers like those trained on" in report_page(bundle)
     words = " ".join(output.split())
     assert f"{LIKE_TRAINED}: an upper bound, because these are outliers like those trained on" in words
+    assert report.usability is not None
+    assert f"**{report.usability}**" in report_page(bundle)
+    results = output[output.index(str(report.usability)) :]
+    assert results.index("default score:") < results.index("bundle:")
 
 
 def test_sub_folders_of_the_outliers_are_held_out_and_measured_without_being_trained_on(tmp_path: Path) -> None:
