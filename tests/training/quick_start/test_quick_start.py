@@ -17,7 +17,7 @@ from training.commands.app import app
 from training.data import DataLocations, load_in_distribution, open_reader
 from training.errors import TrainingError
 from training.evaluation import Report
-from training.quick_start.recipe import quick_start
+from training.quick_start.recipe import QuickStartInputs, quick_start
 from training.recipe import Source
 from training.run import Run
 from training.steps import calibrate_run, evaluate_run, fit_run, save_shortcuts
@@ -151,7 +151,7 @@ def test_labels_of_outlier_texts_are_held_out(tmp_path: Path) -> None:
     with (tmp_path / "others.csv").open("w", newline="") as file:
         rows = [(text, f"source{i % 4}") for i, text in enumerate(sentences("outliers", 100, 5))]
         csv.writer(file).writerows([("text", "label"), *rows])
-    recipe = quick_start(tmp_path / "mails.csv", tmp_path / "others.csv").recipe
+    recipe = quick_start(QuickStartInputs(tmp_path / "mails.csv", tmp_path / "others.csv")).recipe
     assert recipe.outliers is not None
     assert isinstance(recipe.outliers.train, Source)
     assert len(recipe.outliers.train.exclude_labels) == 1
@@ -177,8 +177,9 @@ def test_a_shortcut_in_the_data_is_named_in_the_terminal_and_in_the_report(tmp_p
 
 def test_a_shortcut_check_of_other_data_is_not_reported(tmp_path: Path) -> None:
     write_images(tmp_path)
-    start = quick_start(tmp_path / "photos", tmp_path / "others", overrides=SHORT)
+    start = quick_start(QuickStartInputs(tmp_path / "photos", tmp_path / "others"), overrides=SHORT)
     created = Run.create(tmp_path / "run", start.recipe, overwrite=False)
+    assert start.shortcuts is not None
     save_shortcuts(created, start.shortcuts.model_copy(update={"outliers": "elsewhere"}))
     locations = DataLocations(data_dir=start.data_dir, cache_dir=tmp_path / "cache")
     fit_run(created, locations, resume=False)
@@ -190,7 +191,9 @@ def test_a_shortcut_check_of_other_data_is_not_reported(tmp_path: Path) -> None:
 
 def test_a_run_can_be_started_from_the_recipe_of_a_quick_start(tmp_path: Path) -> None:
     write_images(tmp_path)
-    start = quick_start(tmp_path / "photos", tmp_path / "others", overrides=["stages.baseline.epochs=3"])
+    start = quick_start(
+        QuickStartInputs(tmp_path / "photos", tmp_path / "others"), overrides=["stages.baseline.epochs=3"]
+    )
     assert start.recipe.stages["baseline"].epochs == 3
     created = Run.create(tmp_path / "run", start.recipe, overwrite=False)
     assert Run.open(tmp_path / "run").recipe == created.recipe
@@ -216,7 +219,7 @@ def test_the_vocabulary_holds_no_word_that_only_the_held_out_splits_have(tmp_pat
     texts = [f"common word{i} word{i} word{i}" for i in range(100)]
     write_texts(tmp_path / "mails.parquet", texts, [i % 2 for i in range(100)])
     write_texts(tmp_path / "others.parquet", sentences("outliers", 20, 1))
-    start = quick_start(tmp_path / "mails.parquet", tmp_path / "others.parquet")
+    start = quick_start(QuickStartInputs(tmp_path / "mails.parquet", tmp_path / "others.parquet"))
     locations = DataLocations(data_dir=start.data_dir, cache_dir=tmp_path / "cache")
     reader = open_reader(start.recipe, locations, tmp_path / "tokenizer.json")
     in_dist = load_in_distribution(start.recipe, reader)
@@ -230,10 +233,10 @@ def test_the_vocabulary_holds_no_word_that_only_the_held_out_splits_have(tmp_pat
 @pytest.mark.parametrize(("pixels", "expected"), [(16, (16, "small_conv")), (64, (32, "whitened_conv"))])
 def test_the_size_and_the_network_follow_the_files(pixels: int, expected: tuple[int, str], tmp_path: Path) -> None:
     write_images(tmp_path, size=pixels)
-    recipe = quick_start(tmp_path / "photos", tmp_path / "others").recipe
+    recipe = quick_start(QuickStartInputs(tmp_path / "photos", tmp_path / "others")).recipe
     assert recipe.input.kind == "image"
     assert (recipe.input.height, recipe.architecture.name) == expected
-    wider = quick_start(tmp_path / "photos", tmp_path / "others", size=(48, 64)).recipe
+    wider = quick_start(QuickStartInputs(tmp_path / "photos", tmp_path / "others"), size=(48, 64)).recipe
     assert wider.input.kind == "image"
     assert (wider.input.height, wider.input.width) == (48, 64)
 
@@ -284,10 +287,6 @@ def recipe_too(root: Path) -> list[str]:
     return ["recipe.yaml", "--in-distribution", str(root / "photos"), "--outliers", str(root / "others")]
 
 
-def no_outliers(root: Path) -> list[str]:
-    return ["--in-distribution", str(root / "photos")]
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -301,8 +300,7 @@ def no_outliers(root: Path) -> list[str]:
         (no_folders, "has no classes"),
         (texts_as_outliers, "holds texts"),
         (recipe_too, "got the recipe recipe.yaml and --in-distribution"),
-        (no_outliers, "--outliers: is missing"),
-        (lambda _: [], "nothing to train on. Give RECIPE, or both"),
+        (lambda _: [], "nothing to train on. Give RECIPE, or --in-distribution"),
     ],
 )
 def test_unsuitable_data_is_refused_with_the_reason(
@@ -327,12 +325,12 @@ def test_only_colour_images_are_mirrored_and_a_message_says_how_to_prevent_it(tm
     if grey:
         for path in tmp_path.rglob("*.png"):
             Image.open(path).convert("L").save(path)
-    start = quick_start(tmp_path / "photos", tmp_path / "others")
+    start = quick_start(QuickStartInputs(tmp_path / "photos", tmp_path / "others"))
     assert [stage.augmentation.flip for stage in start.recipe.stages.values()] == [not grey] * 2
     notes = [note for note in start.notes if "mirrored" in note]
     assert len(notes) == (not grey)
     if not grey:
         overrides = [word for word in notes[0].split() if "=" in word]
-        unmirrored = quick_start(tmp_path / "photos", tmp_path / "others", overrides=overrides)
+        unmirrored = quick_start(QuickStartInputs(tmp_path / "photos", tmp_path / "others"), overrides=overrides)
         assert [stage.augmentation.flip for stage in unmirrored.recipe.stages.values()] == [False] * 2
         assert not [note for note in unmirrored.notes if "mirrored" in note]
