@@ -1,6 +1,7 @@
 """Assessment: reads the usability of the exported detector off the figures of a report."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 from scipy.stats import binom
@@ -92,6 +93,6 @@ def _other_settings(report: Report, stage: str, sets: Sequence[str]) -> Iterator
             "data than these)."
         )
     for rate in report.results[0].flagged_at:
-        share = mean_over(report.default_score, lambda row, alpha=rate.alpha: row.flagged_share(alpha))
+        share = mean_over(report.default_score, partial(SetResult.flagged_share, alpha=rate.alpha))
         if rate.alpha > report.alpha and share >= now + _GAIN:
             yield f"At alpha {rate.alpha:g} it flags {share:.1f}%."
