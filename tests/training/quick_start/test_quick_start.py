@@ -11,7 +11,8 @@ from tokenizers import Tokenizer
 from typer.testing import CliRunner
 
 from bundle import Bundle, load_bundle
-from tests.training.support.datasets_on_disk import LABELS, checkers, stripes
+from tests.training.support.datasets_on_disk import LABELS, checkers
+from tests.training.support.quick_starts import read_report, run, write_images
 from tests.training.support.texts_on_disk import TOPICS, sentences, write_texts
 from training.commands.app import app
 from training.data import DataLocations, load_in_distribution, open_reader
@@ -28,18 +29,6 @@ SHORT = ["stages.baseline.epochs=3", "stages.oe.epochs=3", "trainer.precision=32
 LIKE_TRAINED = "outliers-like-those-trained-on"
 
 
-def write_images(root: Path, n: int = 140, size: int = 16) -> Path:
-    """Write `photos/<class>/*.png` and `others/*.png` in `root`."""
-    for i, (image, label) in enumerate(zip(*stripes(n, seed=1, size=size), strict=True)):
-        folder = root / "photos" / LABELS[label]
-        folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(folder / f"{i}.png")
-    (root / "others").mkdir()
-    for i, image in enumerate(checkers(80, seed=2, size=size)):
-        Image.fromarray(image).save(root / "others" / f"{i}.png")
-    return root
-
-
 def write_csvs(root: Path) -> Path:
     """Write `mails.csv` with the columns text and label, and `others.txt` with one text per line."""
     with (root / "mails.csv").open("w", newline="") as file:
@@ -48,21 +37,6 @@ def write_csvs(root: Path) -> Path:
         writer.writerows((text, topic) for i, topic in enumerate(TOPICS) for text in sentences(topic, 80, 10 * i))
     (root / "others.txt").write_text("\n".join(sentences("outliers", 100, 5)))
     return root
-
-
-def run(root: Path, *arguments: str) -> str:
-    """Run the command and return its output; its errors are raised."""
-    folders = ["--run", str(root / "run"), "--models", str(root / "models")]
-    environment = {"OOD_CACHE": str(root / "cache"), "COLUMNS": "200"}
-    done = CliRunner().invoke(app, ["run", *arguments, *folders], env=environment)
-    if done.exception is not None and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    assert done.exit_code == 0, done.output
-    return done.output
-
-
-def read_report(bundle: Bundle) -> Report:
-    return Report.from_json((bundle.path / "report" / "report.json").read_text(encoding="utf-8"))
 
 
 def report_page(bundle: Bundle) -> str:
