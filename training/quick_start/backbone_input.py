@@ -28,9 +28,7 @@ def image_backbone_input(
     """
     stored = read_model_files(backbone).preprocessing
     if stored is None and preprocess is None:
-        reason = (
-            f"has neither preprocessor_config.json nor config.json next to it to say how {backbone.name} was trained"
-        )
+        reason = f"no preprocessor_config.json or config.json next to {backbone.name} states its preprocessing"
         raise DataError(_OPTION, reason, f"Add one, or give --preprocess: {', '.join(PRESETS)}")
     model, notes = read_model(backbone), list[str]()
     adapter = image_adapter(model, graph_inputs(model), ImageOptions(preprocess, size=size), stored, notes.append)
