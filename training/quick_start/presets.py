@@ -4,8 +4,12 @@ from typing import Any
 
 from bundle import LOGIT_SCORES, ImageInput
 
-WITHOUT_OUTLIERS = ("knn", "mahalanobis", *LOGIT_SCORES)
-"""The scores of a detector that is trained without outliers; it decides by the first, which needs none."""
+WITHOUT_OUTLIERS, OF_BACKBONES = ("knn", *LOGIT_SCORES), ("knn", "mahalanobis", *LOGIT_SCORES)
+"""The scores of a detector that is trained without outliers, and of one with a pretrained backbone.
+
+The first decides unless a choice on validation sets is possible; it needs no outliers. Features of small networks often
+depend on each other linearly, which makes `mahalanobis` too inexact in float32.
+"""
 _LARGEST_SIDE, _SMALLEST_SIDE = 32, 8
 _LARGE_SIDE = 32
 """The smallest image side for the network that halves images three times."""
@@ -97,7 +101,7 @@ def pretrained_preset(n: int, spec: ImageInput, backbone: str) -> dict[str, Any]
             },
         },
         "evaluation": {"ood": {kind: {"synthetic": kind, "size": _NOISE_FOR_BACKBONES} for kind in kinds}},
-        "export": {"scores": WITHOUT_OUTLIERS},
+        "export": {"scores": OF_BACKBONES},
     }
 
 

@@ -253,7 +253,7 @@ def _recipe(preset: dict[str, Any], data: _Data, sizes: _SplitSizes, name: str) 
     }
     if data.outliers is None:
         recipe["stages"] = {"baseline": preset["stages"]["baseline"]}
-        recipe["export"] |= {"stage": "baseline", "scores": WITHOUT_OUTLIERS}
+        recipe["export"] = {"scores": WITHOUT_OUTLIERS, **recipe["export"], "stage": "baseline"}
         return recipe
     split = data.outliers.split
     sets = {_HELD_OUT if split.held_out else _LIKE_TRAINED: _changed_keys(split.test)}
