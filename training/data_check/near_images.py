@@ -1,5 +1,6 @@
 """Near duplicates among images: re-encoded, recoloured, slightly shifted or mirrored copies."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -59,7 +60,7 @@ def _correlations(images: InputArray, pairs: NDArray[np.int64], n: int) -> NDArr
 
 def _centred(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """The pixels of each image `[N, D]` with mean 0 and norm 1."""
-    pixels = images.reshape(len(images), -1).astype(np.float32)
+    pixels = images.reshape(len(images), math.prod(images.shape[1:])).astype(np.float32)
     pixels -= pixels.mean(axis=1, keepdims=True)
     norms: NDArray[np.float32] = np.maximum(np.linalg.norm(pixels, axis=1, keepdims=True), 1e-6)
     return pixels / norms
