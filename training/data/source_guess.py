@@ -67,6 +67,8 @@ def holds_texts(path: Path, *, image: str = "image", text: str = "text") -> bool
         image: The column of images in a table.
         text: The column of texts in a table.
     """
+    if not path.exists():
+        raise DataError(str(path), "does not exist", _READABLE)
     if path.is_dir():
         return False
     columns = columns_of(path)

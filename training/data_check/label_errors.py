@@ -17,9 +17,9 @@ from sklearn.preprocessing import StandardScaler
 FOLDS = 5
 """The number of parts of the cross-validation. A class with fewer examples cannot be judged."""
 
-_COMPONENTS = 200
+_COMPONENTS = 100
 _INVERSE_PENALTY, _ITERATIONS = 0.1, 100
-_WORD_HASHES = 2**17
+_WORD_HASHES = 2**15
 
 
 @dataclass(frozen=True)
