@@ -16,6 +16,7 @@ from training.evaluation import (
     Report,
     StageLogits,
     StageScores,
+    assess,
     evaluate_stages,
     write_report,
 )
@@ -28,6 +29,7 @@ STAGE = "wrapped"
 
 _SYNTHETIC = {name: Synthetic(synthetic=name, size=1000) for name in ("gaussian", "blobs")}
 _DRAWS, _SEED = 10, 1
+_REMEDIES = ("Train the classifier with outliers of many kinds, or train one of a pretrained backbone's features.",)
 _IMAGE_AXES = 4
 
 
@@ -59,6 +61,7 @@ def evaluate_wrapped(
     title: str,
     origin: str,
     folder: Path,
+    announce: Callable[[str], None],
 ) -> Report:
     """Evaluate on every set, for images on synthetic sets too, and write the report's files.
 
@@ -70,6 +73,7 @@ def evaluate_wrapped(
         title: the report's title.
         origin: the file that was wrapped, for the report's provenance.
         folder: where the files are written.
+        announce: gets a line that says whether the detector is usable.
     """
     test, ood = data.test, data.ood
     is_image = len(test.x.shape) == _IMAGE_AXES
@@ -107,9 +111,13 @@ def evaluate_wrapped(
         default_score=default_score,
         in_dist=Path(test.source).name,
         sets=descriptions,
+        synthetic=tuple(synthetic),
         recalls=() if is_image else (TEXT_RECALL,),
         provenance={"wrapped from": origin},
     )
     report = evaluate_stages(inputs)
+    if report.test_sets:
+        report = report.model_copy(update={"usability": assess(report, STAGE, _REMEDIES)})
+        announce(str(report.usability))
     write_report(report, inputs, folder)
     return report

@@ -189,6 +189,7 @@ def wrap(options: WrapOptions, announce: Callable[[str], None], progress: Progre
                 title=f"Evaluation of {options.name}",
                 origin=origin,
                 folder=partial / "report",
+                announce=announce,
             )
         seal_bundle(
             partial,
