@@ -8,22 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from bundle import ImageInput
-from training.data import DataLocations, class_folders, columns_of, guess_source
+from training.data import DataLocations, class_folders, guess_source
+from training.data.source_guess import holds_texts
 from training.data.sources import Rows, read_rows
 from training.data.text_loading import read_texts
+from training.data_check.class_sizes import MIN_EXAMPLES, MIN_OUTLIERS, MIN_PER_CLASS, SplitSizes, split_sizes
+from training.data_check.shortcut_features import image_features, separations, text_features
 from training.errors import DataError
 from training.evaluation import ShortcutCheck
 from training.export.bundle_folder import bundle_name
 from training.quick_start.backbone_input import image_backbone_input
 from training.quick_start.outlier_split import OutlierSplit, split_outliers
 from training.quick_start.presets import WITHOUT_OUTLIERS, image_preset, pretrained_preset, text_preset
-from training.quick_start.shortcuts import image_features, separations, text_features
 from training.quick_start.survey import survey_images, survey_words
 from training.recipe import Recipe, Source, TextConfig, apply_override, parse_recipe
 from training.scoring.calibration import DEFAULT_ALPHA, attainable_alpha
 
-_MIN_EXAMPLES, _MIN_PER_CLASS, _MIN_OUTLIERS = 70, 5, 10
-_MAX_HELD_OUT = 5000
 _HELD_OUT, _LIKE_TRAINED, _VALIDATION = "held-out-outliers", "outliers-like-those-trained-on", "validation-outliers"
 """The outliers' sets: whole sub-folders or labels, or a random part, whose detection is a bound; and for validation."""
 _TRAIN, _TEST = "train", "test"
@@ -82,13 +82,6 @@ class _Data:
     outliers: _Outliers | None
 
 
-@dataclass(frozen=True)
-class _SplitSizes:
-    train: int
-    calibration: int
-    test: int
-
-
 def quick_start(
     inputs: QuickStartInputs,
     *,
@@ -115,8 +108,8 @@ def quick_start(
     _require_separate(in_dist, outliers)
     parents = [path.resolve().parent for path in (in_dist, outliers) if path is not None]
     data_dir = Path(os.path.commonpath(parents))
-    is_text = _holds_texts(in_dist)
-    if outliers is not None and is_text != _holds_texts(outliers):
+    is_text = holds_texts(in_dist)
+    if outliers is not None and is_text != holds_texts(outliers):
         kinds = ("texts", "images") if is_text else ("images", "texts")
         reason = f"holds {kinds[1]}, {in_dist} holds {kinds[0]}"
         raise DataError(str(outliers), reason, "Give outliers of the same kind")
@@ -128,7 +121,7 @@ def quick_start(
         raise DataError("--backbone", "is for images", f"Leave it out: {in_dist} holds texts")
     data = _read(inputs, data_dir, is_text=is_text)
     counts = _require_classes(data.in_dist_rows, in_dist)
-    sizes = _split_sizes(len(data.in_dist_rows), None if data.test is None else _count(data.test, data_dir))
+    sizes = split_sizes(len(data.in_dist_rows), None if data.test is None else _count(data.test, data_dir))
     preset, backbone_notes = _preset(inputs, data, sizes, size, data_dir)
     raw = _recipe(preset, data, sizes, bundle_name(name or in_dist.resolve().stem))
     for override in overrides:
@@ -155,18 +148,8 @@ def _require_separate(in_dist: Path, outliers: Path | None) -> None:
         raise DataError(str(outliers), reason, "Put them into separate folders")
 
 
-def _holds_texts(path: Path) -> bool:
-    """Whether `path` is a table of texts and not of images or a folder; DataError if it has neither column."""
-    if path.is_dir():
-        return False
-    columns = columns_of(path)
-    if "image" not in columns and "text" not in columns:
-        raise DataError(str(path), f"has no column image or text, but {', '.join(columns) or 'none'}", _FOLDERS)
-    return "image" not in columns
-
-
 def _preset(
-    inputs: QuickStartInputs, data: _Data, sizes: _SplitSizes, size: tuple[int, int] | None, data_dir: Path
+    inputs: QuickStartInputs, data: _Data, sizes: SplitSizes, size: tuple[int, int] | None, data_dir: Path
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The sections of the recipe that depend on the kind and number of inputs, and messages on the backbone."""
     if inputs.backbone is not None:
@@ -199,8 +182,8 @@ def _read(inputs: QuickStartInputs, data_dir: Path, *, is_text: bool) -> _Data:
     labelled = guess_source(inputs.outliers, data_dir)
     outliers = labelled.model_copy(update={"label": None})
     outlier_rows = rows(outliers)
-    if (n := len(outlier_rows)) < _MIN_OUTLIERS:
-        raise DataError(str(inputs.outliers), f"holds {n} outliers", f"Give {_MIN_OUTLIERS} or, better, thousands")
+    if (n := len(outlier_rows)) < MIN_OUTLIERS:
+        raise DataError(str(inputs.outliers), f"holds {n} outliers", f"Give {MIN_OUTLIERS} or, better, thousands")
     split = split_outliers(labelled, rows, validate=inputs.backbone is not None)
     return _Data(source, test, rows(source), _Outliers(outliers, outlier_rows, split))
 
@@ -223,26 +206,17 @@ def _require_classes(rows: Rows, path: Path) -> Counter[str]:
     counts.update(rows.labels[target] for target in targets)
     if len(counts) < 2:
         raise DataError(str(path), f"has {len(counts)} class ({', '.join(counts)})", "A classifier needs two or more")
-    if few := {label: count for label, count in counts.items() if count < _MIN_PER_CLASS}:
+    if few := {label: count for label, count in counts.items() if count < MIN_PER_CLASS}:
         listed = ", ".join(f"{label} {count}" for label, count in few.items())
         reason = f"has too few examples of some classes ({listed})"
-        raise DataError(str(path), reason, f"Give {_MIN_PER_CLASS} or more of each, or remove the class")
-    if (n := len(targets)) < _MIN_EXAMPLES:
+        raise DataError(str(path), reason, f"Give {MIN_PER_CLASS} or more of each, or remove the class")
+    if (n := len(targets)) < MIN_EXAMPLES:
         reason = f"holds {n} examples, too few to train on, calibrate with and test on"
-        raise DataError(str(path), reason, f"Give {_MIN_EXAMPLES} or more")
+        raise DataError(str(path), reason, f"Give {MIN_EXAMPLES} or more")
     return counts
 
 
-def _split_sizes(n: int, test_size: int | None) -> _SplitSizes:
-    """The sizes of the splits of `n` examples, of which none are for testing if `test_size` others are."""
-    calibration = min(_MAX_HELD_OUT, max(round(0.2 * n), min(100, 3 * n // 10)))
-    if test_size is not None:
-        return _SplitSizes(n - calibration, calibration, test_size)
-    test = min(_MAX_HELD_OUT, round(0.15 * n))
-    return _SplitSizes(n - calibration - test, calibration, test)
-
-
-def _recipe(preset: dict[str, Any], data: _Data, sizes: _SplitSizes, name: str) -> dict[str, Any]:
+def _recipe(preset: dict[str, Any], data: _Data, sizes: SplitSizes, name: str) -> dict[str, Any]:
     """The recipe's plain data: the preset with the sections that depend on the data."""
     test = {"test_size": sizes.test} if data.test is None else {"test": _changed_keys(data.test)}
     recipe = preset | {
@@ -285,7 +259,7 @@ def _shortcuts(data: _Data, outliers: _Outliers, config: ImageInput | TextConfig
     )
 
 
-def _notes(data: _Data, sizes: _SplitSizes, classes: int) -> Iterator[str]:
+def _notes(data: _Data, sizes: SplitSizes, classes: int) -> Iterator[str]:
     """Messages on the splits, on the outliers' test set and, if the default is unattainable, on alpha."""
     splits = (
         f"{len(data.in_dist_rows):,} examples of {classes} classes: {sizes.train:,} to train on, "

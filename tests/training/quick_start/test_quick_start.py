@@ -139,7 +139,7 @@ def test_classes_and_groups_of_outliers_may_be_called_like_missing_values(tmp_pa
         with (tmp_path / f"{name}.csv").open("w", newline="") as file:
             rows = [(f"{name} {text}", labels[i * len(labels) // 160]) for i, text in enumerate(texts)]
             csv.writer(file).writerows([("text", "label"), *rows])
-    start = quick_start(tmp_path / "mails.csv", tmp_path / "others.csv")
+    start = quick_start(QuickStartInputs(tmp_path / "mails.csv", tmp_path / "others.csv"))
     recipe = Run.create(tmp_path / "run", start.recipe, overwrite=False).recipe
     assert Run.open(tmp_path / "run").recipe == recipe
     locations = DataLocations(data_dir=start.data_dir, cache_dir=tmp_path / "cache")
