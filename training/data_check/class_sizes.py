@@ -33,7 +33,7 @@ class SplitSizes:
 
 
 def split_sizes(n: int, test_size: int | None = None) -> SplitSizes:
-    """The sizes of the splits of `n` in-distribution examples, besides `test_size` examples of a test set of its own."""
+    """The sizes of the splits of `n` in-distribution examples, besides `test_size` examples of another test set."""
     calibration = min(_MAX_HELD_OUT, max(round(0.2 * n), min(100, 3 * n // 10)))
     if test_size is not None:
         return SplitSizes(n - calibration, calibration, test_size)
