@@ -17,7 +17,7 @@ import structlog
 from starlette.types import ASGIApp, Message
 
 from service.errors import BodyTooLarge, InternalError
-from service.http.body import MESSAGE_CODING
+from service.http.body import MESSAGE_CODINGS
 from service.http.connection import KEEP_ALIVE_SECONDS
 from service.protocols.open_inference.grpc_compression import ALGORITHMS, CHANNEL_OPTIONS, coding_of
 from service.protocols.open_inference.grpc_streams import Handler
@@ -172,7 +172,7 @@ async def _request(
         if message is None:
             return {"type": "http.disconnect"}
         if (coding := coding_of(message)) is not None:
-            scope[MESSAGE_CODING] = coding
+            scope[MESSAGE_CODINGS] = (coding,)
         return {"type": "http.request", "body": message}
 
     async def send(message: Message) -> None:
@@ -184,8 +184,8 @@ async def _request(
             body.extend(message.get("body", b""))
 
     await app(scope, receive, send)
-    if status == 200 and MESSAGE_CODING in scope:
+    if status == 200 and MESSAGE_CODINGS in scope:
         # A client that compresses with an algorithm accepts it, too. Without these metadata grpcio would not compress.
-        context.set_compression(ALGORITHMS[scope[MESSAGE_CODING]])
+        context.set_compression(ALGORITHMS[scope[MESSAGE_CODINGS][0]])
         await context.send_initial_metadata(())
     return status, headers, bytes(body)
