@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-import yaml
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from training.errors import RunError
-from training.recipe import Recipe, load_recipe
+from training.recipe import Recipe, dump_yaml, load_recipe
 
 
 class StageRecord(BaseModel):
@@ -57,8 +56,7 @@ class Run:
                 shutil.rmtree(folder, ignore_errors=True)
             if previous is None:
                 run.tokenizer_path.unlink(missing_ok=True)
-            text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-            run.recipe_path.write_text(text, encoding="utf-8")
+            run.recipe_path.write_text(dump_yaml(recipe.model_dump(mode="json")), encoding="utf-8")
         return run
 
     @classmethod

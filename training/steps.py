@@ -43,6 +43,7 @@ from training.evaluation import (
     SegmentScores,
     ShortcutCheck,
     StageScores,
+    assess,
     choose_default_score,
     evaluate_stages,
     manifest_evaluation,
@@ -166,7 +167,10 @@ def calibrate_run(run: Run, locations: DataLocations) -> None:
 
 
 def evaluate_run(run: Run, locations: DataLocations) -> None:
-    """Score every test set with every stage and write `report.json`, `report.md` and the plots."""
+    """Score every test set with every stage and write `report.json`, `report.md` and the plots.
+
+    Prints first whether the detector is usable and what to do.
+    """
     recipe, reader = run.recipe, _reader(run, locations)
     # Read before scoring, which takes minutes: a missing calibration fails at once.
     calibrations = {stage: load_calibration(run, stage) for stage in recipe.stages}
@@ -199,6 +203,7 @@ def evaluate_run(run: Run, locations: DataLocations) -> None:
             if loaded_set.trained_on or loaded_set.unknown
         },
         validation=tuple(recipe.evaluation.validation),
+        synthetic=[name for name, config in recipe.evaluation.sets.items() if isinstance(config, Synthetic)],
         near=recipe.evaluation.near,
         recalls=_recalls(recipe),
         provenance=_provenance(run) | {"duplicates": str(in_dist.duplicates)} | _left_out(reader),
@@ -209,7 +214,10 @@ def evaluate_run(run: Run, locations: DataLocations) -> None:
     report = evaluate_stages(inputs)
     choice = _default_score(run, report)
     report = report.model_copy(update={"default_score": choice.name, "default_score_reason": choice.reason})
+    usability = assess(report, recipe.export.stage, _remedies(recipe))
+    report = report.model_copy(update={"usability": usability})
     write_report(report, replace(inputs, default_score=choice.name), run.report_path)
+    announce(str(usability))
     console.print(f"default score: {choice.name} ({choice.reason})")
     console.print(f"report: {run.report_path / 'report.md'}")
     for name in inputs.upper_bounds:
@@ -313,6 +321,17 @@ def _default_score(run: Run, report: Report | None) -> DefaultScore:
         reason = f"the report has no figures of stage '{export.stage}' by {', '.join(missing)}"
         raise RunError(str(run.path), reason, f"Run `calibrate {run.path}` and `evaluate {run.path}` again")
     return choose_default_score(report, export.stage, export.scores)
+
+
+def _remedies(recipe: Recipe) -> list[str]:
+    """What to do about a detector of the recipe that is not useful."""
+    if recipe.outliers is None:
+        outliers = "train with outliers of many kinds"
+    else:
+        outliers = "train with more outliers, of more kinds and more like the inputs to be flagged"
+    if recipe.task != "classification" or recipe.backbone is not None:
+        return [f"{outliers.capitalize()}."]
+    return [f"Use a pretrained backbone (--backbone, or architecture: pretrained), or {outliers}."]
 
 
 def _reader(run: Run, locations: DataLocations) -> Reader:

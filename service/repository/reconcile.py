@@ -27,8 +27,8 @@ class Refuse:
 class Forget:
     """Stop serving `entry`, which no longer exists.
 
-    With `unless_last` the entry stays if no other version of its model is served: a bundle that should replace it
-    exists, but could not be loaded or is not complete yet.
+    With `unless_last` the entry stays if its model would have no version left and it is the one that answers: a bundle
+    that should replace it exists, but could not be loaded or is not complete yet.
     """
 
     entry: str

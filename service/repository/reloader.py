@@ -1,7 +1,7 @@
 """Loads the repository's bundles at the start and follows later changes of its folder."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -213,8 +213,9 @@ class Reloader:
                 removals.append(action)
             else:
                 await self._load_or_refuse(action)
+        missing = {forget.entry for forget in removals}
         self._unserve(
-            [forget.entry for forget in removals if not (forget.unless_last and self._is_last_version(forget.entry))]
+            [forget.entry for forget in removals if not (forget.unless_last and self._is_last(forget.entry, missing))]
         )
         self._report_refusals()
 
@@ -322,9 +323,12 @@ class Reloader:
     def _known_entries(self) -> set[str]:
         return {*self._last_attempts, *self._models, *self._refusals.entries}
 
-    def _is_last_version(self, entry: str) -> bool:
-        """Whether `entry` is the only served version of its model."""
-        return [served for served in self._models if model_of(served) == model_of(entry)] == [entry]
+    def _is_last(self, entry: str, missing: Collection[str]) -> bool:
+        """Whether `entry` answers for its model, and all served versions of the model are `missing`."""
+        name = model_of(entry)
+        if entry not in self._models or any(model_of(served) == name for served in self._models.keys() - missing):
+            return False
+        return self._models[entry] is self._repository.get(name)
 
     def _log_once(self, problem: str) -> None:
         """Log `problem`, unless it was the last one; an empty text means that there is none."""

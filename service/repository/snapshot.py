@@ -16,12 +16,13 @@ class RepositoryError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The state of all files of an entry: relative path, modification time (ns), size and inode of each.
+    """The state of an entry's files: relative path, times of modification and of change of status (ns), size, inode.
 
-    Two snapshots are equal unless a file was written, replaced, added or removed in between.
+    Two snapshots are equal unless a file was written, replaced, added or removed in between, or became readable. A copy
+    that preserves the time of modification is seen by the time of change of status.
     """
 
-    files: tuple[tuple[str, int, int, int], ...]
+    files: tuple[tuple[str, int, int, int, int], ...]
 
     @property
     def has_manifest(self) -> bool:
@@ -80,13 +81,13 @@ def is_bundle(entry: str) -> bool:
     return "/" in entry
 
 
-def _file_state(file: Path, name: str) -> tuple[str, int, int, int]:
+def _file_state(file: Path, name: str) -> tuple[str, int, int, int, int]:
     try:
         status = file.stat()
     except OSError:
         # The file vanished between two system calls, or is a dangling link.
-        return name, 0, 0, 0
-    return name, status.st_mtime_ns, status.st_size, status.st_ino
+        return name, 0, 0, 0, 0
+    return name, status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
 
 
 def _folders(path: Path) -> Iterator[Path]:

@@ -9,7 +9,7 @@ from service.auth.api_keys import digest_of
 from tests.service.support.exposition import value
 from tests.support.tiny_bundle import make_tiny_bundle
 from tests.support.waiting import until
-from tests.system.support.scoring_clients import ScoringClients
+from tests.system.support.scoring_clients import ScoringClients, score
 from tests.system.support.service_process import ServiceProcess, Start
 
 ADMIN = {"x-api-key": "ood_admin-key"}
@@ -96,3 +96,53 @@ def test_versions_added_and_removed_under_load_fail_no_request(tmp_path: Path, s
     assert clients.outcomes.keys() == {"1", *versions}
     until(lambda: service.client.get("/v1/models/tiny").json()["versions"] == [versions[-1]])
     assert "Traceback" not in "".join(service.log)
+
+
+def refusal(service: ServiceProcess) -> str:
+    """The reason why the only version is refused; empty if it is not."""
+    refused = service.client.get("/v1/models").json()["refused"]
+    return refused[0]["reason"] if refused else ""
+
+
+def test_a_version_that_is_broken_and_repaired_in_place_under_load_fails_no_request(
+    tmp_path: Path, start: Start
+) -> None:
+    models = tmp_path / "models"
+    folder = make_tiny_bundle(models)
+    good = shutil.copytree(folder, tmp_path / "good")
+    other = make_tiny_bundle(tmp_path / "other", labels=("rouge", "vert", "bleu"), n_calibration=300)
+    manifest, model = folder / "manifest.json", folder / "model.onnx"
+    service = start(models, "--reload", "poll", "--reload-seconds", "0.05", "--no-access-log")
+
+    def served(clients: ScoringClients, label: str) -> None:
+        """Wait for twenty answers, all by the version with this label."""
+        until(lambda: not refusal(service))
+        until(lambda: predicted_label(score(service.client)) == label)
+        before = clients.outcomes.copy()
+        clients.until_more(20)
+        # Each client may have had an earlier answer on its way.
+        assert clients.outcomes[label] - before[label] >= 20 - CLIENTS
+
+    with ScoringClients(service.address, CLIENTS, outcome=predicted_label) as clients:
+        for file, content, reason in (
+            (model, model.read_bytes()[:100], "its SHA-256 is"),
+            (model, b"", "its SHA-256 is"),
+            (manifest, b'{"schema_version": 1, "na', "manifest.json"),
+            (manifest, (other / "manifest.json").read_bytes(), "its SHA-256 is"),
+        ):
+            file.write_bytes(content)
+            until(lambda reason=reason: reason in refusal(service))
+            clients.until_more(20)
+            assert clients.outcomes.keys() == {"red"}
+            shutil.copyfile(good / file.name, file)
+            served(clients, "red")
+        for source, label in ((other, "rouge"), (good, "red")):
+            # File by file, the manifest first: a state in between is refused, or not seen by any scan.
+            for name in ("manifest.json", *(path.name for path in source.iterdir() if path.is_file())):
+                shutil.copyfile(source / name, folder / name)
+            served(clients, label)
+    assert not clients.failures
+    assert clients.outcomes.keys() == {"red", "rouge"}
+    assert value(service.client, "ood_reloads_total", model="tiny", result="loaded") == 3
+    assert "Traceback" not in "".join(service.log)
+    assert service.end() == 0

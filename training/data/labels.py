@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from datafiles import Fault, Value
 
-_MISSING_MARKS = frozenset({"nan", "NaN", "NAN", "None", "null", "NULL", "NA", "N/A", "#N/A", "<NA>", "NaT"})
-"""The texts that programs write for a missing value."""
 _WHOLE_FLOAT = re.compile(r"[-+]?\d+\.0+")
 
 
@@ -33,8 +31,9 @@ class Labels:
 def read_labels(values: Sequence[Value], class_names: Sequence[str] | None) -> Labels:
     """The classes in the cells of a label column.
 
-    Spaces around a name are ignored. Whole numbers are written without decimals: pandas stores integers with missing
-    values as 1.0.
+    Every text is a class name, also `null`, `NA` and `nan`. A cell has no label if it is empty, a null of JSON or
+    parquet, or a number that is NaN. Spaces around a name are ignored. Whole numbers are written without decimals:
+    pandas stores integers with missing values as 1.0.
 
     Args:
         values: the cells.
@@ -82,8 +81,6 @@ def _name(value: Value) -> str | Fault:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     name = (value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)).strip()
-    if isinstance(value, str) and name in _MISSING_MARKS:
-        return Fault("missing", f"its label '{name}' is how programs write a missing value; rename it if it is a class")
     return name or _NO_LABEL
 
 

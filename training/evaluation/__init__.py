@@ -1,5 +1,6 @@
 """Evaluation of detection and probabilities as in the paper, with tables and plots. Imports the bundle only."""
 
+from training.evaluation.assessment import assess
 from training.evaluation.comparison import AurocChange, PrecisionComparison
 from training.evaluation.default_score import DefaultScore, choose_default_score
 from training.evaluation.detection import (
@@ -27,10 +28,13 @@ from training.evaluation.stage_evaluation import EvaluationInputs, SegmentScores
 from training.evaluation.stage_probabilities import ProbabilityResult, StageLogits, measure_probabilities
 from training.evaluation.tables import markdown, markdown_table
 from training.evaluation.temperature import tune_temperature
+from training.evaluation.usability import PARTLY_USEFUL, USEFUL, Usability
 
 __all__ = [
+    "PARTLY_USEFUL",
     "RECALL",
     "TEXT_RECALL",
+    "USEFUL",
     "AurocChange",
     "DefaultScore",
     "DetectionMetrics",
@@ -46,6 +50,8 @@ __all__ = [
     "ShortcutCheck",
     "StageLogits",
     "StageScores",
+    "Usability",
+    "assess",
     "authors_fpr_at_recall",
     "choose_default_score",
     "confidences",

@@ -8,6 +8,7 @@ from bundle import Evaluation, OODResult
 from training.evaluation.comparison import PrecisionComparison
 from training.evaluation.shortcuts import ShortcutCheck
 from training.evaluation.stage_probabilities import ProbabilityResult
+from training.evaluation.usability import Usability
 
 IN_DISTRIBUTION = "in-distribution"
 """The name of the in-distribution test set among sets."""
@@ -82,6 +83,10 @@ class SetResult(_Part):
     def rates_at(self, recall: float) -> FprAtRecall | None:
         """The false positive rates at `recall`; None if the evaluation did not measure them."""
         return next((rates for rates in self.fpr_at_recall if rates.recall == recall), None)
+
+    def flagged_share(self, alpha: float) -> float | None:
+        """The share flagged at `alpha`; None if it was not measured or if nothing can be flagged."""
+        return next((share.flagged for share in self.flagged_at if share.alpha == alpha), None)
 
 
 class FalseFlags(_Part):
@@ -164,7 +169,9 @@ class Report(_Part):
         in_dist: The name of the in-distribution test set; `inside` in JSON.
         in_dist_size: Its number of inputs; `inside_size` in JSON.
         calibration_size: The number of inputs behind each calibration.
+        usability: Whether the exported detector is usable; None in reports of older versions.
         sets: The name of each out-of-distribution set -> its description.
+        synthetic: The sets that are generated, such as noise.
         removed: The name of each out-of-distribution set -> the inputs left out of it, if there are any.
         upper_bounds: The sets of outliers like those trained on: detection of other outliers is at most as good.
         shortcuts: By which single features the outliers differ from the in-distribution data; None if not checked.
@@ -188,7 +195,9 @@ class Report(_Part):
     in_dist: str = Field(alias="inside")
     in_dist_size: int = Field(alias="inside_size")
     calibration_size: int
+    usability: Usability | None = None
     sets: dict[str, str]
+    synthetic: tuple[str, ...] = ()
     removed: dict[str, RemovedInputs] = {}
     validation: tuple[str, ...] = ()
     upper_bounds: tuple[str, ...] = ()
@@ -252,6 +261,7 @@ class Report(_Part):
                 "results": segments.results,
                 "false_flags": segments.false_flags,
                 "false_flag_interval": None,
+                "usability": None,
                 "bits": [],
                 "segments": None,
             }

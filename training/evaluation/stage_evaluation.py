@@ -73,6 +73,7 @@ class EvaluationInputs:
         sets: The name of each out-of-distribution set -> its description.
         removed: The name of a set -> the inputs left out of it.
         validation: The sets that the averages leave out.
+        synthetic: The sets that are generated, such as noise.
         near: The sets that resemble the in-distribution data; they have a mean of their own.
         recalls: The recalls, in 0..1, at which false positive rates are measured; 0.95 is always among them.
         provenance: Facts about the run, as shown in the report.
@@ -92,6 +93,7 @@ class EvaluationInputs:
     provenance: Mapping[str, str]
     validation: Collection[str] = ()
     removed: Mapping[str, RemovedInputs] = field(default_factory=dict)
+    synthetic: Collection[str] = ()
     upper_bounds: Collection[str] = ()
     shortcuts: ShortcutCheck | None = None
     near: Collection[str] = ()
@@ -114,6 +116,7 @@ def evaluate_stages(inputs: EvaluationInputs) -> Report:
         in_dist_size=len(first.in_dist[inputs.default_score]),
         calibration_size=first.calibrations[inputs.default_score].n,
         sets=dict(inputs.sets),
+        synthetic=tuple(inputs.synthetic),
         removed=dict(inputs.removed),
         validation=tuple(inputs.validation),
         upper_bounds=tuple(inputs.upper_bounds),

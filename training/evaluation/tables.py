@@ -32,6 +32,7 @@ def markdown(report: Report, title: str) -> str:
     scores = [report.default_score, *(s for s in _scores(report) if s != report.default_score)]
     parts = [
         f"# {title}",
+        *([] if report.usability is None else [f"**{report.usability}**"]),
         f"In-distribution test set: {report.in_dist}, {report.in_dist_size:,} inputs. Percent; FPR at "
         f"{_recalls(report)} TPR (lower is better), AUROC, AUPR. Outliers are positive, one per five in-distribution "
         f"inputs, mean ± standard deviation over {report.draws} draws (in rows of means: over the sets). Of the "

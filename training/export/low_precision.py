@@ -15,6 +15,7 @@ from training.evaluation import (
     PrecisionComparison,
     Report,
     StageScores,
+    assess,
     evaluate_stages,
     manifest_evaluation,
     write_report,
@@ -94,6 +95,7 @@ def export_low_precision(
             removed=full_report.removed,
             validation=full_report.validation,
             near=full_report.near,
+            synthetic=full_report.synthetic,
             upper_bounds=full_report.upper_bounds,
             shortcuts=full_report.shortcuts,
             recalls=full_report.recalls,
@@ -102,6 +104,7 @@ def export_low_precision(
         report = evaluate_stages(inputs)
         comparison = _compare(report, full_stage, low_stage, precision)
         report = report.model_copy(update={"comparison": comparison, "default_score_reason": default_score.reason})
+        report = report.model_copy(update={"usability": assess(report, low_stage)})
         write_report(report, inputs, partial / "report")
         seal_run_bundle(
             run,

@@ -22,6 +22,7 @@ from training.objectives.maximum_likelihood import MaximumLikelihood, maximum_li
 from training.objectives.mix_oe import MixOE
 from training.objectives.objective import Forward, Loss, Objective
 from training.objectives.outlier_exposure import OutlierExposure, outlier_exposure_loss
+from training.objectives.text_likelihood_margin import TextLikelihoodMargin
 from training.recipe import Task
 
 OBJECTIVES: Mapping[Task, Mapping[str, Callable[..., Objective]]] = {
@@ -42,6 +43,7 @@ OBJECTIVES: Mapping[Task, Mapping[str, Callable[..., Objective]]] = {
     "language-model": {
         "maximum_likelihood": TextMaximumLikelihood,
         "outlier_exposure": LanguageModelOutlierExposure,
+        "likelihood_margin": TextLikelihoodMargin,
     },
 }
 """A recipe's task -> the objective's name -> its class."""
@@ -62,6 +64,7 @@ __all__ = [
     "MixOE",
     "Objective",
     "OutlierExposure",
+    "TextLikelihoodMargin",
     "TextMaximumLikelihood",
     "energy_bounded_loss",
     "language_model_outlier_exposure_loss",

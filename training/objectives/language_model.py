@@ -15,14 +15,14 @@ from training.data.pairing import Batch
 from training.models.language_model import TokenPrediction
 from training.objectives.objective import Loss, not_negative, outliers_of
 
-_IGNORED = -100
+IGNORED = -100
 """The target of symbols that are not counted; not a symbol id."""
 
 
 def token_cross_entropy(logits: Tensor, targets: Tensor, counted: Tensor) -> Tensor:
     """Mean of -log p of the symbols `targets` int64 `[N, L]` where `counted` `[N, L]`; `logits` are `[N, L, V]`."""
-    targets = targets.masked_fill(~counted, _IGNORED)
-    return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=_IGNORED)
+    targets = targets.masked_fill(~counted, IGNORED)
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
 
 
 def uniform_token_cross_entropy(logits: Tensor, counted: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Recipes: the schema of the YAML file, its reader, and the construction of its components.
+"""Recipes: the schema of the YAML file, its reader and writer, and the construction of its components.
 
 May import the errors and `bundle` only.
 """
@@ -10,6 +10,7 @@ from training.recipe.file import apply_override, load_recipe, parse_recipe
 from training.recipe.recipe import AUTO, EvaluationConfig, Export, LikelihoodConfig, Precision, Recipe, Task, Trainer
 from training.recipe.stage import AugmentationConfig, MuonConfig, Stage
 from training.recipe.text_config import TextConfig
+from training.recipe.yaml_file import dump_yaml
 
 __all__ = [
     "AUTO",
@@ -34,6 +35,7 @@ __all__ = [
     "Trainer",
     "apply_override",
     "build_component",
+    "dump_yaml",
     "load_recipe",
     "parse_recipe",
 ]

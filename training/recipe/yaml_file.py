@@ -1,4 +1,4 @@
-"""YAML: reads recipes written by strangers, with bounds on their size."""
+"""YAML: reads recipes written by strangers, with bounds on their size, and writes recipes."""
 
 import re
 from typing import Any
@@ -16,9 +16,19 @@ class _Yaml(yaml.SafeLoader):
     """YAML with the floats of version 1.2: PyYAML reads 1e-3 as text."""
 
 
-_Yaml.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
+class _YamlDumper(yaml.SafeDumper):
+    """Puts quotes around the texts that `_Yaml` would read as numbers."""
+
+
+for _class in (_Yaml, _YamlDumper):
+    _class.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+    )
+
+
+def dump_yaml(data: Any) -> str:
+    """Plain data as a YAML text, from which `parse_yaml` reads equal data."""
+    return yaml.dump(data, Dumper=_YamlDumper, sort_keys=False, allow_unicode=True)
 
 
 def parse_yaml(text: str, origin: str) -> Any:

@@ -17,6 +17,7 @@ from training.evaluation import (
     Report,
     StageLogits,
     StageScores,
+    assess,
     choose_default_score,
     evaluate_stages,
     write_report,
@@ -30,6 +31,7 @@ STAGE = "wrapped"
 
 _SYNTHETIC = {name: Synthetic(synthetic=name, size=1000) for name in ("gaussian", "blobs")}
 _DRAWS, _SEED = 10, 1
+_REMEDIES = ("Train the classifier with outliers of many kinds, or train one of a pretrained backbone's features.",)
 _IMAGE_AXES = 4
 
 
@@ -63,6 +65,7 @@ def evaluate_wrapped(
     title: str,
     origin: str,
     folder: Path,
+    announce: Callable[[str], None],
 ) -> Report:
     """Evaluate on every set, for images on synthetic sets too, and write the report's files.
 
@@ -74,6 +77,7 @@ def evaluate_wrapped(
         title: the report's title.
         origin: the file that was wrapped, for the report's provenance.
         folder: where the files are written.
+        announce: gets a line that says whether the detector is usable.
     """
     test, ood = data.test, data.ood
     is_image = len(test.x.shape) == _IMAGE_AXES
@@ -113,11 +117,15 @@ def evaluate_wrapped(
         in_dist=Path(test.source).name,
         sets=descriptions,
         validation=data.validation,
+        synthetic=tuple(synthetic),
         recalls=() if is_image else (TEXT_RECALL,),
         provenance={"wrapped from": origin},
     )
     report = evaluate_stages(inputs)
     name, reason = default_score or choose_default_score(report, STAGE, scores)
     report = report.model_copy(update={"default_score": name, "default_score_reason": reason})
+    if report.test_sets:
+        report = report.model_copy(update={"usability": assess(report, STAGE, _REMEDIES)})
+        announce(str(report.usability))
     write_report(report, replace(inputs, default_score=name), folder)
     return report

@@ -164,9 +164,10 @@ def _labels(config: Mapping[str, Any]) -> Sequence[str]:
     if names := config.get("label_names"):
         descriptions = config.get("label_descriptions") or {}
         return tuple(str(descriptions.get(name, name)) for name in names)
-    numbered = {int(number): str(label) for number, label in (config.get("id2label") or {}).items()}
+    named: Mapping[str, Any] = config.get("id2label") or {}
+    numbered = {int(number): str(label) for number, label in named.items() if label is not None}
     labels = tuple(numbered[number] for number in sorted(numbered))
-    is_complete = sorted(numbered) == list(range(len(numbered)))
+    is_complete = sorted(numbered) == list(range(len(named)))
     return labels if is_complete and not all(label.startswith("LABEL_") for label in labels) else ()
 
 

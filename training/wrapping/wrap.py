@@ -166,6 +166,7 @@ def wrap(options: WrapOptions, announce: Callable[[str], None], progress: Progre
                 title=f"Evaluation of {options.name}",
                 origin=origin,
                 folder=partial / "report",
+                announce=announce,
             )
             default_score = DefaultScore(report.default_score, report.default_score_reason)
         assert default_score is not None, "validation sets are refused without a test set"

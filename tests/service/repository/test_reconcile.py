@@ -20,7 +20,7 @@ from service.repository.snapshot import TRAFFIC_NAME, Snapshot
 def snapshot(state: int = 0, *, manifest: bool = True) -> Snapshot:
     """A snapshot that differs from those of any other `state`."""
     name = MANIFEST_NAME if manifest else "model.onnx"
-    return Snapshot(((name, state, 1, 1),))
+    return Snapshot(((name, state, 1, 1, 1),))
 
 
 def decide(

@@ -307,6 +307,50 @@ def test_the_last_good_version_stays_while_its_replacement_is_broken(models: Pat
     until(lambda: versions(polled) == ["2"])
 
 
+@pytest.mark.parametrize("rule", ["latest", "3"])
+def test_the_answering_version_stays_if_all_served_ones_vanish_beside_a_broken_one(models: Path, rule: str) -> None:
+    async def scenario() -> None:
+        (models / "traffic.yaml").write_text(f"tiny: {{serve: '{rule}'}}")
+        for version in ("3", "5"):
+            export(models, version=version)
+        damage(export(models, version="7"))
+        answering = {"latest": "5", "3": "3"}[rule]
+        async with started(models) as reloading:
+            assert reloading.versions() == ["1", "3", "5"]
+            for version in ("1", "3", "5"):
+                shutil.rmtree(models / "tiny" / version)
+            for _ in range(4):
+                await reloading.reloader.poll_once()
+            assert reloading.versions() == [answering]
+            assert reloading.repository.get("tiny").version == answering
+            # The damage is repaired, and the repaired version replaces the last good one.
+            damage(models / "tiny" / "7")
+            for _ in range(2):
+                await reloading.reloader.poll_once()
+            assert (reloading.versions(), reloading.repository.get("tiny").version) == (["7"], "7")
+
+    asyncio.run(scenario())
+
+
+def test_files_replaced_in_place_with_their_size_and_time_of_modification_are_noticed(models: Path) -> None:
+    def write(data: bytes) -> None:
+        file = models / "tiny" / "1" / "manifest.json"
+        before = file.stat()
+        file.write_bytes(data)
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    async def scenario() -> None:
+        async with started(models) as reloading:
+            good = (models / "tiny" / "1" / "manifest.json").read_bytes()
+            for data, refused in ((good[:-2] + b"]\n", 1), (good, 0)):
+                write(data)
+                for _ in range(2):
+                    await reloading.reloader.poll_once()
+                assert (reloading.versions(), len(reloading.reasons())) == (["1"], refused)
+
+    asyncio.run(scenario())
+
+
 def test_a_missing_or_empty_repository_removes_no_model_and_is_logged_once(models: Path) -> None:
     unmounted = models.parent / "unmounted"
 

@@ -145,6 +145,8 @@ def test_a_classifier_of_features_learns_and_its_features_detect_outliers_that_i
     assert report.error["oe"] < 5
     assert report.find("checkers", "oe", "knn").auroc.mean > 99
     assert report.find("checkers", "baseline", "mahalanobis").auroc.mean > 99
+    assert report.usability is not None
+    assert (report.usability.sets, report.usability.verdict) == (("checkers",), "useful")
 
 
 def test_the_bundle_takes_images_and_has_the_scores_of_features(

@@ -121,13 +121,12 @@ def test_texts_and_labels_that_cannot_be_used_are_listed_with_all_their_rows(tmp
     (tmp_path / "t.csv").write_bytes("\r".join(lines).encode("cp1252"))
     source = Source(path="t.csv", format="csv", label="label")
     rows = read_texts(source, DataLocations(tmp_path, tmp_path / "cache"))
-    assert rows.texts == ["null", "NA", "None", "nan"]
-    assert rows.labels == ("a", "b")
+    assert rows.texts == ["null", "NA", "None", "nan", "bye"]
+    assert rows.labels == ("a", "b", "nan")
     message = str(BrokenInputs(rows.problems))
-    assert [problem.row for problem in rows.problems] == [2, 3, 6, 8]
+    assert [problem.row for problem in rows.problems] == [2, 3, 6]
     assert "row 2: there is no label" in message
     assert "row 3: The text is not UTF-8: byte 0xe9 after 3 characters" in message
-    assert "row 8: its label 'nan' is how programs write a missing value" in message
 
 
 def test_missing_labels_are_counted_and_their_rows_named_together(tmp_path: Path) -> None:

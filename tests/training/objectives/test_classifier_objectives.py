@@ -50,6 +50,7 @@ NEEDS: dict[tuple[str, str], set[str]] = {
     ("density", "likelihood_margin"): NEEDS_OUTLIERS,
     ("language-model", "maximum_likelihood"): set(),
     ("language-model", "outlier_exposure"): NEEDS_OUTLIERS,
+    ("language-model", "likelihood_margin"): NEEDS_OUTLIERS,
 }
 """(task, name) -> the flags of an objective that needs more than in-distribution batches."""
 
@@ -311,6 +312,7 @@ ENERGY = {"margin_in": -23.0, "margin_out": -5.0, "weight": 0.1}
         ),
         (OBJECTIVES["density"]["likelihood_margin"], {"weight": 1.0, "margin": 1.0}),
         (OBJECTIVES["language-model"]["outlier_exposure"], {"weight": 1.0}),
+        (OBJECTIVES["language-model"]["likelihood_margin"], {"weight": 1.0, "margin": 1.0}),
         (outlier_exposure_loss, {"weight": 0.5}),
         (energy_bounded_loss, ENERGY),
         (language_model_outlier_exposure_loss, {"weight": 1.0}),

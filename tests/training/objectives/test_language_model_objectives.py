@@ -15,6 +15,7 @@ from training.data import Batch
 from training.models.language_model import TokenPrediction
 from training.objectives import (
     LanguageModelOutlierExposure,
+    TextLikelihoodMargin,
     TextMaximumLikelihood,
     language_model_outlier_exposure_loss,
     token_cross_entropy,
@@ -52,6 +53,32 @@ def test_outlier_exposure_is_the_mean_of_symbols_plus_weighted_uniform_cross_ent
         *map(torch.from_numpy, (logits_in, targets, counted_in, logits_out, counted_out)), weight
     )
     assert float(ours) == pytest.approx(np.mean(nats) + weight * np.mean(outlier_nats), rel=1e-9)
+
+
+@settings(max_examples=40)
+@given(
+    n=st.integers(1, 4),
+    length=st.integers(1, 7),
+    vocabulary=st.integers(2, 9),
+    weight=st.floats(0, 3),
+    margin=st.floats(0, 3),
+    seed=st.integers(0, 2**16),
+)
+def test_the_margin_loss_compares_the_nats_per_symbol_of_every_text_with_every_outlier(
+    n: int, length: int, vocabulary: int, weight: float, margin: float, seed: int
+) -> None:
+    texts, outliers = symbols(n, length, vocabulary, seed), symbols(n + 1, length + 2, vocabulary, seed + 1)
+
+    def nats(logits: np.ndarray, targets: np.ndarray, counted: np.ndarray) -> list[np.ndarray]:
+        log_p = log_softmax(logits, axis=2)
+        return [-log_p[i, np.flatnonzero(row), targets[i][row]] for i, row in enumerate(counted)]
+
+    nats_in, nats_out = nats(*texts), nats(*outliers)
+    hinges = [max(0.0, margin + x.mean() - y.mean()) for x in nats_in for y in nats_out]
+    predictions = iter(TokenPrediction(*map(torch.from_numpy, part)) for part in (texts, outliers))
+    batch = Batch(x_in=torch.zeros(1), y_in=torch.zeros(1, dtype=torch.int64), x_out=torch.zeros(1))
+    loss = TextLikelihoodMargin(weight, margin)(lambda _: next(predictions), batch).value
+    assert float(loss) == pytest.approx(np.concatenate(nats_in).mean() + weight * np.mean(hinges), rel=1e-9)
 
 
 def test_symbols_that_do_not_count_have_no_gradient_and_any_target() -> None:

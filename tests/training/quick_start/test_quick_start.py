@@ -99,6 +99,10 @@ def test_a_folder_of_images_becomes_a_served_bundle(tmp_path: Path) -> None:
     assert f"**Upper bound: {LIKE_TRAINED}.** Outliers like those trained on" in report_page(bundle)
     words = " ".join(output.split())
     assert f"{LIKE_TRAINED}: an upper bound, because these are outliers like those trained on" in words
+    assert report.usability is not None
+    assert f"**{report.usability}**" in report_page(bundle)
+    results = output[output.index(str(report.usability)) :]
+    assert results.index("default score:") < results.index("bundle:")
 
 
 def test_sub_folders_of_the_outliers_are_held_out_and_measured_without_being_trained_on(tmp_path: Path) -> None:
@@ -152,6 +156,26 @@ def test_labels_of_outlier_texts_are_held_out(tmp_path: Path) -> None:
     assert isinstance(recipe.outliers.train, Source)
     assert len(recipe.outliers.train.exclude_labels) == 1
     assert "held-out-outliers" in recipe.evaluation.ood
+
+
+def test_classes_and_groups_of_outliers_may_be_called_like_missing_values(tmp_path: Path) -> None:
+    texts = [text for topic in TOPICS for text in sentences(topic, 80, 1)]
+    write = {"mails": ("null", "NA"), "others": ("007", "None", "nan", "1e5", "NULL")}
+    for name, labels in write.items():
+        with (tmp_path / f"{name}.csv").open("w", newline="") as file:
+            rows = [(f"{name} {text}", labels[i * len(labels) // 160]) for i, text in enumerate(texts)]
+            csv.writer(file).writerows([("text", "label"), *rows])
+    start = quick_start(tmp_path / "mails.csv", tmp_path / "others.csv")
+    recipe = Run.create(tmp_path / "run", start.recipe, overwrite=False).recipe
+    assert Run.open(tmp_path / "run").recipe == recipe
+    locations = DataLocations(data_dir=start.data_dir, cache_dir=tmp_path / "cache")
+    reader = open_reader(recipe, locations, tmp_path / "tokenizer.json")
+    assert load_in_distribution(recipe, reader).train.labels == ("NA", "null")
+    tested = recipe.evaluation.ood["held-out-outliers"]
+    assert recipe.outliers is not None
+    assert isinstance(tested, Source)
+    assert isinstance(recipe.outliers.train, Source)
+    assert {*tested.exclude_labels, *recipe.outliers.train.exclude_labels} == set(write["others"])
 
 
 def test_a_shortcut_in_the_data_is_named_in_the_terminal_and_in_the_report(tmp_path: Path) -> None:

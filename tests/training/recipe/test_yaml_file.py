@@ -8,7 +8,7 @@ import yaml
 from tests.training.support.datasets_on_disk import tiny_recipe
 from training.errors import RecipeError
 from training.recipe import load_recipe
-from training.recipe.yaml_file import parse_yaml
+from training.recipe.yaml_file import dump_yaml, parse_yaml
 
 LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 12)
@@ -42,6 +42,16 @@ def test_aliases_and_merged_mappings_stay_usable() -> None:
         "a": {"x": 1e-3, "y": 2},
         "b": {"x": 1e-3, "y": 3},
         "c": [{"x": 1e-3, "y": 2}] * 2,
+    }
+
+
+@pytest.mark.parametrize(
+    "text", ["1e5", "-1.5E-3", "007", "null", "~", "yes", "1_000", "0x1f", "2026-01-01", "", " a", "é"]
+)
+def test_texts_that_look_like_other_values_are_written_and_read_as_texts(text: str) -> None:
+    assert parse_yaml(dump_yaml({"exclude_labels": [text], text: 1e-3}), "r.yaml") == {
+        "exclude_labels": [text],
+        text: 1e-3,
     }
 
 

@@ -88,6 +88,11 @@ def test_class_names_are_in_the_order_of_their_numbers_and_placeholders_are_none
     labels = {"10": "k", **{str(i): chr(97 + i) for i in range(10)}}
     assert "".join(read_model_files(write(tmp_path, config={"id2label": labels})).labels) == "abcdefghijk"
     assert not read_model_files(write(tmp_path, config={"id2label": {"0": "LABEL_0", "1": "LABEL_1"}})).labels
+    assert list(read_model_files(write(tmp_path, config={"id2label": {"0": "None", "1": "NA"}})).labels) == [
+        "None",
+        "NA",
+    ]
+    assert not read_model_files(write(tmp_path, config={"id2label": {"0": "a", "1": None}})).labels
 
 
 @pytest.mark.parametrize(

@@ -199,6 +199,8 @@ def test_a_test_set_gives_the_bundle_a_report(tmp_path: Path, data: Path, wrap: 
     report = Report.from_json(text)
     assert report.probabilities
     assert report.alpha == 0.05
+    assert report.usability is not None
+    assert report.usability.sets == ("checkers",)
     assert str(data) not in text
     assert {"report/report.md", "report/roc.png", "report/reliability.png"} <= set(bundle.manifest.files)
 
