@@ -33,6 +33,7 @@ from training.data import (
     read_texts,
     without_overlap,
 )
+from training.data_check import Finding, calibration_size_findings, conflicting_labels_finding
 from training.errors import RunError
 from training.evaluation import (
     TEXT_RECALL,
@@ -110,6 +111,8 @@ def fit_run(run: Run, locations: DataLocations, *, resume: bool) -> None:
         in_dist = load_in_distribution(recipe, reader, bars.report)
         if in_dist.duplicates.total:
             console.print(str(in_dist.duplicates))
+        for finding in _data_findings(recipe, in_dist):
+            announce(str(finding))
         outliers = _outliers(recipe, reader, in_dist, bars.report)
         if outliers is not None and recipe.outliers is not None:
             n, left_out = len(outliers), outliers.left_out
@@ -123,6 +126,14 @@ def fit_run(run: Run, locations: DataLocations, *, resume: bool) -> None:
         to_inputs = _model_inputs(run, locations, bars.report)
         train, outliers = to_inputs(in_dist.train), None if outliers is None else to_inputs(outliers)
     fit_stages(run, train, outliers, resume=resume, announce=console.print)
+
+
+def _data_findings(recipe: Recipe, in_dist: InDistributionData) -> list[Finding]:
+    """The findings of the data check that follow from the labels and the splits."""
+    findings = [] if in_dist.conflicting == 0 else [conflicting_labels_finding(in_dist.conflicting)]
+    if recipe.task == "classification":
+        findings += calibration_size_findings(in_dist.calibration.class_counts(), recipe.export.alpha)
+    return findings
 
 
 def _checked_reader(run: Run, locations: DataLocations, progress: Progress) -> Reader:

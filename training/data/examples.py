@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from training.data.labels import class_counts
 from training.data.problems import BrokenInputs, Problem
 from training.errors import DataError
 
@@ -91,12 +92,16 @@ class Examples:
             raise DataError(self.source, "has no labels", "Name its label column in the recipe (`label: ...`)")
         return self.y
 
+    def class_counts(self) -> dict[str, int]:
+        """The number of examples of each class; DataError if the set is unlabelled."""
+        return class_counts(self.targets(), self.labels)
+
     def require_classes(self) -> None:
         """Raise DataError unless the set has labels and at least two classes, none of them empty."""
-        counts = np.bincount(self.targets(), minlength=len(self.labels))
+        counts = self.class_counts()
         if len(self.labels) < 2:
             raise DataError(self.source, f"has {len(self.labels)} class", "A classifier needs at least two")
-        empty = [label for label, count in zip(self.labels, counts, strict=True) if count == 0]
+        empty = [label for label, count in counts.items() if count == 0]
         if empty:
             reason = f"no {self.name} example has the label {', '.join(empty)}"
             raise DataError(self.source, reason, "Add some, or leave the label out: exclude_labels")
