@@ -7,6 +7,7 @@ from typing import Annotated, Literal, NoReturn
 import typer
 from rich.markup import escape
 
+from training.commands.check import check
 from training.commands.wrap import wrap
 from training.console import console, output
 from training.run import Run
@@ -21,6 +22,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )
+app.command()(check)
 app.command()(wrap)
 
 RecipeArgument = Annotated[Path, typer.Argument(help="Recipe file (YAML); see training/recipes.", show_default=False)]

@@ -10,21 +10,21 @@ from typing import Any
 import numpy as np
 
 from bundle import ImageInput
-from training.data import DataLocations, class_folders, columns_of, guess_source
+from training.data import DataLocations, class_folders, guess_source
+from training.data.source_guess import holds_texts
 from training.data.sources import Rows, read_rows
 from training.data.text_loading import read_texts
+from training.data_check.class_sizes import MIN_EXAMPLES, MIN_OUTLIERS, MIN_PER_CLASS, SplitSizes, split_sizes
+from training.data_check.shortcut_features import image_features, separations, text_features
 from training.errors import DataError
 from training.evaluation import ShortcutCheck
 from training.export.bundle_folder import bundle_name
 from training.quick_start.held_out import held_out_groups
 from training.quick_start.presets import image_preset, text_preset
-from training.quick_start.shortcuts import image_features, separations, text_features
 from training.quick_start.survey import survey_images, survey_words
 from training.recipe import Recipe, Source, TextConfig, apply_override, parse_recipe
 from training.scoring.calibration import DEFAULT_ALPHA, attainable_alpha
 
-_MIN_EXAMPLES, _MIN_PER_CLASS, _MIN_OUTLIERS = 70, 5, 10
-_MAX_HELD_OUT = 5000
 _TRAIN_SHARE = 0.8
 """The share of the outliers for training; the others are a test set."""
 _HELD_OUT, _LIKE_TRAINED = "held-out-outliers", "outliers-like-those-trained-on"
@@ -60,13 +60,6 @@ class _Data:
     held_out: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class _SplitSizes:
-    train: int
-    calibration: int
-    test: int
-
-
 def quick_start(
     in_dist: Path,
     outliers: Path,
@@ -92,8 +85,8 @@ def quick_start(
     """
     _require_separate(in_dist, outliers)
     data_dir = Path(os.path.commonpath([in_dist.resolve().parent, outliers.resolve().parent]))
-    is_text = _holds_texts(in_dist)
-    if is_text != _holds_texts(outliers):
+    is_text = holds_texts(in_dist)
+    if is_text != holds_texts(outliers):
         kinds = ("texts", "images") if is_text else ("images", "texts")
         reason = f"holds {kinds[1]}, {in_dist} holds {kinds[0]}"
         raise DataError(str(outliers), reason, "Give outliers of the same kind")
@@ -101,7 +94,7 @@ def quick_start(
         raise DataError("--size", "is for images", f"Leave it out: {in_dist} holds texts")
     data = _read(in_dist, outliers, data_dir, is_text=is_text)
     counts = _require_classes(data.in_dist_rows, in_dist)
-    sizes = _split_sizes(len(data.in_dist_rows))
+    sizes = split_sizes(len(data.in_dist_rows))
     if is_text:
         preset = text_preset(sizes.train, survey_words(data.in_dist_rows.texts))
     else:
@@ -129,16 +122,6 @@ def _require_separate(in_dist: Path, outliers: Path) -> None:
         raise DataError(str(outliers), reason, "Put them into separate folders")
 
 
-def _holds_texts(path: Path) -> bool:
-    """Whether `path` is a table of texts and not of images or a folder; DataError if it has neither column."""
-    if path.is_dir():
-        return False
-    columns = columns_of(path)
-    if "image" not in columns and "text" not in columns:
-        raise DataError(str(path), f"has no column image or text, but {', '.join(columns) or 'none'}", _FOLDERS)
-    return "image" not in columns
-
-
 def _read(in_dist: Path, outliers: Path, data_dir: Path, *, is_text: bool) -> _Data:
     """Open both sources; DataError if the in-distribution data have no classes or there are too few outliers."""
     locations = DataLocations(data_dir=data_dir)
@@ -154,8 +137,8 @@ def _read(in_dist: Path, outliers: Path, data_dir: Path, *, is_text: bool) -> _D
     labelled = guess_source(outliers, data_dir)
     outlier_source = labelled.model_copy(update={"label": None})
     outlier_rows = rows(outlier_source)
-    if (n := len(outlier_rows)) < _MIN_OUTLIERS:
-        raise DataError(str(outliers), f"holds {n} outliers", f"Give {_MIN_OUTLIERS} or, better, thousands")
+    if (n := len(outlier_rows)) < MIN_OUTLIERS:
+        raise DataError(str(outliers), f"holds {n} outliers", f"Give {MIN_OUTLIERS} or, better, thousands")
     groups = {} if labelled.label is None else _group_sizes(labelled, rows)
     held_out = held_out_groups(groups)
     if held_out:
@@ -187,23 +170,17 @@ def _require_classes(rows: Rows, path: Path) -> Counter[str]:
     counts.update(rows.labels[target] for target in targets)
     if len(counts) < 2:
         raise DataError(str(path), f"has {len(counts)} class ({', '.join(counts)})", "A classifier needs two or more")
-    if few := {label: count for label, count in counts.items() if count < _MIN_PER_CLASS}:
+    if few := {label: count for label, count in counts.items() if count < MIN_PER_CLASS}:
         listed = ", ".join(f"{label} {count}" for label, count in few.items())
         reason = f"has too few examples of some classes ({listed})"
-        raise DataError(str(path), reason, f"Give {_MIN_PER_CLASS} or more of each, or remove the class")
-    if (n := len(targets)) < _MIN_EXAMPLES:
+        raise DataError(str(path), reason, f"Give {MIN_PER_CLASS} or more of each, or remove the class")
+    if (n := len(targets)) < MIN_EXAMPLES:
         reason = f"holds {n} examples, too few to train on, calibrate with and test on"
-        raise DataError(str(path), reason, f"Give {_MIN_EXAMPLES} or more")
+        raise DataError(str(path), reason, f"Give {MIN_EXAMPLES} or more")
     return counts
 
 
-def _split_sizes(n: int) -> _SplitSizes:
-    calibration = min(_MAX_HELD_OUT, max(round(0.2 * n), min(100, 3 * n // 10)))
-    test = min(_MAX_HELD_OUT, round(0.15 * n))
-    return _SplitSizes(n - calibration - test, calibration, test)
-
-
-def _recipe(preset: dict[str, Any], data: _Data, sizes: _SplitSizes, name: str) -> dict[str, Any]:
+def _recipe(preset: dict[str, Any], data: _Data, sizes: SplitSizes, name: str) -> dict[str, Any]:
     """The recipe's plain data: the preset with the sections that depend on the data."""
     in_dist, outliers = _changed_keys(data.in_dist), _changed_keys(data.outlier_train)
     test_set = _HELD_OUT if data.held_out else _LIKE_TRAINED
@@ -236,7 +213,7 @@ def _shortcuts(data: _Data, config: ImageInput | TextConfig) -> ShortcutCheck:
     )
 
 
-def _notes(data: _Data, sizes: _SplitSizes, classes: int) -> tuple[str, ...]:
+def _notes(data: _Data, sizes: SplitSizes, classes: int) -> tuple[str, ...]:
     """Messages on the splits, on the outliers' test set and, if the default is unattainable, on alpha."""
     splits = (
         f"{len(data.in_dist_rows):,} examples of {classes} classes: {sizes.train:,} to train on, "
