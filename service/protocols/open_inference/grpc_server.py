@@ -14,7 +14,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 import grpc
 import orjson
 import structlog
-from starlette.types import ASGIApp, Message
+from starlette.types import ASGIApp, Message, Scope
 
 from service.errors import BodyTooLarge, InternalError
 from service.http.body import MESSAGE_CODINGS
@@ -139,7 +139,7 @@ async def _request(
     """The status, headers and body of the application's response to a call."""
     seconds = context.time_remaining()
     metadata = context.invocation_metadata() or ()
-    scope = {
+    scope: Scope = {
         "type": "http",
         "asgi": {"version": "3.0"},
         "http_version": "2",
