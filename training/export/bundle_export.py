@@ -204,9 +204,3 @@ def _likelihood(recipe: Recipe, model: ScoredModel) -> LikelihoodSpec | None:
     if isinstance(recipe.input, TextConfig):
         return LikelihoodSpec(per=recipe.input.unit, counts_end=recipe.likelihood.count_end, parts=model.parts)
     return LikelihoodSpec(per=recipe.likelihood.per, parts=model.parts)
-
-
-def evenly_spaced(examples: Examples, size: int) -> Examples:
-    """Up to `size` examples, evenly spaced over the set."""
-    rows = np.linspace(0, len(examples) - 1, min(size, len(examples)), dtype=np.int64)
-    return examples.rows(np.unique(rows))
