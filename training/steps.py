@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from bundle import Calibration, ImageInput, Precision, false_flag_rate
+from bundle import Calibration, Precision, false_flag_rate
 from datafiles import printable
 from training.backbones import load_backbone, open_backbone, save_backbone, with_features
 from training.console import announce, console, progress_bars
@@ -352,7 +352,7 @@ def _reader(run: Run, locations: DataLocations) -> Reader:
 def _model_inputs(run: Run, locations: DataLocations, progress: Progress) -> Callable[[Examples], Examples]:
     """A function from examples to the examples that the run's model reads: their features if it has a backbone."""
     config, spec = run.recipe.backbone, run.recipe.input
-    if config is None or not isinstance(spec, ImageInput):
+    if config is None:
         return lambda examples: examples
     if not run.backbone_path.exists():
         save_backbone(load_backbone(locations.data_dir / config.backbone, spec, config.features), run.backbone_path)

@@ -22,6 +22,7 @@ from bundle import (
 )
 from training.backbones import join_head, open_backbone
 from training.data import Examples
+from training.data.token_ids import text_batch
 from training.evaluation import DefaultScore
 from training.export.bundle_folder import atomic_folder, new_bundle_path
 from training.export.onnx_graph import check_parity, run_graph, write_graph
@@ -127,7 +128,10 @@ def write_checked_graph(
     write_graph(model, inputs.x[np.arange(_TRACED_INPUTS)], graph)
     if run.recipe.backbone is not None:
         onnx.save(join_head(open_backbone(run.backbone_path), onnx.load(graph)), graph)
-    outputs, sample_outputs = (run_graph(graph, examples.x, model.model.prepare) for examples in (calibration, samples))
+    # A classifier of features reads these; its bundle reads texts.
+    is_text_backbone = run.recipe.backbone is not None and isinstance(run.recipe.input, TextConfig)
+    prepare = text_batch if is_text_backbone else model.model.prepare
+    outputs, sample_outputs = (run_graph(graph, examples.x, prepare) for examples in (calibration, samples))
     differences = check_parity(score_inputs(model, inputs.x), outputs, tolerance)
     for name, difference in check_parity(score_inputs(model, sample_inputs.x), sample_outputs, tolerance).items():
         differences[name] = max(difference, differences[name])
