@@ -51,7 +51,7 @@ from training.evaluation import (
     write_report,
 )
 from training.export.attention import POOR_ON_TRANSFORMERS, has_attention, transformer_warning
-from training.export.bundle_export import GRAPH, SAMPLES, evenly_spaced, export_bundle, recipe_bundle_path
+from training.export.bundle_export import GRAPH, SAMPLES, export_bundle, recipe_bundle_path
 from training.export.low_precision import export_low_precision
 from training.export.provenance import require_same_data, save_fingerprints
 from training.fitting.stages import fit_stages
@@ -291,7 +291,7 @@ def export_run(
             run,
             model,
             calibration=in_dist.calibration,
-            samples=evenly_spaced(in_dist.test, SAMPLES),
+            samples=in_dist.test.evenly_spaced(SAMPLES),
             to_inputs=to_inputs,
             write_sample=write_sample,
             evaluation=None if report is None else manifest_evaluation(report, stage),

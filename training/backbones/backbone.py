@@ -14,6 +14,7 @@ from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, compose, h
 
 from bundle import ImageInput
 from training.errors import GraphError
+from training.linear_head import POOLING, find_linear_head
 from training.onnx_graphs import prune, read_file, replace_content
 
 FEATURES = "features"
@@ -22,8 +23,6 @@ FEATURES = "features"
 _IMAGES, _PIXELS, _PREFIX = "images", "backbone/pixels", "backbone/"
 _TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16)
 _MIN_IR = 8
-_AFTER_LOGITS = ("Softmax", "Identity", "Cast", "Add", "Mul", "Div", "Flatten", "Reshape", "Squeeze")
-"""Operators between the last linear layer and a classifier's output."""
 _REMEDY = "Give a model with one float input of images and one feature vector per image"
 
 
@@ -120,14 +119,12 @@ def _pixels(model: ModelProto, source: str) -> ValueInfoProto:
 def _features_of(model: ModelProto) -> str:
     """The input of the last linear layer if that computes the first output, else the first output."""
     output: str = model.graph.output[0].name
-    producers = {name: node for node in model.graph.node for name in node.output}
-    weights = {tensor.name for tensor in model.graph.initializer}
-    node = producers.get(output)
-    while node is not None and node.op_type in _AFTER_LOGITS:
-        node = producers.get(next((name for name in node.input if name not in weights), ""))
-    if node is not None and node.op_type in ("Gemm", "MatMul") and node.input[0] not in weights:
-        return str(node.input[0])
-    return output
+    softmax = next((node for node in model.graph.node if node.op_type == "Softmax" and output in node.output), None)
+    head = find_linear_head(model.graph, output if softmax is None else softmax.input[0])
+    # Behind a convolution, a ReLU or pooling, the output is features itself.
+    if head is None or head.node.op_type == "Conv" or {"Relu", *POOLING} & set(head.between):
+        return output
+    return head.features
 
 
 def _prepend(graph: GraphProto, spec: ImageInput, tensor: Any) -> None:

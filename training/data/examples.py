@@ -80,6 +80,12 @@ class Examples:
         sha256 = hashlib.sha256(bytes.fromhex(self.sha256) + rows.astype("<i8").tobytes()).hexdigest()
         return replace(self, x=_Rows(self.x, rows), y=y, name=name or self.name, sha256=sha256, left_out=())
 
+    def evenly_spaced(self, size: int) -> "Examples":
+        """Up to `size` examples, evenly spaced over the set: all of them if there are no more."""
+        if len(self) <= size:
+            return self
+        return self.rows(np.linspace(0, len(self) - 1, size, dtype=np.int64))
+
     def targets(self) -> NDArray[np.int64]:
         """The class indices `[N]`; DataError if the set is unlabelled."""
         if self.y is None:

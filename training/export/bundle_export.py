@@ -213,9 +213,3 @@ def _likelihood(recipe: Recipe, model: ScoredModel) -> LikelihoodSpec | None:
 def _evidence(model: ScoredModel, classes: int) -> EvidenceSpec | None:
     bias = model.bias(classes) if isinstance(model, ScoredClassifier) else None
     return None if bias is None else EvidenceSpec(output=EVIDENCE, bias=tuple(bias))
-
-
-def evenly_spaced(examples: Examples, size: int) -> Examples:
-    """Up to `size` examples, evenly spaced over the set."""
-    rows = np.linspace(0, len(examples) - 1, min(size, len(examples)), dtype=np.int64)
-    return examples.rows(np.unique(rows))
