@@ -150,7 +150,7 @@ def run_all(
     """Make a bundle from data: fit, calibrate, evaluate and export.
 
     With a recipe:
-    python -m training run training/recipes/cifar10-oe.yaml --data DIR stages.oe.epochs=3
+    python -m training run training/recipes/cifar10-oe.yaml --data DIR --version 2 stages.oe.epochs=3
 
     Without a recipe, on a folder of images with one sub-folder per class, or a CSV file with the columns text and
     label. This makes a recipe that trains a small network within minutes on a CPU, and keeps it in the run directory:

@@ -232,7 +232,9 @@ def test_an_existing_bundle_is_reported_before_training(
     monkeypatch.setattr("sys.argv", ["ood-train", "run", str(finished / "recipe.yaml"), *folders])
     with pytest.raises(SystemExit):
         main()
-    assert "exists. Give the new bundle another --version" in " ".join(capsys.readouterr().err.split())
+    assert "exists. Give the new bundle another version, for example --version 2, or" in " ".join(
+        capsys.readouterr().err.split()
+    )
     assert not (tmp_path / "run" / "stages").exists()
 
 
