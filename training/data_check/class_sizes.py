@@ -32,9 +32,11 @@ class SplitSizes:
     test: int
 
 
-def split_sizes(n: int) -> SplitSizes:
-    """The sizes of the splits of `n` in-distribution examples."""
+def split_sizes(n: int, test_size: int | None = None) -> SplitSizes:
+    """The sizes of the splits of `n` in-distribution examples, besides `test_size` examples of another test set."""
     calibration = min(_MAX_HELD_OUT, max(round(0.2 * n), min(100, 3 * n // 10)))
+    if test_size is not None:
+        return SplitSizes(n - calibration, calibration, test_size)
     test = min(_MAX_HELD_OUT, round(0.15 * n))
     return SplitSizes(n - calibration - test, calibration, test)
 
