@@ -130,6 +130,19 @@ class LikelihoodSpec(Strict):
     parts: Annotated[str, Field(min_length=1)]
 
 
+class EvidenceSpec(Strict):
+    """The graph output with the evidence of positions for the predicted class.
+
+    Attributes:
+        output: the float32 output `[N, H, W]`. The sum of an input's evidence and the bias of its class is the
+            logit of the class.
+        bias: the part of each class's logit that no position has.
+    """
+
+    output: Annotated[str, Field(min_length=1)]
+    bias: tuple[Annotated[float, Field(allow_inf_nan=False)], ...]
+
+
 class CalibrationSpec(Strict):
     """The calibration: its file, the number of scores `n`, the data that they come from, the default alpha."""
 
@@ -225,6 +238,7 @@ class Manifest(Strict):
     default_score: ScoreName
     default_score_reason: str | None = None
     likelihood: LikelihoodSpec | None = None
+    evidence: EvidenceSpec | None = None
     model_outputs: tuple[ModelTensor, ...] = ()
     model: BundlePath = "model.onnx"
     calibration: CalibrationSpec
@@ -264,6 +278,16 @@ class Manifest(Strict):
         for field, file in needed.items():
             if file not in self.files:
                 raise ValueError(f"{field} names {file!r}, which files does not list")
+        return self
+
+    @model_validator(mode="after")
+    def _evidence_is_of_this_model(self) -> Self:
+        if self.evidence is None:
+            return self
+        if (self.task, self.modality) != ("classification", "image"):
+            raise ValueError("evidence is for the classification of images")
+        if len(self.evidence.bias) != len(self.labels):
+            raise ValueError("evidence.bias needs one number for each label")
         return self
 
     @model_validator(mode="after")

@@ -11,6 +11,7 @@ import onnx
 from bundle import (
     CalibrationSpec,
     Evaluation,
+    EvidenceSpec,
     ImageInput,
     LikelihoodSpec,
     Parity,
@@ -24,10 +25,11 @@ from training.backbones import join_head, open_backbone
 from training.data import Examples
 from training.evaluation import DefaultScore
 from training.export.bundle_folder import atomic_folder, new_bundle_path
+from training.export.evidence import with_evidence
 from training.export.onnx_graph import check_parity, run_graph, write_graph
 from training.export.provenance import describe_training
 from training.export.sample_scores import sample_scores
-from training.models.score_heads import ScoredModel
+from training.models.score_heads import EVIDENCE, ScoredClassifier, ScoredModel
 from training.recipe import Recipe, TextConfig
 from training.run import Run
 from training.scoring.batch_scoring import Outputs, score_inputs
@@ -86,6 +88,7 @@ def export_bundle(
     Raises:
         ParityError: The graph does not give the scores of the torch model.
     """
+    model = with_evidence(model, to_inputs(calibration).x[np.arange(_TRACED_INPUTS)])
     with atomic_folder(path) as partial:
         write_sample(partial)
         outputs, parity = write_checked_graph(run, model, partial / GRAPH, calibration, samples, to_inputs)
@@ -184,6 +187,7 @@ def seal_run_bundle(
             "default_score": default_score.name,
             "default_score_reason": default_score.reason,
             "likelihood": _likelihood(recipe, model),
+            "evidence": _evidence(model, len(calibration.labels)),
             "model": GRAPH,
             "precision": precision,
             "calibration": CalibrationSpec(
@@ -204,3 +208,8 @@ def _likelihood(recipe: Recipe, model: ScoredModel) -> LikelihoodSpec | None:
     if isinstance(recipe.input, TextConfig):
         return LikelihoodSpec(per=recipe.input.unit, counts_end=recipe.likelihood.count_end, parts=model.parts)
     return LikelihoodSpec(per=recipe.likelihood.per, parts=model.parts)
+
+
+def _evidence(model: ScoredModel, classes: int) -> EvidenceSpec | None:
+    bias = model.bias(classes) if isinstance(model, ScoredClassifier) else None
+    return None if bias is None else EvidenceSpec(output=EVIDENCE, bias=tuple(bias))

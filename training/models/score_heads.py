@@ -9,9 +9,13 @@ from bundle import COMBINED, SCORES, ModelOutput
 from training.errors import RecipeError
 from training.models.classifier import Classifier, Prediction
 from training.models.combination import Combination
+from training.models.evidence import EvidenceLayers
 from training.models.feature_statistics import Statistics
 from training.models.features import predict_with_features
 from training.models.model import Model
+
+EVIDENCE = "evidence"
+"""The graph output with the evidence of each position for the predicted class."""
 
 
 class ScoredModel(nn.Module):
@@ -96,18 +100,46 @@ class ClassifierHead(nn.Module):
 
 
 class ScoredClassifier(ScoredModel):
-    """A classifier with its scores and prediction; see `ClassifierHead` for the outputs and errors."""
+    """A classifier with its scores and prediction; see `ClassifierHead` for the outputs and errors.
 
-    def __init__(self, classifier: Classifier, scores: Sequence[str], statistics: Statistics | None = None) -> None:
+    With `layers` there is one more output, `evidence` float32 `[N, H, W]`; see `training.models.evidence`.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        scores: Sequence[str],
+        statistics: Statistics | None = None,
+        *,
+        layers: EvidenceLayers | None = None,
+    ) -> None:
         head = ClassifierHead(scores, confidence_branch=classifier.confidence_branch, statistics=statistics)
-        super().__init__(classifier, scores, head.output_names)
+        super().__init__(classifier, scores, (*head.output_names, *([] if layers is None else [EVIDENCE])))
         self.head = head
+        self._statistics = statistics
+        self._layers = layers
+
+    def with_evidence(self) -> "ScoredClassifier | None":
+        """The classifier with evidence as a further output; None if it has no layers to compute it from."""
+        assert isinstance(self.model, Classifier), "it was made of a classifier"
+        layers = EvidenceLayers.of(self.model)
+        return None if layers is None else ScoredClassifier(self.model, self.scores, self._statistics, layers=layers)
+
+    def bias(self, classes: int) -> list[float] | None:
+        """The part of each class's logit that no position has; None without evidence."""
+        return None if self._layers is None else self._layers.bias(classes)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Scores and prediction for the classifier's inputs."""
         predict = predict_with_features if self.head.num_features else _predict
-        outputs: tuple[Tensor, ...] = self.head(*predict(self.model, inputs).float())
-        return outputs
+        outputs: tuple[Tensor, ...]
+        if self._layers is None:
+            outputs = self.head(*predict(self.model, inputs).float())
+            return outputs
+        with self._layers.recorded_maps() as maps:
+            outputs = self.head(*predict(self.model, inputs).float())
+        predicted = outputs[self.head.output_names.index("prediction")]
+        return (*outputs, self._layers.evidence(maps[0], predicted))
 
 
 def _num_features(statistics: Statistics) -> int:
