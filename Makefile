@@ -40,7 +40,7 @@ audit: $(BIN)/.dev ## Look up every version in constraints.txt in PyPI's advisor
 	$(BIN)/pip-audit --strict --disable-pip --no-deps --requirement constraints.txt
 
 train: $(BIN)/.dev ## Train, calibrate, evaluate and export: make train RECIPE=recipe.yaml DATA=dir [ARGS='--version 2']
-	@test -n "$(RECIPE)" || { echo "give a recipe: make train RECIPE=training/recipes/cifar10-oe.yaml DATA=dir"; exit 2; }
+	@test -n "$(RECIPE)" || { echo "give a recipe: make train RECIPE=training/recipes/cifar10-oe.yaml DATA=dir ARGS='--version 2'"; exit 2; }
 	$(BIN)/python -m training run $(RECIPE) --data $(DATA) --resume $(ARGS)
 
 # Peers that cannot be installed are named and excluded.

@@ -158,6 +158,19 @@ def seeds(
 
 
 @app.command()
+def features(
+    data: Annotated[Path, typer.Option(help="Folder that the recipe's paths are relative to.")],
+    recipe: Annotated[Path, typer.Option(help="Recipe with a backbone.")] = Path(
+        "training/recipes/flowers-efficientnet.yaml"
+    ),
+) -> None:
+    """AUROC of scores of a backbone's features, also of ViM and fDBD, on validation and test outliers."""
+    from benchmarks.feature_scores import measure
+
+    measure(recipe, data)
+
+
+@app.command()
 def gpu(
     out: Annotated[Path, typer.Option(help="The JSON file.")] = Path("benchmarks/results/gpu.json"),
     seconds: Annotated[float, typer.Option(help="Time for all steps; training takes what the others leave.")] = 530,

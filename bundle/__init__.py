@@ -27,6 +27,7 @@ from bundle.manifest import (
     CalibrationSpec,
     DataFingerprint,
     Evaluation,
+    EvidenceSpec,
     ImageInput,
     Input,
     LikelihoodSpec,
@@ -44,12 +45,13 @@ from bundle.manifest import (
 )
 from bundle.parsing import parse_manifest
 from bundle.preprocessing import BYTES_PER_PIXEL, DEFAULT_MAX_PIXELS, EncodedImage, decode_image
-from bundle.scores import FEATURE_SCORES, LOGIT_SCORES, SCORES, ModelOutput, Score, get_score
+from bundle.scores import COMBINED, FEATURE_SCORES, LOGIT_SCORES, SCORES, ModelOutput, Score, get_score
 from bundle.store import Bundle, load_bundle, seal_bundle, sha256_file
 from bundle.tokenization import PADDING, EncodedText, TextEncoder, TokenCount, pad_tokens
 
 __all__ = [
     "BYTES_PER_PIXEL",
+    "COMBINED",
     "DEFAULT_MAX_PIXELS",
     "FEATURE_SCORES",
     "IMAGE_SUFFIXES",
@@ -70,6 +72,7 @@ __all__ = [
     "EncodedImage",
     "EncodedText",
     "Evaluation",
+    "EvidenceSpec",
     "FalseFlagRate",
     "FileCorrupt",
     "FileMissing",

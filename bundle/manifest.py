@@ -13,7 +13,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import AwareDatetime, Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
 from bundle.fields import Alpha, BundlePath, Percent, ScoreName, Sha256, Strict
-from bundle.scores import SCORES
+from bundle.scores import COMBINED, SCORES
 
 SCHEMA_VERSION: Final = 1
 """The schema that this version writes, and the newest that it reads."""
@@ -71,10 +71,17 @@ Precision = Literal["fp32", "fp16", "int8"]
 
 
 class ScoreOutput(Strict):
-    """A score of the bundle: its name in the score table and the graph output with its value."""
+    """A score of the bundle.
+
+    Attributes:
+        name: its name in the score table.
+        output: the graph output with its value.
+        combines: the scores of the bundle that the score `combined` combines.
+    """
 
     name: ScoreName
     output: Annotated[str, Field(min_length=1)]
+    combines: tuple[ScoreName, ...] = ()
 
 
 TensorDatatype = Literal[
@@ -121,6 +128,19 @@ class LikelihoodSpec(Strict):
     per: Literal["pixel", "channel", "word", "character"]
     counts_end: bool = False
     parts: Annotated[str, Field(min_length=1)]
+
+
+class EvidenceSpec(Strict):
+    """The graph output with the evidence of positions for the predicted class.
+
+    Attributes:
+        output: the float32 output `[N, H, W]`. The sum of an input's evidence and the bias of its class is the
+            logit of the class.
+        bias: the part of each class's logit that no position has.
+    """
+
+    output: Annotated[str, Field(min_length=1)]
+    bias: tuple[Annotated[float, Field(allow_inf_nan=False)], ...]
 
 
 class CalibrationSpec(Strict):
@@ -202,7 +222,7 @@ class Evaluation(Strict):
 class Manifest(Strict):
     """The description of a bundle.
 
-    `default_score_reason` says how the default score was chosen; bundles of older versions and wrapped ones do not.
+    `default_score_reason` says how the default score was chosen; bundles of older versions do not.
     `model_outputs` are a wrapped classifier's own outputs. `files` maps each file except the manifest to its SHA-256.
     """
 
@@ -218,6 +238,7 @@ class Manifest(Strict):
     default_score: ScoreName
     default_score_reason: str | None = None
     likelihood: LikelihoodSpec | None = None
+    evidence: EvidenceSpec | None = None
     model_outputs: tuple[ModelTensor, ...] = ()
     model: BundlePath = "model.onnx"
     calibration: CalibrationSpec
@@ -257,6 +278,26 @@ class Manifest(Strict):
         for field, file in needed.items():
             if file not in self.files:
                 raise ValueError(f"{field} names {file!r}, which files does not list")
+        return self
+
+    @model_validator(mode="after")
+    def _evidence_is_of_this_model(self) -> Self:
+        if self.evidence is None:
+            return self
+        if (self.task, self.modality) != ("classification", "image"):
+            raise ValueError("evidence is for the classification of images")
+        if len(self.evidence.bias) != len(self.labels):
+            raise ValueError("evidence.bias needs one number for each label")
+        return self
+
+    @model_validator(mode="after")
+    def _combined_scores_are_offered(self) -> Self:
+        names = {score.name for score in self.scores}
+        for score in self.scores:
+            if bool(score.combines) != (score.name == COMBINED.name):
+                raise ValueError(f"scores: combines of {score.name}: only {COMBINED.name} has and needs it")
+            if unknown := set(score.combines) - names:
+                raise ValueError(f"scores: {score.name} combines {', '.join(sorted(unknown))}, which is not offered")
         return self
 
     @model_validator(mode="after")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from bundle import Calibration, ImageInput, Precision, false_flag_rate
+from bundle import Calibration, Precision, false_flag_rate
 from datafiles import printable
 from training.backbones import load_backbone, open_backbone, save_backbone, with_features
 from training.console import announce, console, progress_bars
@@ -33,6 +33,7 @@ from training.data import (
     read_texts,
     without_overlap,
 )
+from training.data_check import Finding, calibration_size_findings, conflicting_labels_finding
 from training.errors import RunError
 from training.evaluation import (
     TEXT_RECALL,
@@ -50,7 +51,7 @@ from training.evaluation import (
     write_report,
 )
 from training.export.attention import POOR_ON_TRANSFORMERS, has_attention, transformer_warning
-from training.export.bundle_export import GRAPH, SAMPLES, evenly_spaced, export_bundle, recipe_bundle_path
+from training.export.bundle_export import GRAPH, SAMPLES, export_bundle, recipe_bundle_path
 from training.export.low_precision import export_low_precision
 from training.export.provenance import require_same_data, save_fingerprints
 from training.fitting.stages import fit_stages
@@ -110,6 +111,8 @@ def fit_run(run: Run, locations: DataLocations, *, resume: bool) -> None:
         in_dist = load_in_distribution(recipe, reader, bars.report)
         if in_dist.duplicates.total:
             console.print(str(in_dist.duplicates))
+        for finding in _data_findings(recipe, in_dist):
+            announce(str(finding))
         outliers = _outliers(recipe, reader, in_dist, bars.report)
         if outliers is not None and recipe.outliers is not None:
             n, left_out = len(outliers), outliers.left_out
@@ -123,6 +126,14 @@ def fit_run(run: Run, locations: DataLocations, *, resume: bool) -> None:
         to_inputs = _model_inputs(run, locations, bars.report)
         train, outliers = to_inputs(in_dist.train), None if outliers is None else to_inputs(outliers)
     fit_stages(run, train, outliers, resume=resume, announce=console.print)
+
+
+def _data_findings(recipe: Recipe, in_dist: InDistributionData) -> list[Finding]:
+    """The findings of the data check that follow from the labels and the splits."""
+    findings = [] if in_dist.conflicting == 0 else [conflicting_labels_finding(in_dist.conflicting)]
+    if recipe.task == "classification":
+        findings += calibration_size_findings(in_dist.calibration.class_counts(), recipe.export.alpha)
+    return findings
 
 
 def _checked_reader(run: Run, locations: DataLocations, progress: Progress) -> Reader:
@@ -280,7 +291,7 @@ def export_run(
             run,
             model,
             calibration=in_dist.calibration,
-            samples=evenly_spaced(in_dist.test, SAMPLES),
+            samples=in_dist.test.evenly_spaced(SAMPLES),
             to_inputs=to_inputs,
             write_sample=write_sample,
             evaluation=None if report is None else manifest_evaluation(report, stage),
@@ -341,7 +352,7 @@ def _reader(run: Run, locations: DataLocations) -> Reader:
 def _model_inputs(run: Run, locations: DataLocations, progress: Progress) -> Callable[[Examples], Examples]:
     """A function from examples to the examples that the run's model reads: their features if it has a backbone."""
     config, spec = run.recipe.backbone, run.recipe.input
-    if config is None or not isinstance(spec, ImageInput):
+    if config is None:
         return lambda examples: examples
     if not run.backbone_path.exists():
         save_backbone(load_backbone(locations.data_dir / config.backbone, spec, config.features), run.backbone_path)

@@ -11,6 +11,7 @@ from bundle.errors import UnknownScore
 from bundle.scores.bpc import BPC
 from bundle.scores.bpp import BPP
 from bundle.scores.bpw import BPW
+from bundle.scores.combined import COMBINED
 from bundle.scores.confidence import CONFIDENCE
 from bundle.scores.energy import ENERGY
 from bundle.scores.entropy import ENTROPY
@@ -35,6 +36,7 @@ SCORES: Mapping[str, Score] = MappingProxyType(
             CONFIDENCE,
             MAHALANOBIS,
             KNN,
+            COMBINED,
             BPP,
             BPC,
             BPW,
@@ -53,7 +55,7 @@ LOGIT_SCORES: tuple[str, ...] = tuple(
 FEATURE_SCORES: tuple[str, ...] = (MAHALANOBIS.name, KNN.name)
 """The scores that need a classifier's features and statistics of training features."""
 
-__all__ = ["FEATURE_SCORES", "LOGIT_SCORES", "SCORES", "ModelOutput", "Score", "get_score"]
+__all__ = ["COMBINED", "FEATURE_SCORES", "LOGIT_SCORES", "SCORES", "ModelOutput", "Score", "get_score"]
 
 
 def get_score(name: str) -> Score:

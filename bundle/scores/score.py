@@ -18,6 +18,9 @@ ModelOutput = Literal[
     "whitening",
     "class_means",
     "reference_features",
+    "combined_anomalies",
+    "anomaly_means",
+    "anomaly_deviations",
     "pixel_bits",
     "character_bits",
     "word_bits",
@@ -32,6 +35,9 @@ ModelOutput = Literal[
 - `feature_center` `[D]`, `whitening` `[D, R]`, `class_means` `[K, R]`: statistics of training features, constants of
   the graph, for `mahalanobis`.
 - `reference_features`: normalised features `[M, D]` of training examples, a constant of the graph, for `knn`.
+- `combined_anomalies`: the anomalies `[N, S]` of the scores that `combined` combines.
+- `anomaly_means`, `anomaly_deviations`: their means and standard deviations `[S]` over in-distribution examples,
+  constants of the graph.
 - `pixel_bits`: the bits `[N, H, W]` of each pixel of an image, all channels together.
 - `character_bits`, `word_bits`: the bits `[N, L+1]` of each character or word of a text and of its end.
 - `uniform_nats`: the cross entropy `[N, L+1]` of the uniform distribution with the prediction of each character or

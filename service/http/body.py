@@ -19,6 +19,13 @@ _HOLDING = "body.holding"
 """The key in the scope of a request of its part of the `BodyBudget`."""
 
 
+MESSAGE_CODINGS = "body.codings"
+"""The key in the scope of the content codings of a body besides those in its headers, known once it is received.
+
+The gRPC server sets it: a call's headers do not say whether its message is compressed.
+"""
+
+
 async def read_body(request: Request, max_bytes: int, timeout_seconds: float) -> bytes:
     """Read the body of `request` to its end, and undo its content codings.
 
@@ -75,6 +82,7 @@ async def read_body(request: Request, max_bytes: int, timeout_seconds: float) ->
         if holding is not None:
             holding.end_arrival()
     body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    codings = (*codings, *request.scope.get(MESSAGE_CODINGS, ()))
     if not codings:
         return body
     hold = (lambda _: None) if holding is None else holding.add

@@ -26,24 +26,25 @@ A call on another thread, and its outputs on their way back, would wait for the 
 # Longest batch that runs inline: the event loop serves nothing else meanwhile.
 _INLINE_BATCH_SECONDS = 1e-3
 
-# Larger batches than the first that comes this close to the best throughput only make inputs wait for each other.
-_NEAR_BEST = 0.98
+# Larger batches than the last that comes this close to the best throughput cost more than their hand-over.
+_NEAR_BEST = 0.95
 
 # Cost of a batch outside of the engine: threads are woken up and caches change hands. See docs/performance.md.
-_HAND_OVER_SECONDS = 0.001
+_HAND_OVER_SECONDS = 0.003
 
 # A doubled batch that raises the throughput by less than this factor does not raise it.
 _GROWTH = 1.02
 
 # All other load on the machine makes a trial slower, never faster, so that the quickest of several counts.
 _TRIALS = 6
+_LEAST_TRIALS = 2
 _TRIALS_SECONDS = 0.04
-_THROUGHPUT_TRIALS = 2
+_THROUGHPUT_TRIALS = 3
 _THROUGHPUT_SECONDS = 0.05
 
 # Calls on all cores must be faster than concurrent calls on one core each by this factor in a trial, in which the
 # event loop needs no core. Under load it does, and the other cores of a shared batch wait. See docs/performance.md.
-_EXCLUSIVE_ADVANTAGE = 1.15
+_EXCLUSIVE_ADVANTAGE = 1.25
 
 
 class TunableEngine(Protocol):
@@ -155,10 +156,12 @@ def tune_batch_size(
     threads: int = 1,
     clock: Clock = time.perf_counter,
 ) -> ExecutionPlan:
-    """The plan with the smallest batch within 2% of the best throughput, among those of at most `max_seconds`.
+    """The plan with the largest batch within 5% of the best throughput, among those of at most `max_seconds`.
 
+    A batch is only as large as the queue, so that no input waits for a large one, which is handed over less often.
     Each size is run once to allocate memory, then several times, of which the quickest counts. Larger sizes are not
-    tried once a size takes too long, or twice in a row does not raise the throughput.
+    tried once a size takes too long, or three in a row do not raise the throughput. All tried sizes are then tried
+    again, because other load on the machine during the trials of one size would decide otherwise.
 
     Args:
         run: Computes a batch of a given size.
@@ -168,22 +171,29 @@ def tune_batch_size(
         clock: The time in seconds.
     """
     seconds_of: dict[int, float] = {}
-    rates: dict[int, float] = {}
-    sizes_without_growth = 0
+    best, sizes_without_growth = 0.0, 0
     for size in sizes:
         run(size)
         seconds = quickest(partial(run, size), threads, clock)
-        if rates and seconds > max_seconds:
+        if seconds_of and seconds > max_seconds:
             break
-        best = max(rates.values(), default=0.0)
         seconds_of[size] = seconds
-        rates[size] = size / (seconds + _HAND_OVER_SECONDS)
-        sizes_without_growth = 0 if rates[size] > _GROWTH * best else sizes_without_growth + 1
-        if sizes_without_growth == 2:
+        rate = _rate(size, seconds)
+        sizes_without_growth = 0 if rate > _GROWTH * best else sizes_without_growth + 1
+        best = max(best, rate)
+        if sizes_without_growth == 3:
             break
+    for size, seconds in seconds_of.items():
+        seconds_of[size] = min(seconds, quickest(partial(run, size), threads, clock))
+    rates = {size: _rate(size, seconds) for size, seconds in seconds_of.items()}
     enough = _NEAR_BEST * max(rates.values())
-    batch = next(size for size, rate in rates.items() if rate >= enough)
+    batch = max(size for size, rate in rates.items() if rate >= enough)
     return ExecutionPlan(batch, seconds_of[batch] / batch, threads=threads)
+
+
+def _rate(size: int, seconds: float) -> float:
+    """Inputs per second of batches of `size` that take `seconds` each."""
+    return size / (seconds + _HAND_OVER_SECONDS)
 
 
 def quickest(run: Callable[[], object], threads: int = 1, clock: Clock = time.perf_counter) -> float:
@@ -194,7 +204,7 @@ def quickest(run: Callable[[], object], threads: int = 1, clock: Clock = time.pe
     with nullcontext() if threads == 1 else ThreadPoolExecutor(threads) as pool:
         end = clock() + _TRIALS_SECONDS
         best = math.inf
-        for _ in range(_TRIALS):
+        for trial in range(_TRIALS):
             started = clock()
             if pool is None:
                 run()
@@ -203,7 +213,7 @@ def quickest(run: Callable[[], object], threads: int = 1, clock: Clock = time.pe
                     call.result()
             ended = clock()
             best = min(best, ended - started)
-            if ended > end:
+            if ended > end and trial + 1 >= _LEAST_TRIALS:
                 break
     return best
 

@@ -79,6 +79,9 @@ class Engine:
         if bundle.manifest.likelihood is not None:
             self._outputs[PARTS] = bundle.manifest.likelihood.parts
             output_types[bundle.manifest.likelihood.parts] = "tensor(float)"
+        if bundle.manifest.evidence is not None:
+            self._outputs[PARTS] = bundle.manifest.evidence.output
+            output_types[bundle.manifest.evidence.output] = "tensor(float)"
         for tensor in bundle.manifest.model_outputs:
             self._outputs[own_output(tensor.name)] = tensor.output
             output_types[tensor.output] = _tensor_type(tensor.datatype)
@@ -123,8 +126,8 @@ class Engine:
 
         Returns:
             The scores by name, float32 `[N]`; a classifier's `prediction`, int64 `[N]`, and `probability`, float32
-            `[N]`; a likelihood's `parts` `[N, ...]`, or an object array of N arrays where their lengths differ; a
-            wrapped classifier's own outputs `[N, ...]` under `own_output` of their names.
+            `[N]`; a likelihood's `parts`, or the evidence of positions, `[N, ...]`, or an object array of N arrays
+            where their lengths differ; a wrapped classifier's own outputs `[N, ...]` under `own_output` of their names.
         """
         try:
             return self.modality.run_in_buckets(self._run_padded, items, exclusive=exclusive)

@@ -1,4 +1,4 @@
-"""Explanations: how much each part of an input contributes to its likelihood."""
+"""Explanations: how much each part of an input contributes to its likelihood or to the logit of its class."""
 
 import base64
 from collections.abc import Sequence
@@ -12,12 +12,11 @@ from PIL import Image
 from bundle import LikelihoodSpec
 
 PARTS = "parts"
-"""The name of the parts' bits among an engine's outputs."""
+"""The name of the parts' bits, or of the positions' evidence, among an engine's outputs."""
 
 # Black, violet, red, yellow, white: brightness rises with every step, so that the map is readable in greyscale and for
 # colour-blind people.
 _COLOUR_STOPS = np.array([(0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164)], dtype=np.float64)
-_PALETTE = np.stack([np.interp(np.linspace(0, 4, 256), np.arange(5), channel) for channel in _COLOUR_STOPS.T], axis=1)
 
 
 def explain_pixels(bits: NDArray[Any], spec: LikelihoodSpec) -> dict[str, Any]:
@@ -32,14 +31,10 @@ def explain_pixels(bits: NDArray[Any], spec: LikelihoodSpec) -> dict[str, Any]:
     """
     max_bits = float(bits.max())
     shades = np.clip(np.rint(255 * bits / max_bits) if max_bits > 0 else np.zeros_like(bits), 0, 255).astype(np.uint8)
-    heat_map = Image.fromarray(shades, mode="P")
-    heat_map.putpalette(np.rint(_PALETTE).astype(np.uint8).tobytes())
-    file = BytesIO()
-    heat_map.save(file, "PNG")
     return {
         "kind": "pixels",
         "per": spec.per,
-        "heat_map": base64.b64encode(file.getvalue()).decode("ascii"),
+        "heat_map": _png(shades, _palette(_COLOUR_STOPS)),
         "max_bits": max_bits,
     }
 
@@ -59,3 +54,44 @@ def explain_tokens(tokens: Sequence[str], bits: NDArray[Any], spec: LikelihoodSp
     parts = [{"token": token, "bits": value} for token, value in zip(tokens, values, strict=False)]
     end = values[len(tokens)] if spec.counts_end else None
     return {"kind": "tokens", "per": spec.per, "tokens": parts, "end_bits": end}
+
+
+# Blue, white, red: the sign is readable by colour-blind people, and the distance from zero by the saturation.
+_SIGNED_STOPS = np.array([(5, 48, 97), (67, 147, 195), (247, 247, 247), (214, 96, 77), (103, 0, 31)], dtype=np.float64)
+
+
+def explain_evidence(values: NDArray[Any], bias: float) -> dict[str, Any]:
+    """The explanation of the predicted class's logit: the evidence of each position, also as a base64 PNG.
+
+    Args:
+        values: The evidence `[H, W]`, on the grid of the network's last feature maps.
+        bias: The part of the class's logit that no position has.
+
+    Returns:
+        A JSON object. `values` and `bias` add up to `logit`. In the heat map, white is 0, red speaks for the class and
+        blue against it; `max_evidence` is the distance from 0 of the strongest colours.
+    """
+    max_evidence = float(np.abs(values).max())
+    shades = np.rint(127.5 + 127.5 * (values / max_evidence if max_evidence > 0 else np.zeros_like(values)))
+    return {
+        "kind": "evidence",
+        "values": values.tolist(),
+        "bias": bias,
+        "logit": float(values.sum(dtype=np.float64)) + bias,
+        "heat_map": _png(shades.astype(np.uint8), _palette(_SIGNED_STOPS)),
+        "max_evidence": max_evidence,
+    }
+
+
+def _palette(stops: NDArray[np.float64]) -> NDArray[np.float64]:
+    """256 colours `[256, 3]` from five equally spaced ones."""
+    return np.stack([np.interp(np.linspace(0, 4, 256), np.arange(5), channel) for channel in stops.T], axis=1)
+
+
+def _png(shades: NDArray[np.uint8], palette: NDArray[np.float64]) -> str:
+    """A PNG of indices `[H, W]` into a palette, in base64."""
+    image = Image.fromarray(shades, mode="P")
+    image.putpalette(np.rint(palette).astype(np.uint8).tobytes())
+    file = BytesIO()
+    image.save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode("ascii")

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -93,7 +94,9 @@ def _parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str,
         help="A .parquet file or a folder of them, a folder of images (at any depth), or texts: .txt (one a line), "
         ".jsonl, .csv.",
     )
-    parser.add_argument("--model", required=True, help="A name in the model repository, or a bundle's folder.")
+    parser.add_argument(
+        "--model", required=True, help="A name in the model repository, here a local folder; or a bundle's folder."
+    )
     parser.add_argument("--version", help="Its version. [default the latest]")
     parser.add_argument("--output", required=True, type=Path, metavar="FOLDER", help="Where the parquet files go.")
     parser.add_argument("--column", help="The images or texts, in parquet, csv and jsonl. [default guessed; text]")
@@ -139,22 +142,23 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> Output:
     scorer = BatchScorer(job) if arguments.ray is None else None
     run = _run_file(job, bundle, PROVIDER_OF_SETTING[job.provider] if scorer is None else scorer.provider)
     output = Output.begin(arguments.output, run, overwrite=arguments.overwrite)
-    parts = output.missing(job.parts)
-    total = job.source.identity.inputs
-    done = total - sum(job.inputs_of(part) for part in parts)
-    if done:
-        print(f"score-dataset: {done:,} of {total:,} inputs are in {output.folder} already", file=sys.stderr)
-    interval = 0.5 if sys.stderr.isatty() else _SECONDS_BETWEEN_LINES
-    with tqdm(total=total, initial=done, unit=" inputs", mininterval=interval) as bar:
-        if scorer is not None:
-            scored = score_parts(job, scorer, parts, settings.threads or available_cores(), bar.update)
-        else:
-            scored = _score_on_cluster(arguments.ray, job, parts, bar)
-        for part, content in scored:
-            output.write(part, content)
-    if output.missing(job.parts):
-        raise source_changed(job.source.identity.path)
-    output.finish()
+    with closing(output):
+        parts = output.missing(job.parts)
+        total = job.source.identity.inputs
+        done = total - sum(job.inputs_of(part) for part in parts)
+        if done:
+            print(f"score-dataset: {done:,} of {total:,} inputs are in {output.folder} already", file=sys.stderr)
+        interval = 0.5 if sys.stderr.isatty() else _SECONDS_BETWEEN_LINES
+        with tqdm(total=total, initial=done, unit=" inputs", mininterval=interval) as bar:
+            if scorer is not None:
+                scored = score_parts(job, scorer, parts, settings.threads or available_cores(), bar.update)
+            else:
+                scored = _score_on_cluster(arguments.ray, job, parts, bar)
+            for part, content in scored:
+                output.write(part, content)
+        if output.missing(job.parts):
+            raise source_changed(job.source.identity.path)
+        output.finish()
     return output
 
 

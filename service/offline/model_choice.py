@@ -23,6 +23,9 @@ def choose_bundle(models: str, model: str, version: str | None) -> Bundle:
         if version is not None:
             raise ModelUnusable(f"{model} is a bundle's folder, which has one version: leave --version out.")
         return load_bundle(Path(model))
+    if (versions := _versions(Path(model))) and "/" in model:
+        bundle = versions[max(versions, key=int)]
+        raise ModelUnusable(f"{model} holds the versions of a model. Name one of them: --model {bundle}.")
     if "://" in models:
         raise ModelUnusable(
             f"{models} is elsewhere: copy the bundle's folder to this machine and name it with --model."

@@ -1,5 +1,7 @@
 """The output folder of a run: one parquet file per part, the run's terms, and the summary when it is complete."""
 
+import errno
+import fcntl
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ from service.offline.table import ERROR, TRUNCATED, flagged_column
 
 # Readers of parquet folders skip names that begin with an underscore.
 RUN_FILE = "_run.json"
+_LOCK_FILE = "_lock"
 _PARTIAL = ".partial"
 _PART = "part-*.parquet"
 
@@ -65,11 +68,12 @@ class RunFile(BaseModel):
 
 
 class Output:
-    """The folder of one run."""
+    """The folder of one run. One process at a time can open it, until `close` or the end of the process."""
 
-    def __init__(self, folder: Path, run: RunFile) -> None:
+    def __init__(self, folder: Path, run: RunFile, lock: int) -> None:
         self.folder = folder
         self.run = run
+        self._lock = lock
 
     @classmethod
     def begin(cls, folder: Path, run: RunFile, *, overwrite: bool) -> "Output":
@@ -81,22 +85,35 @@ class Output:
             overwrite: Whether to remove the rows of another run.
 
         Raises:
-            OutputRefused: The folder holds the rows of another run, or other files.
+            OutputRefused: The folder holds the rows of another run, or other files, or another process writes to it.
             OutputUnwritable: The folder cannot be written.
         """
         with _writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            previous = _read(folder)
-            if previous is not None and not overwrite:
-                _require_same_terms(folder, previous.terms, run.terms)
-                return cls(folder, previous)
-            if previous is None and any(folder.iterdir()):
+            if _read(folder) is None and any(file.name != _LOCK_FILE for file in folder.iterdir()):
                 raise OutputRefused(f"{folder} holds files, but no run of score-dataset. Name an empty folder.")
-            for part in folder.glob(_PART):
-                part.unlink()
-        output = cls(folder, run)
-        output._write_run_file()
+            output = cls(folder, run, _locked(folder))
+        try:
+            output._resume_or_clear(overwrite=overwrite)
+        except BaseException:
+            output.close()
+            raise
         return output
+
+    def _resume_or_clear(self, *, overwrite: bool) -> None:
+        with _writing(self.folder):
+            previous = _read(self.folder)
+            if previous is not None and not overwrite:
+                _require_same_terms(self.folder, previous.terms, self.run.terms)
+                self.run = previous
+                return
+            for part in self.folder.glob(_PART):
+                part.unlink()
+        self._write_run_file()
+
+    def close(self) -> None:
+        """Let another process open the folder."""
+        os.close(self._lock)
 
     def missing(self, parts: int) -> list[int]:
         """The numbers below `parts` whose part does not exist."""
@@ -172,6 +189,24 @@ def _writing(folder: Path) -> Iterator[None]:
         raise OutputUnwritable(
             f"{folder} cannot be written: {error}. Mend that, and run the same command again."
         ) from error
+
+
+def _locked(folder: Path) -> int:
+    """The descriptor of the folder's lock file, which this process holds until it closes it or ends."""
+    lock = os.open(folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise OutputRefused(
+            f"Another run of score-dataset writes to {folder}. Wait for its end, or name another --output."
+        ) from None
+    except OSError as error:
+        # Some network file systems have no locks.
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            os.close(lock)
+            raise
+    return lock
 
 
 def _read(folder: Path) -> RunFile | None:

@@ -200,7 +200,7 @@ def model_loader(
             scores,
             manifest.default_score,
             settings.timeout_ms,
-            explains=manifest.likelihood is not None,
+            explains=manifest.likelihood is not None or manifest.evidence is not None,
             model_outputs=manifest.model_outputs,
         )
         return Model(

@@ -21,7 +21,7 @@ class Options:
         alpha: The false-flag rate; None takes the default of the model.
         thresholds: By score, the anomaly above which an input is flagged instead of by alpha.
         timeout_ms: The deadline, in milliseconds after the body is read.
-        explain: Whether to show the bits of the parts of each input.
+        explain: Whether to show the parts of each input's likelihood, or of the logit of its class.
         model_outputs: The names of the wrapped classifier's own outputs to return.
     """
 
@@ -140,6 +140,12 @@ def _timeout(value: Any) -> int:
     return int(milliseconds)
 
 
+_NOTHING_TO_EXPLAIN = (
+    "this model has no parts to show; models of likelihoods (bpp, bpc, bpw) have, and classifiers of images that end "
+    "in global pooling and a linear layer"
+)
+
+
 def _explain(value: Any, option_limits: OptionLimits) -> bool:
     if value is None:
         return False
@@ -147,7 +153,7 @@ def _explain(value: Any, option_limits: OptionLimits) -> bool:
     if not isinstance(explain, bool):
         raise InvalidParameter("explain", f"{str(value)[:64]!r} is neither true nor false")
     if explain and not option_limits.explains:
-        raise InvalidParameter("explain", "this model has no parts to show; models of likelihoods (bpp, bpc, bpw) have")
+        raise InvalidParameter("explain", _NOTHING_TO_EXPLAIN)
     return explain
 
 

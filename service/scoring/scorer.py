@@ -7,28 +7,31 @@ from functools import cached_property, lru_cache, partial
 from itertools import repeat
 from typing import Any
 
-from bundle import SCORES, Bundle, Calibration, EncodedText, FalseFlagRate, TokenCount
+from bundle import SCORES, Bundle, Calibration, EncodedText, EvidenceSpec, FalseFlagRate, LikelihoodSpec, TokenCount
 from service.errors import DeadlineExceeded, InferenceFailed, InputError
 from service.inference.engine import PREDICTION, PROBABILITY, own_output
 from service.inference.outcomes import Expired, Outcome, Row
-from service.inputs.explanation import PARTS
+from service.inputs.explanation import PARTS, explain_evidence
 from service.inputs.modality import Array, Modality, Prepared, arrays_of
 from service.scoring.options import Options
 from service.scoring.scored_input import Prediction, Result, ScoredInput, ScoreEntry
+
+Explain = Callable[[Array, Array, ScoredInput], Mapping[str, Any]]
+"""Makes the `explanation` of a result from a prepared input, the output with its parts, and the result without it."""
 
 
 @dataclass(frozen=True)
 class Scorer:
     """Scores the outputs of one model.
 
-    `alpha` is the false-flag rate of requests that name none. `explain` turns a prepared input and the bits of its
-    parts into an explanation; None for models that explain nothing.
+    `alpha` is the false-flag rate of requests that name none. `explain` turns a prepared input, the output
+    with its parts and its scores into an explanation; None for models that explain nothing.
     """
 
     calibrations: Mapping[str, Calibration]
     labels: Sequence[str]
     alpha: float
-    explain: Callable[[Array, Array], Mapping[str, Any]] | None = None
+    explain: Explain | None = None
 
     @classmethod
     def of(cls, bundle: Bundle, alpha: float | None, modality: Modality | None = None) -> "Scorer":
@@ -40,9 +43,11 @@ class Scorer:
             modality: Makes the explanations; without it the scorer explains nothing.
         """
         manifest = bundle.manifest
-        explain = None
+        explain: Explain | None = None
         if modality is not None and manifest.likelihood is not None:
-            explain = partial(modality.explain, spec=manifest.likelihood)
+            explain = partial(_explain_likelihood, modality, manifest.likelihood)
+        elif modality is not None and manifest.evidence is not None:
+            explain = partial(_explain_class, manifest.evidence)
         alpha = manifest.calibration.alpha if alpha is None else alpha
         return cls(bundle.calibrations, manifest.labels, alpha, explain)
 
@@ -108,7 +113,8 @@ class Scorer:
                 result = next(scored)
                 if options.explain and self.explain is not None and isinstance(result, ScoredInput):
                     (array,) = arrays_of([item])
-                    result = replace(result, explanation=self.explain(array, outcome.outputs[PARTS][outcome.index]))
+                    parts = outcome.outputs[PARTS][outcome.index]
+                    result = replace(result, explanation=self.explain(array, parts, result))
                 if options.model_outputs and isinstance(result, ScoredInput):
                     own = {name: outcome.outputs[own_output(name)][outcome.index] for name in options.model_outputs}
                     result = replace(result, model_outputs=own)
@@ -161,6 +167,17 @@ class Scorer:
         if not 0 <= index < len(self.labels) or not math.isfinite(probability):
             raise ValueError(f"class {index} of {len(self.labels)} with probability {probability}")
         return Prediction(self.labels[index], index, probability)
+
+
+def _explain_likelihood(
+    modality: Modality, spec: LikelihoodSpec, item: Array, bits: Array, _result: ScoredInput
+) -> Mapping[str, Any]:
+    return modality.explain(item, bits, spec)
+
+
+def _explain_class(spec: EvidenceSpec, _item: Array, values: Array, result: ScoredInput) -> Mapping[str, Any]:
+    assert result.prediction is not None, "evidence is for models with labels"
+    return explain_evidence(values, spec.bias[result.prediction.index])
 
 
 def token_count(prepared: Prepared) -> TokenCount | None:

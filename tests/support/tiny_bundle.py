@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from bundle import (
     Calibration,
     CalibrationSpec,
+    EvidenceSpec,
     ImageInput,
     ScoreOutput,
     get_score,
@@ -36,15 +37,19 @@ def make_tiny_bundle(
     n_calibration: int = 200,
     alpha: float = 0.05,
     default_score: str = "msp",
+    evidence: bool = False,
 ) -> Path:
     """Write the bundle `directory`/`name`/`version` and return its folder.
 
     With the default labels a red image is "red", and so on: the logits are scaled means of the channels. The weights of
-    further labels and of other numbers of channels are random, from `seed`. The calibration images are, too.
+    further labels and of other numbers of channels are random, from `seed`. The calibration images are, too. With
+    `evidence` the graph has the part of each pixel in the logit of the predicted class.
     """
     folder = directory / name / version
     folder.mkdir(parents=True)
     model = tiny_graph(len(labels), size=size, channels=channels, seed=seed)
+    if evidence:
+        _add_evidence(model, len(labels), size)
     onnx.save(model, folder / "model.onnx")
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     values = session.run(list(TINY_SCORES), {"images": tiny_images(n_calibration, size, channels, seed)})
@@ -73,6 +78,7 @@ def make_tiny_bundle(
             "labels": list(labels),
             "scores": [ScoreOutput(name=score, output=score) for score in TINY_SCORES],
             "default_score": default_score,
+            "evidence": EvidenceSpec(output="evidence", bias=(0.0,) * len(labels)) if evidence else None,
             "calibration": CalibrationSpec(
                 file="calibration.npz", n=n_calibration, source="random colours", alpha=alpha
             ),
@@ -123,6 +129,33 @@ def tiny_graph(classes: int, *, size: int = 8, channels: int = 3, seed: int = 0)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def _add_evidence(model: onnx.ModelProto, classes: int, size: int) -> None:
+    """Add the output `evidence` `[N, H, W]`, the part of each pixel in the largest logit, to the tiny graph."""
+    constants: dict[str, NDArray[np.generic]] = {
+        "classes": np.array(classes, dtype=np.int64),
+        "off_on": np.array([0, 1], dtype=np.float32),
+        "predicted_axes": np.array([1, 2], dtype=np.int64),
+        "last_axis": np.array([3], dtype=np.int64),
+        "pixel_count": np.array(size * size, dtype=np.float32),
+    }
+    model.graph.initializer.extend(numpy_helper.from_array(value, key) for key, value in constants.items())
+    model.graph.node.extend(
+        [
+            helper.make_node("Div", ["pixels", "full_scale"], ["pixel_unit"]),
+            helper.make_node("Sub", ["pixel_unit", "mean"], ["pixel_centred"]),
+            helper.make_node("Div", ["pixel_centred", "std"], ["pixel_normalised"]),
+            helper.make_node("MatMul", ["pixel_normalised", "weight"], ["pixel_logits"]),
+            helper.make_node("OneHot", ["prediction", "classes", "off_on"], ["is_predicted"], axis=1),
+            helper.make_node("Unsqueeze", ["is_predicted", "predicted_axes"], ["class_mask"]),
+            helper.make_node("Mul", ["pixel_logits", "class_mask"], ["of_class"]),
+            helper.make_node("ReduceSum", ["of_class", "last_axis"], ["pixel_sum"], keepdims=0),
+            helper.make_node("Div", ["pixel_sum", "pixel_count"], ["evidence"]),
+        ]
+    )
+    model.graph.output.append(helper.make_tensor_value_info("evidence", TensorProto.FLOAT, ["N", size, size]))
+    onnx.checker.check_model(model, full_check=True)
 
 
 def score_nodes() -> list[onnx.NodeProto]:

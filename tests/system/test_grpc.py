@@ -119,6 +119,24 @@ def test_workers_share_the_grpc_port(models: Path, start: Start) -> None:
     assert {entry["worker"] for entry in infer_entries(service.log)} == {0, 1}
 
 
+def test_a_compressed_message_of_much_data_is_refused_in_bounded_memory(models: Path, start: Start) -> None:
+    service = start(models, "--grpc-port", "0", "--max-body-bytes", "1000000")
+    bomb = bytes(200_000_000)
+    with grpc.insecure_channel(service.grpc_address, compression=grpc.Compression.Gzip) as channel:
+        infer = channel.unary_unary(f"{METHODS}/ModelInfer")
+        # A first call of the same kind, whose memory is not returned to the system.
+        for size in (10_000_000, len(bomb)):
+            before = service.peak_bytes
+            call = infer.future(memoryview(bomb)[:size].tobytes())
+            assert call.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert "body-too-large" in call.details()
+    assert service.peak_bytes - before < 32 * 2**20
+    with InferenceServerClient(service.grpc_address) as client:
+        result = client.infer("tiny", images(3), compression_algorithm="gzip")
+        assert result.as_numpy("flagged").shape == (3,)
+    assert service.end() == 0
+
+
 def test_a_start_on_a_port_in_use_fails_with_the_reason(models: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from training.architectures.pooling import GlobalMaxPool
+
 _PATCH = 2
 _EPSILON = 5e-4
-_LOGIT_SCALE = 1 / 9
 _ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU}
 
 
@@ -32,6 +33,9 @@ class WhitenedConvNet(nn.Module):
         convolutions: Convolutions per block. The paper's networks for long schedules have three, with a residual
             connection around the third.
     """
+
+    logit_scale = 1 / 9
+    """The factor between the linear layer and the logits."""
 
     def __init__(
         self,
@@ -53,6 +57,7 @@ class WhitenedConvNet(nn.Module):
         self.whitening.bias = nn.Parameter(torch.zeros(2 * patch_values))
         sizes = (2 * patch_values, *widths)
         self.blocks = nn.Sequential(*(_Block(a, b, self.activation, convolutions) for a, b in pairwise(sizes)))
+        self.pool = GlobalMaxPool()
         self.classifier = nn.Linear(widths[-1], num_classes, bias=False)
 
     def initialise(self, images: Tensor) -> None:
@@ -67,7 +72,7 @@ class WhitenedConvNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits `[N, num_classes]` of normalised images `[N, channels, H, W]`."""
         features = self.blocks(self.activation(self.whitening(images)))
-        logits: Tensor = self.classifier(features.amax(dim=(2, 3))) * _LOGIT_SCALE
+        logits: Tensor = self.classifier(self.pool(features)) * self.logit_scale
         return logits
 
 

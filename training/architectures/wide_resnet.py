@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from training.architectures.pooling import GlobalAveragePool
+
 
 class WideResNet(nn.Module):
     """WRN-depth-widen_factor with pre-activation basic blocks; the paper uses 40-2 with dropout 0.3.
@@ -28,13 +30,14 @@ class WideResNet(nn.Module):
             )
         )
         self.norm = nn.BatchNorm2d(widths[3])
+        self.pool = GlobalAveragePool()
         self.classifier = nn.Linear(widths[3], num_classes)
         self.apply(_initialise)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits `[N, num_classes]` of normalised images `[N, channels, H, W]`."""
         features = F.relu(self.norm(self.groups(self.stem(images))))
-        logits: Tensor = self.classifier(features.mean(dim=(2, 3)))
+        logits: Tensor = self.classifier(self.pool(features))
         return logits
 
 

@@ -1,7 +1,7 @@
-"""A backbone: the graph from a bundle's uint8 images to the features of a pretrained ONNX model."""
+"""A backbone: the graph from a bundle's images or texts to the features of a pretrained ONNX model."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,33 +9,42 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
+import torch
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, compose, helper, numpy_helper
 
 from bundle import ImageInput
+from training.backbones.text_inputs import mean_over_tokens, prepend_text_inputs, takes_texts
+from training.data.token_ids import NO_TOKEN, TEXT_INPUTS, text_batch
 from training.errors import GraphError
-from training.onnx_graphs import prune, read_file, replace_content
+from training.linear_head import POOLING, find_linear_head
+from training.onnx_graphs import opset_of, prune, read_file, replace_content, with_opset
+from training.recipe import TextConfig
 
 FEATURES = "features"
 """The output of a backbone's graph."""
 
 _IMAGES, _PIXELS, _PREFIX = "images", "backbone/pixels", "backbone/"
 _TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16)
-_MIN_IR = 8
-_AFTER_LOGITS = ("Softmax", "Identity", "Cast", "Add", "Mul", "Div", "Flatten", "Reshape", "Squeeze")
-"""Operators between the last linear layer and a classifier's output."""
+_MIN_IR, _MIN_TEXT_OPSET = 8, 13
+_PIXEL_AXES, _TOKEN_AXES = 4, 3
 _REMEDY = "Give a model with one float input of images and one feature vector per image"
+_TEXT_REMEDY = "Give a model of token ids with one feature vector per text or per token"
+
+
+_PROBES = 2
+_Feed = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A graph from `images` uint8 `[N, H, W, C]` to `FEATURES` float32 `[N, D]`.
+    """A graph from `images` uint8 `[N, H, W, C]`, or from `tokens` and `lengths`, to `FEATURES` float32 `[N, D]`.
 
     Attributes:
         model: The graph.
         size: D.
         source: The name of the file that it was made from.
-        sha256: A hash of that file, of the tensor with the features and of the images' normalisation.
+        sha256: A hash of that file, of the tensor with the features and of the input's description.
     """
 
     model: ModelProto
@@ -44,36 +53,55 @@ class Backbone:
     sha256: str
 
 
-def load_backbone(path: Path, spec: ImageInput, features: str | None = None) -> Backbone:
+def load_backbone(path: Path, spec: ImageInput | TextConfig, features: str | None = None) -> Backbone:
     """Read the ONNX model in `path` and reduce it to the nodes that its features depend on.
 
     Args:
         path: A classifier, or a model whose first output is features.
-        spec: The size and normalisation of the model's images.
-        features: The tensor with the features, `[N, D]`, or `[N, D, H, W]`, which is averaged over positions. By
-            default the input of the last linear layer if that computes the model's first output, else that output.
+        spec: The size and normalisation of the model's images, or the length of its texts.
+        features: The tensor with the features, `[N, D]`, or `[N, D, H, W]` and `[N, L, D]`, which are averaged over
+            positions and tokens. By default the input of the last linear layer if that computes the model's first
+            output, else that output.
 
     Raises:
-        GraphError: The file is no such model, or its features are not one vector per image.
+        GraphError: The file is no such model, or its features are not one vector per input.
     """
     model = read_file(path)
-    pixels = _pixels(model, path.name)
+    weights = {tensor.name for tensor in model.graph.initializer}
+    replace_content(model.graph.input, [value for value in model.graph.input if value.name not in weights])
+    is_text = isinstance(spec, TextConfig)
+    if is_text != takes_texts(model.graph.input):
+        kinds = ("images", "texts") if is_text else ("texts", "images")
+        raise GraphError(path.name, f"is a model of {kinds[0]}, the data are {kinds[1]}", "Give another backbone")
+    if is_text and opset_of(model) < _MIN_TEXT_OPSET:
+        model = with_opset(model, _MIN_TEXT_OPSET)
     name = features or _features_of(model)
     if name not in {output for node in model.graph.node for output in node.output}:
         raise GraphError(path.name, f"has no tensor '{name}'", "Name its features: architecture.features")
+    pixels = None if is_text else _pixels(model, path.name)
     prune(model.graph, [name])
-    replace_content(model.graph.input, [pixels])
+    if pixels is not None:
+        replace_content(model.graph.input, [pixels])
+    input_names = [value.name for value in model.graph.input]
     model.ir_version = max(model.ir_version, _MIN_IR)
     model = compose.add_prefix(model, _PREFIX)
-    _prepend(model.graph, spec, pixels.type.tensor_type)
-    rank = _rank(model, _PREFIX + name, spec, path.name)
-    operator = "GlobalAveragePool" if rank == 4 else "Identity"
-    model.graph.node.append(helper.make_node(operator, [_PREFIX + name], ["backbone/pooled"]))
+    if isinstance(spec, ImageInput):
+        _prepend(model.graph, spec, model.graph.input[0].type.tensor_type)
+    else:
+        prepend_text_inputs(model.graph, input_names, path.name)
+    feed = _probe(spec)
+    axes = _axes(model, _PREFIX + name, feed, path.name)
+    pooled = "backbone/pooled"
+    if axes == _TOKEN_AXES:
+        model.graph.node.extend(mean_over_tokens(_PREFIX + name, pooled))
+    else:
+        operator = "GlobalAveragePool" if axes == _PIXEL_AXES else "Identity"
+        model.graph.node.append(helper.make_node(operator, [_PREFIX + name], [pooled]))
     model.graph.node.append(helper.make_node("Flatten", ["backbone/pooled"], ["backbone/flat"], axis=1))
     model.graph.node.append(helper.make_node("Cast", ["backbone/flat"], [FEATURES], to=TensorProto.FLOAT))
     _set_output(model, FEATURES)
     digest = hashlib.sha256(path.read_bytes() + spec.model_dump_json().encode() + name.encode()).hexdigest()
-    return Backbone(model, _run(model, FEATURES, _noise(spec), path.name).shape[1], path.name, digest)
+    return Backbone(model, _run(model, FEATURES, feed, path.name).shape[1], path.name, digest)
 
 
 def save_backbone(backbone: Backbone, path: Path) -> None:
@@ -92,12 +120,13 @@ def open_backbone(path: Path) -> Backbone:
     return Backbone(model, int(facts["size"]), facts["source"], facts["sha256"])
 
 
-def feature_session(backbone: Backbone) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
-    """A function from images `[N, H, W, C]` to features `[N, D]`, by ONNX Runtime on the CPU."""
+def feature_session(backbone: Backbone) -> Callable[[NDArray[Any]], NDArray[np.float32]]:
+    """A function from stored images or texts `[N, ...]` to features `[N, D]`, by ONNX Runtime on the CPU."""
     session = onnxruntime.InferenceSession(backbone.model.SerializeToString(), providers=["CPUExecutionProvider"])
+    is_text = [value.name for value in session.get_inputs()] == list(TEXT_INPUTS)
 
-    def features(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        (values,) = session.run([FEATURES], {_IMAGES: np.ascontiguousarray(images)})
+    def features(rows: NDArray[Any]) -> NDArray[np.float32]:
+        (values,) = session.run([FEATURES], _feed(rows, is_text=is_text))
         result: NDArray[np.float32] = values
         return result
 
@@ -106,8 +135,7 @@ def feature_session(backbone: Backbone) -> Callable[[NDArray[np.uint8]], NDArray
 
 def _pixels(model: ModelProto, source: str) -> ValueInfoProto:
     """The input for images."""
-    weights = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in weights]
+    inputs = model.graph.input
     if len(inputs) != 1:
         raise GraphError(source, f"has {len(inputs)} inputs ({', '.join(value.name for value in inputs)})", _REMEDY)
     tensor = inputs[0].type.tensor_type
@@ -120,14 +148,12 @@ def _pixels(model: ModelProto, source: str) -> ValueInfoProto:
 def _features_of(model: ModelProto) -> str:
     """The input of the last linear layer if that computes the first output, else the first output."""
     output: str = model.graph.output[0].name
-    producers = {name: node for node in model.graph.node for name in node.output}
-    weights = {tensor.name for tensor in model.graph.initializer}
-    node = producers.get(output)
-    while node is not None and node.op_type in _AFTER_LOGITS:
-        node = producers.get(next((name for name in node.input if name not in weights), ""))
-    if node is not None and node.op_type in ("Gemm", "MatMul") and node.input[0] not in weights:
-        return str(node.input[0])
-    return output
+    softmax = next((node for node in model.graph.node if node.op_type == "Softmax" and output in node.output), None)
+    head = find_linear_head(model.graph, output if softmax is None else softmax.input[0])
+    # Behind a convolution, a ReLU or pooling, the output is features itself.
+    if head is None or head.node.op_type == "Conv" or {"Relu", *POOLING} & set(head.between):
+        return output
+    return head.features
 
 
 def _prepend(graph: GraphProto, spec: ImageInput, tensor: Any) -> None:
@@ -152,13 +178,14 @@ def _prepend(graph: GraphProto, spec: ImageInput, tensor: Any) -> None:
     replace_content(graph.input, [helper.make_tensor_value_info(_IMAGES, TensorProto.UINT8, shape)])
 
 
-def _rank(model: ModelProto, output: str, spec: ImageInput, source: str) -> int:
-    """The number of axes of the tensor `output`: 2, or 4 for one vector per position."""
+def _axes(model: ModelProto, output: str, feed: _Feed, source: str) -> int:
+    """The number of axes of the tensor `output`: 2, 4 for one vector per position, or 3 for one per token."""
     _set_output(model, output)
-    noise = _noise(spec)
-    values = _run(model, output, noise, source)
-    if values.ndim not in (2, 4) or len(values) != len(noise):
-        raise GraphError(source, f"its features have shape {list(values.shape)} for {len(noise)} images", _REMEDY)
+    values = _run(model, output, feed, source)
+    several = _PIXEL_AXES if _IMAGES in feed else _TOKEN_AXES
+    if values.ndim not in (2, several) or len(values) != _PROBES:
+        remedy = _REMEDY if _IMAGES in feed else _TEXT_REMEDY
+        raise GraphError(source, f"its features have shape {list(values.shape)} for {_PROBES} inputs", remedy)
     return values.ndim
 
 
@@ -167,20 +194,35 @@ def _set_output(model: ModelProto, output: str) -> None:
     model.graph.output.add(name=output)
 
 
-def _noise(spec: ImageInput) -> NDArray[np.uint8]:
-    shape = (2, spec.height, spec.width, spec.channels)
-    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+def _feed(rows: NDArray[Any], *, is_text: bool) -> _Feed:
+    """The inputs of a backbone's graph for stored images or texts."""
+    if not is_text:
+        return {_IMAGES: np.ascontiguousarray(rows)}
+    inputs = text_batch(torch.from_numpy(np.ascontiguousarray(rows)))
+    return dict(zip(TEXT_INPUTS, (tensor.numpy() for tensor in inputs), strict=True))
 
 
-def _run(model: ModelProto, output: str, images: NDArray[np.uint8], source: str) -> NDArray[np.floating[Any]]:
+def _probe(spec: ImageInput | TextConfig) -> _Feed:
+    """Two images of noise, or two texts of the first token, as long as a model reads and half as long."""
+    if isinstance(spec, ImageInput):
+        shape = (_PROBES, spec.height, spec.width, spec.channels)
+        return _feed(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8), is_text=False)
+    rows = np.zeros((_PROBES, spec.max_tokens), dtype=np.int32)
+    rows[1, max(spec.max_tokens // 2, 1) :] = NO_TOKEN
+    return _feed(rows, is_text=True)
+
+
+def _run(model: ModelProto, output: str, feed: _Feed, source: str) -> NDArray[np.floating[Any]]:
     try:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        (values,) = session.run([output], {_IMAGES: images})
+        (values,) = session.run([output], feed)
     # ONNX Runtime has an exception type for each kind of fault, without a common base.
     except Exception as error:
-        size = "x".join(map(str, images.shape[1:]))
-        raise GraphError(source, f"cannot compute features of images {size}: {error}", _REMEDY) from error
+        name, values = next(iter(feed.items()))
+        size = "x".join(map(str, values.shape[1:]))
+        remedy = _REMEDY if name == _IMAGES else _TEXT_REMEDY
+        raise GraphError(source, f"cannot compute features of {name} {size}: {error}", remedy) from error
     result: NDArray[np.floating[Any]] = values
     return result

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from training.backbones.backbone import Backbone, feature_session
 from training.data import Examples, StoredArray
+from training.data.token_ids import text_lengths
 
 _BATCH = 32
 
@@ -20,15 +21,15 @@ def with_features(
     cache: Path,
     progress: Callable[[int, int], None] | None = None,
 ) -> Examples:
-    """`examples` of images with their features in place of the images, float32 `[N, 1, D]`.
+    """`examples` with their features in place of the images or texts, float32 `[N, 1, D]`.
 
     The axis of length 1 tells features from the token ids `[N, T]` of texts.
 
     Args:
-        examples: Images uint8 `[N, H, W, C]`.
+        examples: Images uint8 `[N, H, W, C]`, or token ids int32 `[N, T]`.
         backbone: Computes the features.
         cache: The folder of the cache.
-        progress: Called with the number of images done and their total.
+        progress: Called with the number of inputs done and their total.
     """
     path = cache / f"{backbone.sha256[:32]}-{examples.sha256[:32]}.npy"
     if not path.exists():
@@ -49,9 +50,12 @@ def _compute(
 ) -> NDArray[np.float32]:
     compute, n = feature_session(backbone), len(examples)
     features = np.empty((n, backbone.size), dtype=np.float32)
+    # Texts of similar length together, which keeps padding small.
+    is_text = len(examples.x.shape) == 2
+    order = np.argsort(text_lengths(examples.x), kind="stable") if is_text else np.arange(n, dtype=np.int64)
     for start in range(0, n, _BATCH):
-        rows = np.arange(start, min(start + _BATCH, n), dtype=np.int64)
+        rows = order[start : start + _BATCH]
         features[rows] = compute(examples.x[rows])
         if progress is not None:
-            progress(int(rows[-1]) + 1, n)
+            progress(start + len(rows), n)
     return features

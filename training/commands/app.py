@@ -7,6 +7,7 @@ from typing import Annotated, Literal, NoReturn
 import typer
 from rich.markup import escape
 
+from training.commands.check import check
 from training.commands.wrap import wrap
 from training.console import console, output
 from training.run import Run
@@ -21,6 +22,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )
+app.command()(check)
 app.command()(wrap)
 
 RecipeArgument = Annotated[Path, typer.Argument(help="Recipe file (YAML); see training/recipes.", show_default=False)]
@@ -126,7 +128,24 @@ def run_all(
         typer.Option("--in-distribution", help="Your data: a folder of images, one sub-folder per class, or a .csv."),
     ] = None,
     outliers: Annotated[
-        Path | None, typer.Option("--outliers", help="Inputs of none of your classes: a folder, .csv or .txt.")
+        Path | None,
+        typer.Option(
+            "--outliers",
+            help="Inputs of none of your classes: a folder, .csv or .txt. Without them, scores compare features with "
+            "those of your data.",
+        ),
+    ] = None,
+    backbone: Annotated[
+        Path | None,
+        typer.Option(
+            "--backbone",
+            help="ONNX file of a pretrained image model, whose features are classified; preprocessor_config.json next "
+            "to it states its preprocessing.",
+        ),
+    ] = None,
+    preprocess: Annotated[
+        str | None,
+        typer.Option("--preprocess", help="Preprocessing of the backbone's images, a preset as in `wrap`."),
     ] = None,
     name: Annotated[str | None, typer.Option("--name", help="Name without a recipe (default: the folder's).")] = None,
     size: Annotated[
@@ -148,22 +167,26 @@ def run_all(
     """Make a bundle from data: fit, calibrate, evaluate and export.
 
     With a recipe:
-    python -m training run training/recipes/cifar10-oe.yaml --data DIR stages.oe.epochs=3
+    python -m training run training/recipes/cifar10-oe.yaml --data DIR --version 2 stages.oe.epochs=3
 
     Without a recipe, on a folder of images with one sub-folder per class, or a CSV file with the columns text and
     label. This makes a recipe that trains a small network within minutes on a CPU, and keeps it in the run directory:
     python -m training run --in-distribution DIR --outliers DIR
+
+    For photographs, with a classifier of the features of a pretrained model, whose training takes seconds:
+    python -m training run --in-distribution DIR --outliers DIR --backbone FILE.onnx
     """
     from training import steps
     from training.commands.run import QuickStartOptions, print_next_steps, print_recipe_path, resolve_run
     from training.export.bundle_export import recipe_bundle_path
 
-    quick_start = QuickStartOptions(in_distribution, outliers, name, size)
+    quick_start = QuickStartOptions(in_distribution, outliers, backbone, preprocess, name, size)
     changes = _with_options(overrides, devices, skip_broken=skip_broken)
     resolved = resolve_run(recipe, changes, data_dir, quick_start, allow_code=allow_code)
     started = steps.start_run(resolved.recipe, run, overwrite=overwrite)
     if resolved.shortcuts is not None:
         steps.save_shortcuts(started, resolved.shortcuts)
+    if resolved.is_made:
         print_recipe_path(started.recipe_path, resolved.data_dir)
     locations = steps.data_locations(resolved.data_dir)
     # Checked before training, which can take hours: the bundle must not exist.

@@ -1,7 +1,7 @@
 """The command `run`: finds or makes its recipe, and prints the commands to continue with."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,10 +9,10 @@ from training.commands.options import parse_size
 from training.console import console
 from training.errors import RecipeError
 from training.evaluation import ShortcutCheck
-from training.quick_start.recipe import quick_start
+from training.quick_start.recipe import QuickStartInputs, quick_start
 from training.recipe import Recipe, load_recipe
 
-_USES = "Give RECIPE, or both --in-distribution DIR and --outliers DIR"
+_USES = "Give RECIPE, or --in-distribution DIR and, better, --outliers DIR"
 
 _SAMPLE_TYPES = {"sample.png": "image/png", "sample.txt": "text/plain"}
 
@@ -23,19 +23,33 @@ class QuickStartOptions:
 
     in_distribution: Path | None
     outliers: Path | None
+    backbone: Path | None
+    preprocess: str | None
     name: str | None
     size: str | None
+
+    @property
+    def only_without_recipe(self) -> Mapping[str, object]:
+        """The options that change a quick start's recipe, by their names on the command line."""
+        return {
+            "--backbone": self.backbone,
+            "--preprocess": self.preprocess,
+            "--name": self.name,
+            "--size": self.size,
+        }
 
 
 @dataclass(frozen=True)
 class ResolvedRun:
     """The recipe of a run, and the data folder that its paths start from, None for the default.
 
-    `shortcuts` is the shortcut check of a quick start's data, None for a recipe that was read from a file.
+    `is_made` says whether the recipe was made from data and not read from a file. `shortcuts` is the shortcut check of
+    such data, None without outliers.
     """
 
     recipe: Recipe
     data_dir: Path | None
+    is_made: bool = False
     shortcuts: ShortcutCheck | None = None
 
 
@@ -55,9 +69,9 @@ def resolve_run(
     if options.in_distribution is None and options.outliers is None:
         if recipe is None:
             raise RecipeError("run", "has nothing to train on", _USES)
-        if options.name is not None or options.size is not None:
-            remedy = "Override the recipe's keys instead: name=NAME input.height=32 input.width=32"
-            raise RecipeError("run", "takes --name and --size only without a recipe", remedy)
+        if given := [option for option, value in options.only_without_recipe.items() if value is not None]:
+            remedy = "Override the recipe's keys instead: name=NAME input.height=32 architecture.backbone=FILE"
+            raise RecipeError("run", f"takes {' and '.join(given)} only without a recipe", remedy)
         return ResolvedRun(load_recipe(Path(recipe), overrides, allow_code=allow_code), data_dir)
     if recipe is not None and "=" in recipe:
         # Without a recipe, the first argument is an override.
@@ -68,13 +82,9 @@ def resolve_run(
         raise RecipeError("run", reason, "Give one or the other")
     if options.in_distribution is None:
         raise RecipeError("--in-distribution", "is missing", _USES)
-    if options.outliers is None:
-        remedy = "Give any inputs of none of your classes: a public data set, pictures of other things"
-        raise RecipeError("--outliers", "is missing", remedy)
     size = None if options.size is None else parse_size(options.size)
     start = quick_start(
-        options.in_distribution,
-        options.outliers,
+        QuickStartInputs(options.in_distribution, options.outliers, options.backbone, options.preprocess),
         name=options.name,
         size=size,
         overrides=overrides,
@@ -82,7 +92,7 @@ def resolve_run(
     )
     for note in start.notes:
         console.print(note, highlight=False)
-    return ResolvedRun(start.recipe, start.data_dir, start.shortcuts)
+    return ResolvedRun(start.recipe, start.data_dir, is_made=True, shortcuts=start.shortcuts)
 
 
 def print_recipe_path(path: Path, data_dir: Path | None) -> None:

@@ -91,11 +91,39 @@ def wrap(
             "data's).",
         ),
     ] = None,
+    fit: Annotated[
+        Path | None,
+        typer.Option(
+            "--fit",
+            help="Labelled training data, a folder with one sub-folder per class or a table: adds the scores "
+            "mahalanobis and knn of the model's features.",
+        ),
+    ] = None,
+    features: Annotated[
+        str | None,
+        typer.Option("--features", help="Tensor with the features (default: the input of the last linear layer)."),
+    ] = None,
+    combine: Annotated[
+        str | None,
+        typer.Option(
+            "--combine",
+            help="Two scores, for example mahalanobis+msp: adds the score combined, the sum of both after "
+            "standardisation. A fifth of the calibration data then standardises, the rest calibrates.",
+        ),
+    ] = None,
     test: Annotated[
         Path | None, typer.Option("--test", help="Labelled in-distribution test set for a report in the bundle.")
     ] = None,
     ood: Annotated[
         list[str] | None, typer.Option("--ood", help="Out-of-distribution set for the report, NAME=PATH; repeatable.")
+    ] = None,
+    validation: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--validation",
+            help="Out-of-distribution set that chooses the default score by AUROC and is no test set, NAME=PATH; "
+            "repeatable; needs --test.",
+        ),
     ] = None,
     image_column: Annotated[str, typer.Option("--image-column", help="Column of images in a table.")] = "image",
     text_column: Annotated[str, typer.Option("--text-column", help="Column of texts in a table.")] = "text",
@@ -112,7 +140,12 @@ def wrap(
             "--alpha", min=1e-6, max=0.999, help="Default false-flag rate (default: 0.01, more if there are few data)."
         ),
     ] = None,
-    default_score: Annotated[str, typer.Option("--default-score", help="The bundle's default score.")] = "msp",
+    default_score: Annotated[
+        str | None,
+        typer.Option(
+            "--default-score", help="The bundle's default score (default: chosen by --validation, without it msp)."
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle if it exists.")] = False,
     skip_broken: Annotated[
         bool,
@@ -132,6 +165,9 @@ def wrap(
 
     with tokenizer.json next to the graph. The bundle's input is token ids and lengths; the graph computes
     attention_mask and token_type_ids from them. Padding must not change a text's logits.
+
+    With labelled training data the bundle also scores the model's features, which needs no outliers:
+    python -m training wrap resnet.onnx --calibration held-out/ --fit train/
     """
     # Imported here, so that `--help` does not import torch.
     from training.commands.run import print_next_steps
@@ -139,7 +175,7 @@ def wrap(
     from training.export.bundle_folder import bundle_name
     from training.recipe import Source
     from training.wrapping.image_adapter import ImageOptions
-    from training.wrapping.wrap import WrapOptions
+    from training.wrapping.options import WrapOptions
     from training.wrapping.wrap import wrap as wrap_classifier
 
     images_only = {
@@ -185,8 +221,12 @@ def wrap(
         tokenizer=tokenizer,
         max_tokens=max_tokens,
         labels=None if labels is None else parse_labels(labels),
+        fit=None if fit is None else source(fit),
+        features=features,
+        combine=() if combine is None else tuple(name.strip() for name in combine.split("+")),
         test=None if test is None else source(test),
         ood={set_name: unlabelled(path) for set_name, path in parse_named_paths("--ood", ood)},
+        validation={set_name: unlabelled(path) for set_name, path in parse_named_paths("--validation", validation)},
         alpha=alpha,
         default_score=default_score,
         overwrite=overwrite,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bundle import ImageInput
-from training.data.duplicates import separate_duplicates
+from training.data.duplicates import conflicting_labels, separate_duplicates
 from training.data.examples import Examples
 from training.data.reader import Reader
 from training.data.sources import Progress
@@ -51,8 +51,9 @@ class RemovedDuplicates:
 class InDistributionData:
     """The training, calibration and test splits; those of a classifier are labelled.
 
-    No two splits have the same input. `duplicates` counts the examples left out for this reason. `sample` locates the
-    first test example in its source.
+    No two splits have the same input. `duplicates` counts the examples left out for this reason, `conflicting` the
+    inputs of the train source that have copies with different labels. `sample` locates the first test example in its
+    source.
     """
 
     train: Examples
@@ -60,6 +61,7 @@ class InDistributionData:
     test: Examples
     sample: Sample
     duplicates: RemovedDuplicates = RemovedDuplicates()
+    conflicting: int = 0
 
     @property
     def splits(self) -> list[Examples]:
@@ -91,7 +93,8 @@ def load_in_distribution(recipe: Recipe, reader: Reader, progress: Progress | No
             reason = f"its labels differ from the training set's ({difference})"
             raise DataError(test.source, reason, "Use matching sets")
     test_hashes = None if config.test is None else reader.content_hashes(config.test, test)
-    separated = separate_duplicates(rows, reader.content_hashes(config.train, full), test_hashes)
+    hashes = reader.content_hashes(config.train, full)
+    separated = separate_duplicates(rows, hashes, test_hashes)
     duplicates = RemovedDuplicates(len(rows.train) - len(separated.train), len(test) - len(separated.test))
     if not len(separated.train):
         reason = "every training example is a copy of a held-out example"
@@ -110,6 +113,7 @@ def load_in_distribution(recipe: Recipe, reader: Reader, progress: Progress | No
         test=test.rows(separated.test) if duplicates.test else test,
         sample=Sample(test_source, first_test_row),
         duplicates=duplicates,
+        conflicting=0 if full.y is None else conflicting_labels(hashes, full.y),
     )
 
 

@@ -49,6 +49,21 @@ def separate_duplicates(
     )
 
 
+def conflicting_labels(hashes: Sequence[bytes], y: NDArray[np.int64]) -> int:
+    """The number of distinct inputs that have copies with different labels.
+
+    Args:
+        hashes: The content hash of each input `[N]`.
+        y: Their class indices int64 `[N]`.
+    """
+    labels: dict[bytes, int] = {}
+    conflicting: set[bytes] = set()
+    for content, label in zip(hashes, y.tolist(), strict=True):
+        if labels.setdefault(content, label) != label:
+            conflicting.add(content)
+    return len(conflicting)
+
+
 def text_hashes(texts: Iterable[str]) -> list[bytes]:
     """The content hash of each text; texts that differ only in case or spacing have equal hashes."""
     return [_digest(" ".join(text.lower().split()).encode("utf-8", "surrogatepass")) for text in texts]

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from training.data.labels import class_counts
 from training.data.problems import BrokenInputs, Problem
 from training.errors import DataError
 
@@ -79,18 +80,28 @@ class Examples:
         sha256 = hashlib.sha256(bytes.fromhex(self.sha256) + rows.astype("<i8").tobytes()).hexdigest()
         return replace(self, x=_Rows(self.x, rows), y=y, name=name or self.name, sha256=sha256, left_out=())
 
+    def evenly_spaced(self, size: int) -> "Examples":
+        """Up to `size` examples, evenly spaced over the set: all of them if there are no more."""
+        if len(self) <= size:
+            return self
+        return self.rows(np.linspace(0, len(self) - 1, size, dtype=np.int64))
+
     def targets(self) -> NDArray[np.int64]:
         """The class indices `[N]`; DataError if the set is unlabelled."""
         if self.y is None:
             raise DataError(self.source, "has no labels", "Name its label column in the recipe (`label: ...`)")
         return self.y
 
+    def class_counts(self) -> dict[str, int]:
+        """The number of examples of each class; DataError if the set is unlabelled."""
+        return class_counts(self.targets(), self.labels)
+
     def require_classes(self) -> None:
         """Raise DataError unless the set has labels and at least two classes, none of them empty."""
-        counts = np.bincount(self.targets(), minlength=len(self.labels))
+        counts = self.class_counts()
         if len(self.labels) < 2:
             raise DataError(self.source, f"has {len(self.labels)} class", "A classifier needs at least two")
-        empty = [label for label, count in zip(self.labels, counts, strict=True) if count == 0]
+        empty = [label for label, count in counts.items() if count == 0]
         if empty:
             reason = f"no {self.name} example has the label {', '.join(empty)}"
             raise DataError(self.source, reason, "Add some, or leave the label out: exclude_labels")

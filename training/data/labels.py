@@ -69,6 +69,11 @@ def folder_labels(folders: Sequence[str | None]) -> Labels:
     return Labels(y, names, faults)
 
 
+def class_counts(y: NDArray[np.int64], names: Sequence[str]) -> dict[str, int]:
+    """The number of inputs of each class, from their class indices `[N]`."""
+    return dict(zip(names, np.bincount(y, minlength=len(names)).tolist(), strict=True))
+
+
 def _number(value: Value, classes: int) -> int:
     return int(value) if isinstance(value, int) and 0 <= value < classes else -1
 

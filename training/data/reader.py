@@ -187,6 +187,8 @@ def _create_tokenizer(recipe: Recipe, config: TextConfig, locations: DataLocatio
     """Write the tokenizer that `config` asks for to `path`, atomically."""
     if config.tokenizer is not None:
         tokenizer = existing_tokenizer(config.tokenizer)
+    elif recipe.backbone is not None:
+        tokenizer = existing_tokenizer(str((locations.data_dir / recipe.backbone.backbone).parent))
     else:
         data = recipe.in_distribution
         rows = _read_usable(recipe, data.train, locations)

@@ -14,7 +14,7 @@ _READABLE = (
 _LABEL = "label"
 _FORMATS = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".ndjson": "json", ".json": "json"}
 
-__all__ = ["class_folders", "columns_of", "guess_source"]
+__all__ = ["class_folders", "columns_of", "guess_source", "holds_texts"]
 
 
 def guess_source(
@@ -57,6 +57,27 @@ def columns_of(path: Path) -> list[str]:
         return list(open_table(path, [_LABEL]).columns)
     except DataFileError as error:
         raise DataError(str(path), error.reason, _READABLE) from error
+
+
+def holds_texts(path: Path, *, image: str = "image", text: str = "text") -> bool:
+    """Whether `path` is a table of texts and not of images or a folder; DataError if it has neither column.
+
+    Args:
+        path: A folder of images, or a table.
+        image: The column of images in a table.
+        text: The column of texts in a table.
+    """
+    if not path.exists():
+        raise DataError(str(path), "does not exist", _READABLE)
+    if path.is_dir():
+        return False
+    columns = columns_of(path)
+    if path.suffix.lower() == ".txt":
+        return True
+    if image not in columns and text not in columns:
+        reason = f"has no column {image} or {text}, but {', '.join(columns) or 'none'}"
+        raise DataError(str(path), reason, _READABLE)
+    return image not in columns
 
 
 def _is_labelled(path: Path) -> bool:

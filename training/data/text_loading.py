@@ -57,7 +57,12 @@ def load_texts(
 def read_texts(source: Source, locations: DataLocations) -> Rows:
     """The rows of `source` whose text is not blank; DataError if there are none."""
     rows = read_rows(source, locations.data_dir, "text")
-    not_blank = np.flatnonzero([bool(text.strip()) for text in rows.texts]).astype(np.int64)
+    not_blank = np.flatnonzero([not is_blank(text) for text in rows.texts]).astype(np.int64)
     if not len(not_blank) and not rows.problems:
         raise DataError(rows.origin, f"has no text in its column '{source.text}'", "Check the recipe's `text`")
     return rows if len(not_blank) == len(rows) else rows.at(not_blank)
+
+
+def is_blank(text: str) -> bool:
+    """Whether a text has no characters but white space."""
+    return not text.strip()

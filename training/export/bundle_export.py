@@ -11,6 +11,7 @@ import onnx
 from bundle import (
     CalibrationSpec,
     Evaluation,
+    EvidenceSpec,
     ImageInput,
     LikelihoodSpec,
     Parity,
@@ -22,12 +23,14 @@ from bundle import (
 )
 from training.backbones import join_head, open_backbone
 from training.data import Examples
+from training.data.token_ids import text_batch
 from training.evaluation import DefaultScore
 from training.export.bundle_folder import atomic_folder, new_bundle_path
+from training.export.evidence import with_evidence
 from training.export.onnx_graph import check_parity, run_graph, write_graph
 from training.export.provenance import describe_training
 from training.export.sample_scores import sample_scores
-from training.models.score_heads import ScoredModel
+from training.models.score_heads import EVIDENCE, ScoredClassifier, ScoredModel
 from training.recipe import Recipe, TextConfig
 from training.run import Run
 from training.scoring.batch_scoring import Outputs, score_inputs
@@ -86,6 +89,7 @@ def export_bundle(
     Raises:
         ParityError: The graph does not give the scores of the torch model.
     """
+    model = with_evidence(model, to_inputs(calibration).x[np.arange(_TRACED_INPUTS)])
     with atomic_folder(path) as partial:
         write_sample(partial)
         outputs, parity = write_checked_graph(run, model, partial / GRAPH, calibration, samples, to_inputs)
@@ -127,7 +131,10 @@ def write_checked_graph(
     write_graph(model, inputs.x[np.arange(_TRACED_INPUTS)], graph)
     if run.recipe.backbone is not None:
         onnx.save(join_head(open_backbone(run.backbone_path), onnx.load(graph)), graph)
-    outputs, sample_outputs = (run_graph(graph, examples.x, model.model.prepare) for examples in (calibration, samples))
+    # A classifier of features reads these; its bundle reads texts.
+    is_text_backbone = run.recipe.backbone is not None and isinstance(run.recipe.input, TextConfig)
+    prepare = text_batch if is_text_backbone else model.model.prepare
+    outputs, sample_outputs = (run_graph(graph, examples.x, prepare) for examples in (calibration, samples))
     differences = check_parity(score_inputs(model, inputs.x), outputs, tolerance)
     for name, difference in check_parity(score_inputs(model, sample_inputs.x), sample_outputs, tolerance).items():
         differences[name] = max(difference, differences[name])
@@ -184,6 +191,7 @@ def seal_run_bundle(
             "default_score": default_score.name,
             "default_score_reason": default_score.reason,
             "likelihood": _likelihood(recipe, model),
+            "evidence": _evidence(model, len(calibration.labels)),
             "model": GRAPH,
             "precision": precision,
             "calibration": CalibrationSpec(
@@ -206,7 +214,6 @@ def _likelihood(recipe: Recipe, model: ScoredModel) -> LikelihoodSpec | None:
     return LikelihoodSpec(per=recipe.likelihood.per, parts=model.parts)
 
 
-def evenly_spaced(examples: Examples, size: int) -> Examples:
-    """Up to `size` examples, evenly spaced over the set."""
-    rows = np.linspace(0, len(examples) - 1, min(size, len(examples)), dtype=np.int64)
-    return examples.rows(np.unique(rows))
+def _evidence(model: ScoredModel, classes: int) -> EvidenceSpec | None:
+    bias = model.bias(classes) if isinstance(model, ScoredClassifier) else None
+    return None if bias is None else EvidenceSpec(output=EVIDENCE, bias=tuple(bias))

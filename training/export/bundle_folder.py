@@ -13,7 +13,9 @@ def new_bundle_path(models: Path, name: str, version: str, *, overwrite: bool) -
     """`models/<name>/<version>`; RunError if it exists and `overwrite` is off."""
     path = models / name / version
     if path.exists() and not overwrite:
-        raise RunError(str(path), "exists", "Give the new bundle another --version, or replace this one: --overwrite")
+        free = 1 + max((int(folder.name) for folder in path.parent.iterdir() if folder.name.isdecimal()), default=0)
+        remedy = f"Give the new bundle another version, for example --version {free}, or replace this one: --overwrite"
+        raise RunError(str(path), "exists", remedy)
     return path
 
 

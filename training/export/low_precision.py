@@ -20,7 +20,7 @@ from training.evaluation import (
     manifest_evaluation,
     write_report,
 )
-from training.export.bundle_export import GRAPH, SAMPLES, evenly_spaced, seal_run_bundle, write_checked_graph
+from training.export.bundle_export import GRAPH, SAMPLES, seal_run_bundle, write_checked_graph
 from training.export.bundle_folder import atomic_folder
 from training.export.onnx_graph import graph_feeds, run_graph
 from training.export.quantize import LowPrecision, write_low_precision
@@ -74,9 +74,9 @@ def export_low_precision(
     with atomic_folder(path) as partial, TemporaryDirectory() as scratch:
         write_sample(partial)
         full_graph, low_graph = Path(scratch) / GRAPH, partial / GRAPH
-        samples = evenly_spaced(in_dist.test, SAMPLES)
+        samples = in_dist.test.evenly_spaced(SAMPLES)
         full_outputs, _ = write_checked_graph(run, model, full_graph, in_dist.calibration, samples)
-        range_inputs = evenly_spaced(in_dist.train, _RANGE_INPUTS)
+        range_inputs = in_dist.train.evenly_spaced(_RANGE_INPUTS)
         feeds = graph_feeds(model.model.input_names, range_inputs.x, prepare)
         write_low_precision(full_graph, low_graph, precision, feeds)
         low_outputs = run_graph(low_graph, in_dist.calibration.x, prepare)

@@ -2,8 +2,9 @@
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -129,7 +130,12 @@ def graph_feeds(
 
 
 def check_parity(
-    expected: Outputs, graph_outputs: Outputs, tolerance: float, *, reference: str = "torch"
+    expected: Outputs,
+    graph_outputs: Outputs,
+    tolerance: float,
+    *,
+    reference: str = "torch",
+    tolerances: Mapping[str, float] = MappingProxyType({}),
 ) -> dict[str, float]:
     """Compare outputs with those of a reference implementation.
 
@@ -138,6 +144,7 @@ def check_parity(
         graph_outputs: The outputs of the graph.
         tolerance: The largest allowed absolute difference of a float output.
         reference: The name of the reference, for error messages.
+        tolerances: The tolerance of each output for which `tolerance` is too small.
 
     Returns:
         Float output -> its largest absolute difference.
@@ -154,7 +161,11 @@ def check_parity(
         if np.issubdtype(values.dtype, np.floating)
     }
     # `not <=` instead of `>`, so that NaN counts as too large.
-    too_large = {name: difference for name, difference in differences.items() if not difference <= tolerance}
+    too_large = {
+        name: difference
+        for name, difference in differences.items()
+        if not difference <= tolerances.get(name, tolerance)
+    }
     if too_large:
         detail = ", ".join(f"{name} by {difference:.2g}" for name, difference in too_large.items())
         raise ParityError(

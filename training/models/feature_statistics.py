@@ -14,6 +14,9 @@ from bundle import ModelOutput
 MAX_REFERENCES = 4096
 """The largest number of training examples that `knn` compares an input with."""
 
+MAX_EXAMPLES = 50_000
+"""The number of training examples that statistics are computed from, evenly spaced over the set."""
+
 Statistics = Mapping[ModelOutput, Tensor]
 """The name of each constant -> its value in float32."""
 
@@ -33,7 +36,7 @@ def fit_mahalanobis(features: NDArray[np.float32], targets: NDArray[np.int64]) -
     covariance, _ = ledoit_wolf(normalised - means[targets], assume_centered=True)
     values, vectors = np.linalg.eigh(covariance)
     whitening = vectors / np.sqrt(np.maximum(values, values[-1] * np.finfo(np.float32).eps))
-    return _constants({"feature_center": center, "whitening": whitening, "class_means": (means - center) @ whitening})
+    return as_constants({"feature_center": center, "whitening": whitening, "class_means": (means - center) @ whitening})
 
 
 def fit_knn(features: NDArray[np.float32], targets: NDArray[np.int64], *, seed: int = 0) -> Statistics:
@@ -44,7 +47,7 @@ def fit_knn(features: NDArray[np.float32], targets: NDArray[np.int64], *, seed: 
         targets: Their classes `[N]`.
         seed: The seed of the draw.
     """
-    return _constants({"reference_features": _normalised(features)[_reference_rows(targets, seed)]})
+    return as_constants({"reference_features": _normalised(features)[_reference_rows(targets, seed)]})
 
 
 _FITS: Mapping[str, Callable[[NDArray[np.float32], NDArray[np.int64]], Statistics]] = {
@@ -101,5 +104,6 @@ def _reference_rows(targets: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
     return np.sort(order[np.argsort(position[order], kind="stable")][:MAX_REFERENCES]).astype(np.int64)
 
 
-def _constants(arrays: Mapping[ModelOutput, NDArray[np.float64]]) -> Statistics:
+def as_constants(arrays: Mapping[ModelOutput, NDArray[np.float64]]) -> Statistics:
+    """`arrays` as tensors in float32."""
     return {name: torch.from_numpy(array.astype(np.float32)) for name, array in arrays.items()}

@@ -2,14 +2,20 @@
 
 from collections.abc import Collection, Sequence
 
+import torch
 from torch import Tensor, nn
 
-from bundle import SCORES, ModelOutput
+from bundle import COMBINED, SCORES, ModelOutput
 from training.errors import RecipeError
 from training.models.classifier import Classifier, Prediction
+from training.models.combination import Combination
+from training.models.evidence import EvidenceLayers
 from training.models.feature_statistics import Statistics
 from training.models.features import predict_with_features
 from training.models.model import Model
+
+EVIDENCE = "evidence"
+"""The graph output with the evidence of each position for the predicted class."""
 
 
 class ScoredModel(nn.Module):
@@ -38,23 +44,33 @@ class ClassifierHead(nn.Module):
         scores: The names of the scores.
         confidence_branch: Whether the classifier has a learned confidence.
         statistics: The constants of scores that are computed from features; see `training.models.feature_statistics`.
+        combination: The scores that `combined` combines, which stand before it in `scores`.
 
     Raises:
         RecipeError: if one of `scores` needs other outputs of the classifier or other statistics.
     """
 
     def __init__(
-        self, scores: Sequence[str], *, confidence_branch: bool = False, statistics: Statistics | None = None
+        self,
+        scores: Sequence[str],
+        *,
+        confidence_branch: bool = False,
+        statistics: Statistics | None = None,
+        combination: Combination | None = None,
     ) -> None:
         super().__init__()
         statistics = statistics or {}
         outputs: list[ModelOutput] = ["logits", "confidence_logit"] if confidence_branch else ["logits"]
         if statistics:
             outputs += ["features", *statistics]
+        self.num_features = _num_features(statistics)
+        self.combination = combination
+        if combination is not None:
+            statistics = {**statistics, **combination.statistics}
+            outputs += ["combined_anomalies", *combination.statistics]
         require_scores(scores, outputs)
         self.scores = tuple(scores)
         self.output_names = (*scores, "prediction", "probability")
-        self.reads_features = bool(statistics)
         self._statistics = tuple(statistics)
         for name, value in statistics.items():
             self.register_buffer(name, value)
@@ -73,22 +89,63 @@ class ClassifierHead(nn.Module):
         outputs: dict[ModelOutput, Tensor | None] = {"logits": logits, "confidence_logit": confidence_logit}
         outputs["features"] = features
         outputs |= {name: getattr(self, name).to(logits.dtype) for name in self._statistics}
-        return (*(SCORES[name].compute(outputs) for name in self.scores), predicted, probability)
+        values: dict[str, Tensor] = {}
+        for name in self.scores:
+            if name == COMBINED.name and self.combination is not None:
+                combined = self.combination.scores
+                members = [SCORES[member].offset + SCORES[member].sign * values[member] for member in combined]
+                outputs["combined_anomalies"] = torch.stack(members, dim=-1)
+            values[name] = SCORES[name].compute(outputs)
+        return (*values.values(), predicted, probability)
 
 
 class ScoredClassifier(ScoredModel):
-    """A classifier with its scores and prediction; see `ClassifierHead` for the outputs and errors."""
+    """A classifier with its scores and prediction; see `ClassifierHead` for the outputs and errors.
 
-    def __init__(self, classifier: Classifier, scores: Sequence[str], statistics: Statistics | None = None) -> None:
+    With `layers` there is one more output, `evidence` float32 `[N, H, W]`; see `training.models.evidence`.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        scores: Sequence[str],
+        statistics: Statistics | None = None,
+        *,
+        layers: EvidenceLayers | None = None,
+    ) -> None:
         head = ClassifierHead(scores, confidence_branch=classifier.confidence_branch, statistics=statistics)
-        super().__init__(classifier, scores, head.output_names)
+        super().__init__(classifier, scores, (*head.output_names, *([] if layers is None else [EVIDENCE])))
         self.head = head
+        self._statistics = statistics
+        self._layers = layers
+
+    def with_evidence(self) -> "ScoredClassifier | None":
+        """The classifier with evidence as a further output; None if it has no layers to compute it from."""
+        assert isinstance(self.model, Classifier), "it was made of a classifier"
+        layers = EvidenceLayers.of(self.model)
+        return None if layers is None else ScoredClassifier(self.model, self.scores, self._statistics, layers=layers)
+
+    def bias(self, classes: int) -> list[float] | None:
+        """The part of each class's logit that no position has; None without evidence."""
+        return None if self._layers is None else self._layers.bias(classes)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Scores and prediction for the classifier's inputs."""
-        predict = predict_with_features if self.head.reads_features else _predict
-        outputs: tuple[Tensor, ...] = self.head(*predict(self.model, inputs).float())
-        return outputs
+        predict = predict_with_features if self.head.num_features else _predict
+        outputs: tuple[Tensor, ...]
+        if self._layers is None:
+            outputs = self.head(*predict(self.model, inputs).float())
+            return outputs
+        with self._layers.recorded_maps() as maps:
+            outputs = self.head(*predict(self.model, inputs).float())
+        predicted = outputs[self.head.output_names.index("prediction")]
+        return (*outputs, self._layers.evidence(maps[0], predicted))
+
+
+def _num_features(statistics: Statistics) -> int:
+    """The number of features D that `statistics` belong to; 0 for none."""
+    sizes = {int(statistics[name].shape[-1]) for name in ("feature_center", "reference_features") if name in statistics}
+    return sizes.pop() if sizes else 0
 
 
 def _predict(classifier: nn.Module, inputs: tuple[Tensor, ...]) -> Prediction:

@@ -16,7 +16,8 @@ class BackboneConfig(Section):
     """A frozen backbone.
 
     Attributes:
-        backbone: The ONNX file of a pretrained model. A relative path starts at the data folder.
+        backbone: The ONNX file of a pretrained model. A relative path starts at the data folder. The tokenizer of a
+            model of texts is the `tokenizer.json` next to it, unless `input.tokenizer` names another.
         features: The tensor with the features. By default the input of the last linear layer, or else the first output.
         hidden: The width of a hidden layer of the classifier; 0 for a linear classifier.
     """

@@ -169,11 +169,13 @@ class Recipe(Section):
         return BackboneConfig.of(self.architecture)
 
     @model_validator(mode="after")
-    def _backbone_has_images(self) -> Self:
+    def _backbone_is_classified(self) -> Self:
         if self.backbone is None:
             return self
-        if self.task != "classification" or self.input.kind != "image":
-            raise ValueError(f"architecture: '{PRETRAINED}' is for classification of images")
+        if self.task != "classification":
+            raise ValueError(f"architecture: '{PRETRAINED}' is for classification")
+        if grouped := [name for name, stage in self.stages.items() if stage.group_by_length]:
+            raise ValueError(f"stages.{grouped[0]}.group_by_length: features of '{PRETRAINED}' have no length")
         if self.export.mirror:
             raise ValueError(f"export.mirror: is not for '{PRETRAINED}', whose classifier reads features")
         return self

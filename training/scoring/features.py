@@ -9,14 +9,18 @@ from numpy.typing import NDArray
 from bundle import FEATURE_SCORES
 from training.data import Examples, InputArray
 from training.models.classifier import Classifier
-from training.models.feature_statistics import Statistics, fit_statistics, load_statistics, save_statistics
+from training.models.feature_statistics import (
+    MAX_EXAMPLES,
+    Statistics,
+    fit_statistics,
+    load_statistics,
+    save_statistics,
+)
 from training.models.features import predict_with_features
 from training.run import Run
 from training.scoring.batch_scoring import restore_order, row_batches, scoring_order
 
 _BATCH = 256
-_MAX_TRAINING_EXAMPLES = 50_000
-"""The number of training examples that statistics are computed from, evenly spaced over the set."""
 
 
 @torch.inference_mode()
@@ -51,8 +55,7 @@ def save_stage_statistics(
     """
     if not set(run.recipe.export.scores) & set(FEATURE_SCORES):
         return
-    rows = np.unique(np.linspace(0, len(train) - 1, min(len(train), _MAX_TRAINING_EXAMPLES), dtype=np.int64))
-    examples = train.rows(rows)
+    examples = train.evenly_spaced(MAX_EXAMPLES)
     features = classifier_features(classifier, examples.x, progress)
     run.calibration_path.mkdir(exist_ok=True)
     statistics = fit_statistics(run.recipe.export.scores, features, examples.targets())

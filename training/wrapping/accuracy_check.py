@@ -13,7 +13,7 @@ from training.recipe import Source
 from training.wrapping.class_names import targets_among
 from training.wrapping.input_adapter import InputAdapter
 from training.wrapping.onnx_classifier import OnnxClassifier
-from training.wrapping.sessions import ClassifierLogits
+from training.wrapping.sessions import ClassifierSession
 
 _INPUTS = 64
 _POOR = 0.75
@@ -67,7 +67,7 @@ def announce_accuracy(
         return
 
     def accuracy_of(other: InputAdapter, inputs: SampleInputs) -> float:
-        logits = ClassifierLogits(classifier, other)(StoredArray(inputs.rows))
+        logits = ClassifierSession(classifier, other)(StoredArray(inputs.rows)).logits
         return float(np.mean(logits.argmax(axis=1) == targets))
 
     accuracy = accuracy_of(adapter, sample)

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 
 from training.errors import GraphError
+from training.linear_head import find_linear_head
 from training.onnx_graphs import ancestors_of
 from training.wrapping.class_axis import PROBABILITY_SCORES, append_logits, class_count, content_of
+from training.wrapping.classifier_features import FeatureTensor, append_features, feature_count, find_features
 from training.wrapping.head_search import Head, behind, find_heads, output_tensors
 from training.wrapping.input_adapter import InputAdapter
-from training.wrapping.linear_head import find_linear_head
 from training.wrapping.onnx_classifier import GraphInput, OnnxClassifier, OwnOutput, graph_inputs, reduced_to
 from training.wrapping.sessions import open_session
 
@@ -34,12 +35,16 @@ class FoundClassifier:
         adapter: converts inputs to the classifier's.
         head: the head.
         shape: the shape of its values for one input.
+        features: the tensor with the features; None if no score needs them.
+        features_shape: the shape of its values for one input.
     """
 
     classifier: OnnxClassifier
     adapter: InputAdapter
     head: Head
     shape: tuple[int, ...]
+    features: FeatureTensor | None = None
+    features_shape: tuple[int, ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -47,25 +52,32 @@ class FoundClassifier:
         return max(class_count(self.head.tensor, self.shape), 2)
 
     def resolve(self, values: NDArray[np.float32], announce: Callable[[str], None]) -> OnnxClassifier:
-        """The classifier with logits `[N, K]`, given the head's `values` `[N, ...]` for real inputs.
+        """The classifier with logits `[N, K]` and features `[N, D]`, given the head's `values` for real inputs.
 
         Args:
-            values: the values; they show whether the head is logits or probabilities.
+            values: the values `[N, ...]`; they show whether the head is logits or probabilities.
             announce: gets a line about the head.
 
         Raises:
             GraphError: if a value is not finite.
         """
         flat = values.reshape(len(values), -1)
-        require_finite(flat, self.head, self.adapter.options)
+        require_finite(flat, self.head.tensor, "calibration", self.adapter.options)
         linear = find_linear_head(self.classifier.model.graph, self.head.tensor)
         content = content_of(flat, certain=self.head.normaliser is not None or linear is not None)
         # A copy, because the classifier's own graph is still needed as it was.
         model = ModelProto()
         model.CopyFrom(self.classifier.model)
         logits = append_logits(model, self.head.tensor, self.shape, content)
-        classifier = replace(self.classifier, model=model, logits=logits)
-        model.graph.output[0].name = logits
+        features = None
+        if self.features is not None:
+            features = append_features(model, self.features, self.features_shape)
+            count = feature_count(self.features, self.features_shape)
+            announce(f"features: {self.features}, {count} for each input; --features overrides it")
+        classifier = replace(self.classifier, model=model, logits=logits, features=features)
+        del model.graph.output[:]
+        for name in dict.fromkeys([*classifier.tensors, *(output.tensor for output in classifier.outputs)]):
+            model.graph.output.add(name=name)
         classes = "two classes of one value" if flat.shape[1] == 1 else f"{flat.shape[1]} classes"
         origin = f", from the {linear.node.op_type} of the features '{linear.features}'" if linear is not None else ""
         announce(f"{content}: {self.head}, {classes}{origin}; --logits overrides it")
@@ -80,7 +92,13 @@ class FoundClassifier:
 
 
 def find_classifier(
-    model: ModelProto, logits: str | None, make_adapter: MakeAdapter, announce: Callable[[str], None]
+    model: ModelProto,
+    logits: str | None,
+    make_adapter: MakeAdapter,
+    announce: Callable[[str], None],
+    *,
+    with_features: bool = False,
+    features: str | None = None,
 ) -> FoundClassifier:
     """The likeliest head of `model` whose values for generated inputs have one axis of classes.
 
@@ -89,9 +107,11 @@ def find_classifier(
         logits: the tensor with the logits; None to search for it.
         make_adapter: makes the adapter of a graph with the given inputs.
         announce: gets a line if there are several heads.
+        with_features: whether the classifier's features are needed.
+        features: the tensor with the features; None to search for it.
 
     Raises:
-        GraphError: if no head fits; the message names each with the reason.
+        GraphError: if no head fits; the message names each with the reason. Or if the head that fits has no features.
     """
     heads = find_heads(model, logits)
     refusals: list[GraphError] = []
@@ -104,7 +124,7 @@ def find_classifier(
         others = [other for other in heads if other is not head and not other.reduced]
         if others and logits is None:
             announce(f"other outputs: {', '.join(map(str, others))}; name one to wrap it instead: --logits")
-        return found
+        return _with_features(model, found, features) if with_features else found
     if not refusals:
         raise GraphError("the graph", "computes no output from its inputs", "Give a graph of a classifier")
     if len(refusals) == 1 or len({error.reason for error in refusals}) == 1:
@@ -113,15 +133,21 @@ def find_classifier(
     raise GraphError("the graph", f"has no output with one value per class: {reasons}", refusals[0].remedy)
 
 
-def require_finite(values: NDArray[np.float32], head: Head, options: str) -> None:
-    """Check that the values `[N, K]` of `head` for calibration data are finite.
+def require_finite(values: NDArray[np.float32], tensor: str, data: str, options: str) -> None:
+    """Check that the values `[N, ...]` of `tensor` are finite.
+
+    Args:
+        values: the values.
+        tensor: the tensor's name.
+        data: the name of the data set that it was computed for.
+        options: the command's options that describe the graph's input, for the message.
 
     Raises:
-        GraphError: if they are not; the message names the command's `options` of the graph's input.
+        GraphError: if they are not.
     """
     if not np.isfinite(values).all():
-        reason = f"{int((~np.isfinite(values)).any(axis=1).sum())} calibration inputs have NaN or infinite values"
-        raise GraphError(f"'{head.tensor}'", reason, f"Check {options} and the calibration data")
+        reason = f"{int((~np.isfinite(values)).any(axis=1).sum())} {data} inputs have NaN or infinite values"
+        raise GraphError(f"'{tensor}'", reason, f"Check {options} and the {data} data")
 
 
 def require_equal(original: ModelProto, found: FoundClassifier) -> None:
@@ -166,7 +192,8 @@ def _probe(model: ModelProto, head: Head, logits: str | None, make_adapter: Make
         batch = size = 1
         results = [run(adapter.feed(first))]
     results += [run(adapter.feed(np.repeat(row, size, axis=0))) for row in further]
-    shape = _shape(f"'{head.tensor}'", results[0][0], size)
+    remedy = "Logits are floats [N, K], K the number of classes; name others: --logits"
+    shape = _shape(f"'{head.tensor}'", results[0][0], size, "scores of classes", remedy)
     is_known = head.normaliser is not None or head.output == logits
     if class_count(head.tensor, shape) == 1 and not is_known and find_linear_head(model.graph, head.tensor) is None:
         reason = "is one value for an input, from neither a sigmoid nor a linear layer"
@@ -186,11 +213,33 @@ def _probe(model: ModelProto, head: Head, logits: str | None, make_adapter: Make
     return FoundClassifier(classifier, adapter, head, shape)
 
 
-def _shape(subject: str, values: NDArray[np.generic], size: int) -> tuple[int, ...]:
-    """The shape of a head's `values` for one input, of `size` inputs."""
-    remedy = "Logits are floats [N, K], K the number of classes; name others: --logits"
+def _with_features(model: ModelProto, found: FoundClassifier, named: str | None) -> FoundClassifier:
+    """`found` with its features, whose shape generated inputs show.
+
+    Raises:
+        GraphError: if it has none, or if they are not one vector of the same length for every input.
+    """
+    classifier, adapter = found.classifier, found.adapter
+    features = find_features(model, found.head.tensor, named, {value.name for value in classifier.inputs})
+    run = open_session(reduced_to(model, [features.tensor]), [features.tensor], adapter.options)
+    size = classifier.batch or 1
+    values = [run(adapter.feed(np.repeat(row, size, axis=0)))[0] for row in adapter.probe_rows()]
+    remedy = "Features are floats [N, D]; name others: --features"
+    shapes = {_shape(f"'{features.tensor}'", array, size, "features", remedy) for array in values}
+    if len(shapes) > 1:
+        reason = f"its shape depends on the input: {' and '.join(map(str, sorted(map(list, shapes))))}"
+        raise GraphError(f"'{features.tensor}'", reason, remedy)
+    (shape,) = shapes
+    feature_count(features, shape)
+    outputs = [output.name for output in classifier.model.graph.output]
+    model = reduced_to(model, [*outputs, features.tensor])
+    return replace(found, classifier=replace(classifier, model=model), features=features, features_shape=shape)
+
+
+def _shape(subject: str, values: NDArray[np.generic], size: int, content: str, remedy: str) -> tuple[int, ...]:
+    """The shape of a tensor's `values` for one input, of `size` inputs."""
     if not isinstance(values, np.ndarray) or values.dtype.kind != "f":
-        raise GraphError(subject, f"holds {getattr(values, 'dtype', 'no tensor')}, not scores of classes", remedy)
+        raise GraphError(subject, f"holds {getattr(values, 'dtype', 'no tensor')}, not {content}", remedy)
     if not values.ndim or len(values) != size:
         raise GraphError(subject, f"has shape {list(values.shape)} for {size} inputs", remedy)
     return values.shape[1:]

@@ -1,5 +1,6 @@
-"""Makes the batch size of an ONNX classifier dynamic, and checks on real inputs that batching changes no logits."""
+"""Makes the batch size of an ONNX classifier dynamic, and checks on real inputs that batching changes no values."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +14,7 @@ from training.onnx_graphs import graphs_of, prune, replace_content
 from training.wrapping.class_axis import free_prefix
 from training.wrapping.input_adapter import InputAdapter
 from training.wrapping.onnx_classifier import OnnxClassifier
-from training.wrapping.sessions import ClassifierLogits, open_session
+from training.wrapping.sessions import ClassifierSession, ClassifierValues, open_session
 
 _SIZES = (1, 2, 5)
 _EVALUATION = "Export it in evaluation mode: in training mode, batch normalisation mixes the inputs of a batch"
@@ -21,6 +22,8 @@ _EVALUATION = "Export it in evaluation mode: in training mode, batch normalisati
 
 def with_dynamic_batch(classifier: OnnxClassifier, adapter: InputAdapter, rows: NDArray[Any]) -> OnnxClassifier:
     """The classifier with a dynamic batch, checked on `rows`: in any batch, a row has the logits that it has alone.
+
+    Features, if the classifier has them, are checked as logits are.
 
     If the batch size was fixed, constant shapes that contain it change too. If that does not give the same logits, the
     graph gets a loop, which computes one input at a time.
@@ -34,14 +37,14 @@ def with_dynamic_batch(classifier: OnnxClassifier, adapter: InputAdapter, rows: 
         GraphError: if the graph fails at a batch size, or if the batch changes the logits of a row.
     """
     # One row at a time, or repeated to the fixed batch size.
-    alone = ClassifierLogits(classifier, adapter)
-    expected = np.concatenate([alone(StoredArray(row[None])) for row in rows])
+    alone = ClassifierSession(classifier, adapter)
+    single = [_arrays(alone(StoredArray(row[None])), classifier) for row in rows]
+    expected = [np.concatenate(part) for part in zip(*single, strict=True)]
     if classifier.batch is None:
         _check(classifier, adapter, rows, expected)
         return classifier
-    together = alone(StoredArray(rows))
-    if not _equal(together, expected):
-        reason = f"its logits for an input change with the batch of {classifier.batch}"
+    if changed := _first_difference(_arrays(alone(StoredArray(rows)), classifier), expected):
+        reason = f"its {changed} for an input change with the batch of {classifier.batch}"
         raise GraphError("the graph", reason, _EVALUATION)
     try:
         freed = _with_free_shapes(classifier)
@@ -54,25 +57,33 @@ def with_dynamic_batch(classifier: OnnxClassifier, adapter: InputAdapter, rows: 
 
 
 def _check(
-    classifier: OnnxClassifier, adapter: InputAdapter, rows: NDArray[Any], expected: NDArray[np.float32]
+    classifier: OnnxClassifier, adapter: InputAdapter, rows: NDArray[Any], expected: Sequence[NDArray[np.float32]]
 ) -> None:
-    """Compare the logits of `rows` in batches of several sizes with those `expected` of each row alone."""
-    run = open_session(classifier.model, [classifier.logits], adapter.options)
+    """Compare logits and features of `rows` in batches of several sizes with those `expected` of each row alone."""
+    run = open_session(classifier.model, classifier.tensors, adapter.options)
     for size in _SIZES:
         # Evenly spread rows: a batch of texts then has short and long ones.
         selected = np.arange(size) * (len(rows) - 1) // max(size - 1, 1)
         try:
-            logits = run(adapter.feed(rows[selected]))[0].astype(np.float32)
+            values = [array.astype(np.float32) for array in run(adapter.feed(rows[selected]))]
         except GraphError as error:
             raise GraphError("the graph", f"fails at batch size {size}: {error.reason}", adapter.remedy) from error
-        if not _equal(logits, expected[selected]):
+        if changed := _first_difference(values, [array[selected] for array in expected]):
             cause = "with the batch" if len(rows.shape) > 2 else "with the batch and its padding"
-            raise GraphError("the graph", f"its logits for an input change {cause} (size {size})", adapter.remedy)
+            raise GraphError("the graph", f"its {changed} for an input change {cause} (size {size})", adapter.remedy)
 
 
-def _equal(logits: NDArray[np.float32], expected: NDArray[np.float32]) -> bool:
-    tolerance = 1e-3 * float(np.ptp(expected) + 1)
-    return logits.shape == expected.shape and np.allclose(logits, expected, rtol=1e-2, atol=tolerance)
+def _arrays(values: ClassifierValues, classifier: OnnxClassifier) -> list[NDArray[np.float32]]:
+    return [array for _, array in values.named(classifier)]
+
+
+def _first_difference(values: Sequence[NDArray[np.float32]], expected: Sequence[NDArray[np.float32]]) -> str | None:
+    """`logits` or `features`, the first of `values` that differ from those `expected`; None if all are equal."""
+    for name, array, alone in zip(("logits", "features"), values, expected, strict=False):
+        tolerance = 1e-3 * float(np.ptp(alone) + 1)
+        if array.shape != alone.shape or not np.allclose(array, alone, rtol=1e-2, atol=tolerance):
+            return name
+    return None
 
 
 def _with_free_shapes(classifier: OnnxClassifier) -> OnnxClassifier:
@@ -158,7 +169,10 @@ def _with_loop(classifier: OnnxClassifier) -> OnnxClassifier:
         output.name = f"{prefix}all/{output.name}"
     _free_inputs(model.graph)
     own = tuple(replace(output, tensor=f"{prefix}all/{output.tensor}") for output in classifier.outputs)
-    return _dynamic(replace(classifier, logits=f"{prefix}all/{classifier.logits}", outputs=own), model)
+    looped = replace(classifier, logits=f"{prefix}all/{classifier.logits}", outputs=own)
+    if classifier.features is not None:
+        looped = replace(looped, features=f"{prefix}all/{classifier.features}")
+    return _dynamic(looped, model)
 
 
 def _free_inputs(graph: GraphProto) -> None:

@@ -1,7 +1,7 @@
 """The evaluation report of a wrapped classifier: that of a trained classifier, with one stage."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +12,13 @@ from training.data import Examples
 from training.data.synthetic import synthesise
 from training.evaluation import (
     TEXT_RECALL,
+    DefaultScore,
     EvaluationInputs,
     Report,
     StageLogits,
     StageScores,
     assess,
+    choose_default_score,
     evaluate_stages,
     write_report,
 )
@@ -40,9 +42,10 @@ class EvaluationData:
     Attributes:
         test: the in-distribution test set.
         targets: its classes `[N]`.
-        ood: the out-of-distribution test sets, by name.
+        ood: the out-of-distribution sets, by name.
         calibrations: the calibration of each score.
         temperature: the temperature of the probabilities; None to leave probabilities out of the report.
+        validation: the names of those in `ood` that choose the default score, and are no test sets.
     """
 
     test: Examples
@@ -50,6 +53,7 @@ class EvaluationData:
     ood: Mapping[str, Examples]
     calibrations: Mapping[str, Calibration]
     temperature: float | None
+    validation: tuple[str, ...] = ()
 
 
 def evaluate_wrapped(
@@ -57,7 +61,7 @@ def evaluate_wrapped(
     score: Callable[[Examples], tuple[Outputs, NDArray[np.float32]]],
     *,
     alpha: float,
-    default_score: str,
+    default_score: DefaultScore | None,
     title: str,
     origin: str,
     folder: Path,
@@ -69,7 +73,7 @@ def evaluate_wrapped(
         data: the test sets and calibrations.
         score: computes the graph's outputs and the logits `[N, K]` of a set.
         alpha: the false-flag rate.
-        default_score: the score that the report shows first.
+        default_score: the score that the bundle decides by; None to choose it on the validation sets.
         title: the report's title.
         origin: the file that was wrapped, for the report's provenance.
         folder: where the files are written.
@@ -108,16 +112,20 @@ def evaluate_wrapped(
         alpha=alpha,
         draws=_DRAWS,
         seed=_SEED,
-        default_score=default_score,
+        # Replaced by the chosen score below; no figure depends on it.
+        default_score=scores[0],
         in_dist=Path(test.source).name,
         sets=descriptions,
+        validation=data.validation,
         synthetic=tuple(synthetic),
         recalls=() if is_image else (TEXT_RECALL,),
         provenance={"wrapped from": origin},
     )
     report = evaluate_stages(inputs)
+    name, reason = default_score or choose_default_score(report, STAGE, scores)
+    report = report.model_copy(update={"default_score": name, "default_score_reason": reason})
     if report.test_sets:
         report = report.model_copy(update={"usability": assess(report, STAGE, _REMEDIES)})
         announce(str(report.usability))
-    write_report(report, inputs, folder)
+    write_report(report, replace(inputs, default_score=name), folder)
     return report

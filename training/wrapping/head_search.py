@@ -7,8 +7,8 @@ from typing import Literal
 from onnx import GraphProto, ModelProto, NodeProto
 
 from training.errors import GraphError
+from training.linear_head import SHAPING
 from training.onnx_graphs import ancestors_of
-from training.wrapping.linear_head import SHAPING
 
 Normaliser = Literal["softmax", "log-softmax", "sigmoid"]
 """The function that makes probabilities, or their logarithms, of logits."""

@@ -54,7 +54,7 @@ class OwnOutput:
 
 @dataclass(frozen=True)
 class OnnxClassifier:
-    """A classifier of any origin: a graph with its weights, from `inputs` to `logits` and `outputs`.
+    """A classifier of any origin: a graph with its weights, from `inputs` to `logits`, `features` and `outputs`.
 
     Attributes:
         model: the graph.
@@ -63,6 +63,7 @@ class OnnxClassifier:
         batch: the fixed batch size, None if it is dynamic.
         scores: the scores that `logits` allow: fewer if they are logarithms of probabilities.
         outputs: the classifier's own outputs.
+        features: the tensor with its features, `[N, D]`; None if no score needs them.
     """
 
     model: ModelProto
@@ -71,6 +72,12 @@ class OnnxClassifier:
     batch: int | None = None
     scores: tuple[str, ...] = LOGIT_SCORES
     outputs: tuple[OwnOutput, ...] = ()
+    features: str | None = None
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """The tensor with the logits, and that with the features if there is one."""
+        return (self.logits,) if self.features is None else (self.logits, self.features)
 
     @property
     def precision(self) -> Precision:

@@ -1,7 +1,7 @@
 """Runs an ONNX classifier with ONNX Runtime on stored inputs."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime
@@ -19,34 +19,48 @@ _FATAL = 3
 """The log level at which ONNX Runtime writes neither warnings nor the errors that it raises as exceptions too."""
 
 
-class ClassifierLogits:
-    """Computes the logits of a classifier with its own graph, at its fixed batch size if it has one."""
+class ClassifierValues(NamedTuple):
+    """The logits `[N, ...]` of a classifier and its features `[N, D]`, in float32; None if no score needs features."""
+
+    logits: NDArray[np.float32]
+    features: NDArray[np.float32] | None = None
+
+    def named(self, classifier: OnnxClassifier) -> list[tuple[str, NDArray[np.float32]]]:
+        """The arrays that there are, with their tensors in `classifier`."""
+        arrays = [array for array in self if array is not None]
+        return list(zip(classifier.tensors, arrays, strict=True))
+
+
+class ClassifierSession:
+    """Computes the logits and features of a classifier with its own graph, at its fixed batch size if it has one."""
 
     def __init__(self, classifier: OnnxClassifier, adapter: InputAdapter) -> None:
         self._classifier = classifier
         self._adapter = adapter
-        self._run = open_session(classifier.model, [classifier.logits], adapter.options)
+        self._run = open_session(classifier.model, classifier.tensors, adapter.options)
 
-    def __call__(self, inputs: InputArray, progress: Callable[[int, int], None] | None = None) -> NDArray[np.float32]:
-        """The values float32 `[N, ...]` of the classifier's logits for stored `inputs` `[N, ...]`.
+    def __call__(self, inputs: InputArray, progress: Callable[[int, int], None] | None = None) -> ClassifierValues:
+        """The logits and features for stored `inputs` `[N, ...]`.
 
         Raises:
             GraphError: if the graph does not accept the inputs, or if its output has another number of rows.
         """
         fixed, n = self._classifier.batch, inputs.shape[0]
-        parts = []
+        parts: list[list[NDArray[np.float32]]] = []
         order = scoring_order(inputs)
         for done, rows in row_batches(order, fixed or _BATCH):
             # Repeats of the last input fill up the last batch of a graph with a fixed batch size.
             filled = rows if fixed is None else np.pad(rows, (0, fixed - len(rows)), mode="edge")
-            (logits,) = self._run(self._adapter.feed(inputs[filled]))
-            if len(logits) != len(filled):
-                reason = f"has shape {list(logits.shape)} for {len(filled)} inputs"
-                raise GraphError(self._classifier.logits, reason, "Logits are [N, K], K the number of classes")
-            parts.append(logits[: len(rows)].astype(np.float32))
+            values = self._run(self._adapter.feed(inputs[filled]))
+            for tensor, array in zip(self._classifier.tensors, values, strict=True):
+                if len(array) != len(filled):
+                    reason = f"has shape {list(array.shape)} for {len(filled)} inputs"
+                    remedy = "Logits are [N, K], K the number of classes; features are [N, D]"
+                    raise GraphError(f"'{tensor}'", reason, remedy)
+            parts.append([array[: len(rows)].astype(np.float32) for array in values])
             if progress is not None:
                 progress(done, n)
-        return restore_order(np.concatenate(parts), order)
+        return ClassifierValues(*(restore_order(np.concatenate(part), order) for part in zip(*parts, strict=True)))
 
 
 def open_session(model: ModelProto, outputs: Sequence[str], options: str) -> Callable[[Feed], list[NDArray[Any]]]:

@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -13,58 +12,52 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 
 from bundle import (
-    LOGIT_SCORES,
+    COMBINED,
+    FEATURE_SCORES,
     CalibrationSpec,
     ModelTensor,
     Parity,
     ScoreOutput,
     TensorDatatype,
-    false_flag_rate,
     is_reserved_output,
     save_calibrations,
     seal_bundle,
     sha256_file,
 )
 from datafiles import printable
-from training.data import (
-    BrokenInputs,
-    DataLocations,
-    Examples,
-    Progress,
-    Reader,
-    StoredArray,
-    all_problems,
-    announce_left_out,
-)
+from training.data import DataLocations, Examples, Progress, StoredArray
 from training.errors import DataError, GraphError, RecipeError
-from training.evaluation import manifest_evaluation, tune_temperature
+from training.evaluation import DefaultScore, manifest_evaluation, tune_temperature
 from training.export.attention import POOR_ON_TRANSFORMERS, has_attention, transformer_warning
 from training.export.bundle_folder import atomic_folder, new_bundle_path
 from training.export.onnx_graph import check_parity, run_graph
 from training.export.sample_scores import sample_scores
+from training.models.combination import fit_combination
+from training.models.feature_statistics import Statistics, fit_statistics
 from training.models.score_heads import ClassifierHead
 from training.onnx_graphs import opset_of, with_opset
-from training.recipe import Source
 from training.scoring.batch_scoring import scoring_order
-from training.scoring.calibration import DEFAULT_ALPHA, attainable_alpha, calibrations_from
+from training.scoring.calibration import anomalies, calibrations_from
 from training.wrapping.accuracy_check import SampleInputs, announce_accuracy
 from training.wrapping.class_names import class_names, targets_among
 from training.wrapping.classifier_search import FoundClassifier, find_classifier, require_equal, require_finite
+from training.wrapping.data import WrapData, load_data
 from training.wrapping.dynamic_batch import with_dynamic_batch
 from training.wrapping.evaluation import STAGE, EvaluationData, evaluate_wrapped
 from training.wrapping.image_adapter import ImageAdapter, ImageOptions, image_adapter
 from training.wrapping.image_preprocessing import PRESETS
 from training.wrapping.input_adapter import InputAdapter
 from training.wrapping.model_files import ModelFiles, read_model_files
-from training.wrapping.onnx_classifier import OwnOutput, graph_inputs, read_model
+from training.wrapping.onnx_classifier import OnnxClassifier, OwnOutput, graph_inputs, read_model
+from training.wrapping.options import WrapOptions, check_options
 from training.wrapping.score_head import reference_outputs
-from training.wrapping.sessions import ClassifierLogits
+from training.wrapping.sessions import ClassifierSession, ClassifierValues
 from training.wrapping.text_adapter import MIN_OPSET, takes_texts, text_adapter
 from training.wrapping.wrapped_graph import wrap_graph
 
 _GRAPH, _CALIBRATION = "model.onnx", "calibration.npz"
 _TOLERANCE = 1e-3
-_MIN_CALIBRATION = 20
+_DEFAULT_SCORE = "msp"
 _BATCH_CHECK_ROWS = 5
 _TEXT_OPSET = 13
 _DATATYPES: Mapping[int, TensorDatatype] = {
@@ -85,30 +78,6 @@ _DATATYPES: Mapping[int, TensorDatatype] = {
 """The datatype of the Open Inference Protocol for each type of ONNX."""
 
 
-@dataclass(frozen=True)
-class WrapOptions:
-    """The options of the command `wrap`, whose help explains each. Paths of sources are relative to `data_dir`."""
-
-    model: Path
-    logits: str | None
-    calibration: Source
-    name: str
-    data_dir: Path
-    models: Path = Path("models")
-    version: int = 1
-    description: str = ""
-    image: ImageOptions = field(default_factory=ImageOptions)
-    tokenizer: Path | None = None
-    max_tokens: int | None = None
-    labels: Sequence[str] | None = None
-    test: Source | None = None
-    ood: Mapping[str, Source] = field(default_factory=dict)
-    alpha: float | None = None
-    default_score: str = "msp"
-    overwrite: bool = False
-    skip_broken: bool = False
-
-
 def wrap(options: WrapOptions, announce: Callable[[str], None], progress: Progress) -> Path:
     """Write the bundle.
 
@@ -127,7 +96,7 @@ def wrap(options: WrapOptions, announce: Callable[[str], None], progress: Progre
         RecipeError: if the default score is not a score of logits.
         RunError: if the bundle exists already.
     """
-    _check_options(options)
+    check_options(options)
     announce = _without_repeats(announce)
     model, files = read_model(options.model), read_model_files(options.model)
     found = _find(model, options, files, announce)
@@ -136,89 +105,172 @@ def wrap(options: WrapOptions, announce: Callable[[str], None], progress: Progre
     if options.default_score in POOR_ON_TRANSFORMERS and has_attention(model):
         announce(transformer_warning(options.default_score))
     locations = DataLocations(data_dir=options.data_dir)
-    reader = _checked_reader(adapter, options, locations, announce, progress)
-    calibration = reader.load(options.calibration, name="calibration", progress=progress)
-    alpha = _alpha(options.alpha, calibration, announce)
+    data = load_data(adapter, options, locations, announce, progress)
+    reader, calibration, test = data.reader, data.calibration, data.test
     sample = SampleInputs.load(options.calibration, reader)
-    classifier = found.resolve(ClassifierLogits(found.classifier, adapter)(StoredArray(sample.rows)), announce)
-    if options.default_score not in classifier.scores:
-        reason = f"{options.default_score} cannot be computed from probabilities"
-        raise RecipeError("--default-score", reason, f"Known: {', '.join(classifier.scores)}")
-    if options.labels is not None:
-        class_names(options.labels, (), found.num_classes, (), announce)
-    test = None if options.test is None else reader.load(options.test, name="in-distribution test", progress=progress)
+    sample_values = ClassifierSession(found.classifier, adapter)(StoredArray(sample.rows)).logits
+    classifier = found.resolve(sample_values, announce)
+    scores = _scores(options, classifier)
     named = [sample.labelled] if test is None else [sample.labelled, test]
     labels = class_names(options.labels, files.labels, found.num_classes, named, announce)
-    alternatives = _alternatives(model, found, options, locations)
-    announce_accuracy(classifier, adapter, sample, labels, alternatives, announce)
+    announce_accuracy(classifier, adapter, sample, labels, _alternatives(model, found, options, locations), announce)
     spread = np.linspace(0, len(calibration) - 1, _BATCH_CHECK_ROWS).astype(np.int64)
     dynamic = with_dynamic_batch(classifier, adapter, calibration.x[scoring_order(calibration.x)[spread]])
-    compute_logits = ClassifierLogits(classifier, adapter)
+    session = ClassifierSession(classifier, adapter)
 
-    def logits_of(examples: Examples) -> NDArray[np.float32]:
-        return compute_logits(examples.x, lambda done, n: progress(f"logits: {examples.name}", done, n))
+    def values_of(examples: Examples) -> ClassifierValues:
+        return session(examples.x, lambda done, n: progress(f"logits: {examples.name}", done, n))
 
-    logits = logits_of(calibration)
-    require_finite(logits, found.head, adapter.options)
-    head = ClassifierHead(classifier.scores)
+    def finite_values_of(examples: Examples) -> ClassifierValues:
+        values = values_of(examples)
+        for tensor, array in values.named(classifier):
+            require_finite(array, tensor, examples.name, adapter.options)
+        return values
+
+    values = finite_values_of(calibration)
+    head = _score_head(options, scores, data, finite_values_of)
     with atomic_folder(path) as partial:
         graph = partial / _GRAPH
-        wrapped, own_outputs = wrap_graph(dynamic, adapter, head, logits.shape[1])
+        wrapped, own_outputs = wrap_graph(dynamic, adapter, head, values.logits.shape[1])
         onnx.save(wrapped, graph)
         outputs = run_graph(graph, calibration.x, adapter.prepare, outputs=head.output_names)
-        expected = reference_outputs(head, logits)
-        differences = check_parity(expected, outputs, _TOLERANCE, reference="the classifier's own logits")
-        calibrations = calibrations_from(outputs, classifier.scores)
+        differences = check_parity(
+            reference_outputs(head, *values),
+            outputs,
+            _TOLERANCE,
+            reference="the classifier's own logits",
+            tolerances={COMBINED.name: head.combination.tolerance(_TOLERANCE)} if head.combination else {},
+        )
+        calibrations = calibrations_from(outputs, scores)
         save_calibrations(partial / _CALIBRATION, calibrations)
         reader.write_sample(options.test or options.calibration, partial)
         for file, source in adapter.files.items():
             shutil.copy(source, partial / file)
         origin = f"{options.model.name} (sha256 {sha256_file(options.model)}), logits '{found.head.tensor}'"
+        default_score = _default_score(options)
         report = None
         if test is not None:
-            ood = {name: reader.load(source, name=name, progress=progress) for name, source in options.ood.items()}
-            temperature = _temperature(calibration, labels, logits)
+            sources = {**options.ood, **options.validation}
+            sets = {name: reader.load(source, name=name, progress=progress) for name, source in sources.items()}
+            temperature = _temperature(calibration, labels, values.logits)
             report = evaluate_wrapped(
-                EvaluationData(test, targets_among(test, labels), ood, calibrations, temperature),
+                EvaluationData(
+                    test, targets_among(test, labels), sets, calibrations, temperature, tuple(options.validation)
+                ),
                 lambda examples: (
                     run_graph(graph, examples.x, adapter.prepare, outputs=head.output_names),
-                    logits_of(examples),
+                    values_of(examples).logits,
                 ),
-                alpha=alpha,
-                default_score=options.default_score,
+                alpha=data.alpha,
+                default_score=default_score,
                 title=f"Evaluation of {options.name}",
                 origin=origin,
                 folder=partial / "report",
                 announce=announce,
             )
+            default_score = DefaultScore(report.default_score, report.default_score_reason)
+        assert default_score is not None, "validation sets are refused without a test set"
+        announce(f"default score: {default_score.name} ({default_score.reason})")
         seal_bundle(
             partial,
             {
                 "name": options.name,
                 "version": path.name,
-                "description": f"{options.description} Wrapped from {origin}, not trained here.".strip(),
+                "description": " ".join(
+                    part
+                    for part in (
+                        options.description,
+                        f"Wrapped from {origin}, not trained here.",
+                        _describe_fit(classifier, data.fit),
+                    )
+                    if part
+                ),
                 "modality": adapter.spec.kind,
                 "task": "classification",
                 "input": adapter.spec,
                 "labels": list(labels),
-                "scores": [ScoreOutput(name=name, output=name) for name in classifier.scores],
-                "default_score": options.default_score,
+                "scores": [
+                    ScoreOutput(name=name, output=name, combines=options.combine if name == COMBINED.name else ())
+                    for name in scores
+                ],
+                "default_score": default_score.name,
+                "default_score_reason": default_score.reason,
                 "model": _GRAPH,
                 "model_outputs": _model_outputs(classifier.outputs, own_outputs),
                 "precision": classifier.precision,
                 "calibration": CalibrationSpec(
                     file=_CALIBRATION,
                     n=len(calibration),
-                    source=f"calibration, {printable(Path(calibration.source).name)}{_left_out(calibration)}",
-                    alpha=alpha,
+                    source=f"calibration, {printable(Path(calibration.source).name)}{_left_out(data.held_out)}",
+                    alpha=data.alpha,
                 ),
                 "evaluation": None if report is None else manifest_evaluation(report, STAGE),
                 "parity": Parity(tolerance=_TOLERANCE, max_difference=differences, inputs=len(calibration)),
-                "sample": sample_scores(partial, _GRAPH, adapter.spec, list(classifier.scores)),
+                "sample": sample_scores(partial, _GRAPH, adapter.spec, list(scores)),
                 "created": datetime.now(UTC).replace(microsecond=0),
             },
         )
     return path
+
+
+def _score_head(
+    options: WrapOptions,
+    scores: Sequence[str],
+    data: WrapData,
+    values_of: Callable[[Examples], ClassifierValues],
+) -> ClassifierHead:
+    """The head that computes `scores`, with the statistics of features and of combined scores."""
+    statistics: Statistics = {}
+    if data.fit is not None:
+        features = values_of(data.fit).features
+        assert features is not None, "the classifier was found with its features"
+        statistics = fit_statistics(FEATURE_SCORES, features, data.fit.targets())
+    combination = None
+    if data.standardisation is not None:
+        needed = statistics if set(options.combine) & set(FEATURE_SCORES) else {}
+        members = ClassifierHead(options.combine, statistics=needed)
+        outputs = reference_outputs(members, *values_of(data.standardisation))
+        combination = fit_combination(anomalies(outputs, options.combine))
+    return ClassifierHead(scores, statistics=statistics, combination=combination)
+
+
+def _default_score(options: WrapOptions) -> DefaultScore | None:
+    """The default score that the options set; None if validation sets choose it."""
+    if options.default_score is not None:
+        return DefaultScore(options.default_score, "set by --default-score")
+    if options.validation:
+        return None
+    return DefaultScore(_DEFAULT_SCORE, "the default without --validation")
+
+
+def _scores(options: WrapOptions, classifier: OnnxClassifier) -> tuple[str, ...]:
+    """The scores of the bundle.
+
+    Raises:
+        RecipeError: if an option names a score that cannot be computed.
+    """
+    scores = [*classifier.scores, *(() if options.fit is None else FEATURE_SCORES)]
+    _require_computable("--combine", options.combine, scores)
+    if options.combine:
+        # After the scores that it combines, because the head computes scores in this order.
+        scores.append(COMBINED.name)
+    if options.default_score is not None:
+        _require_computable("--default-score", [options.default_score], scores)
+    return tuple(scores)
+
+
+def _require_computable(option: str, names: Sequence[str], computable: Sequence[str]) -> None:
+    if missing := [name for name in names if name not in computable]:
+        reason = f"{missing[0]} cannot be computed from probabilities"
+        raise RecipeError(option, reason, f"Known: {', '.join(computable)}")
+
+
+def _describe_fit(classifier: OnnxClassifier, fit: Examples | None) -> str:
+    """The part of the bundle's description on the data that the statistics of features come from; empty without any."""
+    if fit is None:
+        return ""
+    source = f"{len(fit):,} examples of {printable(Path(fit.source).name)} (sha256 {fit.sha256})"
+    return f"Statistics of the features '{classifier.features}' of {source}."
 
 
 def _without_repeats(announce: Callable[[str], None]) -> Callable[[str], None]:
@@ -231,42 +283,6 @@ def _without_repeats(announce: Callable[[str], None]) -> Callable[[str], None]:
             announce(line)
 
     return announce_new
-
-
-def _check_options(options: WrapOptions) -> None:
-    if options.default_score not in LOGIT_SCORES:
-        reason = f"'{options.default_score}' is unknown"
-        raise RecipeError("--default-score", reason, f"Known: {', '.join(LOGIT_SCORES)}")
-    if options.ood and options.test is None:
-        raise DataError("--ood", "needs in-distribution inputs to be compared with", "Give a labelled set: --test")
-    if options.test is not None and options.tokenizer is not None and not options.ood:
-        remedy = "Give out-of-distribution texts: --ood NAME=PATH"
-        raise DataError("--test", "has no out-of-distribution set to be compared with", remedy)
-
-
-def _checked_reader(
-    adapter: InputAdapter,
-    options: WrapOptions,
-    locations: DataLocations,
-    announce: Callable[[str], None],
-    progress: Progress,
-) -> Reader:
-    """A reader that has read every input of every set, and announces those that it leaves out.
-
-    Raises:
-        BrokenInputs: if inputs cannot be read and are not to be left out; lists all of them.
-    """
-    reader = adapter.reader(locations, skip_broken=options.skip_broken)
-    sets = {"calibration": options.calibration, "in-distribution test": options.test, **options.ood}
-    loads = (
-        partial(reader.load, source, name=name, progress=progress)
-        for name, source in sets.items()
-        if source is not None
-    )
-    if problems := all_problems(loads):
-        raise BrokenInputs(problems)
-    announce_left_out(reader.left_out, announce)
-    return reader
 
 
 def _left_out(examples: Examples) -> str:
@@ -285,6 +301,8 @@ def _find(
             options.logits,
             lambda graph, inputs: image_adapter(graph, inputs, options.image, files.preprocessing, announce),
             announce,
+            with_features=options.fit is not None,
+            features=options.features,
         )
     if options.image != ImageOptions():
         raise DataError(str(tokenizer), "is for texts, the options of images are not", "Leave one out")
@@ -297,6 +315,8 @@ def _find(
         options.logits,
         lambda _, inputs: text_adapter(inputs, tokenizer, max_tokens=max_tokens, announce=announce),
         announce,
+        with_features=options.fit is not None,
+        features=options.features,
     )
     if source is not model:
         require_equal(model, found)
@@ -336,21 +356,6 @@ def _model_outputs(outputs: Sequence[OwnOutput], names: Mapping[str, str]) -> li
                 name = f"model.{name}"
             tensors.append(ModelTensor(name=name, output=names[output.name], datatype=datatype, shape=output.shape))
     return tensors
-
-
-def _alpha(option: float | None, calibration: Examples, announce: Callable[[str], None]) -> float:
-    n, source = len(calibration), calibration.source
-    if n < _MIN_CALIBRATION:
-        raise DataError(source, f"holds {n} examples to calibrate with", f"Give {_MIN_CALIBRATION} or more")
-    attainable = attainable_alpha(n)
-    if option is not None and option * (n + 1) < 1:
-        reason = f"{n} examples can flag nothing at alpha {option:g}"
-        raise DataError(source, reason, f"Give more, or --alpha {attainable:g}")
-    if option is None and attainable > DEFAULT_ALPHA:
-        announce(f"alpha: {attainable:g}, the smallest at which {n} calibration examples can flag an input")
-    alpha = attainable if option is None else option
-    announce(str(false_flag_rate(n, alpha)))
-    return alpha
 
 
 def _temperature(calibration: Examples, labels: Sequence[str], logits: NDArray[np.float32]) -> float | None:

@@ -9,7 +9,7 @@ from training.onnx_graphs import graphs_of, opset_of, replace_content, tensor_na
 from training.wrapping.class_axis import free_prefix
 from training.wrapping.input_adapter import InputAdapter
 from training.wrapping.onnx_classifier import OnnxClassifier
-from training.wrapping.score_head import LOGITS, head_graph
+from training.wrapping.score_head import FEATURES, LOGITS, head_graph
 
 _DEFAULT_OPSET = 18
 
@@ -43,10 +43,10 @@ def wrap_graph(
         _rename(graph, renamed)
     outputs = (output.name for output in before.output)
     inputs = (renamed.get(value.name, value.name) for value in classifier.inputs)
-    logits = renamed.get(classifier.logits, classifier.logits)
+    read = [renamed.get(tensor, tensor) for tensor in classifier.tensors]
     # Not `merge_models`: it requires equal IR versions and a type for the logits.
     joined = compose.merge_graphs(before, model.graph, list(zip(outputs, inputs, strict=True)))
-    joined = compose.merge_graphs(joined, after, [(logits, LOGITS)], name="wrapped")
+    joined = compose.merge_graphs(joined, after, list(zip(read, (LOGITS, FEATURES), strict=False)), name="wrapped")
     scores = [value for value in joined.output if value.name in head.output_names]
     replace_content(joined.output, scores)
     for tensor in dict.fromkeys(own.values()):

@@ -14,7 +14,7 @@ _NUMBER_OR_MAP = {
 }
 _ALPHA = {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}
 _TIMEOUT = {"type": "integer", "minimum": 1}
-_EXPLAIN = "Show the bits of each pixel or token, of models that score in bits."
+_EXPLAIN = "Show the bits of each pixel or token, or the evidence of each position for the predicted class."
 _INPUT = {
     "oneOf": [
         {"type": "string", "description": "A text."},

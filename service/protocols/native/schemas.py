@@ -55,6 +55,17 @@ class TokenExplanation(BaseModel):
     end_bits: float | None = Field(description="The bits of the text's end; null if the model does not count it.")
 
 
+class EvidenceExplanation(BaseModel):
+    """The evidence of each position of an image for the predicted class, on the grid of the last feature maps."""
+
+    kind: Literal["evidence"]
+    values: list[list[float]] = Field(description="The evidence of each position; its sum plus `bias` is `logit`.")
+    bias: float = Field(description="The part of the logit that no position has.")
+    logit: float = Field(description="The logit of the predicted class.")
+    heat_map: str = Field(description="A PNG of `values` in base64; red speaks for the class, blue against it.")
+    max_evidence: float = Field(description="The distance from 0 of the strongest colours.")
+
+
 class Result(BaseModel):
     """One scored input; `flagged` and `p_value` are those of the first requested score."""
 
@@ -68,7 +79,9 @@ class Result(BaseModel):
     tokens_read: int | None = Field(None, description="The tokens that the model read; present if `truncated` is.")
     tokens_total: int | None = Field(None, description="The tokens of the text; present if `truncated` is.")
     tokens_total_exact: bool | None = Field(None, description="False if the text has at least `tokens_total` tokens.")
-    explanation: PixelExplanation | TokenExplanation | None = Field(None, description="Present if `explain` is true.")
+    explanation: PixelExplanation | TokenExplanation | EvidenceExplanation | None = Field(
+        None, description="Present if `explain` is true."
+    )
 
 
 class FailedResult(BaseModel):

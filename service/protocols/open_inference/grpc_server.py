@@ -14,10 +14,12 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 import grpc
 import orjson
 import structlog
-from starlette.types import ASGIApp, Message
+from starlette.types import ASGIApp, Message, Scope
 
-from service.errors import InternalError
+from service.errors import BodyTooLarge, InternalError
+from service.http.body import MESSAGE_CODINGS
 from service.http.connection import KEEP_ALIVE_SECONDS
+from service.protocols.open_inference.grpc_compression import ALGORITHMS, CHANNEL_OPTIONS, coding_of
 from service.protocols.open_inference.grpc_streams import Handler
 from service.settings import Settings, env_name
 
@@ -68,8 +70,7 @@ class GrpcServer:
             # The kernel distributes connections among workers; a single process keeps the port to itself.
             "grpc.so_reuseport": int(settings.workers > 1),
             "grpc.max_receive_message_length": settings.max_body_bytes,
-            # Only "identity": the size of a compressed message would be known too late.
-            "grpc.compression_enabled_algorithms_bitset": 1,
+            **CHANNEL_OPTIONS,
             "grpc.max_concurrent_streams": _MAX_CALLS,
             "grpc.max_connection_idle_ms": 1000 * KEEP_ALIVE_SECONDS,
             "grpc.server_handshake_timeout_ms": int(1000 * settings.receive_timeout_seconds),
@@ -124,7 +125,11 @@ async def _call(app: ASGIApp, path: str, messages: AsyncIterator[bytes], context
         status, headers, body, error = 500, {}, b"", f"{InternalError.type}: The log has the traceback."
     context.set_trailing_metadata([(name.decode(), headers[name].decode()) for name in _TRAILERS if name in headers])
     if error is not None:
-        await context.abort(_CODES.get(status, grpc.StatusCode.UNKNOWN), error[:_MAX_ERROR_CHARS])
+        code = _CODES.get(status, grpc.StatusCode.UNKNOWN)
+        if error.startswith(f"{BodyTooLarge.type}:"):
+            # gRPC itself answers so if a message is too large before it is decompressed.
+            code = grpc.StatusCode.RESOURCE_EXHAUSTED
+        await context.abort(code, error[:_MAX_ERROR_CHARS])
     return body
 
 
@@ -134,7 +139,7 @@ async def _request(
     """The status, headers and body of the application's response to a call."""
     seconds = context.time_remaining()
     metadata = context.invocation_metadata() or ()
-    scope = {
+    scope: Scope = {
         "type": "http",
         "asgi": {"version": "3.0"},
         "http_version": "2",
@@ -164,7 +169,11 @@ async def _request(
             await asyncio.Event().wait()
         read = True
         message = await anext(messages, None)
-        return {"type": "http.disconnect"} if message is None else {"type": "http.request", "body": message}
+        if message is None:
+            return {"type": "http.disconnect"}
+        if (coding := coding_of(message)) is not None:
+            scope[MESSAGE_CODINGS] = (coding,)
+        return {"type": "http.request", "body": message}
 
     async def send(message: Message) -> None:
         nonlocal status
@@ -175,4 +184,8 @@ async def _request(
             body.extend(message.get("body", b""))
 
     await app(scope, receive, send)
+    if status == 200 and MESSAGE_CODINGS in scope:
+        # A client that compresses with an algorithm accepts it, too. Without these metadata grpcio would not compress.
+        context.set_compression(ALGORITHMS[scope[MESSAGE_CODINGS][0]])
+        await context.send_initial_metadata(())
     return status, headers, bytes(body)

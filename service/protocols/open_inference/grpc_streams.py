@@ -14,7 +14,10 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.reflection import aio as reflection
 
+from service.errors import BodyTooLarge, Problem
+from service.http.content_coding import decode
 from service.lifecycle import Lifecycle
+from service.protocols.open_inference.grpc_compression import coding_of
 
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 _REFLECTION = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"].full_name
@@ -107,9 +110,15 @@ async def _read(kind: Any, messages: AsyncIterator[bytes], context: Any) -> Any:
         return None
     if len(message) <= MAX_BYTES:
         try:
-            return kind.FromString(message)
-        except DecodeError:
+            coding = coding_of(message)
+            codings = () if coding is None else (coding,)
+            return kind.FromString(await decode(message, codings, MAX_BYTES, lambda _: None, _too_large))
+        except (DecodeError, Problem):
             pass
     return await context.abort(
         grpc.StatusCode.INVALID_ARGUMENT, f"not a {kind.DESCRIPTOR.full_name} of at most {MAX_BYTES} bytes"
     )
+
+
+def _too_large(max_bytes: int) -> BodyTooLarge:
+    return BodyTooLarge(f"The message is larger than {max_bytes} bytes.")

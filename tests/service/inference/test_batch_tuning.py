@@ -103,7 +103,7 @@ def test_a_model_whose_inputs_have_sizes_never_runs_inline() -> None:
 
 @pytest.mark.parametrize(
     ("shared", "mode", "threads"),
-    [(2.0e-3, ExecutionMode.SHARED, 2), (2.2e-3, ExecutionMode.SHARED, 2), (2.5e-3, ExecutionMode.EXCLUSIVE, 1)],
+    [(2.0e-3, ExecutionMode.SHARED, 2), (2.4e-3, ExecutionMode.SHARED, 2), (2.7e-3, ExecutionMode.EXCLUSIVE, 1)],
 )
 def test_threads_share_the_cores_unless_calls_on_all_cores_are_clearly_faster(
     shared: float, mode: ExecutionMode, threads: int
@@ -141,13 +141,21 @@ def test_sizes_are_the_powers_of_two_and_the_largest() -> None:
     assert batch_sizes(100) == [1, 2, 4, 8, 16, 32, 64, 100]
 
 
-def test_batches_stay_small_where_larger_ones_are_no_faster() -> None:
+def test_sizes_that_do_not_raise_the_throughput_end_the_search() -> None:
     run, sizes, clock = simulated_run(fixed=0.0, per_input=0.1)
     plan = tune_batch_size(run, batch_sizes(64), max_seconds=10, clock=clock)
-    assert plan.max_batch == 1
     assert plan.seconds_per_input == pytest.approx(0.1)
-    # Two sizes without growth end the search.
-    assert max(sizes) == 4
+    # Size 2 is 1.5% faster than 1, because it is handed over less often; the next sizes gain less.
+    assert plan.max_batch == max(sizes) == 8
+
+
+def test_batches_stay_small_where_larger_ones_are_slower() -> None:
+    clock = FakeClock()
+
+    def run(size: int) -> None:
+        clock.seconds += 0.1 * size**1.5
+
+    assert tune_batch_size(run, batch_sizes(64), max_seconds=10, clock=clock).max_batch == 1
 
 
 def test_a_trial_that_other_load_slows_down_does_not_count() -> None:
@@ -162,6 +170,18 @@ def test_a_trial_that_other_load_slows_down_does_not_count() -> None:
     plan = tune_batch_size(run, batch_sizes(16), max_seconds=10, clock=clock)
     assert plan.max_batch == 16
     assert plan.seconds_per_input == pytest.approx(0.002 / 16)
+
+
+def test_load_during_all_first_trials_of_one_size_does_not_decide() -> None:
+    run, sizes, clock = simulated_run(fixed=0.0, per_input=0.01)
+
+    def run_under_load(size: int) -> None:
+        run(size)
+        # Until the second trials, which begin with size 8.
+        if size == 16 and 8 not in sizes[sizes.index(16) :]:
+            clock.seconds += 1.0
+
+    assert tune_batch_size(run_under_load, [8, 16], max_seconds=10, clock=clock).max_batch == 16
 
 
 def test_batches_are_large_where_a_call_costs_more_than_its_inputs() -> None:

@@ -166,6 +166,14 @@ def test_a_run_that_is_impossible_as_requested_is_refused_with_the_reason(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_models_folder_in_place_of_a_bundle_is_refused_and_the_latest_bundle_named(
+    repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = parquet(tmp_path / "x.parquet", image=[picture()])
+    assert score(source, tmp_path / "out", model=repository / "tiny") == 2
+    assert f"Name one of them: --model {repository / 'tiny' / '2'}." in capsys.readouterr().err
+
+
 def test_an_alpha_at_which_nothing_can_be_flagged_is_a_warning(
     tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -49,6 +49,26 @@ def test_after_sigkill_a_resumed_run_has_the_rows_of_an_uninterrupted_one(
     assert before.items() <= after.items(), "existing parts are not computed again"
 
 
+def test_a_second_run_into_a_folder_is_refused_until_the_first_one_ends(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "many.txt"
+    source.write_text("\n".join(tiny_texts(2_500)))
+    first = begin(source, tmp_path / "out", "--part-size", "25", model=model)
+    until(lambda: (tmp_path / "out" / "_run.json").exists() or first.poll() is not None)
+    first.send_signal(signal.SIGSTOP)
+    for flags in (["--part-size", "25"], ["--part-size", "25", "--overwrite"], ["--part-size", "50"]):
+        assert score(source, tmp_path / "out", *flags, model=model) == 2
+        assert f"Another run of score-dataset writes to {tmp_path / 'out'}" in capsys.readouterr().err
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    assert score(source, tmp_path / "out", "--part-size", "25", model=model) == 0
+    assert len(rows(tmp_path / "out")) == 2_500
+    # A refused run keeps no lock either.
+    assert score(source, tmp_path / "out", "--part-size", "50", model=model) == 2
+    assert score(source, tmp_path / "out", "--part-size", "50", "--overwrite", model=model) == 0
+
+
 def test_only_missing_parts_are_computed(model: Path, texts: Path, tmp_path: Path) -> None:
     assert score(texts, tmp_path / "out", "--part-size", "10", model=model) == 0
     before = rows(tmp_path / "out")

@@ -125,7 +125,9 @@ def test_results_come_in_the_order_of_the_inputs_with_the_error_of_each_that_has
 
 
 def test_results_are_explained_on_request_from_the_parts_of_each_input() -> None:
-    scorer = Scorer({"msp": CALIBRATION}, [], 0.05, lambda item, bits: {"item": item.tolist(), "bits": bits.tolist()})
+    scorer = Scorer(
+        {"msp": CALIBRATION}, [], 0.05, lambda item, bits, _: {"item": item.tolist(), "bits": bits.tolist()}
+    )
     outputs = {"msp": np.array([0.5, math.nan, 0.5], np.float32), PARTS: np.array([[1.0], [2.0], [3.0]])}
     outcomes = [Row(outputs, index, 0.0, 0.0) for index in range(3)]
     items = [np.array([index]) for index in range(3)]

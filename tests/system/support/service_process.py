@@ -88,6 +88,12 @@ class ServiceProcess:
         return pages * os.sysconf("SC_PAGE_SIZE")
 
     @property
+    def peak_bytes(self) -> int:
+        """The largest resident memory that the process has had."""
+        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+    @property
     def open_files(self) -> int:
         """The number of open files and connections of the process."""
         return sum(1 for _ in Path(f"/proc/{self.process.pid}/fd").iterdir())

@@ -177,7 +177,7 @@ def test_a_lower_precision_of_a_backbone_is_refused(trained: tuple[Run, DataLoca
     [
         ({"architecture": {"name": "pretrained"}}, "backbone"),
         ({"architecture": {"name": "pretrained", "backbone": "x.onnx", "hiden": 3}}, "hiden"),
-        ({"architecture": {"name": "pretrained", "backbone": "x.onnx"}, "task": "density"}, "classification of images"),
+        ({"architecture": {"name": "pretrained", "backbone": "x.onnx"}, "task": "density"}, "is for classification"),
     ],
 )
 def test_wrong_options_of_a_backbone_are_named(changes: dict[str, object], message: str) -> None:

@@ -232,7 +232,9 @@ def test_an_existing_bundle_is_reported_before_training(
     monkeypatch.setattr("sys.argv", ["ood-train", "run", str(finished / "recipe.yaml"), *folders])
     with pytest.raises(SystemExit):
         main()
-    assert "exists. Give the new bundle another --version" in " ".join(capsys.readouterr().err.split())
+    assert "exists. Give the new bundle another version, for example --version 2, or" in " ".join(
+        capsys.readouterr().err.split()
+    )
     assert not (tmp_path / "run" / "stages").exists()
 
 
@@ -279,3 +281,11 @@ def test_training_on_two_devices_makes_one_run(tmp_path: Path) -> None:
     assert run.recipe.trainer.devices == 2
     assert {run.record(stage).epochs for stage in ("baseline", "oe")} == {2}
     assert load_model(run, "oe", 2) is not None
+
+
+def test_the_bundle_shows_the_evidence_of_positions_for_the_class(finished: Path) -> None:
+    bundle = load_bundle(finished / "models" / "stripes" / "1")
+    assert bundle.manifest.evidence is not None
+    assert len(bundle.manifest.evidence.bias) == 2
+    outputs = run_graph(bundle.model_path, StoredArray(checkers(6, seed=9)), outputs=["evidence", "max_logit"])
+    assert outputs["evidence"].shape == (6, 2, 2)

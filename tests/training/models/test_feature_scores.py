@@ -4,11 +4,9 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from scipy.spatial.distance import cdist
-from sklearn.covariance import LedoitWolf
-from sklearn.neighbors import NearestNeighbors
 
 from bundle import FEATURE_SCORES, SCORES, ImageInput
+from tests.training.support.reference_scores import reference_feature_scores
 from training.errors import RecipeError
 from training.models.classifier import ImageClassifier, Mirrored
 from training.models.feature_statistics import MAX_REFERENCES, fit_knn, fit_statistics
@@ -27,21 +25,16 @@ def features(n: int, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.int
     return (values * generator.uniform(0.5, 4, (n, 1))).astype(np.float32), targets
 
 
-def unit(values: NDArray[np.float32]) -> NDArray[np.float64]:
-    return values / np.linalg.norm(values.astype(np.float64), axis=1, keepdims=True)
-
-
 def computed(name: str, train: NDArray[np.float32], targets: NDArray[np.int64], x: NDArray[np.float32]) -> torch.Tensor:
     statistics = fit_statistics([name], train, targets)
     return SCORES[name].compute({"features": torch.from_numpy(x), **statistics})
 
 
-def test_mahalanobis_equals_the_distance_that_scipy_and_scikit_learn_give() -> None:
+@pytest.mark.parametrize("name", FEATURE_SCORES)
+def test_scores_of_features_equal_the_distances_that_scipy_and_scikit_learn_give(name: str) -> None:
     (train, targets), (x, _) = features(300), features(40, seed=1)
-    means = np.stack([unit(train)[targets == k].mean(axis=0) for k in range(CLASSES)])
-    inverse = np.linalg.inv(LedoitWolf(assume_centered=True).fit(unit(train) - means[targets]).covariance_)
-    expected = cdist(unit(x), means, "mahalanobis", VI=inverse).min(axis=1) ** 2 / SIZE
-    np.testing.assert_allclose(computed("mahalanobis", train, targets, x), expected, rtol=1e-4)
+    expected = reference_feature_scores(train, targets, x)[name]
+    np.testing.assert_allclose(computed(name, train, targets, x), expected, rtol=1e-3, atol=1e-6)
 
 
 def test_mahalanobis_needs_no_more_examples_than_features() -> None:
@@ -49,12 +42,6 @@ def test_mahalanobis_needs_no_more_examples_than_features() -> None:
     train, targets = generator.normal(size=(20, 200)).astype(np.float32), np.arange(20) % 2
     values = computed("mahalanobis", train, targets, train)
     assert torch.isfinite(values).all()
-
-
-def test_knn_equals_the_distance_of_scikit_learns_fifth_neighbour() -> None:
-    (train, targets), (x, _) = features(300), features(40, seed=1)
-    distances, _ = NearestNeighbors(n_neighbors=5).fit(unit(train)).kneighbors(unit(x))
-    np.testing.assert_allclose(computed("knn", train, targets, x), distances[:, -1] ** 2, rtol=1e-3, atol=1e-6)
 
 
 def test_knn_of_a_large_set_keeps_equally_many_references_of_each_class_as_far_as_there_are_any() -> None:

@@ -11,13 +11,14 @@ from tokenizers import Tokenizer
 from typer.testing import CliRunner
 
 from bundle import Bundle, load_bundle
-from tests.training.support.datasets_on_disk import LABELS, checkers, stripes
+from tests.training.support.datasets_on_disk import LABELS, checkers
+from tests.training.support.quick_starts import read_report, run, write_images
 from tests.training.support.texts_on_disk import TOPICS, sentences, write_texts
 from training.commands.app import app
 from training.data import DataLocations, load_in_distribution, open_reader
 from training.errors import TrainingError
 from training.evaluation import Report
-from training.quick_start.recipe import quick_start
+from training.quick_start.recipe import QuickStartInputs, quick_start
 from training.recipe import Source
 from training.run import Run
 from training.steps import calibrate_run, evaluate_run, fit_run, save_shortcuts
@@ -28,18 +29,6 @@ SHORT = ["stages.baseline.epochs=3", "stages.oe.epochs=3", "trainer.precision=32
 LIKE_TRAINED = "outliers-like-those-trained-on"
 
 
-def write_images(root: Path, n: int = 140, size: int = 16) -> Path:
-    """Write `photos/<class>/*.png` and `others/*.png` in `root`."""
-    for i, (image, label) in enumerate(zip(*stripes(n, seed=1, size=size), strict=True)):
-        folder = root / "photos" / LABELS[label]
-        folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(folder / f"{i}.png")
-    (root / "others").mkdir()
-    for i, image in enumerate(checkers(80, seed=2, size=size)):
-        Image.fromarray(image).save(root / "others" / f"{i}.png")
-    return root
-
-
 def write_csvs(root: Path) -> Path:
     """Write `mails.csv` with the columns text and label, and `others.txt` with one text per line."""
     with (root / "mails.csv").open("w", newline="") as file:
@@ -48,21 +37,6 @@ def write_csvs(root: Path) -> Path:
         writer.writerows((text, topic) for i, topic in enumerate(TOPICS) for text in sentences(topic, 80, 10 * i))
     (root / "others.txt").write_text("\n".join(sentences("outliers", 100, 5)))
     return root
-
-
-def run(root: Path, *arguments: str) -> str:
-    """Run the command and return its output; its errors are raised."""
-    folders = ["--run", str(root / "run"), "--models", str(root / "models")]
-    environment = {"OOD_CACHE": str(root / "cache"), "COLUMNS": "200"}
-    done = CliRunner().invoke(app, ["run", *arguments, *folders], env=environment)
-    if done.exception is not None and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    assert done.exit_code == 0, done.output
-    return done.output
-
-
-def read_report(bundle: Bundle) -> Report:
-    return Report.from_json((bundle.path / "report" / "report.json").read_text(encoding="utf-8"))
 
 
 def report_page(bundle: Bundle) -> str:
@@ -151,7 +125,7 @@ def test_labels_of_outlier_texts_are_held_out(tmp_path: Path) -> None:
     with (tmp_path / "others.csv").open("w", newline="") as file:
         rows = [(text, f"source{i % 4}") for i, text in enumerate(sentences("outliers", 100, 5))]
         csv.writer(file).writerows([("text", "label"), *rows])
-    recipe = quick_start(tmp_path / "mails.csv", tmp_path / "others.csv").recipe
+    recipe = quick_start(QuickStartInputs(tmp_path / "mails.csv", tmp_path / "others.csv")).recipe
     assert recipe.outliers is not None
     assert isinstance(recipe.outliers.train, Source)
     assert len(recipe.outliers.train.exclude_labels) == 1
@@ -165,7 +139,7 @@ def test_classes_and_groups_of_outliers_may_be_called_like_missing_values(tmp_pa
         with (tmp_path / f"{name}.csv").open("w", newline="") as file:
             rows = [(f"{name} {text}", labels[i * len(labels) // 160]) for i, text in enumerate(texts)]
             csv.writer(file).writerows([("text", "label"), *rows])
-    start = quick_start(tmp_path / "mails.csv", tmp_path / "others.csv")
+    start = quick_start(QuickStartInputs(tmp_path / "mails.csv", tmp_path / "others.csv"))
     recipe = Run.create(tmp_path / "run", start.recipe, overwrite=False).recipe
     assert Run.open(tmp_path / "run").recipe == recipe
     locations = DataLocations(data_dir=start.data_dir, cache_dir=tmp_path / "cache")
@@ -197,8 +171,9 @@ def test_a_shortcut_in_the_data_is_named_in_the_terminal_and_in_the_report(tmp_p
 
 def test_a_shortcut_check_of_other_data_is_not_reported(tmp_path: Path) -> None:
     write_images(tmp_path)
-    start = quick_start(tmp_path / "photos", tmp_path / "others", overrides=SHORT)
+    start = quick_start(QuickStartInputs(tmp_path / "photos", tmp_path / "others"), overrides=SHORT)
     created = Run.create(tmp_path / "run", start.recipe, overwrite=False)
+    assert start.shortcuts is not None
     save_shortcuts(created, start.shortcuts.model_copy(update={"outliers": "elsewhere"}))
     locations = DataLocations(data_dir=start.data_dir, cache_dir=tmp_path / "cache")
     fit_run(created, locations, resume=False)
@@ -210,7 +185,9 @@ def test_a_shortcut_check_of_other_data_is_not_reported(tmp_path: Path) -> None:
 
 def test_a_run_can_be_started_from_the_recipe_of_a_quick_start(tmp_path: Path) -> None:
     write_images(tmp_path)
-    start = quick_start(tmp_path / "photos", tmp_path / "others", overrides=["stages.baseline.epochs=3"])
+    start = quick_start(
+        QuickStartInputs(tmp_path / "photos", tmp_path / "others"), overrides=["stages.baseline.epochs=3"]
+    )
     assert start.recipe.stages["baseline"].epochs == 3
     created = Run.create(tmp_path / "run", start.recipe, overwrite=False)
     assert Run.open(tmp_path / "run").recipe == created.recipe
@@ -236,7 +213,7 @@ def test_the_vocabulary_holds_no_word_that_only_the_held_out_splits_have(tmp_pat
     texts = [f"common word{i} word{i} word{i}" for i in range(100)]
     write_texts(tmp_path / "mails.parquet", texts, [i % 2 for i in range(100)])
     write_texts(tmp_path / "others.parquet", sentences("outliers", 20, 1))
-    start = quick_start(tmp_path / "mails.parquet", tmp_path / "others.parquet")
+    start = quick_start(QuickStartInputs(tmp_path / "mails.parquet", tmp_path / "others.parquet"))
     locations = DataLocations(data_dir=start.data_dir, cache_dir=tmp_path / "cache")
     reader = open_reader(start.recipe, locations, tmp_path / "tokenizer.json")
     in_dist = load_in_distribution(start.recipe, reader)
@@ -250,10 +227,10 @@ def test_the_vocabulary_holds_no_word_that_only_the_held_out_splits_have(tmp_pat
 @pytest.mark.parametrize(("pixels", "expected"), [(16, (16, "small_conv")), (64, (32, "whitened_conv"))])
 def test_the_size_and_the_network_follow_the_files(pixels: int, expected: tuple[int, str], tmp_path: Path) -> None:
     write_images(tmp_path, size=pixels)
-    recipe = quick_start(tmp_path / "photos", tmp_path / "others").recipe
+    recipe = quick_start(QuickStartInputs(tmp_path / "photos", tmp_path / "others")).recipe
     assert recipe.input.kind == "image"
     assert (recipe.input.height, recipe.architecture.name) == expected
-    wider = quick_start(tmp_path / "photos", tmp_path / "others", size=(48, 64)).recipe
+    wider = quick_start(QuickStartInputs(tmp_path / "photos", tmp_path / "others"), size=(48, 64)).recipe
     assert wider.input.kind == "image"
     assert (wider.input.height, wider.input.width) == (48, 64)
 
@@ -304,10 +281,6 @@ def recipe_too(root: Path) -> list[str]:
     return ["recipe.yaml", "--in-distribution", str(root / "photos"), "--outliers", str(root / "others")]
 
 
-def no_outliers(root: Path) -> list[str]:
-    return ["--in-distribution", str(root / "photos")]
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -321,8 +294,7 @@ def no_outliers(root: Path) -> list[str]:
         (no_folders, "has no classes"),
         (texts_as_outliers, "holds texts"),
         (recipe_too, "got the recipe recipe.yaml and --in-distribution"),
-        (no_outliers, "--outliers: is missing"),
-        (lambda _: [], "nothing to train on. Give RECIPE, or both"),
+        (lambda _: [], "nothing to train on. Give RECIPE, or --in-distribution"),
     ],
 )
 def test_unsuitable_data_is_refused_with_the_reason(
@@ -347,12 +319,12 @@ def test_only_colour_images_are_mirrored_and_a_message_says_how_to_prevent_it(tm
     if grey:
         for path in tmp_path.rglob("*.png"):
             Image.open(path).convert("L").save(path)
-    start = quick_start(tmp_path / "photos", tmp_path / "others")
+    start = quick_start(QuickStartInputs(tmp_path / "photos", tmp_path / "others"))
     assert [stage.augmentation.flip for stage in start.recipe.stages.values()] == [not grey] * 2
     notes = [note for note in start.notes if "mirrored" in note]
     assert len(notes) == (not grey)
     if not grey:
         overrides = [word for word in notes[0].split() if "=" in word]
-        unmirrored = quick_start(tmp_path / "photos", tmp_path / "others", overrides=overrides)
+        unmirrored = quick_start(QuickStartInputs(tmp_path / "photos", tmp_path / "others"), overrides=overrides)
         assert [stage.augmentation.flip for stage in unmirrored.recipe.stages.values()] == [False] * 2
         assert not [note for note in unmirrored.notes if "mirrored" in note]

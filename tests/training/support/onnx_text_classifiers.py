@@ -4,7 +4,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import onnx
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import nn
 
@@ -113,4 +115,36 @@ def export_texts(
             verbose=False,
             **shapes,
         )
+    return path
+
+
+def write_old_text_classifier(path: Path, network: TextNetwork, opset: int) -> Path:
+    """Write a classifier with the words and the last layer of `network`: the mean of a text's words, in old operators.
+
+    The attributes of Squeeze, Unsqueeze and ReduceSum became inputs in opset 13.
+    """
+    inputs = ("input_ids", "attention_mask")
+    constants = {
+        "words": network.words.weight.detach().numpy(),
+        "weights": network.classifier.weight.detach().numpy(),
+        "bias": network.classifier.bias.detach().numpy(),
+    }
+    nodes = [
+        helper.make_node("Gather", ["words", "input_ids"], ["values"]),
+        helper.make_node("Cast", ["attention_mask"], ["mask"], to=TensorProto.FLOAT),
+        helper.make_node("Unsqueeze", ["mask"], ["column"], axes=[2]),
+        helper.make_node("Mul", ["values", "column"], ["masked"]),
+        helper.make_node("ReduceSum", ["masked"], ["sum"], axes=[1], keepdims=0),
+        helper.make_node("ReduceSum", ["mask"], ["count"], axes=[1], keepdims=1),
+        helper.make_node("Div", ["sum", "count"], ["mean"]),
+        helper.make_node("Gemm", ["mean", "weights", "bias"], ["scores"], transB=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "old",
+        [helper.make_tensor_value_info(name, TensorProto.INT64, ["N", "L"]) for name in inputs],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N", len(TOPICS)])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8), path)
     return path

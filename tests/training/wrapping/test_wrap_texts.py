@@ -14,8 +14,14 @@ from typer.testing import CliRunner
 
 from bundle import Bundle, BundleError, TextInput, load_bundle
 from tests.service.conftest import running_service
-from tests.training.support.onnx_text_classifiers import MAX_TOKENS, TextNetwork, export_texts, make_tokenizer
-from tests.training.support.reference_scores import reference_scores
+from tests.training.support.onnx_text_classifiers import (
+    MAX_TOKENS,
+    TextNetwork,
+    export_texts,
+    make_tokenizer,
+    write_old_text_classifier,
+)
+from tests.training.support.reference_scores import reference_feature_scores, reference_scores
 from tests.training.support.texts_on_disk import TOPICS, sentences
 from training.commands.app import app
 from training.data import NO_TOKEN, DataLocations, StoredArray, TextReader
@@ -181,6 +187,37 @@ def test_a_graph_of_a_fixed_batch_and_length_takes_any(tmp_path: Path, network: 
     for batch_size in (1, 4):
         outputs = run_graph(bundle.model_path, StoredArray(rows), text_batch, batch_size, ["energy"])
         np.testing.assert_allclose(outputs["energy"], -logsumexp(logits, axis=1), atol=1e-4)
+
+
+def mean_words(network: TextNetwork, texts: list[str]) -> np.ndarray:
+    """The mean of each text's word vectors, the features of `write_old_text_classifier`."""
+    tokenizer = make_tokenizer()
+    words = network.words.weight.detach().numpy()
+    return np.stack([words[network.batch(tokenizer, [text])[0][0].numpy()].mean(axis=0) for text in texts])
+
+
+@pytest.mark.parametrize("opset", [8, 10])
+def test_a_graph_of_an_old_opset_is_converted_and_its_features_are_scored(
+    opset: int, tmp_path: Path, network: TextNetwork, wrap: Wrap
+) -> None:
+    train = write_csv(tmp_path / "train.csv", 50, 6)
+    bundle = wrap(write_old_text_classifier(tmp_path / "old.onnx", network, opset), "--fit", str(train))
+    with train.open() as file:
+        rows = list(csv.DictReader(file))
+    targets = np.array([sorted(TOPICS).index(row["label"]) for row in rows])
+    texts = [*sentences("harbour", 3, 21), *sentences("unseen", 3, 21)]
+    features = mean_words(network, texts)
+    expected = reference_feature_scores(mean_words(network, [row["body"] for row in rows]), targets, features)
+    expected |= reference_scores(network.classifier(torch.from_numpy(features)).detach().numpy())
+    encoder = bundle.text_encoder
+    assert encoder is not None
+    ids = np.full((len(texts), MAX_TOKENS), NO_TOKEN, dtype=np.int32)
+    for row, text in zip(ids, texts, strict=True):
+        tokens = encoder.encode(text)
+        row[: len(tokens)] = tokens
+    outputs = run_graph(bundle.model_path, StoredArray(ids), text_batch, 4)
+    for name, values in expected.items():
+        np.testing.assert_allclose(outputs[name], values, rtol=2e-3, atol=1e-4, err_msg=name)
 
 
 def save(tokenizer: Tokenizer, path: Path) -> Path:

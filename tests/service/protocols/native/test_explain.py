@@ -1,4 +1,4 @@
-"""Likelihoods over HTTP: scores in bits without a prediction, and explanations of them."""
+"""Explanations over HTTP: of scores in bits, and of the predicted class of an image."""
 
 import base64
 from collections.abc import Iterator
@@ -24,6 +24,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     make_tiny_density_bundle(root)
     make_tiny_text_bundle(root, name="words", task="language-model", max_tokens=200)
     make_tiny_bundle(root)
+    make_tiny_bundle(root, name="colours", evidence=True)
     with running_service(root, max_inputs=32) as service:
         yield service
 
@@ -106,7 +107,46 @@ def test_explain_in_json_is_true_or_false(live: Live, value: Any) -> None:
     assert "explain" in problem(answer, 422, "invalid-parameter")["detail"]
 
 
-def test_a_classifier_explains_nothing(live: Live) -> None:
+def test_the_evidence_of_all_positions_adds_up_to_the_logit_of_the_class(live: Live) -> None:
+    params = {"explain": "true", "scores": "msp,max_logit"}
+    (result,) = live.score(half_red(), model="colours", params=params).json()["results"]
+    explanation = result["explanation"]
+    assert explanation["kind"] == "evidence"
+    assert result["prediction"]["label"] == "red"
+    total = np.sum(explanation["values"]) + explanation["bias"]
+    assert total == pytest.approx(explanation["logit"], rel=1e-5)
+    assert explanation["logit"] == pytest.approx(result["scores"]["max_logit"]["value"], rel=1e-5)
+
+
+def test_the_heat_map_of_evidence_is_red_where_it_speaks_for_the_class_and_blue_against_it(live: Live) -> None:
+    (result,) = live.score(half_red(), model="colours", params={"explain": "true"}).json()["results"]
+    explanation = result["explanation"]
+    values = np.asarray(explanation["values"])
+    assert (values[:, :6] > 0).all()
+    assert (values[:, 6:] < 0).all()
+    assert explanation["max_evidence"] == pytest.approx(np.abs(values).max())
+    with Image.open(BytesIO(base64.b64decode(explanation["heat_map"]))) as image:
+        colours = np.asarray(image.convert("RGB")).astype(int)
+    assert colours.shape == (SIZE, SIZE, 3)
+    assert (colours[:, :6, 0] > colours[:, :6, 2]).all()
+    assert (colours[:, 6:, 0] < colours[:, 6:, 2]).all()
+
+
+def half_red() -> bytes:
+    """An image that is red except for its two last columns, which are black."""
+    pixels = np.zeros((SIZE, SIZE, 3), np.uint8)
+    pixels[:, :6, 0] = 255
+    file = BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_evidence_is_shown_on_request_only(live: Live) -> None:
+    (result,) = live.score(half_red(), model="colours").json()["results"]
+    assert "explanation" not in result
+
+
+def test_a_classifier_without_evidence_explains_nothing(live: Live) -> None:
     content = problem(live.score(picture(), params={"explain": "true"}), 422, "invalid-parameter")
     assert "no parts" in content["detail"]
     assert live.score(picture(), params={"explain": "false"}).status_code == 200

@@ -1,7 +1,9 @@
 """The Open Inference Protocol over gRPC: Triton's client gets the answers of the same client over HTTP."""
 
+import gzip
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -239,14 +241,51 @@ def test_bytes_that_are_no_message_are_malformed(live: Live) -> None:
         )
 
 
-def test_a_message_that_is_too_large_or_compressed_is_rejected_by_its_header(
-    live: Live, client: over_grpc.InferenceServerClient
-) -> None:
+def test_a_message_that_is_too_large_is_rejected_by_its_header(client: over_grpc.InferenceServerClient) -> None:
     large = [tensor("images", elements([bytes(200_000)]))]
     assert "Received message larger than max" in error("RESOURCE_EXHAUSTED", lambda: client.infer("tiny", large))
-    images = [tensor("images", elements(PICTURES))]
-    error("UNIMPLEMENTED", lambda: client.infer("tiny", images, compression_algorithm="gzip"))
     assert client.is_server_live()
+
+
+COMPRESSIONS = [("gzip", grpc.Compression.Gzip), ("deflate", grpc.Compression.Deflate)]
+
+
+@pytest.mark.parametrize(("algorithm", "compression"), COMPRESSIONS)
+def test_compressed_calls_are_answered_like_plain_ones(
+    live: Live, client: over_grpc.InferenceServerClient, algorithm: str, compression: grpc.Compression
+) -> None:
+    images = [tensor("images", np.zeros((30, 8, 8, 3), dtype=np.uint8))]
+    expected = client.infer("tiny", images).get_response()
+    assert client.infer("tiny", images, compression_algorithm=algorithm).get_response() == expected
+    request = service_pb2.ModelInferRequest(model_name="tiny", raw_input_contents=[bytes(5760)])
+    request.inputs.add(name="images", datatype="UINT8", shape=[30, 8, 8, 3])
+    # A client that does not decompress receives the response as it is sent.
+    for options, is_plain in (([], True), ([("grpc.per_message_decompression", 0)], False)):
+        with grpc.insecure_channel(address(live), options, compression) as channel:
+            answer = channel.unary_unary(MODEL_INFER)(request.SerializeToString())
+        assert (answer == expected.SerializeToString()) == is_plain
+        assert is_plain or len(answer) < expected.ByteSize()
+
+
+@pytest.mark.parametrize(("algorithm", "compression"), COMPRESSIONS)
+def test_a_message_that_is_too_large_once_decompressed_is_rejected(
+    live: Live, client: over_grpc.InferenceServerClient, algorithm: str, compression: grpc.Compression
+) -> None:
+    assert "Received message" not in error(
+        "RESOURCE_EXHAUSTED",
+        lambda: client.infer("tiny", [tensor("images", elements([bytes(200_000)]))], compression_algorithm=algorithm),
+    )
+    call = send(live, bytes(20_000_000), compression=compression)
+    assert call.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert call.details() == (
+        "body-too-large: The body is larger than 200000 bytes. Send smaller inputs, or fewer per request."
+    )
+
+
+@pytest.mark.parametrize("damaged", [gzip.compress(b"x" * 100)[:-9], zlib.compress(b"x" * 100)[:-1], b"\x1f\x8b"])
+def test_a_damaged_compressed_message_is_malformed(live: Live, damaged: bytes) -> None:
+    call = send(live, damaged)
+    assert (call.code(), str(call.details()).partition(":")[0]) == (grpc.StatusCode.INVALID_ARGUMENT, "malformed-body")
 
 
 def test_calls_are_counted_and_logged_like_requests(live: Live, client: over_grpc.InferenceServerClient) -> None:

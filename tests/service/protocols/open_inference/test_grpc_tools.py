@@ -141,11 +141,30 @@ def test_malformed_and_large_messages_of_streams_are_refused(channel: grpc.Chann
     assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-@pytest.mark.parametrize("message", [b"\xff", bytes(5000)])
-def test_malformed_and_large_health_checks_are_refused(channel: grpc.Channel, message: bytes) -> None:
+def test_compressed_messages_of_streams_are_read_within_the_limits(live: Live) -> None:
+    with grpc.insecure_channel(address(live), compression=grpc.Compression.Gzip) as channel:
+        # Only messages that become smaller are sent compressed: an unknown field makes them large.
+        padded = request(INFERENCE).SerializeToString() + b"\xfa\x7f\x80\x08" + bytes(1024)
+        assert HealthStub(channel).Check(health_pb2.HealthCheckRequest.FromString(padded)).status == SERVING
+        watch = channel.stream_stream(
+            f"/{HEALTH}/Watch", response_deserializer=health_pb2.HealthCheckResponse.FromString
+        )
+        assert next(watch(iter([padded]))).status == SERVING
+        with pytest.raises(grpc.RpcError) as raised:
+            list(channel.stream_stream(f"/{HEALTH}/Watch")(iter([bytes(5000)])))
+        assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [(b"\xff", grpc.StatusCode.INVALID_ARGUMENT), (bytes(5000), grpc.StatusCode.RESOURCE_EXHAUSTED)],
+)
+def test_malformed_and_large_health_checks_are_refused(
+    channel: grpc.Channel, message: bytes, code: grpc.StatusCode
+) -> None:
     with pytest.raises(grpc.RpcError) as raised:
         channel.unary_unary(f"/{HEALTH}/Check")(message)
-    assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert raised.value.code() is code
 
 
 def test_a_stream_without_a_message_ends(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,9 +8,9 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from training.data.sources import Rows, read_rows
+from training.data_check.shortcut_features import image_features, separations, text_features
 from training.evaluation import FeatureSeparation, ShortcutCheck
 from training.evaluation.shortcuts import REMEDIES
-from training.quick_start.shortcuts import image_features, separations, text_features
 from training.recipe import Source, TextConfig
 
 Write = Callable[[Image.Image, Path], None]

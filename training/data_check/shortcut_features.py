@@ -1,15 +1,14 @@
 """Measures by which single features of their files outliers differ from in-distribution data, on samples."""
 
 from collections.abc import Mapping, Sequence
-from io import BytesIO
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from bundle import TextEncoder
+from bundle import DEFAULT_MAX_PIXELS, TextEncoder
+from bundle.image_formats import DecodeLimits, format_name, open_image
 from datafiles import Fault
 from training.data.encoded_images import encoded_bytes
 from training.data.sources import Rows
@@ -21,7 +20,7 @@ _IMAGES = 300
 _TEXTS = 4000
 _MIN_VALUES = 10
 """Fewer values than this on one side, for example of JPEG files, are not compared."""
-_THUMBNAIL = (64, 64)
+_THUMBNAIL_SIDE = 64
 
 Features = Mapping[str, NDArray[Any]]
 """Feature -> its values `[N]`, floats or category names."""
@@ -37,7 +36,7 @@ def separations(in_dist: Features, outliers: Features) -> tuple[FeatureSeparatio
 
 
 def image_features(rows: Rows) -> Features:
-    """The features of a sample of image files; files that cannot be opened are left out.
+    """The features of a sample of image files; files that cannot be decoded are left out.
 
     Args:
         rows: The rows of the data set.
@@ -51,17 +50,16 @@ def image_features(rows: Rows) -> Features:
         if isinstance(encoded, Fault):
             continue
         try:
-            with Image.open(BytesIO(encoded)) as image:
-                file_format, pixels = str(image.format), image.width * image.height
-                quantisation = getattr(image, "quantization", None)
-                image.draft("L", _THUMBNAIL)
-                brightness = float(np.asarray(image.convert("L")).mean()) / 255
-        # Pillow raises exceptions of many types. Loading the image later reports the file and the row.
+            opened = open_image(encoded, DecodeLimits(DEFAULT_MAX_PIXELS))
+            image = opened.decode(_THUMBNAIL_SIDE)
+            quantisation = getattr(image, "quantization", None)
+            brightness = float(np.asarray(image.convert("L")).mean()) / 255
+        # Corrupt files raise exceptions of many types. Loading the image later reports the file and the row.
         except Exception:  # noqa: S112
             continue
         values["file size"].append(len(encoded))
-        values["image size"].append(pixels)
-        values["file format"].append(file_format)
+        values["image size"].append(opened.pixels)
+        values["file format"].append(str(format_name(encoded)))
         values["mean brightness"].append(brightness)
         if quantisation:
             values["JPEG quantisation"].append(float(np.mean(quantisation[0])))

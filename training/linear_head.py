@@ -8,7 +8,8 @@ SHAPING = ("Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Tr
 """Operators that change the type or shape of values, but not the values, in evaluation mode."""
 
 _PRODUCTS = ("Gemm", "MatMul", "Conv")
-_POOLING = ("GlobalAveragePool", "AveragePool", "ReduceMean")
+POOLING = ("GlobalAveragePool", "AveragePool", "ReduceMean")
+"""Operators that average values."""
 
 
 @dataclass(frozen=True)
@@ -18,12 +19,12 @@ class LinearHead:
     Attributes:
         node: the Gemm, MatMul or Conv.
         features: the tensor that it multiplies: `[N, D]`, or `[N, D, H, W]` for a Conv.
-        pooled: whether positions are averaged after the product.
+        between: the operators between the product and the logits, the last one first.
     """
 
     node: NodeProto
     features: str
-    pooled: bool
+    between: tuple[str, ...]
 
 
 def find_linear_head(graph: GraphProto, logits: str) -> LinearHead | None:
@@ -35,20 +36,20 @@ def find_linear_head(graph: GraphProto, logits: str) -> LinearHead | None:
     for node in graph.node:
         if node.input and all(name in constants for name in node.input):
             constants.update(node.output)
-    name, pooled = logits, False
+    name, between = logits, list[str]()
     while (node := producers.get(name)) is not None:
         if node.op_type in _PRODUCTS:
             variable = [operand for operand in node.input[:2] if operand not in constants]
-            return LinearHead(node, variable[0], pooled) if len(variable) == 1 else None
+            return LinearHead(node, variable[0], tuple(between)) if len(variable) == 1 else None
         if node.op_type in ("Add", "Mul", "Sub", "Div"):
             # A bias or a temperature.
             variable = [operand for operand in node.input if operand not in constants]
             if len(variable) != 1:
                 return None
             name = variable[0]
-        elif node.op_type in (*SHAPING, *_POOLING, "Relu"):
-            pooled |= node.op_type in _POOLING
+        elif node.op_type in (*SHAPING, *POOLING, "Relu"):
             name = node.input[0]
         else:
             return None
+        between.append(node.op_type)
     return None
