@@ -34,6 +34,12 @@ class LingeringTransport(CoalescingTransport):
         return self.lingering or self._transport.is_closing()
 
     @override
+    def write(self, data: bytes) -> None:
+        """Send `data`, unless the stream has ended: a fault after the last request can have a response, too."""
+        if not self.is_closing():
+            super().write(data)
+
+    @override
     def close(self) -> None:
         """Send the buffered data and the end of the stream; close when the client does."""
         if self.is_closing():

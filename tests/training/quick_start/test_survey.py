@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from training.quick_start.shortcuts import image_features
 
 from tests.service.support.pictures import declared_size
 from training.data.sources import Rows, read_rows
+from training.data_check.shortcut_features import image_features
 from training.quick_start.survey import survey_images
 from training.recipe import Source
 
