@@ -282,7 +282,11 @@ def test_a_message_that_is_too_large_once_decompressed_is_rejected(
     )
 
 
-@pytest.mark.parametrize("damaged", [gzip.compress(b"x" * 100)[:-9], zlib.compress(b"x" * 100)[:-1], b"\x1f\x8b"])
+@pytest.mark.parametrize(
+    "damaged",
+    [gzip.compress(b"x" * 100)[:-9], zlib.compress(b"x" * 100)[:-1], b"\x1f\x8b"],
+    ids=["gzip", "deflate", "head"],
+)
 def test_a_damaged_compressed_message_is_malformed(live: Live, damaged: bytes) -> None:
     call = send(live, damaged)
     assert (call.code(), str(call.details()).partition(":")[0]) == (grpc.StatusCode.INVALID_ARGUMENT, "malformed-body")
