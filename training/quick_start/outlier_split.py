@@ -3,8 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
+from training.data.labels import class_counts
 from training.data.sources import Rows
 from training.errors import DataError
 from training.quick_start.held_out import held_out_groups
@@ -63,5 +62,4 @@ def _group_sizes(source: Source, read: Callable[[Source], Rows]) -> Mapping[str,
         return {}
     if labelled.y is None:
         return {}
-    sizes = np.bincount(labelled.y, minlength=len(labelled.labels)).tolist()
-    return dict(zip(labelled.labels, sizes, strict=True))
+    return class_counts(labelled.y, labelled.labels)
