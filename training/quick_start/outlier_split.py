@@ -49,7 +49,7 @@ def split_outliers(labelled: Source, read: Callable[[Source], Rows], *, validate
     trained = [name for name in remaining if name not in validation]
 
     def only(*names: str) -> Source:
-        return labelled.model_copy(update={"exclude_labels": tuple(name for name in sizes if name not in names)})
+        return labelled.model_copy(update={"only_labels": names})
 
     return OutlierSplit(only(*trained), only(*validation) if validation else None, only(*held_out), held_out)
 
