@@ -47,7 +47,7 @@ class Source(Section):
 
     def leaves_out(self, label: str) -> bool:
         """Whether `only_labels` or `exclude_labels` leaves out the rows of the class `label`."""
-        return label in self.exclude_labels or bool(self.only_labels) and label not in self.only_labels
+        return label in self.exclude_labels or (bool(self.only_labels) and label not in self.only_labels)
 
 
 class Synthetic(Section):
