@@ -106,11 +106,11 @@ def likelihoods(rounds: Rounds = 5, seconds: Seconds = 2.0, models: Path = Path(
 
 
 @app.command()
-def explanations(rounds: Rounds = 5, seconds: Seconds = 1.0) -> None:
-    """Batches with and without the evidence of positions that `explain=true` shows, on one core."""
+def explanations(rounds: Rounds = 5, seconds: Seconds = 1.0, models: Path = Path("models")) -> None:
+    """Batches with and without the evidence of positions, texts with and without the changes of tokens, on one core."""
     from benchmarks.explanations import measure
 
-    measure(rounds, seconds)
+    measure(rounds, seconds, models)
 
 
 @app.command()

@@ -185,7 +185,7 @@ def test_requests_with_and_without_an_explanation_share_a_batch(live: Live) -> N
 
 def test_a_classifier_without_evidence_explains_nothing(live: Live) -> None:
     content = problem(live.score(picture(), params={"explain": "true"}), 422, "invalid-parameter")
-    assert "no parts" in content["detail"]
+    assert "no explanations" in content["detail"]
     assert live.score(picture(), params={"explain": "false"}).status_code == 200
 
 
