@@ -17,7 +17,8 @@ def speed() -> Table:
     wrn, chars, posts = (_figures(f"serving-{name}") for name in ("wrn-40-2", "ptb-char-qrnn", "newsgroups-gru"))
     rows = [
         [
-            f"WRN-40-2 over HTTP, concurrency 32, one PNG a request: share of ONNX Runtime alone ({_limit(wrn)} images/s)",
+            "WRN-40-2 over HTTP, concurrency 32, one PNG a request: share of ONNX Runtime alone "
+            f"({_limit(wrn)} images/s)",
             f"{wrn['share_of_upper_limit']:.2f}",
             "`python -m benchmarks serving --rounds 9`",
         ],
@@ -84,8 +85,8 @@ def _peers() -> list[list[str]]:
         workers = ", with `OOD_WORKERS=2`," if own == OWN_TWO_WORKERS else ""
         rows.append(
             [
-                f"{what}{workers} beside Mosec, LitServe, MLServer, BentoML, Ray Serve and plain FastAPI, requests/s at "
-                "concurrency 1, 8, 32, 128: this service; the best of the others",
+                f"{what}{workers} beside Mosec, LitServe, MLServer, BentoML, Ray Serve and plain FastAPI, requests/s "
+                "at concurrency 1, 8, 32, 128: this service; the best of the others",
                 f"{_rates([_rate(servers[own], connections) for connections in CONNECTIONS])}; {_rates(best)}",
                 "the same" if rows else "`python -m benchmarks peers --rounds 2 --seconds 2`",
             ]
