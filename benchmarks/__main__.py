@@ -22,6 +22,7 @@ def run_all(context: typer.Context) -> None:
         training()
         recurrence()
         likelihoods()
+        explanations()
         decoding()
         startup()
         memory()
@@ -102,6 +103,14 @@ def likelihoods(rounds: Rounds = 5, seconds: Seconds = 2.0, models: Path = Path(
     from benchmarks.likelihoods import measure
 
     measure(rounds, seconds, models)
+
+
+@app.command()
+def explanations(rounds: Rounds = 5, seconds: Seconds = 1.0) -> None:
+    """Batches with and without the evidence of positions that `explain=true` shows, on one core."""
+    from benchmarks.explanations import measure
+
+    measure(rounds, seconds)
 
 
 @app.command()

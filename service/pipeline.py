@@ -114,7 +114,7 @@ class Pipeline:
             prepared_at = time.monotonic()
             if all_or_nothing:
                 _raise_first_error(model, inputs, prepared)
-            outcomes = await reservation.run(arrays_of(prepared), deadline=started + seconds)
+            outcomes = await reservation.run(arrays_of(prepared), deadline=started + seconds, explain=options.explain)
         if self._tracing is not None:
             self._tracing.record_scoring(started, prepared_at, (row for row in outcomes if isinstance(row, Row)))
         if any(isinstance(outcome, Expired) for outcome in outcomes):

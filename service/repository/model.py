@@ -191,6 +191,7 @@ def model_loader(
             observer=metrics,
             monitor=engine.monitor,
             thread=thread,
+            explain=engine.explain,
         )
         engine.monitor.planned_seconds = _longest_call(plan, engine.modality, settings.batch_ms / 1000)
         engine.monitor.on_stall = metrics.stalled
