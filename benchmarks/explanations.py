@@ -41,11 +41,11 @@ def measure(rounds: int, seconds: float, models: Path) -> None:
         text = np.arange(10, 10 + tokens)
         without = LeaveOneOut.of([text], encoder, tokens).texts
         batches = [without[start : start + MAX_BATCH] for start in range(0, tokens, MAX_BATCH)]
-        runs = {
+        computed = {
             "text": partial(_run_all, engine, [[text]]),
             "token_changes": partial(_run_all, engine, [[text], *batches]),
         }
-        figures[f"{TEXT_MODEL.split('/', maxsplit=1)[0]}_{tokens}_tokens"] = compare(runs, rounds, seconds)
+        figures[f"{TEXT_MODEL.split('/', maxsplit=1)[0]}_{tokens}_tokens"] = compare(computed, rounds, seconds)
     report("explanations", figures, ("onnxruntime", "numpy"))
 
 
