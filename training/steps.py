@@ -336,7 +336,7 @@ def _default_score(run: Run, report: Report | None) -> DefaultScore:
 
 
 def _remedies(recipe: Recipe) -> list[str]:
-    """What to do about a detector of the recipe that is not useful."""
+    """Return sentences that tell the user how to improve a detector that is not useful."""
     if recipe.outliers is None:
         outliers = "train with outliers of many kinds"
     else:

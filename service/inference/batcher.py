@@ -82,6 +82,7 @@ class Batcher:
         observer: BatchObserver | None = None,
         monitor: EngineMonitor | None = None,
         thread: EngineThread | None = None,
+        explain: Run | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Start the engine threads.
@@ -96,11 +97,13 @@ class Batcher:
             observer: Receives the figures of each batch.
             monitor: The engine's running calls; `close` ends those that take too long.
             thread: The only engine thread, if the engine needs the thread that it was opened on.
+            explain: Computes a batch in which an input's explanation is wanted; None if `run` does.
             clock: The time in seconds; deadlines are compared with it.
         """
         self.plan = plan
         self.capacity = capacity
         self._run = run
+        self._explain = explain or run
         self._loop = loop
         self._observer = observer
         self.monitor = monitor or EngineMonitor(name)
@@ -256,8 +259,9 @@ class Batcher:
     def _compute(self, batch: list[_QueuedInput], exclusive: bool) -> Sequence[Outcome]:
         size = len(batch)
         started = self._clock()
+        run = self._explain if any(queued.reservation.explain for queued in batch) else self._run
         try:
-            outputs = self._run([queued.item for queued in batch], exclusive=exclusive)
+            outputs = run([queued.item for queued in batch], exclusive=exclusive)
         except Exception as error:
             log.exception("inference failed", size=size)
             return [Failure(f"{type(error).__name__}: {error}")] * size

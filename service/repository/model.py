@@ -22,6 +22,7 @@ from service.inference.execution_plan import ExecutionPlan
 from service.inference.providers import CPU, Provider
 from service.inputs.modality import Modality
 from service.scoring.drift import DriftEvidence
+from service.scoring.explanations import explanations_of
 from service.scoring.options import OptionLimits, Options
 from service.scoring.scorer import Scorer
 from service.settings import Settings
@@ -105,6 +106,11 @@ class Model:
     def default_options(self) -> Options:
         """The options of a request that chooses nothing."""
         return self.option_limits.default_options
+
+    @property
+    def explains_tokens(self) -> bool:
+        """Whether a text is explained by its scores without one token each."""
+        return "token_changes" in self.option_limits.explanations
 
     def publish(self) -> None:
         """Set the metrics of a served version."""
@@ -191,6 +197,7 @@ def model_loader(
             observer=metrics,
             monitor=engine.monitor,
             thread=thread,
+            explain=engine.explain,
         )
         engine.monitor.planned_seconds = _longest_call(plan, engine.modality, settings.batch_ms / 1000)
         engine.monitor.on_stall = metrics.stalled
@@ -200,7 +207,7 @@ def model_loader(
             scores,
             manifest.default_score,
             settings.timeout_ms,
-            explains=manifest.likelihood is not None or manifest.evidence is not None,
+            explanations=explanations_of(manifest),
             model_outputs=manifest.model_outputs,
         )
         return Model(

@@ -31,8 +31,6 @@ _MIN_IR, _MIN_TEXT_OPSET = 8, 13
 _PIXEL_AXES, _TOKEN_AXES = 4, 3
 _REMEDY = "Give a model with one float input of images and one feature vector per image"
 _TEXT_REMEDY = "Give a model of token ids with one feature vector per text or per token"
-
-
 _PROBES = 2
 _Feed = Mapping[str, NDArray[Any]]
 
@@ -118,7 +116,7 @@ def _backbone(
     else:
         operator = "GlobalAveragePool" if axes == _PIXEL_AXES else "Identity"
         model.graph.node.append(helper.make_node(operator, [_PREFIX + name], [pooled]))
-    model.graph.node.append(helper.make_node("Flatten", ["backbone/pooled"], ["backbone/flat"], axis=1))
+    model.graph.node.append(helper.make_node("Flatten", [pooled], ["backbone/flat"], axis=1))
     model.graph.node.append(helper.make_node("Cast", ["backbone/flat"], [FEATURES], to=TensorProto.FLOAT))
     _set_output(model, FEATURES)
     sha256 = hashlib.sha256(digest + spec.model_dump_json().encode() + name.encode()).hexdigest()

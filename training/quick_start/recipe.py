@@ -1,7 +1,6 @@
 """Quick start: makes a recipe for a user's data that trains within minutes on a CPU."""
 
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +8,18 @@ from typing import Any
 
 from bundle import ImageInput
 from training.data import DataLocations, class_folders, guess_source
+from training.data.labels import class_counts
 from training.data.source_guess import holds_texts
 from training.data.sources import Rows, read_rows
 from training.data.text_loading import read_texts
-from training.data_check.class_sizes import MIN_EXAMPLES, MIN_OUTLIERS, MIN_PER_CLASS, SplitSizes, split_sizes
+from training.data_check.class_sizes import (
+    MIN_EXAMPLES,
+    MIN_OUTLIERS,
+    MIN_PER_CLASS,
+    SplitSizes,
+    calibration_examples,
+    split_sizes,
+)
 from training.data_check.shortcut_features import image_features, separations, text_features
 from training.errors import DataError
 from training.evaluation import ShortcutCheck
@@ -207,18 +214,16 @@ def _count(test: Source, data_dir: Path) -> int:
     return len(read_rows(test, data_dir, "image"))
 
 
-def _require_classes(rows: Rows, path: Path) -> Counter[str]:
+def _require_classes(rows: Rows, path: Path) -> dict[str, int]:
     """The number of examples by class; DataError if there are too few classes or examples."""
-    targets = [] if rows.y is None else rows.y.tolist()
-    counts = Counter(dict.fromkeys(rows.labels, 0))
-    counts.update(rows.labels[target] for target in targets)
+    counts = {} if rows.y is None else class_counts(rows.y, rows.labels)
     if len(counts) < 2:
         raise DataError(str(path), f"has {len(counts)} class ({', '.join(counts)})", "A classifier needs two or more")
     if few := {label: count for label, count in counts.items() if count < MIN_PER_CLASS}:
         listed = ", ".join(f"{label} {count}" for label, count in few.items())
         reason = f"has too few examples of some classes ({listed})"
         raise DataError(str(path), reason, f"Give {MIN_PER_CLASS} or more of each, or remove the class")
-    if (n := len(targets)) < MIN_EXAMPLES:
+    if (n := sum(counts.values())) < MIN_EXAMPLES:
         reason = f"holds {n} examples, too few to train on, calibrate with and test on"
         raise DataError(str(path), reason, f"Give {MIN_EXAMPLES} or more")
     return counts
@@ -286,7 +291,7 @@ def _notes(data: _Data, sizes: SplitSizes, classes: int) -> Iterator[str]:
     alpha = attainable_alpha(sizes.calibration)
     if alpha > DEFAULT_ALPHA:
         least = f"the least that {sizes.calibration} calibration examples can flag anything at"
-        yield f"alpha is {alpha:g}, {least}; {round(1 / DEFAULT_ALPHA) - 1} would do for {DEFAULT_ALPHA:g}"
+        yield f"alpha is {alpha:g}, {least}; {calibration_examples(DEFAULT_ALPHA)} would do for {DEFAULT_ALPHA:g}"
 
 
 def _test_note(held_out: Sequence[str]) -> str:
