@@ -24,7 +24,8 @@ from training.data_check.shortcut_features import image_features, separations, t
 from training.errors import DataError
 from training.evaluation import ShortcutCheck
 from training.export.bundle_folder import bundle_name
-from training.quick_start.backbone_input import image_backbone_input
+from training.pretrained_files import find_pretrained
+from training.quick_start.backbone_input import image_backbone_input, text_backbone_input
 from training.quick_start.outlier_split import OutlierSplit, split_outliers
 from training.quick_start.presets import WITHOUT_OUTLIERS, image_preset, pretrained_preset, text_preset
 from training.quick_start.survey import survey_images, survey_words
@@ -47,13 +48,14 @@ class QuickStartInputs:
         in_dist: The labelled in-distribution data: a table, or a folder of images with one sub-folder per class, or
             with sub-folders `train` and `test` that have them.
         outliers: Inputs of none of its classes; None if there are none.
-        backbone: The ONNX file of a pretrained model, whose features a classifier is trained on.
-        preprocess: The preset of the backbone's images; None for the file next to the backbone.
+        backbone: A pretrained model, whose features a classifier is trained on: an ONNX file, the folder of a
+            `transformers` model, or the name of one on the hub.
+        preprocess: The preset of the backbone's images; None for the files next to the backbone.
     """
 
     in_dist: Path
     outliers: Path | None = None
-    backbone: Path | None = None
+    backbone: str | None = None
     preprocess: str | None = None
 
 
@@ -108,7 +110,7 @@ def quick_start(
 
     Raises:
         DataError: No detector can be trained on the data.
-        GraphError: The backbone cannot be used.
+        BackboneError, GraphError: The backbone cannot be used.
         RecipeError: An override is invalid.
     """
     in_dist, outliers = inputs.in_dist, inputs.outliers
@@ -124,8 +126,8 @@ def quick_start(
         raise DataError("--size", "is for images", f"Leave it out: {in_dist} holds texts")
     if inputs.preprocess is not None and inputs.backbone is None:
         raise DataError("--preprocess", "is for the images of a backbone", "Leave it out, or give --backbone")
-    if is_text and inputs.backbone is not None:
-        raise DataError("--backbone", "is for images", f"Leave it out: {in_dist} holds texts")
+    if is_text and inputs.preprocess is not None:
+        raise DataError("--preprocess", "is for images", f"Leave it out: {in_dist} holds texts")
     data = _read(inputs, data_dir, is_text=is_text)
     counts = _require_classes(data.in_dist_rows, in_dist)
     sizes = split_sizes(len(data.in_dist_rows), None if data.test is None else _count(data.test, data_dir))
@@ -160,9 +162,15 @@ def _preset(
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The sections of the recipe that depend on the kind and number of inputs, and messages on the backbone."""
     if inputs.backbone is not None:
-        spec, note = image_backbone_input(inputs.backbone, preprocess=inputs.preprocess, size=size)
-        path = os.path.relpath(inputs.backbone.resolve(), data_dir)
-        return pretrained_preset(sizes.train, spec, path), (f"backbone {inputs.backbone.name}: {note}",)
+        path = find_pretrained(inputs.backbone, Path())
+        spec: ImageInput | TextConfig
+        if data.in_dist_rows.images is None:
+            spec, note = text_backbone_input(path)
+        else:
+            spec, note = image_backbone_input(path, preprocess=inputs.preprocess, size=size)
+        is_local = Path(inputs.backbone).exists()
+        name = os.path.relpath(path.resolve(), data_dir) if is_local else inputs.backbone
+        return pretrained_preset(sizes.train, spec, name), (f"backbone {Path(inputs.backbone).name}: {note}",)
     if data.in_dist_rows.images is None:
         return text_preset(sizes.train, survey_words(data.in_dist_rows.texts)), ()
     return image_preset(sizes.train, survey_images(data.in_dist_rows), size, test_size=sizes.test), ()

@@ -25,7 +25,8 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start_with(root: Path, backbone: Path | None, **options: str) -> QuickStart:
-    return quick_start(QuickStartInputs(root / "photos", root / "others", backbone, **options))
+    name = None if backbone is None else str(backbone)
+    return quick_start(QuickStartInputs(root / "photos", root / "others", name, **options))
 
 
 def in_kinds(folder: Path, kinds: int) -> None:
