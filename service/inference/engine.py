@@ -56,6 +56,7 @@ class Engine:
         cores: Cores of a call that uses all of them, on a CPU.
         monitor: Records the calls that are running.
         nodes: On a GPU, the operators that each provider computes, with their numbers.
+        sample_outputs: The outputs of one input of the warm-up, each `[1, ...]`.
         on_shape_change: Called after a call in which a GPU had to plan convolutions for another shape.
     """
 
@@ -90,6 +91,7 @@ class Engine:
         self._sessions = {cores: self._exclusive_session}
         self._fixed_batches: FixedBatches | None = None
         self._shape_changes = 0
+        self.sample_outputs: Mapping[str, Array] = {}
         self.on_shape_change: Callable[[], object] = lambda: None
         check_signature(self._exclusive_session, bundle, self.modality, output_types)
         self.nodes = nodes_by_provider(self._exclusive_session)
@@ -160,7 +162,7 @@ class Engine:
             self._fix_batch_sizes(max_batch)
         for size in self.fixed_sizes or sorted({1, max_batch}):
             for batch in self.modality.warm_up_batches(size):
-                self.try_batch(batch)
+                self.sample_outputs = {name: rows[:1] for name, rows in self.try_batch(batch).items()}
         if self._wanted_provider.cuda.graphs and self.fixed_sizes and self.modality.size_of is None:
             self._record_graphs()
         if max_batch > 1:

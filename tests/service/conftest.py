@@ -84,8 +84,8 @@ def running_service(
         return ExecutionPlan(max_batch, seconds_per_input, mode=mode)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("service.repository.model.tune", plan_of)
-        patch.setattr("service.repository.model.open_engine", open_engine)
+        patch.setattr("service.inference.local_engines.tune", plan_of)
+        patch.setattr("service.inference.local_engines.open_engine", open_engine)
         with _running(models, settings, engines) as live:
             yield live
 
