@@ -22,6 +22,7 @@ def run_all(context: typer.Context) -> None:
         training()
         recurrence()
         likelihoods()
+        explanations()
         decoding()
         startup()
         memory()
@@ -112,6 +113,14 @@ def recurrence(rounds: Rounds = 5, seconds: Seconds = 0.5) -> None:
 def likelihoods(rounds: Rounds = 5, seconds: Seconds = 2.0, models: Path = Path("models")) -> None:
     """Scoring with the shipped density and language models in torch and in ONNX Runtime."""
     from benchmarks.likelihoods import measure
+
+    measure(rounds, seconds, models)
+
+
+@app.command()
+def explanations(rounds: Rounds = 5, seconds: Seconds = 1.0, models: Path = Path("models")) -> None:
+    """Batches with and without the evidence of positions, texts with and without the changes of tokens, on one core."""
+    from benchmarks.explanations import measure
 
     measure(rounds, seconds, models)
 

@@ -50,7 +50,7 @@ def _throughputs(bundle: Bundle, rounds: int, seconds: float) -> dict[str, dict[
         runs: dict[str, Callable[[], object]] = {
             "torch": partial(model, *tensors),
             "onnxruntime": partial(session.run, None, batch),
-            # Every batch also fetches the parts of the scores for `explain`; this shows their cost.
+            # Batches without a request for an explanation do not fetch the parts of the scores.
             "onnxruntime_scores_only": partial(session.run, scores, batch),
         }
         results = [

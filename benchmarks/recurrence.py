@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -38,7 +38,7 @@ def measure(rounds: int, seconds: float) -> None:
     report("recurrence", figures, ("torch", "onnxruntime", "numpy"))
 
 
-def compare(runs: dict[str, Callable[[], object]], rounds: int, seconds: float) -> dict[str, float]:
+def compare(runs: Mapping[str, Callable[[], object]], rounds: int, seconds: float) -> dict[str, float]:
     """The median milliseconds of two runs in interleaved rounds, and the second as a multiple of the first."""
     results = [{name: milliseconds(run, seconds) for name, run in runs.items()} for _ in range(rounds)]
     first, second = runs

@@ -1,4 +1,4 @@
-"""Writes the tables of the documentation that follow from the code and from the reports of the bundles in models/.
+"""Writes the tables of the documentation that follow from the code, the bundles' reports and the benchmarks' results.
 
 docs/api.md has the service's routes, error types, settings and metrics; README.md and docs/results.md have results.
 `python docs/generate.py` updates the pages; `python docs/generate.py --check` fails if a page is not current.
@@ -14,6 +14,7 @@ from pathlib import Path
 import structlog
 from fastapi.routing import APIRoute
 from result_tables import RESULT_SECTIONS, Table, overview
+from speed_tables import SPEED_SECTIONS
 
 from service import Settings, create_app
 from service.errors import Problem
@@ -69,7 +70,7 @@ def metrics() -> Table:
 
 PAGES: Mapping[str, Mapping[str, Callable[[], Table]]] = {
     "docs/api.md": {"routes": routes, "errors": errors, "settings": settings, "metrics": metrics},
-    "docs/results.md": RESULT_SECTIONS,
+    "docs/results.md": {**RESULT_SECTIONS, **SPEED_SECTIONS},
     "README.md": {"results": overview},
 }
 """Page -> the name of each of its markers -> the function that makes the table between the markers."""

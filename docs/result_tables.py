@@ -1,5 +1,6 @@
 """Tables of README.md and docs/results.md with figures from the reports of the bundles in models/."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -11,6 +12,7 @@ from training.paper import BundleReport, latest_reports
 MODELS = Path(__file__).parents[1] / "models"
 BACKBONE_REPORT = Path(__file__).parents[1] / "benchmarks/results/flowers-efficientnet-report.json"
 """The report of `training/recipes/flowers-efficientnet.yaml`, whose bundle is too large for models/."""
+FEATURE_SCORES = Path(__file__).parents[1] / "benchmarks/results/feature-scores.json"
 MIDDLE_STAGES = {"control", "joint_confidence"}
 """The stages that a table shows between the first and the exported one. `control` trains as long as the exported stage,
 without outliers; `joint_confidence` trains beside a GAN.
@@ -128,6 +130,16 @@ def backbone() -> Table:
     return head, rows
 
 
+def feature_scores() -> Table:
+    """AUROC of scores of EfficientNet-Lite0's features and of a classifier of them, on validation and test kinds."""
+    figures = json.loads(FEATURE_SCORES.read_text(encoding="utf-8"))["figures"]
+    rows = [
+        [f"`{score}`", f"{row['auroc_validation_percent']:.1f}", f"{row['auroc_test_percent']:.1f}"]
+        for score, row in figures.items()
+    ]
+    return ("score", "AUROC, 40 validation kinds", "AUROC, `unseen-kinds`"), rows
+
+
 RESULT_SECTIONS: Mapping[str, Callable[[], Table]] = {
     "image-classifier": image_classifier,
     "text-classifiers": text_classifiers,
@@ -135,12 +147,18 @@ RESULT_SECTIONS: Mapping[str, Callable[[], Table]] = {
     "other-models": other_models,
     "density-bits": density_bits,
     "backbone": backbone,
+    "feature-scores": feature_scores,
 }
 
 
 @cache
 def _reports() -> Mapping[str, BundleReport]:
     return latest_reports(MODELS)
+
+
+def bundle_report(recipe: str) -> Report:
+    """The report of the newest bundle of `recipe`."""
+    return _bundle(recipe).report
 
 
 def _bundle(recipe: str) -> BundleReport:

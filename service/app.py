@@ -167,7 +167,7 @@ def create_app(settings: Settings, worker_group: WorkerGroup = SINGLE_WORKER) ->
     tracing = _tracing(settings)
     access_log = AccessLog(metrics, enabled=settings.access_log)
     load_shedder = LoadShedder(access_log, lifecycle, cross_origin=bool(settings.cors_origins))
-    pipeline = Pipeline(repository, lifecycle, preprocessor, shadows, tracing)
+    pipeline = Pipeline(repository, lifecycle, preprocessor, shadows, tracing, max_inputs=settings.max_inputs)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -4,13 +4,15 @@ import asyncio
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from service.errors import DeadlineExceeded, InputError, InvalidInput, Problem
+from service.errors import DeadlineExceeded, InputError, InvalidInput, InvalidParameter, Problem
 from service.http.deadline import Deadline
 from service.http.load_shedding import longest_wait, reserve
-from service.inference.outcomes import Expired, Row
+from service.inference.outcomes import Expired, Outcome, Row
+from service.inference.reservation import Reservation
 from service.inputs.modality import Prepared, arrays_of
 from service.inputs.payloads import Input
 from service.inputs.preprocessor import Preprocessor
@@ -20,10 +22,20 @@ from service.repository.served import Repository
 from service.repository.shadow import AnsweredRequest, Shadows
 from service.scoring.options import Options
 from service.scoring.scored_input import Result
+from service.scoring.token_changes import LeaveOneOut
 from service.telemetry.metrics import REJECTIONS
 
 if TYPE_CHECKING:
     from service.telemetry.tracing import Tracing
+
+
+@dataclass(frozen=True, slots=True)
+class _Computed:
+    """What the engine made of a request's inputs, and of the texts without a token that explain them."""
+
+    outcomes: Sequence[Outcome]
+    variants: LeaveOneOut | None = None
+    of_variants: Sequence[Outcome] = ()
 
 
 class Pipeline:
@@ -39,12 +51,25 @@ class Pipeline:
         preprocessor: Preprocessor,
         shadows: Shadows,
         tracing: "Tracing | None" = None,
+        *,
+        max_inputs: int,
     ) -> None:
+        """Connect the parts of the service.
+
+        Args:
+            repository: The served models.
+            lifecycle: Whether requests are taken.
+            preprocessor: Prepares inputs.
+            shadows: Score the inputs of answered requests, too.
+            tracing: Records spans; None without tracing.
+            max_inputs: Most inputs that are computed for a request, those that explain texts included.
+        """
         self._repository = repository
         self._lifecycle = lifecycle
         self._preprocessor = preprocessor
         self._shadows = shadows
         self._tracing = tracing
+        self._max_inputs = max_inputs
 
     @contextmanager
     def model(self, name: str, version: str | None, request_id: str) -> Iterator[Model]:
@@ -100,6 +125,7 @@ class Pipeline:
         Raises:
             Overloaded: The queue of the model has no room.
             EngineUnavailable: The engine process is being restarted.
+            InvalidParameter: The request has too many texts to explain them.
             InvalidInput: The only input is bad, or one of several is and `all_or_nothing` is true.
             DeadlineExceeded: The engine did not compute all inputs in time.
             ClientDisconnected: The client disconnected before.
@@ -115,12 +141,15 @@ class Pipeline:
             prepared_at = time.monotonic()
             if all_or_nothing:
                 _raise_first_error(model, inputs, prepared)
-            outcomes = await reservation.run(arrays_of(prepared), deadline=started + seconds)
+            computed = await self._compute(model, reservation, prepared, options, started + seconds)
         if self._tracing is not None:
-            self._tracing.record_scoring(started, prepared_at, (row for row in outcomes if isinstance(row, Row)))
-        if any(isinstance(outcome, Expired) for outcome in outcomes):
+            rows = (row for row in computed.outcomes if isinstance(row, Row))
+            self._tracing.record_scoring(started, prepared_at, rows)
+        if any(isinstance(outcome, Expired) for outcome in (*computed.outcomes, *computed.of_variants)):
             raise _deadline_exceeded(options)
-        results = model.scorer.results(prepared, outcomes, options)
+        results = model.scorer.results(prepared, computed.outcomes, options)
+        if computed.variants is not None:
+            results = computed.variants.explain(results, prepared, computed.of_variants, options.scores[0])
         if all_or_nothing:
             _raise_first_error(model, inputs, results)
         for result in results:
@@ -131,6 +160,25 @@ class Pipeline:
         if shadowed and (shadows := self._repository.shadows(model.name)):
             self._shadows.offer(shadows, AnsweredRequest(model, inputs, prepared, results, options))
         return results
+
+    async def _compute(
+        self, model: Model, reservation: Reservation, prepared: Sequence[Prepared], options: Options, deadline: float
+    ) -> _Computed:
+        """Have the engine compute the prepared inputs and, to explain texts, these texts without one token each."""
+        arrays = arrays_of(prepared)
+        if not (options.explain and model.explains_tokens):
+            return _Computed(await reservation.run(arrays, deadline=deadline, explain=options.explain))
+        most = self._max_inputs - len(arrays)
+        if most < len(arrays):
+            raise InvalidParameter("explain", f"at most {self._max_inputs // 2} texts of a request can be explained")
+        encoder = model.bundle.text_encoder
+        assert encoder is not None, "the model reads texts"
+        variants = LeaveOneOut.of(prepared, encoder, most)
+        with reserve(model, len(variants.texts), options.timeout_ms) as slots:
+            outcomes, of_variants = await asyncio.gather(
+                reservation.run(arrays, deadline=deadline), slots.run(variants.texts, deadline=deadline)
+            )
+        return _Computed(outcomes, variants, of_variants)
 
 
 def _deadline_exceeded(options: Options) -> DeadlineExceeded:

@@ -51,3 +51,11 @@ class PrecisionError(TrainingError):
 
 class GraphError(TrainingError):
     """An ONNX graph cannot be wrapped or converted."""
+
+
+class BackboneError(TrainingError):
+    """A pretrained backbone cannot be found, downloaded or loaded."""
+
+
+class HubUnreachable(BackboneError):
+    """The hub does not answer, or the environment forbids to ask it, and the model is not in its local cache."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator, MutableSequence, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, version_converter
@@ -115,6 +115,31 @@ def tensors_of(model: ModelProto) -> Iterator[TensorProto]:
 def opset_of(model: ModelProto) -> int:
     """The version of ONNX's own operators that `model` imports, 0 if none."""
     return next((int(opset.version) for opset in model.opset_import if opset.domain in ("", "ai.onnx")), 0)
+
+
+def strip_source_locations(model: ModelProto) -> None:
+    """Delete the exporter's metadata from `model`: stack traces with paths of the machine that exported it."""
+    parts: list[Any] = [model, *model.functions]
+    graphs = [model.graph]
+    nodes = [node for function in model.functions for node in function.node]
+    while graphs or nodes:
+        if graphs:
+            graph = graphs.pop()
+            parts += [graph, *graph.value_info, *graph.input, *graph.output, *graph.initializer]
+            nodes += graph.node
+        for node in nodes:
+            parts += [node, *node.attribute]
+            graphs += [
+                subgraph
+                for attribute in node.attribute
+                for subgraph in (attribute.g, *attribute.graphs)
+                if subgraph.node
+            ]
+        nodes = []
+    for part in parts:
+        for field in ("metadata_props", "doc_string"):
+            if field in part.DESCRIPTOR.fields_by_name:
+                part.ClearField(field)
 
 
 def replace_content(field: MutableSequence[T], content: Sequence[T]) -> None:

@@ -60,6 +60,7 @@ from training.models.build import scored_model
 from training.models.classifier import Classifier, Mirrored
 from training.models.likelihood_heads import ScoredLanguageModel
 from training.models.score_heads import ScoredClassifier, ScoredModel
+from training.pretrained_files import find_pretrained
 from training.recipe import AUTO, Recipe, Source, Synthetic, TextConfig
 from training.run import Run
 from training.scoring.batch_scoring import Outputs, restore_order, score_inputs, scoring_order
@@ -335,7 +336,7 @@ def _default_score(run: Run, report: Report | None) -> DefaultScore:
 
 
 def _remedies(recipe: Recipe) -> list[str]:
-    """What to do about a detector of the recipe that is not useful."""
+    """Return sentences that tell the user how to improve a detector that is not useful."""
     if recipe.outliers is None:
         outliers = "train with outliers of many kinds"
     else:
@@ -355,7 +356,8 @@ def _model_inputs(run: Run, locations: DataLocations, progress: Progress) -> Cal
     if config is None:
         return lambda examples: examples
     if not run.backbone_path.exists():
-        save_backbone(load_backbone(locations.data_dir / config.backbone, spec, config.features), run.backbone_path)
+        path = find_pretrained(config.backbone, locations.data_dir)
+        save_backbone(load_backbone(path, spec, config.features, name=config.backbone), run.backbone_path)
     backbone = open_backbone(run.backbone_path)
 
     def features(examples: Examples) -> Examples:

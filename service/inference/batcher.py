@@ -56,6 +56,10 @@ class BatchObserver(Protocol):
 class Request(Protocol):
     """A request that has inputs in the queue."""
 
+    @property
+    def explain(self) -> bool:
+        """Whether the outputs that explain the inputs' scores are wanted."""
+
     def set_outcome(self, index: int, outcome: Outcome) -> None:
         """Store the outcome of the input `index`."""
 
@@ -108,6 +112,7 @@ class Batcher(EngineQueue):
         observer: BatchObserver | None = None,
         monitor: EngineMonitor | None = None,
         thread: EngineThread | None = None,
+        explain: Run | None = None,
         deliver: Deliver | None = None,
         on_left: Callable[[int], object] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
@@ -124,6 +129,7 @@ class Batcher(EngineQueue):
             observer: Receives the figures of each batch.
             monitor: The engine's running calls; `close` ends those that take too long.
             thread: The only engine thread, if the engine needs the thread that it was opened on.
+            explain: Computes a batch in which an input's explanation is wanted; None if `run` does.
             deliver: Takes the outcomes; by default the requests get them on the event loop.
             on_left: Called with the number of inputs that have left the queue so far, on any thread, one call at a
                 time.
@@ -132,6 +138,7 @@ class Batcher(EngineQueue):
         self.plan = plan
         self.capacity = capacity
         self._run = run
+        self._explain = explain or run
         self._loop = loop
         self._observer = observer
         self.monitor = monitor or EngineMonitor(name)
@@ -294,8 +301,9 @@ class Batcher(EngineQueue):
     def _compute(self, batch: list[QueuedInput], exclusive: bool) -> Sequence[Outcome]:
         size = len(batch)
         started = self._clock()
+        run = self._explain if any(queued.request.explain for queued in batch) else self._run
         try:
-            outputs = self._run([queued.item for queued in batch], exclusive=exclusive)
+            outputs = run([queued.item for queued in batch], exclusive=exclusive)
         except Exception as error:
             log.exception("inference failed", size=size)
             return [Failure(f"{type(error).__name__}: {error}")] * size

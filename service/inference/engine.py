@@ -1,9 +1,12 @@
 """The engine: computes batches of one model in ONNX Runtime."""
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 
+import onnxruntime
 import structlog
 
 from bundle import Bundle
@@ -18,7 +21,7 @@ from service.inference.providers import CPU, Provider, ProviderUnavailable
 from service.inference.sample_check import check_sample
 from service.inputs.explanation import PARTS
 from service.inputs.modalities import modality_of
-from service.inputs.modality import Array
+from service.inputs.modality import Array, Run
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -77,24 +80,34 @@ class Engine:
         if bundle.manifest.task == "classification":
             self._outputs |= {PREDICTION: "prediction", PROBABILITY: "probability"}
             output_types |= {"prediction": "tensor(int64)", "probability": "tensor(float)"}
-        if bundle.manifest.likelihood is not None:
-            self._outputs[PARTS] = bundle.manifest.likelihood.parts
-            output_types[bundle.manifest.likelihood.parts] = "tensor(float)"
-        if bundle.manifest.evidence is not None:
-            self._outputs[PARTS] = bundle.manifest.evidence.output
-            output_types[bundle.manifest.evidence.output] = "tensor(float)"
         for tensor in bundle.manifest.model_outputs:
             self._outputs[own_output(tensor.name)] = tensor.output
             output_types[tensor.output] = _tensor_type(tensor.datatype)
-        self._output_names = list(self._outputs.values())
-        self._exclusive_session = self._shared_session = open_session(bundle, provider, cores)
-        self._sessions = {cores: self._exclusive_session}
+        explanations: dict[str, str] = {}
+        if bundle.manifest.likelihood is not None:
+            explanations[PARTS] = bundle.manifest.likelihood.parts
+        if bundle.manifest.evidence is not None:
+            explanations[PARTS] = bundle.manifest.evidence.output
+        output_types |= dict.fromkeys(explanations.values(), "tensor(float)")
+        self._explained_outputs = self._outputs | explanations
+        session = open_session(bundle, provider, cores)
+        check_signature(session, bundle, self.modality, output_types)
+        self.nodes = nodes_by_provider(session)
+        # The parts of a likelihood are steps on the way to its scores: a session without them computes as much. On a
+        # GPU the sessions are for fixed batches, which have all outputs.
+        has_likelihood = bundle.manifest.likelihood is not None
+        self._left_out = () if has_likelihood or not self.on_cpu else tuple(explanations.values())
+        self._explaining_sessions: dict[int, onnxruntime.InferenceSession] = {}
+        self._explaining_lock = threading.Lock()
+        if self._left_out:
+            self._explaining_sessions[cores] = session
+            session = self._open_session(cores)
+        self._exclusive_session = self._shared_session = session
+        self._sessions = {cores: session}
         self._fixed_batches: FixedBatches | None = None
         self._shape_changes = 0
         self.sample_outputs: Mapping[str, Array] = {}
         self.on_shape_change: Callable[[], object] = lambda: None
-        check_signature(self._exclusive_session, bundle, self.modality, output_types)
-        self.nodes = nodes_by_provider(self._exclusive_session)
 
     @property
     def provider(self) -> str:
@@ -128,23 +141,42 @@ class Engine:
 
         Returns:
             The scores by name, float32 `[N]`; a classifier's `prediction`, int64 `[N]`, and `probability`, float32
-            `[N]`; a likelihood's `parts`, or the evidence of positions, `[N, ...]`, or an object array of N arrays
-            where their lengths differ; a wrapped classifier's own outputs `[N, ...]` under `own_output` of their names.
+            `[N]`; a wrapped classifier's own outputs `[N, ...]` under `own_output` of their names.
         """
+        return self._run_in_buckets(self._run_padded, items, exclusive=exclusive)
+
+    def explain(self, items: Sequence[Array], *, exclusive: bool = True) -> Mapping[str, Array]:
+        """Compute a batch with the outputs that explain its scores.
+
+        On a CPU the first call opens a session with these outputs.
+
+        Args:
+            items: As for `run`.
+            exclusive: As for `run`.
+
+        Returns:
+            The outputs of `run`, and a likelihood's `parts` or the evidence of positions, `[N, ...]`, or an object
+            array of N arrays where their lengths differ.
+        """
+        return self._run_in_buckets(partial(self._run_padded, explain=True), items, exclusive=exclusive)
+
+    def _run_in_buckets(self, run: Run, items: Sequence[Array], *, exclusive: bool) -> Mapping[str, Array]:
         try:
-            return self.modality.run_in_buckets(self._run_padded, items, exclusive=exclusive)
+            return self.modality.run_in_buckets(run, items, exclusive=exclusive)
         except Exception:
             self._check_itself()
             raise
 
-    def try_batch(self, items: Sequence[Array], *, exclusive: bool = True) -> Mapping[str, Array]:
+    def try_batch(
+        self, items: Sequence[Array], *, exclusive: bool = True, explain: bool = False
+    ) -> Mapping[str, Array]:
         """Compute a batch in one call of ONNX Runtime, as a test of the graph.
 
         Raises:
             EngineError: The graph fails on the batch.
         """
         try:
-            return self._run_padded(items, exclusive=exclusive)
+            return self._run_padded(items, exclusive=exclusive, explain=explain)
         except Exception as error:
             reason = f"the graph fails on a batch of {len(items)}: {error}"
             remedy = f"Export the bundle again so that its graph runs for every size of {self.modality.signature}"
@@ -163,6 +195,8 @@ class Engine:
         for size in self.fixed_sizes or sorted({1, max_batch}):
             for batch in self.modality.warm_up_batches(size):
                 self.sample_outputs = {name: rows[:1] for name, rows in self.try_batch(batch).items()}
+                if self._explaining_sessions:
+                    self.try_batch(batch, explain=True)
         if self._wanted_provider.cuda.graphs and self.fixed_sizes and self.modality.size_of is None:
             self._record_graphs()
         if max_batch > 1:
@@ -172,12 +206,15 @@ class Engine:
             model = self._bundle.manifest.model
             raise ProviderUnavailable(f"{model} runs on {self.provider} instead of {self._wanted_provider.first}.")
         self._shape_changes = self._count_shape_changes()
+        # Opened again by the first request for an explanation: until then it would hold a second copy of the weights.
+        self._explaining_sessions.clear()
 
     def close(self) -> None:
         """Close the sessions; call it on the thread that made the calls. The engine cannot be used afterwards."""
         # Closing frees memory of the device, which another model's recording must not overlap.
         with self._calling():
             self._sessions.clear()
+            self._explaining_sessions.clear()
             self._fixed_batches = None
             del self._exclusive_session, self._shared_session
 
@@ -192,36 +229,50 @@ class Engine:
             ExecutionMode.SHARED: (all_cores, one_core),
         }[mode]
         self._sessions = {
-            cores: self._sessions.get(cores) or open_session(self._bundle, self._wanted_provider, cores)
-            for cores in {exclusive, shared}
+            cores: self._sessions.get(cores) or self._open_session(cores) for cores in {exclusive, shared}
         }
         self._exclusive_session, self._shared_session = self._sessions[exclusive], self._sessions[shared]
 
     def release_memory(self, max_batch: int) -> None:
         """Return the memory that only larger batches than those of `max_batch` inputs needed to the system."""
         if self.on_cpu:
-            release_memory(self._shared_session, self._output_names, self.modality.feed(self.modality.sample_batch(1)))
+            names, sample = list(self._outputs.values()), self.modality.sample_batch(1)
+            release_memory(self._shared_session, names, self.modality.feed(sample))
             for exclusive in (True, False):
                 self.try_batch(self.modality.sample_batch(max_batch), exclusive=exclusive)
 
-    def _run_padded(self, items: Sequence[Array], *, exclusive: bool) -> Mapping[str, Array]:
+    def _run_padded(self, items: Sequence[Array], *, exclusive: bool, explain: bool = False) -> Mapping[str, Array]:
         """Compute a batch in one call, padded to its largest input."""
         feed = self.modality.feed(items)
+        # Fixed batches have all outputs.
+        outputs = self._explained_outputs if explain or self._fixed_batches is not None else self._outputs
         with self._calling(), self.monitor.call() as options:
             if self._fixed_batches is not None:
                 rows = self._fixed_batches.run(feed, options)
             else:
                 session = self._exclusive_session if exclusive else self._shared_session
-                rows = session.run(self._output_names, feed, options)
+                if explain and self._left_out:
+                    session = self._explaining_session(self.cores if session is self._sessions.get(self.cores) else 1)
+                rows = session.run(list(outputs.values()), feed, options)
         if (changes := self._count_shape_changes()) != self._shape_changes:
             self._shape_changes = changes
             self.on_shape_change()
-        for name, row in zip(self._outputs, rows, strict=True):
+        for name, row in zip(outputs, rows, strict=True):
             has_parts = name == PARTS or name.startswith(_OWN)
             if row.shape[: 1 if has_parts else None] != (len(items),):
-                output = self._outputs[name]
-                raise ValueError(f"output {output!r} has shape {row.shape} for {len(items)} inputs, not [N]")
-        return dict(zip(self._outputs, rows, strict=True))
+                raise ValueError(f"output {outputs[name]!r} has shape {row.shape} for {len(items)} inputs, not [N]")
+        return dict(zip(outputs, rows, strict=True))
+
+    def _open_session(self, cores: int) -> onnxruntime.InferenceSession:
+        """A session for `cores` that computes no explanations, where they take computations of their own."""
+        return open_session(self._bundle, self._wanted_provider, cores, without=self._left_out)
+
+    def _explaining_session(self, cores: int) -> onnxruntime.InferenceSession:
+        """The session for `cores` with all outputs of the graph."""
+        with self._explaining_lock:
+            if cores not in self._explaining_sessions:
+                self._explaining_sessions[cores] = open_session(self._bundle, self._wanted_provider, cores)
+            return self._explaining_sessions[cores]
 
     def _check_itself(self) -> None:
         """Compute the sample after a failed call: an engine that fails on it, too, is broken.
@@ -252,10 +303,11 @@ class Engine:
     def _fix_batch_sizes(self, max_batch: int) -> None:
         """Open a session for each batch size."""
         first, *others = fixed_sizes(max_batch)
+        names = list(self._explained_outputs.values())
         sessions = {first: self._exclusive_session}
         for size in others:
             sessions[size] = open_session(self._bundle, self._wanted_provider, self.cores)
-        self._use(FixedBatches({size: PlainBatch(session, self._output_names) for size, session in sessions.items()}))
+        self._use(FixedBatches({size: PlainBatch(session, names) for size, session in sessions.items()}))
 
     def _record_graphs(self) -> None:
         """Switch to CUDA graphs if the model supports them and they reproduce its outputs."""
@@ -263,7 +315,7 @@ class Engine:
         try:
             graphs = record_graphs(
                 self._fixed_batches,
-                self._output_names,
+                list(self._explained_outputs.values()),
                 lambda size: self.modality.feed(self.modality.sample_batch(size)),
                 lambda: open_session(self._bundle, self._wanted_provider, self.cores, graph=True),
                 device_index=self._wanted_provider.cuda.device,

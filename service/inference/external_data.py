@@ -5,6 +5,8 @@ ONNX Runtime opens any path that a graph names, but a bundle's graph may only na
 
 from collections.abc import Iterator
 
+from service.inference.protobuf import fields
+
 # Message fields of onnx.proto that lead to tensors, as {message: {field number: message}}.
 _CHILDREN = {
     "model": {7: "graph", 25: "function"},
@@ -15,7 +17,6 @@ _CHILDREN = {
     "sparse": {1: "tensor", 2: "tensor"},
     "tensor": {13: "entry"},
 }
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 def external_files(model: bytes) -> set[str]:
@@ -32,42 +33,13 @@ def external_files(model: bytes) -> set[str]:
 
 def _locations(data: memoryview, message: str) -> Iterator[str]:
     if message == "entry":
-        fields = {number: bytes(value).decode("utf-8", "replace") for number, value in _fields(data)}
-        if fields.get(1) == "location":
-            yield fields.get(2, "")
+        entry = {
+            field.number: bytes(field.content).decode("utf-8", "replace") for field in fields(data) if field.content
+        }
+        if entry.get(1) == "location":
+            yield entry.get(2, "")
         return
     children = _CHILDREN[message]
-    for number, value in _fields(data):
-        if number in children:
-            yield from _locations(value, children[number])
-
-
-def _fields(data: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """The number and content of each length-delimited field of a protobuf message; other fields are skipped."""
-    position = 0
-    while position < len(data):
-        tag, position = _varint(data, position)
-        wire_type = tag & 7
-        if wire_type == _VARINT:
-            _, position = _varint(data, position)
-        elif wire_type == _BYTES:
-            length, position = _varint(data, position)
-            if position + length > len(data):
-                raise ValueError("it is not an ONNX graph: the protobuf is truncated")
-            yield tag >> 3, data[position : position + length]
-            position += length
-        elif wire_type in (_FIXED64, _FIXED32):
-            position += 8 if wire_type == _FIXED64 else 4
-        else:
-            raise ValueError(f"it is not an ONNX graph: protobuf wire type {wire_type}")
-
-
-def _varint(data: memoryview, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-        shift += 7
+    for field in fields(data):
+        if field.content is not None and field.number in children:
+            yield from _locations(field.content, children[field.number])

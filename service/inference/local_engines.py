@@ -129,6 +129,7 @@ class LocalEngines(Engines):
             observer=observer,
             monitor=engine.monitor,
             thread=thread,
+            explain=engine.explain,
             **batching,
         )
         engine.monitor.planned_seconds = _longest_call(plan, engine.modality, self._settings.batch_ms / 1000)

@@ -2,13 +2,15 @@
 
 import ctypes
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 
 import onnxruntime
 
 from bundle import Bundle
 from service.inference.external_data import external_files
+from service.inference.graph_outputs import without_outputs
 from service.inference.providers import CPU, Provider, ProviderUnavailable
 from service.inputs.modality import Array, Modality
 
@@ -38,7 +40,7 @@ class EngineError(Exception):
 
 
 def open_session(
-    bundle: Bundle, provider: Provider, cores: int, *, graph: bool = False
+    bundle: Bundle, provider: Provider, cores: int, *, graph: bool = False, without: Collection[str] = ()
 ) -> onnxruntime.InferenceSession:
     """Open the graph of `bundle`.
 
@@ -49,13 +51,14 @@ def open_session(
         provider: The execution provider of the session.
         cores: Threads that compute one call, on a CPU.
         graph: Whether the session records a CUDA graph.
+        without: The outputs that the session does not have and computes nothing for.
 
     Raises:
         EngineError: ONNX Runtime refuses the graph, or the graph reads files that the manifest does not list.
         ProviderUnavailable: The graph can be opened on the CPU, but not on `provider`.
     """
     try:
-        session = _open(bundle, provider.chain(graph=graph), cores if provider.first == CPU else 1)
+        session = _open(bundle, provider.chain(graph=graph), cores if provider.first == CPU else 1, without)
     except EngineError:
         raise
     except Exception as error:
@@ -79,7 +82,9 @@ def nodes_by_provider(session: onnxruntime.InferenceSession) -> dict[str, Counte
     return nodes
 
 
-def _open(bundle: Bundle, chain: list[tuple[str, dict[str, str]]], threads: int) -> onnxruntime.InferenceSession:
+def _open(
+    bundle: Bundle, chain: list[tuple[str, dict[str, str]]], threads: int, without: Collection[str] = ()
+) -> onnxruntime.InferenceSession:
     on_cpu = chain[0][0] == CPU
     options = onnxruntime.SessionOptions()
     if on_cpu:
@@ -99,7 +104,10 @@ def _open(bundle: Bundle, chain: list[tuple[str, dict[str, str]]], threads: int)
     options.add_external_initializers_from_files_in_memory(
         list(weights), list(weights.values()), [len(content) for content in weights.values()]
     )
-    return onnxruntime.InferenceSession(bundle.model_path, options, providers=chain, enable_fallback=0)
+    graph: Path | bytes = bundle.model_path
+    if without:
+        graph = without_outputs(bundle.model_path.read_bytes(), without)
+    return onnxruntime.InferenceSession(graph, options, providers=chain, enable_fallback=0)
 
 
 def _opens_on_cpu(bundle: Bundle) -> bool:

@@ -24,9 +24,12 @@ class Reservation:
     """Slots in a queue for one request's inputs; leaving the `with` block frees the slots that are still held.
 
     Use it on the event loop's thread.
+
+    Attributes:
+        explain: Whether the outputs that explain the inputs' scores are wanted.
     """
 
-    __slots__ = ("_future", "_missing", "_outcomes", "_queue", "_slots")
+    __slots__ = ("_future", "_missing", "_outcomes", "_queue", "_slots", "explain")
 
     def __init__(self, queue: InputQueue, slots: int) -> None:
         self._queue = queue
@@ -34,6 +37,7 @@ class Reservation:
         self._outcomes: list[Outcome] = []
         self._missing = 0
         self._future: asyncio.Future[None] | None = None
+        self.explain = False
 
     def __enter__(self) -> Self:
         return self
@@ -45,7 +49,7 @@ class Reservation:
             slots, self._slots = self._slots, 0
             self._queue.release(self, slots)
 
-    async def run(self, items: Sequence[Array], *, deadline: float = math.inf) -> list[Outcome]:
+    async def run(self, items: Sequence[Array], *, deadline: float = math.inf, explain: bool = False) -> list[Outcome]:
         """Have the engine compute `items` and return their outcomes, in order.
 
         Cancelling the call and leaving the `with` block drops the inputs that the engine has not begun to compute.
@@ -54,6 +58,7 @@ class Reservation:
             items: At most as many inputs as slots were reserved. Only one call may have any.
             deadline: In `time.monotonic()` seconds. An input that the engine has not begun to compute by then is
                 `Expired`.
+            explain: Whether to compute the outputs that explain the scores, too.
 
         Raises:
             EngineUnavailable: The engine process ended before it had computed all inputs.
@@ -64,6 +69,7 @@ class Reservation:
             raise ValueError(f"{len(items)} inputs for {self._slots} slots: run once, with at most the reserved number")
         self._future = asyncio.get_running_loop().create_future()
         self._missing = len(items)
+        self.explain = explain
         self._outcomes = [Expired()] * len(items)
         slots, self._slots = self._slots, 0
         self._queue.enqueue(self, items, deadline, slots)

@@ -13,6 +13,7 @@ from service.inference.engine_queue import EngineQueue
 from service.inference.engines import Engines
 from service.inputs.modality import Modality
 from service.scoring.drift import DriftEvidence
+from service.scoring.explanations import explanations_of
 from service.scoring.options import OptionLimits, Options
 from service.scoring.scorer import Scorer
 from service.settings import Settings
@@ -96,6 +97,11 @@ class Model:
         """The options of a request that chooses nothing."""
         return self.option_limits.default_options
 
+    @property
+    def explains_tokens(self) -> bool:
+        """Whether a text is explained by its scores without one token each."""
+        return "token_changes" in self.option_limits.explanations
+
     def publish(self) -> None:
         """Set the metrics of a served version."""
         self.metrics.publish(self.provider, self.preferred_provider, self.scorer, self.batcher, self.nodes)
@@ -140,7 +146,7 @@ def model_loader(settings: Settings, engines: Engines, registry: Metrics) -> Cal
             scores,
             manifest.default_score,
             settings.timeout_ms,
-            explains=manifest.likelihood is not None or manifest.evidence is not None,
+            explanations=explanations_of(manifest),
             model_outputs=manifest.model_outputs,
         )
         return Model(

@@ -74,6 +74,7 @@ def _summary(repository: Repository, model: Model) -> ModelSummary:
         scores=list(model.option_limits.scores),
         default_score=model.option_limits.default_score,
         likelihood=manifest.likelihood,
+        explanations=list(model.option_limits.explanations),
         alpha=model.scorer.alpha,
         calibration=_calibration(model),
         thresholds=model.scorer.thresholds,

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from bundle import Evaluation, Input, LikelihoodSpec, Precision, Training
+from service.scoring.explanations import Explanation
 
 
 class CanaryAnswer(BaseModel):
@@ -59,6 +60,7 @@ class ModelSummary(BaseModel):
     scores: list[str]
     default_score: str
     likelihood: LikelihoodSpec | None = Field(description="How bits are counted, for models that score in bits.")
+    explanations: list[Explanation] = Field(description="What `explain=true` shows.")
     alpha: float = Field(description="Default false-flag rate, the most on average over calibration sets.")
     calibration: CalibrationAnswer
     thresholds: dict[str, float | None] = Field(description="By score, at `alpha`; null: nothing can be flagged.")

@@ -8,6 +8,7 @@ from typing import Any
 
 from bundle import ModelTensor
 from service.errors import InvalidParameter
+from service.scoring.explanations import Explanation
 
 OPTION_NAMES = ("alpha", "threshold", "scores", "timeout_ms", "explain")
 
@@ -21,7 +22,7 @@ class Options:
         alpha: The false-flag rate; None takes the default of the model.
         thresholds: By score, the anomaly above which an input is flagged instead of by alpha.
         timeout_ms: The deadline, in milliseconds after the body is read.
-        explain: Whether to show the parts of each input's likelihood, or of the logit of its class.
+        explain: Whether to explain the scores of each input.
         model_outputs: The names of the wrapped classifier's own outputs to return.
     """
 
@@ -41,14 +42,14 @@ class OptionLimits:
         scores: The scores of the model.
         default_score: The score of requests that name none.
         timeout_ms: The longest deadline, and the one of requests that name none.
-        explains: Whether the model can explain its scores.
+        explanations: The kinds of explanations that the model has.
         model_outputs: The wrapped classifier's own outputs.
     """
 
     scores: tuple[str, ...]
     default_score: str
     timeout_ms: int
-    explains: bool = False
+    explanations: tuple[Explanation, ...] = ()
     model_outputs: tuple[ModelTensor, ...] = ()
 
     @cached_property
@@ -141,8 +142,8 @@ def _timeout(value: Any) -> int:
 
 
 _NOTHING_TO_EXPLAIN = (
-    "this model has no parts to show; models of likelihoods (bpp, bpc, bpw) have, and classifiers of images that end "
-    "in global pooling and a linear layer"
+    "this model has no explanations; models of likelihoods (bpp, bpc, bpw), classifiers of texts, and classifiers of "
+    "images that end in global pooling and a linear layer have"
 )
 
 
@@ -152,7 +153,7 @@ def _explain(value: Any, option_limits: OptionLimits) -> bool:
     explain = {"true": True, "false": False}.get(value) if isinstance(value, str) else value
     if not isinstance(explain, bool):
         raise InvalidParameter("explain", f"{str(value)[:64]!r} is neither true nor false")
-    if explain and not option_limits.explains:
+    if explain and not option_limits.explanations:
         raise InvalidParameter("explain", _NOTHING_TO_EXPLAIN)
     return explain
 

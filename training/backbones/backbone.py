@@ -15,8 +15,9 @@ from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, compose, h
 
 from bundle import ImageInput
 from training.backbones.text_inputs import mean_over_tokens, prepend_text_inputs, takes_texts
+from training.backbones.transformers_model import transformers_digest, transformers_graph
 from training.data.token_ids import NO_TOKEN, TEXT_INPUTS, text_batch
-from training.errors import GraphError
+from training.errors import BackboneError, GraphError
 from training.linear_head import POOLING, find_linear_head
 from training.onnx_graphs import opset_of, prune, read_file, replace_content, with_opset
 from training.recipe import TextConfig
@@ -30,8 +31,6 @@ _MIN_IR, _MIN_TEXT_OPSET = 8, 13
 _PIXEL_AXES, _TOKEN_AXES = 4, 3
 _REMEDY = "Give a model with one float input of images and one feature vector per image"
 _TEXT_REMEDY = "Give a model of token ids with one feature vector per text or per token"
-
-
 _PROBES = 2
 _Feed = Mapping[str, NDArray[Any]]
 
@@ -53,32 +52,52 @@ class Backbone:
     sha256: str
 
 
-def load_backbone(path: Path, spec: ImageInput | TextConfig, features: str | None = None) -> Backbone:
-    """Read the ONNX model in `path` and reduce it to the nodes that its features depend on.
+def load_backbone(
+    path: Path, spec: ImageInput | TextConfig, features: str | None = None, *, name: str | None = None
+) -> Backbone:
+    """Read the model in `path` and reduce it to the nodes that its features depend on.
 
     Args:
-        path: A classifier, or a model whose first output is features.
+        path: An ONNX file of a classifier, or of a model whose first output is features; or the folder of a
+            `transformers` model, which is exported.
         spec: The size and normalisation of the model's images, or the length of its texts.
-        features: The tensor with the features, `[N, D]`, or `[N, D, H, W]` and `[N, L, D]`, which are averaged over
-            positions and tokens. By default the input of the last linear layer if that computes the model's first
-            output, else that output.
+        features: The tensor with the features of an ONNX file, `[N, D]`, or `[N, D, H, W]` and `[N, L, D]`, which are
+            averaged over positions and tokens. By default the input of the last linear layer if that computes the
+            model's first output, else that output.
+        name: The name of the model, by default that of the file or folder.
 
     Raises:
         GraphError: The file is no such model, or its features are not one vector per input.
+        BackboneError: The folder is none of such a model.
     """
-    model = read_file(path)
+    name = name or path.name
+    if not path.is_dir():
+        model = read_file(path)
+        digest = hashlib.sha256(path.read_bytes()).digest()
+        return _backbone(model, spec, features, source=name, digest=digest)
+    if features is not None:
+        reason = "is a transformers model, whose features have no name"
+        raise BackboneError(name, reason, "Leave out architecture.features")
+    model, digest = transformers_graph(path, spec), transformers_digest(path)
+    return _backbone(model, spec, model.graph.output[0].name, source=name, digest=digest)
+
+
+def _backbone(
+    model: ModelProto, spec: ImageInput | TextConfig, features: str | None, *, source: str, digest: bytes
+) -> Backbone:
+    """The part of `model` that its features depend on, from stored inputs; see `load_backbone`."""
     weights = {tensor.name for tensor in model.graph.initializer}
     replace_content(model.graph.input, [value for value in model.graph.input if value.name not in weights])
     is_text = isinstance(spec, TextConfig)
     if is_text != takes_texts(model.graph.input):
         kinds = ("images", "texts") if is_text else ("texts", "images")
-        raise GraphError(path.name, f"is a model of {kinds[0]}, the data are {kinds[1]}", "Give another backbone")
+        raise GraphError(source, f"is a model of {kinds[0]}, the data are {kinds[1]}", "Give another backbone")
     if is_text and opset_of(model) < _MIN_TEXT_OPSET:
         model = with_opset(model, _MIN_TEXT_OPSET)
     name = features or _features_of(model)
     if name not in {output for node in model.graph.node for output in node.output}:
-        raise GraphError(path.name, f"has no tensor '{name}'", "Name its features: architecture.features")
-    pixels = None if is_text else _pixels(model, path.name)
+        raise GraphError(source, f"has no tensor '{name}'", "Name its features: architecture.features")
+    pixels = None if is_text else _pixels(model, source)
     prune(model.graph, [name])
     if pixels is not None:
         replace_content(model.graph.input, [pixels])
@@ -88,20 +107,20 @@ def load_backbone(path: Path, spec: ImageInput | TextConfig, features: str | Non
     if isinstance(spec, ImageInput):
         _prepend(model.graph, spec, model.graph.input[0].type.tensor_type)
     else:
-        prepend_text_inputs(model.graph, input_names, path.name)
+        prepend_text_inputs(model.graph, input_names, source)
     feed = _probe(spec)
-    axes = _axes(model, _PREFIX + name, feed, path.name)
+    axes = _axes(model, _PREFIX + name, feed, source)
     pooled = "backbone/pooled"
     if axes == _TOKEN_AXES:
         model.graph.node.extend(mean_over_tokens(_PREFIX + name, pooled))
     else:
         operator = "GlobalAveragePool" if axes == _PIXEL_AXES else "Identity"
         model.graph.node.append(helper.make_node(operator, [_PREFIX + name], [pooled]))
-    model.graph.node.append(helper.make_node("Flatten", ["backbone/pooled"], ["backbone/flat"], axis=1))
+    model.graph.node.append(helper.make_node("Flatten", [pooled], ["backbone/flat"], axis=1))
     model.graph.node.append(helper.make_node("Cast", ["backbone/flat"], [FEATURES], to=TensorProto.FLOAT))
     _set_output(model, FEATURES)
-    digest = hashlib.sha256(path.read_bytes() + spec.model_dump_json().encode() + name.encode()).hexdigest()
-    return Backbone(model, _run(model, FEATURES, feed, path.name).shape[1], path.name, digest)
+    sha256 = hashlib.sha256(digest + spec.model_dump_json().encode() + name.encode()).hexdigest()
+    return Backbone(model, _run(model, FEATURES, feed, source).shape[1], source, sha256)
 
 
 def save_backbone(backbone: Backbone, path: Path) -> None:
@@ -122,7 +141,7 @@ def open_backbone(path: Path) -> Backbone:
 
 def feature_session(backbone: Backbone) -> Callable[[NDArray[Any]], NDArray[np.float32]]:
     """A function from stored images or texts `[N, ...]` to features `[N, D]`, by ONNX Runtime on the CPU."""
-    session = onnxruntime.InferenceSession(backbone.model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = _session(backbone.model)
     is_text = [value.name for value in session.get_inputs()] == list(TEXT_INPUTS)
 
     def features(rows: NDArray[Any]) -> NDArray[np.float32]:
@@ -214,10 +233,7 @@ def _probe(spec: ImageInput | TextConfig) -> _Feed:
 
 def _run(model: ModelProto, output: str, feed: _Feed, source: str) -> NDArray[np.floating[Any]]:
     try:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        (values,) = session.run([output], feed)
+        (values,) = _session(model).run([output], feed)
     # ONNX Runtime has an exception type for each kind of fault, without a common base.
     except Exception as error:
         name, values = next(iter(feed.items()))
@@ -226,3 +242,10 @@ def _run(model: ModelProto, output: str, feed: _Feed, source: str) -> NDArray[np
         raise GraphError(source, f"cannot compute features of {name} {size}: {error}", remedy) from error
     result: NDArray[np.floating[Any]] = values
     return result
+
+
+def _session(model: ModelProto) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    # Without its warnings of constants that are not used.
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -8,17 +8,18 @@ from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 from training.data.token_ids import TEXT_INPUTS
 from training.errors import GraphError
 from training.onnx_graphs import replace_content
+from training.text_roles import Role, is_of_token_ids, role_of
 
 _TOKENS, _LENGTHS = TEXT_INPUTS
 _MASK, _TYPES = "text/mask", "text/types"
-_INTEGERS = (TensorProto.INT64, TensorProto.INT32)
+_TENSORS: dict[Role, str] = {"tokens": _TOKENS, "mask": _MASK, "lengths": _LENGTHS, "types": _TYPES}
 _REMEDY = "Give a model of token ids [N, L] and, optionally, attention_mask [N, L], token_type_ids [N, L], lengths [N]"
 _CONSTANTS = {"zero": 0, "one": 1, "length-axis": 1, "column": [-1, 1], "token-axis": [1], "last-axis": [2]}
 
 
 def takes_texts(inputs: Sequence[ValueInfoProto]) -> bool:
     """Whether `inputs` are those of a text model: one is a tensor of integers with two axes."""
-    return any(_is_matrix(value) and value.type.tensor_type.elem_type in _INTEGERS for value in inputs)
+    return any(is_of_token_ids(_axes(value), value.type.tensor_type.elem_type) for value in inputs)
 
 
 def prepend_text_inputs(graph: GraphProto, names: Sequence[str], source: str) -> None:
@@ -70,16 +71,12 @@ def mean_over_tokens(vectors: str, output: str) -> list[NodeProto]:
 
 
 def _meaning(value: ValueInfoProto, name: str, source: str) -> str:
-    """The tensor that an input gets: token ids, mask, token types or lengths."""
-    is_integer = value.type.tensor_type.elem_type in _INTEGERS
-    if _is_matrix(value) and "mask" in name.lower():
-        return _MASK
-    if _is_matrix(value) and is_integer and "position" not in name.lower():
-        return _TYPES if "type" in name.lower() or "segment" in name.lower() else _TOKENS
-    if len(value.type.tensor_type.shape.dim) == 1 and is_integer:
-        return _LENGTHS
-    raise GraphError(source, f"its input '{name}' is none that a text gives", _REMEDY)
+    """The tensor that an input gets."""
+    role = role_of(name, _axes(value), value.type.tensor_type.elem_type)
+    if role is None:
+        raise GraphError(source, f"its input '{name}' is none that a text gives", _REMEDY)
+    return _TENSORS[role]
 
 
-def _is_matrix(value: ValueInfoProto) -> bool:
-    return len(value.type.tensor_type.shape.dim) == 2
+def _axes(value: ValueInfoProto) -> int:
+    return len(value.type.tensor_type.shape.dim)

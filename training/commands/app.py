@@ -68,9 +68,10 @@ def fit(
 ) -> None:
     """Train every stage of RECIPE. Finished stages are kept; Ctrl-C keeps the last epoch's checkpoint."""
     from training import steps
-    from training.recipe import load_recipe
+    from training.commands.run import load_run_recipe
 
-    loaded = load_recipe(recipe, _with_options(overrides, devices, skip_broken=skip_broken), allow_code=allow_code)
+    changes = _with_options(overrides, devices, skip_broken=skip_broken)
+    loaded = load_run_recipe(recipe, changes, data_dir, allow_code=allow_code)
     started = steps.start_run(loaded, run, overwrite=overwrite)
     steps.fit_run(started, steps.data_locations(data_dir), resume=resume)
 
@@ -136,11 +137,11 @@ def run_all(
         ),
     ] = None,
     backbone: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--backbone",
-            help="ONNX file of a pretrained image model, whose features are classified; preprocessor_config.json next "
-            "to it states its preprocessing.",
+            help="Pretrained model of images or texts whose features are classified: an ONNX file, the folder of a "
+            "transformers model, or the name of one on the hub. The files next to it state its preprocessing.",
         ),
     ] = None,
     preprocess: Annotated[
@@ -173,8 +174,8 @@ def run_all(
     label. This makes a recipe that trains a small network within minutes on a CPU, and keeps it in the run directory:
     python -m training run --in-distribution DIR --outliers DIR
 
-    For photographs, with a classifier of the features of a pretrained model, whose training takes seconds:
-    python -m training run --in-distribution DIR --outliers DIR --backbone FILE.onnx
+    With a classifier of the features of a pretrained model, whose training takes seconds:
+    python -m training run --in-distribution DIR --outliers DIR --backbone NAME|FOLDER|FILE.onnx
     """
     from training import steps
     from training.commands.run import QuickStartOptions, print_next_steps, print_recipe_path, resolve_run

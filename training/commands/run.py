@@ -3,14 +3,17 @@
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from training.commands.options import parse_size
 from training.console import console
 from training.errors import RecipeError
 from training.evaluation import ShortcutCheck
+from training.quick_start.backbone_input import complete_input
 from training.quick_start.recipe import QuickStartInputs, quick_start
 from training.recipe import Recipe, load_recipe
+from training.steps import data_locations
 
 _USES = "Give RECIPE, or --in-distribution DIR and, better, --outliers DIR"
 
@@ -23,7 +26,7 @@ class QuickStartOptions:
 
     in_distribution: Path | None
     outliers: Path | None
-    backbone: Path | None
+    backbone: str | None
     preprocess: str | None
     name: str | None
     size: str | None
@@ -72,7 +75,7 @@ def resolve_run(
         if given := [option for option, value in options.only_without_recipe.items() if value is not None]:
             remedy = "Override the recipe's keys instead: name=NAME input.height=32 architecture.backbone=FILE"
             raise RecipeError("run", f"takes {' and '.join(given)} only without a recipe", remedy)
-        return ResolvedRun(load_recipe(Path(recipe), overrides, allow_code=allow_code), data_dir)
+        return ResolvedRun(load_run_recipe(Path(recipe), overrides, data_dir, allow_code=allow_code), data_dir)
     if recipe is not None and "=" in recipe:
         # Without a recipe, the first argument is an override.
         overrides = [recipe, *overrides]
@@ -93,6 +96,17 @@ def resolve_run(
     for note in start.notes:
         console.print(note, highlight=False)
     return ResolvedRun(start.recipe, start.data_dir, is_made=True, shortcuts=start.shortcuts)
+
+
+def load_run_recipe(path: Path, overrides: Sequence[str], data_dir: Path | None, *, allow_code: bool) -> Recipe:
+    """The recipe in the file `path`; the input of a pretrained backbone comes from its files if the recipe omits it.
+
+    Raises:
+        RecipeError: The file is no valid recipe.
+        BackboneError, DataError, GraphError: The backbone's files do not state its input.
+    """
+    complete = partial(complete_input, data_dir=data_locations(data_dir).data_dir)
+    return load_recipe(path, overrides, allow_code=allow_code, complete=complete)
 
 
 def print_recipe_path(path: Path, data_dir: Path | None) -> None:

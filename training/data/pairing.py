@@ -1,6 +1,7 @@
 """Outlier pairing as in the paper: each step reads one in-distribution batch and one batch of outliers."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from training.data.examples import Examples, InputArray
+from training.data.examples import Examples, InputArray, StoredArray
 from training.data.token_ids import text_lengths
 from training.errors import DataError
 
@@ -18,6 +19,8 @@ Lengths = NDArray[np.int64]
 
 _STRETCH = 50
 """The number of batches that are sorted by length together."""
+
+_COPIED_ROWS = 16_384
 
 NO_CLASS = -1
 """The class index of an unlabelled example."""
@@ -40,18 +43,19 @@ class _Step(NamedTuple):
 
 
 class _PairedData(Dataset[Batch]):
-    """Reads the rows of a step at once: one fancy index per batch and array."""
+    """Reads the rows of a step at once: one fancy index per batch and array, on `device` if that holds the data."""
 
-    def __init__(self, in_dist: Examples, outliers: Examples | None) -> None:
-        self._x_in = in_dist.x
-        self._y_in = np.full(len(in_dist), NO_CLASS, dtype=np.int64) if in_dist.y is None else in_dist.y
-        self._x_out = outliers.x if outliers is not None else None
+    def __init__(self, in_dist: Examples, outliers: Examples | None, device: torch.device | None) -> None:
+        y_in = np.full(len(in_dist), NO_CLASS, dtype=np.int64) if in_dist.y is None else in_dist.y
+        self._x_in = _rows_of(in_dist.x, device)
+        self._y_in = _rows_of(StoredArray(y_in), device)
+        self._x_out = None if outliers is None else _rows_of(outliers.x, device)
 
     def __getitem__(self, step: _Step) -> Batch:
         x_out = None
         if self._x_out is not None and step.rows_out is not None:
-            x_out = _tensor(self._x_out, step.rows_out)
-        return Batch(_tensor(self._x_in, step.rows_in), torch.from_numpy(self._y_in[step.rows_in]), x_out)
+            x_out = self._x_out(step.rows_out)
+        return Batch(self._x_in(step.rows_in), self._y_in(step.rows_in), x_out)
 
 
 class PairedSampler(Sampler[_Step]):
@@ -154,6 +158,7 @@ def paired_batches(
     workers: int = 0,
     pin_memory: bool = False,
     by_length: bool = False,
+    device: torch.device | None = None,
 ) -> DataLoader[Batch]:
     """A loader of the batches of a stage.
 
@@ -168,6 +173,8 @@ def paired_batches(
         workers: Processes that read batches; 0 to read in the training process.
         pin_memory: Whether batches are put into pinned memory for a GPU.
         by_length: For texts: whether a batch holds texts of similar length.
+        device: The device to whose memory all examples are copied now, so that a step transfers row numbers only; None
+            to read each batch from the main memory.
 
     Raises:
         DataError: The examples do not fill one batch.
@@ -186,7 +193,7 @@ def paired_batches(
         lengths_out=text_lengths(outliers.x) if by_length and outliers is not None else None,
     )
     return DataLoader(
-        _PairedData(in_dist, outliers),
+        _PairedData(in_dist, outliers, device),
         sampler=sampler,
         batch_size=None,
         num_workers=workers,
@@ -196,5 +203,24 @@ def paired_batches(
     )
 
 
-def _tensor(array: InputArray, rows: NDArray[np.int64]) -> Tensor:
+def _rows_of(array: InputArray, device: torch.device | None) -> Callable[[NDArray[np.int64]], Tensor]:
+    """A function from row numbers `[N]` to these rows of `array`, on `device` if it is to hold the whole array."""
+    return partial(_read, array) if device is None else partial(_select, _copied(array, device))
+
+
+def _read(array: InputArray, rows: NDArray[np.int64]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array[rows]))
+
+
+def _select(stored: Tensor, rows: NDArray[np.int64]) -> Tensor:
+    return stored.index_select(0, torch.from_numpy(rows).to(stored.device, non_blocking=True))
+
+
+def _copied(array: InputArray, device: torch.device) -> Tensor:
+    """The whole of `array` in the memory of `device`, copied in parts because the array may be a memory-mapped file."""
+    rows = np.arange(array.shape[0], dtype=np.int64)
+    copy = torch.empty(array.shape, dtype=_read(array, rows[:1]).dtype, device=device)
+    for start in range(0, len(rows), _COPIED_ROWS):
+        part = rows[start : start + _COPIED_ROWS]
+        copy[start : start + len(part)] = _read(array, part)
+    return copy

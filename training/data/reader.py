@@ -20,6 +20,7 @@ from training.data.splits import split_in_distribution
 from training.data.text_loading import load_texts, read_texts
 from training.data.token_ids import NO_TOKEN
 from training.data.tokenizer import existing_tokenizer, train_tokenizer
+from training.pretrained_files import find_pretrained
 from training.recipe import Recipe, Source, TextConfig
 
 
@@ -188,7 +189,8 @@ def _create_tokenizer(recipe: Recipe, config: TextConfig, locations: DataLocatio
     if config.tokenizer is not None:
         tokenizer = existing_tokenizer(config.tokenizer)
     elif recipe.backbone is not None:
-        tokenizer = existing_tokenizer(str((locations.data_dir / recipe.backbone.backbone).parent))
+        pretrained = find_pretrained(recipe.backbone.backbone, locations.data_dir)
+        tokenizer = existing_tokenizer(str(pretrained if pretrained.is_dir() else pretrained.parent))
     else:
         data = recipe.in_distribution
         rows = _read_usable(recipe, data.train, locations)

@@ -104,7 +104,7 @@ class _Everything:
 
 
 def read_rows(source: Source, data_dir: Path, kind: Literal["image", "text"]) -> Rows:
-    """Open `source` and apply its `label`, `exclude_labels`, `part` and `limit`.
+    """Open `source` and select the rows by its labels, `part` and `limit`.
 
     Args:
         source: The data set.
@@ -122,7 +122,7 @@ def read_rows(source: Source, data_dir: Path, kind: Literal["image", "text"]) ->
     y, names = (None, ()) if everything.labels is None else (everything.labels.y, everything.labels.names)
     rows = _selected(y, names, source, len(everything))
     if not len(rows):
-        raise DataError(origin, "holds nothing once exclude_labels and part are applied", "Check the source")
+        raise DataError(origin, "has no row of the labels and the part that are selected", "Check the source")
     problems = _problems(everything, rows, origin)
     broken = {problem.row for problem in problems}
     kept = rows if not broken else np.asarray([row for row in rows.tolist() if row not in broken], dtype=np.int64)
@@ -297,14 +297,15 @@ def _metadata_labels(images: ImageFolder, label: str) -> list[Value] | None:
 
 
 def _selected(y: NDArray[np.int64] | None, labels: tuple[str, ...], source: Source, n: int) -> NDArray[np.int64]:
-    """The rows that `exclude_labels`, `part` and `limit` leave of `n`, in ascending order."""
+    """The rows of `n` that the labels, `part` and `limit` of `source` select, in ascending order."""
     rows = np.arange(n, dtype=np.int64)
-    if source.exclude_labels:
-        unknown = sorted(set(source.exclude_labels) - set(labels))
+    if named := source.only_labels or source.exclude_labels:
+        key = "only_labels" if source.only_labels else "exclude_labels"
+        unknown = sorted(set(named) - set(labels))
         if y is None or unknown:
-            reason = f"exclude_labels names {', '.join(unknown) or 'labels, but no label column is given'}"
-            raise DataError(source.path, f"{reason}, which the data does not have", "Correct exclude_labels or label")
-        rows = rows[~np.isin(y, [labels.index(label) for label in source.exclude_labels])]
+            reason = f"{key} names {', '.join(unknown) or 'labels, but no label column is given'}"
+            raise DataError(source.path, f"{reason}, which the data does not have", f"Correct {key} or label")
+        rows = rows[~np.isin(y, [i for i, label in enumerate(labels) if source.leaves_out(label)])]
     if source.part is not None:
         start, stop = (round(share * len(rows)) for share in source.part)
         rows = np.sort(np.random.default_rng(_PART_SEED).permutation(rows)[start:stop])
@@ -317,8 +318,8 @@ def _selected(y: NDArray[np.int64] | None, labels: tuple[str, ...], source: Sour
 def _compact(
     y: NDArray[np.int64], labels: tuple[str, ...], source: Source
 ) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """The class indices and names without the excluded classes."""
-    kept = [i for i, label in enumerate(labels) if label not in source.exclude_labels]
+    """The class indices and names of the selected classes."""
+    kept = [i for i, label in enumerate(labels) if not source.leaves_out(label)]
     new_index = np.full(len(labels), -1, dtype=np.int64)
     new_index[kept] = np.arange(len(kept))
     return new_index[y], tuple(labels[i] for i in kept)

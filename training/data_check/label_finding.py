@@ -15,7 +15,6 @@ _MIN_ACCURACY = 0.6
 """The doubts of a classifier that is right less often say nothing about labels."""
 _CELL = 2
 """Images are judged by averages over squares of this many pixels."""
-_BETTER_FEATURES = "Judge images by a pretrained model's features: --backbone MODEL.onnx"
 
 Features = Callable[[NDArray[np.int64]], NDArray[np.float32]]
 """Computes the features float32 `[N, D]` of the rows of a set."""
@@ -54,7 +53,7 @@ def label_finding(
             count=0,
             message=f"labels of {checked.name} are not judged: {judge} is too weak",
             remedy="Judge images by a pretrained model's features: --backbone"
-            if checked.images
+            if checked.images is not None
             else "Look at a sample",
         )
     if not len(found.rows):

@@ -19,6 +19,7 @@ from training.export.window_scan import splice_window_scan
 from training.models.language_model import LanguageModel
 from training.models.model import Model
 from training.models.score_heads import ScoredModel
+from training.onnx_graphs import strip_source_locations
 from training.scoring.batch_scoring import Outputs, restore_order, row_batches, scoring_order
 
 Prepare = Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
@@ -57,31 +58,6 @@ def write_graph(model: ScoredModel, example: NDArray[Any], path: Path) -> None:
             splice_window_scan(graph, model.model)
     strip_source_locations(graph)
     onnx.save(graph, path)
-
-
-def strip_source_locations(model: onnx.ModelProto) -> None:
-    """Delete the exporter's metadata from `model`: stack traces with paths of the machine that exported it."""
-    parts: list[Any] = [model, *model.functions]
-    graphs = [model.graph]
-    nodes = [node for function in model.functions for node in function.node]
-    while graphs or nodes:
-        if graphs:
-            graph = graphs.pop()
-            parts += [graph, *graph.value_info, *graph.input, *graph.output, *graph.initializer]
-            nodes += graph.node
-        for node in nodes:
-            parts += [node, *node.attribute]
-            graphs += [
-                subgraph
-                for attribute in node.attribute
-                for subgraph in (attribute.g, *attribute.graphs)
-                if subgraph.node
-            ]
-        nodes = []
-    for part in parts:
-        for field in ("metadata_props", "doc_string"):
-            if field in part.DESCRIPTOR.fields_by_name:
-                part.ClearField(field)
 
 
 def _example_inputs(model: Model, rows: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -14,8 +14,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
 from training.errors import GraphError
-from training.export.onnx_graph import strip_source_locations
-from training.onnx_graphs import replace_content
+from training.onnx_graphs import replace_content, strip_source_locations
 
 LowPrecision = Literal["fp16", "int8"]
 Feed = Mapping[str, NDArray[np.generic]]

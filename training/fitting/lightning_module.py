@@ -5,11 +5,13 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from training.data import Augmentation, Batch
 from training.errors import DivergedError
+from training.fitting.hardware import CompileMode
 from training.fitting.optimizer import build_optimizer
 from training.models.model import Model
 from training.objectives import Objective
@@ -29,7 +31,7 @@ class TrainingTask(lightning.LightningModule):
         seed: The seed of augmentation and dropout.
         augment: The augmentation of images; None for texts.
         augment_outliers: The augmentation of outliers; None for the same as `augment`.
-        compiled: Whether to compile the model with torch.compile.
+        compile_mode: The mode of torch.compile for the model; None if it is not compiled.
     """
 
     def __init__(
@@ -41,12 +43,12 @@ class TrainingTask(lightning.LightningModule):
         seed: int,
         augment: Augmentation | None = None,
         augment_outliers: Augmentation | None = None,
-        compiled: bool = False,
+        compile_mode: CompileMode | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         # The call is compiled, not the module: a second module would double every weight in the checkpoint.
-        self._network = torch.compile(model.__call__) if compiled else model.__call__
+        self._network = model.__call__ if compile_mode is None else torch.compile(model.__call__, mode=compile_mode)
         self.objective = objective
         self._stage = stage
         self._seed = seed
@@ -59,6 +61,8 @@ class TrainingTask(lightning.LightningModule):
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """The objective's loss of one paired batch, a scalar."""
+        # Captured graphs may reuse the memory of the last step's tensors.
+        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]  # torch's gap
         loss = self.objective(self._forward, self._augmented(batch))
         if batch_index % _LOG_INTERVAL == 0 or batch_index + 1 == self.trainer.num_training_batches:
             self._log(loss.value, loss.logits_in, batch.y_in)
@@ -93,10 +97,18 @@ class TrainingTask(lightning.LightningModule):
         for logger in self.loggers:
             logger.log_metrics({**metrics, "learning_rate": rate, "epoch": self.current_epoch}, step=self.global_step)
 
+    @property
+    def _fused(self) -> bool | None:
+        """Whether the optimizer is one kernel: on a GPU, unless Lightning clips the gradients of mixed precision."""
+        if self.device.type != "cuda":
+            return None
+        clips = bool(self.trainer.gradient_clip_val)
+        return not (clips and isinstance(self.trainer.precision_plugin, MixedPrecision))
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The stage's optimizer, with a learning rate per step: a linear warm-up, then the stage's schedule."""
         stage = self._stage
-        optimizer = build_optimizer(stage, self.model)
+        optimizer = build_optimizer(stage, self.model, processes=self.trainer.world_size, fused=self._fused)
         total_steps = int(self.trainer.estimated_stepping_batches)
         warmup_steps = round(stage.warmup * total_steps)
 

@@ -1,5 +1,6 @@
 """The optimizer of a stage: parameter groups and their learning rates."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,22 +15,37 @@ _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
-def build_optimizer(stage: Stage, model: nn.Module) -> torch.optim.Optimizer:
+def build_optimizer(
+    stage: Stage, model: nn.Module, *, processes: int = 1, fused: bool | None = None
+) -> torch.optim.Optimizer:
     """The optimizer that `stage` names, for the trainable parameters of `model`.
+
+    With several processes a step averages as many batches. The learning rate of SGD is then multiplied by their number
+    (Goyal et al. 2017). Those of Adam and Muon, whose steps do not grow with the gradient, are multiplied by its square
+    root (Malladi et al. 2022).
+
+    Args:
+        stage: The stage of the recipe.
+        model: The model to train.
+        processes: The number of processes that train on different batches.
+        fused: Whether one kernel updates all parameters; None for PyTorch's default. Muon has no such kernel.
 
     Raises:
         RecipeError: The stage has options for convolutions or batch normalisations and the model has none.
     """
     groups = _parameter_groups(stage, model)
+    for group in groups:
+        is_sgd = stage.optimizer == "sgd" and not group.get("muon")
+        group["lr"] = group.get("lr", stage.learning_rate) * (processes if is_sgd else math.sqrt(processes))
     rate, decay = stage.learning_rate, stage.weight_decay
     if stage.optimizer == "adam":
-        return torch.optim.Adam(groups, lr=rate, weight_decay=decay)
+        return torch.optim.Adam(groups, lr=rate, weight_decay=decay, fused=fused)
     if stage.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=rate, weight_decay=decay)
+        return torch.optim.AdamW(groups, lr=rate, weight_decay=decay, fused=fused)
     momentum = stage.momentum
     if stage.muon is not None:
         return Muon(groups, rate, momentum=momentum, weight_decay=decay)
-    return torch.optim.SGD(groups, lr=rate, momentum=momentum, weight_decay=decay, nesterov=momentum > 0)
+    return torch.optim.SGD(groups, lr=rate, momentum=momentum, weight_decay=decay, nesterov=momentum > 0, fused=fused)
 
 
 def _parameter_groups(stage: Stage, model: nn.Module) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from bundle import ImageInput
 from training.data import Augmentation, Examples, InputArray, paired_batches
 from training.errors import DataError, RecipeError, RunError
 from training.fitting.checkpoints import require_disk_space
-from training.fitting.hardware import describe_hardware, fastest_precision
+from training.fitting.hardware import compile_mode, describe_hardware, fastest_precision, resident_device
 from training.fitting.lightning_module import TrainingTask
 from training.fitting.trainer import build_trainer
 from training.fitting.weights import initial_model
@@ -115,11 +115,19 @@ def _fit_stage(run: Run, name: str, in_dist: Examples, outliers: Examples | None
         seed=recipe.seed,
         augment=Augmentation(**stage.augmentation.model_dump()) if _augments(recipe) else None,
         augment_outliers=None if outlier_augmentation is None else Augmentation(**outlier_augmentation.model_dump()),
-        compiled=recipe.trainer.compile,
+        compile_mode=compile_mode(recipe.input.kind) if recipe.trainer.compile else None,
     )
     timer = Timer()
-    trainer = build_trainer(recipe.trainer, _precision(recipe), stage, folder=run.stage_path(name), timer=timer)
+    trainer = build_trainer(
+        recipe.trainer,
+        _precision(recipe),
+        stage,
+        folder=run.stage_path(name),
+        timer=timer,
+        fixed_shapes=recipe.input.kind == "image",
+    )
     outliers = outliers if objective.uses_outliers else None
+    resident = resident_device(trainer, in_dist.x, outliers.x if outliers else None)
     outlier_note = f" and outliers from {len(outliers):,}" if outliers else ""
     announce(f"stage {name}: {stage.epochs} epochs of {len(in_dist):,} examples{outlier_note}")
     started = datetime.now(UTC)
@@ -133,7 +141,8 @@ def _fit_stage(run: Run, name: str, in_dist: Examples, outliers: Examples | None
         world_size=trainer.world_size,
         workers=_loader_workers(in_dist.x, outliers.x if outliers else None),
         by_length=stage.group_by_length,
-        pin_memory=isinstance(trainer.accelerator, CUDAAccelerator),
+        pin_memory=resident is None and isinstance(trainer.accelerator, CUDAAccelerator),
+        device=resident,
     )
     checkpoint = run.checkpoint_path(name)
     try:

@@ -14,9 +14,12 @@ from training.recipe import Precision, Stage, Trainer
 
 
 def build_trainer(
-    config: Trainer, precision: Precision, stage: Stage, *, folder: Path, timer: Timer
+    config: Trainer, precision: Precision, stage: Stage, *, folder: Path, timer: Timer, fixed_shapes: bool = False
 ) -> lightning.Trainer:
-    """A trainer of `stage` in `precision` that writes its checkpoint `last.ckpt` and its logs into `folder`."""
+    """A trainer of `stage` in `precision` that writes its checkpoint `last.ckpt` and its logs into `folder`.
+
+    If all batches have `fixed_shapes`, cuDNN measures which algorithm is the fastest for each convolution.
+    """
     _silence_lightning()
     callbacks: list[Callback] = [
         ModelCheckpoint(dirpath=folder, filename="last", enable_version_counter=False, save_on_train_epoch_end=True),
@@ -28,6 +31,7 @@ def build_trainer(
         devices=config.devices,
         strategy=config.strategy,
         precision=precision,
+        benchmark=fixed_shapes,
         max_epochs=stage.epochs,
         gradient_clip_val=stage.gradient_norm,
         callbacks=callbacks,

@@ -3,8 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
+from training.data.labels import class_counts
 from training.data.sources import Rows
 from training.errors import DataError
 from training.quick_start.held_out import held_out_groups
@@ -50,7 +49,7 @@ def split_outliers(labelled: Source, read: Callable[[Source], Rows], *, validate
     trained = [name for name in remaining if name not in validation]
 
     def only(*names: str) -> Source:
-        return labelled.model_copy(update={"exclude_labels": tuple(name for name in sizes if name not in names)})
+        return labelled.model_copy(update={"only_labels": names})
 
     return OutlierSplit(only(*trained), only(*validation) if validation else None, only(*held_out), held_out)
 
@@ -63,5 +62,4 @@ def _group_sizes(source: Source, read: Callable[[Source], Rows]) -> Mapping[str,
         return {}
     if labelled.y is None:
         return {}
-    sizes = np.bincount(labelled.y, minlength=len(labelled.labels)).tolist()
-    return dict(zip(labelled.labels, sizes, strict=True))
+    return class_counts(labelled.y, labelled.labels)

@@ -3,6 +3,7 @@
 from typing import Any
 
 from bundle import LOGIT_SCORES, ImageInput
+from training.recipe import TextConfig
 
 WITHOUT_OUTLIERS, OF_BACKBONES = ("knn", *LOGIT_SCORES), ("knn", "mahalanobis", *LOGIT_SCORES)
 """The scores of a detector that is trained without outliers, and of one with a pretrained backbone.
@@ -73,18 +74,18 @@ def image_preset(
     }
 
 
-def pretrained_preset(n: int, spec: ImageInput, backbone: str) -> dict[str, Any]:
+def pretrained_preset(n: int, spec: ImageInput | TextConfig, backbone: str) -> dict[str, Any]:
     """The sections `input`, `architecture`, `stages`, `evaluation` and `export` of a recipe with a frozen backbone.
 
     Args:
-        n: The number of training images.
+        n: The number of training examples.
         spec: The backbone's input.
-        backbone: The path of its ONNX file, relative to the data folder.
+        backbone: The path of its file or folder, relative to the data folder, or its name on the hub.
     """
     stage = {"batch_size": _batch(n, largest=64), "optimizer": "adam", "learning_rate": 0.001, "weight_decay": 0.0001}
-    kinds = ("gaussian", "rademacher", "blobs")
+    kinds = ("gaussian", "rademacher", "blobs") if isinstance(spec, ImageInput) else ()
     return {
-        "input": spec.model_dump(mode="json"),
+        "input": {"kind": spec.kind, **spec.model_dump(mode="json", exclude_defaults=True)},
         "architecture": {"name": "pretrained", "backbone": backbone},
         "stages": {
             "baseline": {

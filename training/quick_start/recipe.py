@@ -1,7 +1,6 @@
 """Quick start: makes a recipe for a user's data that trains within minutes on a CPU."""
 
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,15 +8,24 @@ from typing import Any
 
 from bundle import ImageInput
 from training.data import DataLocations, class_folders, guess_source
+from training.data.labels import class_counts
 from training.data.source_guess import holds_texts
 from training.data.sources import Rows, read_rows
 from training.data.text_loading import read_texts
-from training.data_check.class_sizes import MIN_EXAMPLES, MIN_OUTLIERS, MIN_PER_CLASS, SplitSizes, split_sizes
+from training.data_check.class_sizes import (
+    MIN_EXAMPLES,
+    MIN_OUTLIERS,
+    MIN_PER_CLASS,
+    SplitSizes,
+    calibration_examples,
+    split_sizes,
+)
 from training.data_check.shortcut_features import image_features, separations, text_features
 from training.errors import DataError
 from training.evaluation import ShortcutCheck
 from training.export.bundle_folder import bundle_name
-from training.quick_start.backbone_input import image_backbone_input
+from training.pretrained_files import find_pretrained
+from training.quick_start.backbone_input import image_backbone_input, text_backbone_input
 from training.quick_start.outlier_split import OutlierSplit, split_outliers
 from training.quick_start.presets import WITHOUT_OUTLIERS, image_preset, pretrained_preset, text_preset
 from training.quick_start.survey import survey_images, survey_words
@@ -40,13 +48,14 @@ class QuickStartInputs:
         in_dist: The labelled in-distribution data: a table, or a folder of images with one sub-folder per class, or
             with sub-folders `train` and `test` that have them.
         outliers: Inputs of none of its classes; None if there are none.
-        backbone: The ONNX file of a pretrained model, whose features a classifier is trained on.
-        preprocess: The preset of the backbone's images; None for the file next to the backbone.
+        backbone: A pretrained model, whose features a classifier is trained on: an ONNX file, the folder of a
+            `transformers` model, or the name of one on the hub.
+        preprocess: The preset of the backbone's images; None for the files next to the backbone.
     """
 
     in_dist: Path
     outliers: Path | None = None
-    backbone: Path | None = None
+    backbone: str | None = None
     preprocess: str | None = None
 
 
@@ -101,7 +110,7 @@ def quick_start(
 
     Raises:
         DataError: No detector can be trained on the data.
-        GraphError: The backbone cannot be used.
+        BackboneError, GraphError: The backbone cannot be used.
         RecipeError: An override is invalid.
     """
     in_dist, outliers = inputs.in_dist, inputs.outliers
@@ -117,8 +126,8 @@ def quick_start(
         raise DataError("--size", "is for images", f"Leave it out: {in_dist} holds texts")
     if inputs.preprocess is not None and inputs.backbone is None:
         raise DataError("--preprocess", "is for the images of a backbone", "Leave it out, or give --backbone")
-    if is_text and inputs.backbone is not None:
-        raise DataError("--backbone", "is for images", f"Leave it out: {in_dist} holds texts")
+    if is_text and inputs.preprocess is not None:
+        raise DataError("--preprocess", "is for images", f"Leave it out: {in_dist} holds texts")
     data = _read(inputs, data_dir, is_text=is_text)
     counts = _require_classes(data.in_dist_rows, in_dist)
     sizes = split_sizes(len(data.in_dist_rows), None if data.test is None else _count(data.test, data_dir))
@@ -153,9 +162,15 @@ def _preset(
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The sections of the recipe that depend on the kind and number of inputs, and messages on the backbone."""
     if inputs.backbone is not None:
-        spec, note = image_backbone_input(inputs.backbone, preprocess=inputs.preprocess, size=size)
-        path = os.path.relpath(inputs.backbone.resolve(), data_dir)
-        return pretrained_preset(sizes.train, spec, path), (f"backbone {inputs.backbone.name}: {note}",)
+        path = find_pretrained(inputs.backbone, Path())
+        spec: ImageInput | TextConfig
+        if data.in_dist_rows.images is None:
+            spec, note = text_backbone_input(path)
+        else:
+            spec, note = image_backbone_input(path, preprocess=inputs.preprocess, size=size)
+        is_local = Path(inputs.backbone).exists()
+        name = os.path.relpath(path.resolve(), data_dir) if is_local else inputs.backbone
+        return pretrained_preset(sizes.train, spec, name), (f"backbone {Path(inputs.backbone).name}: {note}",)
     if data.in_dist_rows.images is None:
         return text_preset(sizes.train, survey_words(data.in_dist_rows.texts)), ()
     return image_preset(sizes.train, survey_images(data.in_dist_rows), size, test_size=sizes.test), ()
@@ -199,18 +214,16 @@ def _count(test: Source, data_dir: Path) -> int:
     return len(read_rows(test, data_dir, "image"))
 
 
-def _require_classes(rows: Rows, path: Path) -> Counter[str]:
+def _require_classes(rows: Rows, path: Path) -> dict[str, int]:
     """The number of examples by class; DataError if there are too few classes or examples."""
-    targets = [] if rows.y is None else rows.y.tolist()
-    counts = Counter(dict.fromkeys(rows.labels, 0))
-    counts.update(rows.labels[target] for target in targets)
+    counts = {} if rows.y is None else class_counts(rows.y, rows.labels)
     if len(counts) < 2:
         raise DataError(str(path), f"has {len(counts)} class ({', '.join(counts)})", "A classifier needs two or more")
     if few := {label: count for label, count in counts.items() if count < MIN_PER_CLASS}:
         listed = ", ".join(f"{label} {count}" for label, count in few.items())
         reason = f"has too few examples of some classes ({listed})"
         raise DataError(str(path), reason, f"Give {MIN_PER_CLASS} or more of each, or remove the class")
-    if (n := len(targets)) < MIN_EXAMPLES:
+    if (n := sum(counts.values())) < MIN_EXAMPLES:
         reason = f"holds {n} examples, too few to train on, calibrate with and test on"
         raise DataError(str(path), reason, f"Give {MIN_EXAMPLES} or more")
     return counts
@@ -278,7 +291,7 @@ def _notes(data: _Data, sizes: SplitSizes, classes: int) -> Iterator[str]:
     alpha = attainable_alpha(sizes.calibration)
     if alpha > DEFAULT_ALPHA:
         least = f"the least that {sizes.calibration} calibration examples can flag anything at"
-        yield f"alpha is {alpha:g}, {least}; {round(1 / DEFAULT_ALPHA) - 1} would do for {DEFAULT_ALPHA:g}"
+        yield f"alpha is {alpha:g}, {least}; {calibration_examples(DEFAULT_ALPHA)} would do for {DEFAULT_ALPHA:g}"
 
 
 def _test_note(held_out: Sequence[str]) -> str:

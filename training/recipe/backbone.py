@@ -16,9 +16,11 @@ class BackboneConfig(Section):
     """A frozen backbone.
 
     Attributes:
-        backbone: The ONNX file of a pretrained model. A relative path starts at the data folder. The tokenizer of a
-            model of texts is the `tokenizer.json` next to it, unless `input.tokenizer` names another.
-        features: The tensor with the features. By default the input of the last linear layer, or else the first output.
+        backbone: A pretrained model: an ONNX file, the folder of a `transformers` model, or the name of one on the hub.
+            A relative path starts at the data folder. The tokenizer of a model of texts is the `tokenizer.json` next
+            to the file or in the folder, unless `input.tokenizer` names another.
+        features: The tensor with the features of an ONNX file. By default the input of the last linear layer, or else
+            the first output.
         hidden: The width of a hidden layer of the classifier; 0 for a linear classifier.
     """
 

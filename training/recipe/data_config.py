@@ -15,7 +15,8 @@ class Source(Section):
     Relative paths start at the data folder (`--data`, environment variable OOD_DATA). Image paths in a csv or json file
     start at that file's folder.
 
-    `image` or `text` is the column of the inputs, `label` the column of the classes. `part` selects a fraction of the
+    `image` or `text` is the column of the inputs, `label` the column of the classes. `only_labels` selects the rows of
+    these classes, `exclude_labels` those of all other classes. `part` selects a fraction of the
     rows in a fixed random order: [0, 0.8] and [0.8, 1] are disjoint. `limit` selects at most that many evenly spaced
     rows.
     """
@@ -27,6 +28,7 @@ class Source(Section):
     image: str = "image"
     text: str = "text"
     label: str | None = None
+    only_labels: tuple[str, ...] = ()
     exclude_labels: tuple[str, ...] = ()
     part: tuple[float, float] | None = None
     limit: int | None = Field(default=None, ge=1)
@@ -36,6 +38,16 @@ class Source(Section):
         if self.part is not None and not 0 <= self.part[0] < self.part[1] <= 1:
             raise ValueError("part: give two shares, 0 <= from < to <= 1")
         return self
+
+    @model_validator(mode="after")
+    def _labels_are_selected_in_one_way(self) -> Self:
+        if self.only_labels and self.exclude_labels:
+            raise ValueError("only_labels and exclude_labels cannot be combined; list the labels to use in only_labels")
+        return self
+
+    def leaves_out(self, label: str) -> bool:
+        """Whether `only_labels` or `exclude_labels` leaves out the rows of the class `label`."""
+        return label in self.exclude_labels or (bool(self.only_labels) and label not in self.only_labels)
 
 
 class Synthetic(Section):

@@ -1,7 +1,7 @@
 """Recipe files: reads YAML, resolves `extends`, applies overrides and validates the result."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,13 +15,20 @@ from training.recipe.recipe import Recipe
 from training.recipe.yaml_file import parse_yaml
 
 
-def load_recipe(path: Path, overrides: Sequence[str] = (), *, allow_code: bool = False) -> Recipe:
+def load_recipe(
+    path: Path,
+    overrides: Sequence[str] = (),
+    *,
+    allow_code: bool = False,
+    complete: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> Recipe:
     """Read and validate a recipe file.
 
     Args:
         path: The YAML file. Its key `extends` names a file, relative to this one, whose keys it changes.
         overrides: Changes of the form `key.path=value`; the value is YAML.
         allow_code: Whether components may be callables that are imported by their dotted path.
+        complete: Adds sections that the file leaves out to its plain data.
 
     Raises:
         RecipeError: The file cannot be read or is not a valid recipe; names the file and the keys.
@@ -29,6 +36,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), *, allow_code: bool =
     raw = _read(path)
     for override in overrides:
         apply_override(raw, override)
+    complete(raw)
     return parse_recipe(raw, str(path), allow_code=allow_code)
 
 

@@ -40,7 +40,9 @@ class Trainer(Section):
     """The hardware options. On one device they do not change the result beyond rounding.
 
     `precision: auto` is mixed precision if the hardware computes it natively, else float32. With several `devices`,
-    each processes batches of the stage's `batch_size`: an epoch has fewer and larger steps.
+    each processes batches of the stage's `batch_size`: an epoch has fewer and larger steps, and learning rates are
+    multiplied by the number of devices for SGD, by its square root for Adam and Muon. On a GPU the data lie in its
+    memory if they fit.
     """
 
     accelerator: str = "auto"

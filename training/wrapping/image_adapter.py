@@ -179,7 +179,7 @@ def image_adapter(
         DataError: if the preset is unknown.
     """
     target = _image_input(inputs)
-    steps = _preprocessing(options, stored)
+    steps = preprocessing_of(options, stored)
     layout, channels, (height, width) = _axes(model, target, options, announce)
     if channels not in _CHANNELS:
         reason = f"its images {_shape_text(target.shape)} have {channels} channels as {layout}"
@@ -192,24 +192,36 @@ def image_adapter(
         _side(target.name, "width", width, options.size and options.size[1], steps, announce),
     )
     bgr = (steps.bgr if options.bgr is None else options.bgr) and channels == 3
-    mean = _per_channel("mean", options, steps.mean, channels, bgr=bgr)
-    std = _per_channel("std", options, steps.std, channels, bgr=bgr)
-    spec = ImageInput(
-        height=size[0],
-        width=size[1],
-        channels=1 if channels == 1 else 3,
-        resize=options.resize or steps.resize,
-        resize_to=_resized(options, steps, size),
+    spec = image_input(options, steps, size, channels, bgr=bgr)
+    if takes_bytes:
         # The graph itself normalises bytes.
-        mean=(0.0,) * channels if takes_bytes else mean,
-        std=(1.0,) * channels if takes_bytes else std,
-    )
+        spec = spec.model_copy(update={"mean": (0.0,) * channels, "std": (1.0,) * channels})
     adapter = ImageAdapter(spec, layout, target, bgr)
     announce(_summary(adapter, options, steps))
     return adapter
 
 
-def _preprocessing(options: ImageOptions, stored: Preprocessing | None) -> Preprocessing:
+def image_input(
+    options: ImageOptions, steps: Preprocessing, size: Size, channels: int, *, bgr: bool = False
+) -> ImageInput:
+    """The input of images of `size` with 1 or 3 channels, prepared by `steps` unless `options` say otherwise."""
+    return ImageInput(
+        height=size[0],
+        width=size[1],
+        channels=1 if channels == 1 else 3,
+        resize=options.resize or steps.resize,
+        resize_to=_resized(options, steps, size),
+        mean=_per_channel("mean", options, steps.mean, channels, bgr=bgr),
+        std=_per_channel("std", options, steps.std, channels, bgr=bgr),
+    )
+
+
+def preprocessing_of(options: ImageOptions, stored: Preprocessing | None) -> Preprocessing:
+    """The preset that `options` name, else the preprocessing of the files next to a graph, else the preset `none`.
+
+    Raises:
+        DataError: if the preset is unknown.
+    """
     if options.preprocess is not None:
         if options.preprocess not in PRESETS:
             raise DataError("--preprocess", f"'{options.preprocess}' is unknown", f"Known: {', '.join(PRESETS)}")

@@ -12,6 +12,7 @@ from training.wrapping.image_preprocessing import Preprocessing, Resize, Size
 TOKENIZER = "tokenizer.json"
 
 _PREPROCESSOR, _CONFIG, _TOKENIZER_CONFIG = "preprocessor_config.json", "config.json", "tokenizer_config.json"
+_SENTENCE_CONFIG = "sentence_bert_config.json"
 _FILTERS: Mapping[int, Resize] = {1: "lanczos", 2: "bilinear", 3: "bicubic"}
 """Pillow's numbers of filters, in `preprocessor_config.json`."""
 _NO_LIMIT = 1_000_000
@@ -40,21 +41,22 @@ class ModelFiles:
 
 
 def read_model_files(model: Path) -> ModelFiles:
-    """The files in the folder of `model`, or in the folder above if that of the graph is called `onnx`.
+    """The files in the folder `model`, or that of the file `model`, or the folder above if that is called `onnx`.
 
     Raises:
         DataError: if a file is no JSON, or describes a preprocessing that bundles do not have.
     """
-    folders = [model.parent] + ([model.parent.parent] if model.parent.resolve().name == "onnx" else [])
-    contents = {name: _read(folders, name) for name in (_PREPROCESSOR, _CONFIG, _TOKENIZER_CONFIG)}
-    config, tokenizer_config = contents[_CONFIG], contents[_TOKENIZER_CONFIG]
+    folder = model if model.is_dir() else model.parent
+    folders = [folder] + ([folder.parent] if folder.resolve().name == "onnx" else [])
+    contents = {name: _read(folders, name) for name in (_PREPROCESSOR, _CONFIG, _TOKENIZER_CONFIG, _SENTENCE_CONFIG)}
+    config, limits = contents[_CONFIG], (contents[_TOKENIZER_CONFIG], contents[_SENTENCE_CONFIG])
     preprocessing = None
     try:
         if contents[_PREPROCESSOR]:
             preprocessing = _of_transformers(contents[_PREPROCESSOR])
         elif config:
             preprocessing = _of_timm(config)
-        labels, max_tokens = _labels(config), _max_tokens(config, tokenizer_config)
+        labels, max_tokens = _labels(config), _max_tokens(config, *limits)
     # The files are of any origin: a value of another type must not end in a traceback.
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         name = _PREPROCESSOR if contents[_PREPROCESSOR] else _CONFIG
@@ -171,8 +173,11 @@ def _labels(config: Mapping[str, Any]) -> Sequence[str]:
     return labels if is_complete and not all(label.startswith("LABEL_") for label in labels) else ()
 
 
-def _max_tokens(config: Mapping[str, Any], tokenizer_config: Mapping[str, Any]) -> int | None:
-    limits = [int(limit) for limit in (tokenizer_config.get("model_max_length"),) if limit and limit < _NO_LIMIT]
+def _max_tokens(
+    config: Mapping[str, Any], tokenizer_config: Mapping[str, Any], sentence_config: Mapping[str, Any]
+) -> int | None:
+    named = (tokenizer_config.get("model_max_length"), sentence_config.get("max_seq_length"))
+    limits = [int(limit) for limit in named if limit and limit < _NO_LIMIT]
     if positions := config.get("max_position_embeddings"):
         offset = int(config.get("pad_token_id") or 1) + 1 if config.get("model_type") in _OFFSET_POSITIONS else 0
         limits.append(int(positions) - offset)

@@ -9,8 +9,15 @@ from onnx.inliner import inline_local_functions
 
 from bundle import LOGIT_SCORES, Precision
 from training.errors import GraphError
-from training.export.onnx_graph import strip_source_locations
-from training.onnx_graphs import opset_of, prune, read_file, replace_content, tensors_of, with_opset
+from training.onnx_graphs import (
+    opset_of,
+    prune,
+    read_file,
+    replace_content,
+    strip_source_locations,
+    tensors_of,
+    with_opset,
+)
 from training.wrapping.unsupported_nodes import refuse_unsupported
 
 _MIN_OPSET, _MIN_IR = 7, 8

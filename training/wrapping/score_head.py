@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from onnx import GraphProto, TensorProto, compose, helper, version_converter
 
 from training.errors import GraphError
-from training.export.onnx_graph import strip_source_locations
 from training.models.score_heads import ClassifierHead
-from training.onnx_graphs import replace_content
+from training.onnx_graphs import replace_content, strip_source_locations
 from training.scoring.batch_scoring import Outputs
 
 LOGITS, FEATURES = "logits", "features"

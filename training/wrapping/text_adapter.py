@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,15 +15,12 @@ from bundle import TextEncoder, TextInput
 from training.data import NO_TOKEN, DataLocations, TextReader
 from training.data.token_ids import TEXT_INPUTS, text_batch
 from training.errors import DataError, GraphError
+from training.text_roles import Role, is_of_token_ids, role_of
 from training.wrapping.input_adapter import PREFIX, Feed
 from training.wrapping.onnx_classifier import GraphInput
 
-Role = Literal["tokens", "mask", "lengths", "types"]
-"""The meaning of a classifier's input: token ids, attention mask, lengths, or token type ids."""
-
 _FILE = "tokenizer.json"
 _TOKENS, _LENGTHS = TEXT_INPUTS
-_INTEGERS = (TensorProto.INT64, TensorProto.INT32)
 MIN_OPSET = 11
 """The first opset with the operators Range and Pad of a computed size."""
 _PADDING_TOKENS = ("[PAD]", "<pad>", "<PAD>", "PAD", "<|pad|>")
@@ -189,7 +186,7 @@ def text_adapter(
 
 def takes_texts(inputs: Sequence[GraphInput]) -> bool:
     """Whether a graph with `inputs` takes token ids: all inputs are integers, or masks next to them."""
-    return any(len(value.shape) == 2 and value.elem_type in _INTEGERS for value in inputs)
+    return any(is_of_token_ids(len(value.shape), value.elem_type) for value in inputs)
 
 
 def _fixed_length(roles: Sequence[tuple[GraphInput, Role]]) -> int | None:
@@ -214,13 +211,9 @@ def _roles(inputs: Sequence[GraphInput]) -> Iterator[tuple[GraphInput, Role]]:
 
 
 def _role(value: GraphInput) -> Role:
-    name, axes = value.name.lower(), len(value.shape)
-    if axes == 1 and value.elem_type in _INTEGERS:
-        return "lengths"
-    if axes == 2 and "mask" in name:
-        return "mask"
-    if axes == 2 and value.elem_type in _INTEGERS and "position" not in name:
-        return "types" if "type" in name or "segment" in name else "tokens"
+    axes = len(value.shape)
+    if (role := role_of(value.name, axes, value.elem_type)) is not None:
+        return role
     kind = TensorProto.DataType.Name(value.elem_type).lower()
     raise GraphError(value.name, f"is an input of {kind} with {axes} dimensions that no text gives", _SUPPORTED)
 

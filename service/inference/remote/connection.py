@@ -178,7 +178,7 @@ class EngineConnection:
             self._owners[slot] = (request, index)
         self._next_number = (self._next_number + 1) % 2**32
         self._numbers[request] = self._next_number
-        self._send(Submission(self._next_number, deadline, tuple(taken)))
+        self._send(Submission(self._next_number, deadline, tuple(taken), request.explain))
 
     def release(self, request: Reservation, slots: int) -> None:
         """Free the unused `slots` of `request`, and have the engine drop its inputs that are still queued."""

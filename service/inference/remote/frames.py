@@ -16,8 +16,8 @@ from service.inputs.modality import Array
 
 LENGTH = struct.Struct("<I")
 
-# Request number, number of slots, deadline.
-_SUBMIT = struct.Struct("<IId")
+# Request number, number of slots, whether explanations are wanted, deadline.
+_SUBMIT = struct.Struct("<IIQd")
 # Kind, number of slots, size of the batch, bytes of the rest, start and end of the computation.
 _OUTCOME = struct.Struct("<IIIIdd")
 
@@ -48,11 +48,13 @@ class Submission:
         request: The request's number, unique among those in progress on the connection.
         deadline: When the inputs expire, in `time.monotonic()` seconds.
         slots: The slots of the inputs.
+        explain: Whether the outputs that explain the scores are wanted.
     """
 
     request: int
     deadline: float
     slots: tuple[int, ...]
+    explain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,18 +87,20 @@ def encode_json(value: Mapping[str, Any]) -> bytes:
 def encode_submission(submission: Submission) -> bytes:
     """The frame of a submission."""
     slots = submission.slots
-    return _SUBMIT.pack(submission.request, len(slots), submission.deadline) + _pack_slots(slots)
+    head = _SUBMIT.pack(submission.request, len(slots), submission.explain, submission.deadline)
+    return head + _pack_slots(slots)
 
 
 def decode_submissions(data: bytearray) -> Iterator[Submission]:
     """The complete frames at the beginning of `data`, which are removed from it at the end."""
     at = 0
     while len(data) - at >= _SUBMIT.size:
-        request, count, deadline = _SUBMIT.unpack_from(data, at)
+        request, count, explain, deadline = _SUBMIT.unpack_from(data, at)
         end = at + _SUBMIT.size + 4 * count
         if end > len(data):
             break
-        yield Submission(request, deadline, struct.unpack_from(f"<{count}I", data, at + _SUBMIT.size))
+        slots = struct.unpack_from(f"<{count}I", data, at + _SUBMIT.size)
+        yield Submission(request, deadline, slots, bool(explain))
         at = end
     del data[:at]
 

@@ -21,6 +21,7 @@ from service.inference.remote.frames import (
     encode_rows,
 )
 from service.inference.remote.shared_slots import WAITED, OutputField, SharedSlots, SlotLayout
+from service.inputs.explanation import PARTS
 from service.inputs.modality import Array, Modality
 
 log = structlog.stdlib.get_logger(__name__)
@@ -29,13 +30,14 @@ log = structlog.stdlib.get_logger(__name__)
 class _HeldRequest:
     """Inputs of one request of a front end."""
 
-    __slots__ = ("front_end", "missing", "number", "slots")
+    __slots__ = ("explain", "front_end", "missing", "number", "slots")
 
-    def __init__(self, front_end: "FrontEnd", number: int, slots: Sequence[int]) -> None:
+    def __init__(self, front_end: "FrontEnd", submission: Submission) -> None:
         self.front_end = front_end
-        self.number = number
-        self.slots = slots
-        self.missing = len(slots)
+        self.number = submission.request
+        self.slots = submission.slots
+        self.explain = submission.explain
+        self.missing = len(submission.slots)
 
     def set_outcome(self, index: int, outcome: Outcome) -> None:
         """Tell the front end that the input `index` was not computed."""
@@ -116,7 +118,7 @@ class HostedModel:
         if not submission.slots:
             self._cancel(front_end, submission.request)
             return
-        request = _HeldRequest(front_end, submission.request, submission.slots)
+        request = _HeldRequest(front_end, submission)
         with self._lock:
             front_end.requests[submission.request] = request
         front_end.received += len(submission.slots)
@@ -169,15 +171,20 @@ class HostedModel:
             positions_of.setdefault(_request(queued).front_end, []).append(position)
         size = len(inputs)
         for front_end, positions in positions_of.items():
-            slots = [_request(inputs[position]).slots[inputs[position].index] for position in positions]
-            self.slots.outputs[front_end.seat][slots] = rows if len(positions) == len(inputs) else rows[positions]
+            requests = [_request(inputs[position]) for position in positions]
+            slots = tuple(
+                request.slots[inputs[position].index] for request, position in zip(requests, positions, strict=True)
+            )
+            self.slots.outputs[front_end.seat][list(slots)] = rows if len(slots) == len(inputs) else rows[positions]
             rest = b""
-            if others:
+            # Explanations are large, and few requests want them.
+            explain = any(request.explain for request in requests)
+            if sent := {name: output for name, output in others.items() if name != PARTS or explain}:
                 rest = encode_rows(
-                    {name: [np.asarray(output[at]) for at in positions] for name, output in others.items()}
+                    {name: [np.asarray(output[at]) for at in positions] for name, output in sent.items()}
                 )
             # The first front end reports the batch for all of them.
-            front_end.send(Outcomes(Kind.ROWS, tuple(slots), size, batch.started, batch.finished, rest))
+            front_end.send(Outcomes(Kind.ROWS, slots, size, batch.started, batch.finished, rest))
             size = 0
 
     def _count_computed(self, inputs: Sequence[QueuedInput]) -> None:
@@ -219,7 +226,7 @@ def slot_layout(
     fixed: list[OutputField] = [
         (name, rows.dtype.str, rows.shape[1:])
         for name, rows in outputs.items()
-        if rows.dtype.kind not in "OUS" and (modality.size_of is None or rows.ndim == 1)
+        if name != PARTS and rows.dtype.kind not in "OUS" and (modality.size_of is None or rows.ndim == 1)
     ]
     return SlotLayout(
         seats, capacity + in_progress, largest.shape, largest.dtype.str, modality.size_of is not None, tuple(fixed)

@@ -14,7 +14,10 @@ _NUMBER_OR_MAP = {
 }
 _ALPHA = {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}
 _TIMEOUT = {"type": "integer", "minimum": 1}
-_EXPLAIN = "Show the bits of each pixel or token, or the evidence of each position for the predicted class."
+_EXPLAIN = (
+    "Show the bits of each pixel or token, the evidence of each position of an image for the predicted class, or how "
+    "much each token of a text raises the anomaly."
+)
 _INPUT = {
     "oneOf": [
         {"type": "string", "description": "A text."},

@@ -55,6 +55,23 @@ class TokenExplanation(BaseModel):
     end_bits: float | None = Field(description="The bits of the text's end; null if the model does not count it.")
 
 
+class TokenChange(BaseModel):
+    """One token of a text and its part in the anomaly of a score."""
+
+    token: str
+    change: float | None = Field(
+        description="The anomaly of the text minus that of the text without the token; null if it is not computed."
+    )
+
+
+class TokenChangesExplanation(BaseModel):
+    """How much each token of a text raises the anomaly of the first requested score."""
+
+    kind: Literal["token_changes"]
+    score: str
+    tokens: list[TokenChange] = Field(description="The tokens that the model reads, without special tokens.")
+
+
 class EvidenceExplanation(BaseModel):
     """The evidence of each position of an image for the predicted class, on the grid of the last feature maps."""
 
@@ -79,7 +96,7 @@ class Result(BaseModel):
     tokens_read: int | None = Field(None, description="The tokens that the model read; present if `truncated` is.")
     tokens_total: int | None = Field(None, description="The tokens of the text; present if `truncated` is.")
     tokens_total_exact: bool | None = Field(None, description="False if the text has at least `tokens_total` tokens.")
-    explanation: PixelExplanation | TokenExplanation | EvidenceExplanation | None = Field(
+    explanation: PixelExplanation | TokenExplanation | EvidenceExplanation | TokenChangesExplanation | None = Field(
         None, description="Present if `explain` is true."
     )
 

@@ -17,14 +17,14 @@ ALGORITHMS = {"gzip": grpc.Compression.Gzip, "deflate": grpc.Compression.Deflate
 """The algorithm of each coding, for the response."""
 
 
-def coding_of(message: bytes) -> str | None:
-    """The coding of a compressed message, `gzip` or `deflate`; None for a plain one.
+def codings_of(message: bytes) -> tuple[str, ...]:
+    """The coding of a compressed message, `gzip` or `deflate`; empty for a plain one.
 
     A message of the protocols here does not begin like compressed data: as the tag of a field, the first byte of gzip
     (0x1f) has an invalid type, and that of deflate with the header of zlib (0x78) is field 15, which no message has.
     """
     if message.startswith(b"\x1f\x8b"):
-        return "gzip"
+        return ("gzip",)
     if message[:1] == b"\x78" and int.from_bytes(message[:2]) % 31 == 0:
-        return "deflate"
-    return None
+        return ("deflate",)
+    return ()

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Scope
 from service.errors import BodyTooLarge, InternalError
 from service.http.body import MESSAGE_CODINGS
 from service.http.connection import KEEP_ALIVE_SECONDS
-from service.protocols.open_inference.grpc_compression import ALGORITHMS, CHANNEL_OPTIONS, coding_of
+from service.protocols.open_inference.grpc_compression import ALGORITHMS, CHANNEL_OPTIONS, codings_of
 from service.protocols.open_inference.grpc_streams import Handler
 from service.settings import Settings, env_name
 
@@ -171,8 +171,8 @@ async def _request(
         message = await anext(messages, None)
         if message is None:
             return {"type": "http.disconnect"}
-        if (coding := coding_of(message)) is not None:
-            scope[MESSAGE_CODINGS] = (coding,)
+        if codings := codings_of(message):
+            scope[MESSAGE_CODINGS] = codings
         return {"type": "http.request", "body": message}
 
     async def send(message: Message) -> None:

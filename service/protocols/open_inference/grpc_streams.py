@@ -17,7 +17,7 @@ from grpc_reflection.v1alpha.reflection import aio as reflection
 from service.errors import BodyTooLarge, Problem
 from service.http.content_coding import decode
 from service.lifecycle import Lifecycle
-from service.protocols.open_inference.grpc_compression import coding_of
+from service.protocols.open_inference.grpc_compression import codings_of
 
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 _REFLECTION = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"].full_name
@@ -110,9 +110,7 @@ async def _read(kind: Any, messages: AsyncIterator[bytes], context: Any) -> Any:
         return None
     if len(message) <= MAX_BYTES:
         try:
-            coding = coding_of(message)
-            codings = () if coding is None else (coding,)
-            return kind.FromString(await decode(message, codings, MAX_BYTES, lambda _: None, _too_large))
+            return kind.FromString(await decode(message, codings_of(message), MAX_BYTES, lambda _: None, _too_large))
         except (DecodeError, Problem):
             pass
     return await context.abort(

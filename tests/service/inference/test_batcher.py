@@ -524,3 +524,30 @@ def test_an_engine_thread_ends_quietly_only_after_its_event_loop_is_closed(
 
     run(scenario)
     assert exceptions == raised
+
+
+def test_a_batch_is_explained_if_one_of_its_inputs_is_to_be() -> None:
+    class ExplainingEngine(FakeEngine):
+        def explain(self, items: Sequence[Array], *, exclusive: bool) -> Mapping[str, Array]:
+            return {**super().run(items, exclusive=exclusive), "parts": np.array(items)}
+
+    async def explained(batcher: Batcher, number: int, *, explain: bool) -> bool:
+        with batcher.reserve(1) as reservation:
+            (outcome,) = await reservation.run([np.array(number)], explain=explain)
+        assert isinstance(outcome, Row)
+        return "parts" in outcome.outputs
+
+    async def scenario() -> None:
+        engine = ExplainingEngine(1)
+        async with batcher_of(engine, explain=engine.explain) as batcher:
+            first = asyncio.create_task(explained(batcher, 1, explain=False))
+            await until_async(lambda: engine.batches == [[1]])
+            both = [asyncio.create_task(explained(batcher, number, explain=number == 3)) for number in (2, 3)]
+            await until_async(lambda: batcher.depth == 2)
+            engine.release.set()
+            assert not await first
+            assert await asyncio.gather(*both) == [True, True]
+            assert not await explained(batcher, 4, explain=False)
+            assert engine.batches == [[1], [2, 3], [4]]
+
+    run(scenario)

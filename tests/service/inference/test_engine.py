@@ -18,9 +18,11 @@ from service.inference.engine import Engine
 from service.inference.execution_plan import ExecutionMode
 from service.inference.onnx_session import EngineError, open_session
 from service.inference.providers import CPU, Provider
+from service.inputs.explanation import PARTS
 from tests.service.support.edited_graph import with_edited_graph
+from tests.service.support.failing_evidence import fail_to_explain
 from tests.service.support.pictures import picture
-from tests.support.tiny_bundle import tiny_graph, tiny_images
+from tests.support.tiny_bundle import make_tiny_bundle, tiny_graph, tiny_images
 
 PROVIDER = Provider(CPU, required=False)
 
@@ -65,8 +67,8 @@ def cores_of_calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The number of cores of each call of ONNX Runtime by engines that are made later."""
     calls: list[int] = []
 
-    def open_recording(bundle: Bundle, provider: Provider, cores: int) -> RecordingSession:
-        return RecordingSession(open_session(bundle, provider, cores), cores, calls)
+    def open_recording(bundle: Bundle, provider: Provider, cores: int, **options: Any) -> RecordingSession:
+        return RecordingSession(open_session(bundle, provider, cores, **options), cores, calls)
 
     monkeypatch.setattr("service.inference.engine.open_session", open_recording)
     return calls
@@ -94,6 +96,45 @@ def test_the_mode_can_be_changed_any_number_of_times(tiny_bundle: Path, cores_of
         engine.set_mode(mode)
         engine.run(list(tiny_images(1)), exclusive=True)
     assert cores_of_calls == [1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("mode", "exclusive_cores", "shared_cores"),
+    [(ExecutionMode.INLINE, 1, 1), (ExecutionMode.EXCLUSIVE, 2, 2), (ExecutionMode.SHARED, 2, 1)],
+)
+def test_an_explanation_is_computed_on_the_cores_of_the_mode_beside_the_same_scores(
+    tmp_path: Path, cores_of_calls: list[int], mode: ExecutionMode, exclusive_cores: int, shared_cores: int
+) -> None:
+    engine = Engine(load_bundle(make_tiny_bundle(tmp_path, evidence=True)), PROVIDER, cores=2)
+    engine.warm_up(4)
+    engine.set_mode(mode)
+    images = list(tiny_images(5, seed=3))
+    plain = engine.run(images)
+    cores_of_calls.clear()
+    for exclusive in (True, False):
+        explained = engine.explain(images, exclusive=exclusive)
+        assert set(explained) - set(plain) == {PARTS}
+        np.testing.assert_allclose(explained[PARTS].sum(axis=(1, 2)), plain["max_logit"], rtol=1e-4)
+        for name, rows in plain.items():
+            np.testing.assert_allclose(explained[name], rows, rtol=1e-5)
+    assert cores_of_calls == [exclusive_cores, shared_cores]
+
+
+def test_an_explanation_that_the_manifest_promises_must_be_there(tmp_path: Path) -> None:
+    def edit(model: onnx.ModelProto) -> None:
+        model.graph.output.remove(next(output for output in model.graph.output if output.name == "evidence"))
+
+    bundle = with_edited_graph(make_tiny_bundle(tmp_path / "models", evidence=True), tmp_path, edit)
+    with pytest.raises(EngineError, match=r"output 'evidence' must be tensor\(float\), the graph has no such output"):
+        Engine(bundle, PROVIDER, cores=1)
+
+
+def test_an_explanation_that_fails_on_every_image_is_refused_when_warming_up(tmp_path: Path) -> None:
+    bundle = with_edited_graph(
+        make_tiny_bundle(tmp_path / "models", evidence=True), tmp_path, partial(fail_to_explain, darkest=0)
+    )
+    with pytest.raises(EngineError, match="the graph fails on a batch of 1"):
+        Engine(bundle, PROVIDER, cores=1).warm_up(2)
 
 
 def test_tuning_bounds_the_batches_of_an_engine(tiny_bundle: Path) -> None:

@@ -140,6 +140,24 @@ def test_excluded_labels_leave_no_gap_in_the_class_numbers(
         loaded.require_classes()
 
 
+def test_only_labels_selects_the_rows_of_these_classes(
+    locations: DataLocations, images: tuple[NDArray[np.uint8], NDArray[np.int64]]
+) -> None:
+    write_parquet(locations.data_dir / "a.parquet", *images)
+    loaded, excluding = (
+        load_images(source, SPEC, locations, name="a")
+        for source in (
+            Source(path="a.parquet", label="label", only_labels=("bright",)),
+            Source(path="a.parquet", label="label", exclude_labels=("dark",)),
+        )
+    )
+    assert loaded.labels == ("bright",)
+    rows = np.arange(len(loaded))
+    np.testing.assert_array_equal(loaded.x[rows], excluding.x[rows])
+    with pytest.raises(ValueError, match="only_labels and exclude_labels cannot be combined"):
+        Source(path="a.parquet", label="label", only_labels=("bright",), exclude_labels=("dark",))
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [
@@ -147,8 +165,10 @@ def test_excluded_labels_leave_no_gap_in_the_class_numbers(
         (Source(path="absent", format="imagefolder"), r"absent.*--data"),
         (Source(path="a.parquet", image="picture"), "picture.*image, label"),
         (Source(path="a.parquet", label="kind"), "kind"),
-        (Source(path="a.parquet", label="label", exclude_labels=("purple",)), "purple"),
-        (Source(path="a.parquet", label="label", exclude_labels=LABELS), "holds nothing"),
+        (Source(path="a.parquet", label="label", exclude_labels=("purple",)), "exclude_labels names purple"),
+        (Source(path="a.parquet", label="label", only_labels=("purple",)), "only_labels names purple"),
+        (Source(path="a.parquet", only_labels=("dark",)), "only_labels names dark"),
+        (Source(path="a.parquet", label="label", exclude_labels=LABELS), "no row of the labels"),
         (Source(path="a.parquet", format="csv"), "cannot be read as csv"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -171,6 +172,17 @@ def test_batches_carry_the_images_of_their_rows_with_their_labels(workers: int) 
         assert batch.x_out is not None
         assert batch.x_out.shape == (6, 2, 2, 1)
         np.testing.assert_array_equal(batch.x_in[:, 0, 0, 0] % 2, batch.y_in)
+
+
+def test_a_device_that_holds_the_data_gives_the_same_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.data.pairing._COPIED_ROWS", 5)
+    loaders = [
+        paired_batches(numbered(12), numbered(9), batch_size=4, outlier_ratio=1.5, seed=1, device=device)
+        for device in (None, torch.device("cpu"))
+    ]
+    for read, selected in zip(*loaders, strict=True):
+        for one, other in zip(read, selected, strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
 def test_without_outliers_batches_have_none() -> None:

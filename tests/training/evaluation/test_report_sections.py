@@ -148,5 +148,5 @@ def test_a_report_without_these_figures_loads_and_has_a_page() -> None:
     )
     page = markdown(stripped, "Title")
     assert "FPR at 95% TPR" in page
-    assert "| FPR95 baseline | FPR95 oe | AUROC baseline |" in page
+    assert "| FPR95 baseline | FPR95 control | FPR95 oe | AUROC baseline |" in page
     assert "## Flags at alpha = 0.05" not in page

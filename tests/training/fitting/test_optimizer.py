@@ -9,7 +9,7 @@ from torch import nn
 
 from training.architectures import SmallConvNet
 from training.errors import RecipeError
-from training.fitting.muon import Muon, orthogonalised
+from training.fitting.muon import Muon, orthogonalised, orthogonalised_by_shape
 from training.fitting.optimizer import build_optimizer
 from training.recipe import Component, MuonConfig, Stage
 
@@ -18,11 +18,11 @@ def stage(**options: Any) -> Stage:
     return Stage(objective=Component(name="cross_entropy"), learning_rate=0.1, momentum=0.0, **options)
 
 
-def step(config: Stage) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+def step(config: Stage, **options: Any) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """The changes of one step in a small network and the gradients, by parameter name."""
     torch.manual_seed(0)
     network = SmallConvNet(num_classes=2, channels=3, width=4)
-    optimizer = build_optimizer(config, network)
+    optimizer = build_optimizer(config, network, **options)
     network(torch.randn(8, 3, 16, 16)).square().sum().backward()
     before = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
     optimizer.step()
@@ -56,6 +56,41 @@ def test_muon_trains_the_convolutions_and_sgd_the_rest() -> None:
     assert convolutions < changes.keys()
     for name in changes.keys() - convolutions:
         torch.testing.assert_close(changes[name], -0.1 * gradients[name], msg=name)
+
+
+@pytest.mark.parametrize("processes", [1, 4])
+@pytest.mark.parametrize(
+    ("options", "factors"),
+    [
+        ({"optimizer": "sgd", "norm_bias_rate": 64}, {"rest": 4.0, "norms": 4.0}),
+        ({"optimizer": "adam"}, {"rest": 2.0}),
+        ({"optimizer": "adamw"}, {"rest": 2.0}),
+        ({"optimizer": "sgd", "muon": MuonConfig(learning_rate=0.3)}, {"rest": 4.0, "muon": 2.0}),
+    ],
+)
+def test_rates_grow_with_the_processes_that_share_a_step(
+    options: dict[str, Any], factors: dict[str, float], processes: int
+) -> None:
+    network = SmallConvNet(num_classes=2, channels=3, width=4)
+    groups = build_optimizer(stage(**options), network, processes=processes).param_groups
+    alone = build_optimizer(stage(**options), network).param_groups
+    ratios = [group["lr"] / single["lr"] for group, single in zip(groups, alone, strict=True)]
+    assert ratios == pytest.approx([factor if processes == 4 else 1.0 for factor in factors.values()])
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_a_fused_optimizer_changes_weights_as_the_plain_one_does(optimizer: str) -> None:
+    plain, _ = step(stage(optimizer=optimizer, weight_decay=0.1), fused=False)
+    fused, _ = step(stage(optimizer=optimizer, weight_decay=0.1), fused=True)
+    for name, change in plain.items():
+        torch.testing.assert_close(fused[name], change, msg=name)
+
+
+def test_matrices_of_one_shape_are_orthogonalised_together_as_each_alone() -> None:
+    torch.manual_seed(2)
+    matrices = [torch.randn(shape) for shape in [(6, 4), (4, 6), (6, 4), (3, 9), (6, 4)]]
+    for together, matrix in zip(orthogonalised_by_shape(matrices), matrices, strict=True):
+        torch.testing.assert_close(together, orthogonalised(matrix))
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (6, 24), (24, 6), (5, 3, 2, 2)])

@@ -90,11 +90,11 @@ def test_sub_folders_of_the_outliers_are_held_out_and_measured_without_being_tra
     recipe = Run.open(tmp_path / "run").recipe
     assert recipe.outliers is not None
     assert isinstance(recipe.outliers.train, Source)
-    (held_out,) = recipe.outliers.train.exclude_labels
     tested = recipe.evaluation.ood["held-out-outliers"]
     assert isinstance(tested, Source)
-    assert {held_out, *tested.exclude_labels} == {f"kind{i}" for i in range(5)}
-    assert held_out not in tested.exclude_labels
+    (held_out,) = tested.only_labels
+    assert {held_out, *recipe.outliers.train.only_labels} == {f"kind{i}" for i in range(5)}
+    assert held_out not in recipe.outliers.train.only_labels
     bundle = load_bundle(tmp_path / "models" / "photos" / "1")
     assert roles(bundle)["outliers"] == 64
     assert read_report(bundle).sets["held-out-outliers"].startswith("16 examples")
@@ -128,7 +128,7 @@ def test_labels_of_outlier_texts_are_held_out(tmp_path: Path) -> None:
     recipe = quick_start(QuickStartInputs(tmp_path / "mails.csv", tmp_path / "others.csv")).recipe
     assert recipe.outliers is not None
     assert isinstance(recipe.outliers.train, Source)
-    assert len(recipe.outliers.train.exclude_labels) == 1
+    assert len(recipe.outliers.train.only_labels) == 3
     assert "held-out-outliers" in recipe.evaluation.ood
 
 
@@ -149,7 +149,7 @@ def test_classes_and_groups_of_outliers_may_be_called_like_missing_values(tmp_pa
     assert recipe.outliers is not None
     assert isinstance(tested, Source)
     assert isinstance(recipe.outliers.train, Source)
-    assert {*tested.exclude_labels, *recipe.outliers.train.exclude_labels} == set(write["others"])
+    assert {*tested.only_labels, *recipe.outliers.train.only_labels} == set(write["others"])
 
 
 def test_a_shortcut_in_the_data_is_named_in_the_terminal_and_in_the_report(tmp_path: Path) -> None:

@@ -2,19 +2,26 @@
 
 import base64
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.service.conftest import Live, running_service
+from tests.service.conftest import Live, Serve, running_service
 from tests.service.support.answers import problem
+from tests.service.support.edited_graph import edit_graph
+from tests.service.support.engine_gate import EngineGate
+from tests.service.support.failing_evidence import fail_to_explain
 from tests.service.support.texts import score
 from tests.support.tiny_bundle import make_tiny_bundle
 from tests.support.tiny_density_bundle import SIZE, make_tiny_density_bundle
 from tests.support.tiny_text_bundle import make_tiny_text_bundle
+from tests.support.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -146,9 +153,39 @@ def test_evidence_is_shown_on_request_only(live: Live) -> None:
     assert "explanation" not in result
 
 
+def test_evidence_is_computed_on_request_only(serve: Serve, tmp_path: Path) -> None:
+    edit_graph(make_tiny_bundle(tmp_path, evidence=True), partial(fail_to_explain, darkest=255))
+    with serve(tmp_path, inline=True) as service:
+        assert service.score(half_red()).status_code == 200
+        problem(service.score(half_red(), params={"explain": "true"}), 500, "inference-failed")
+        assert service.score(picture_of(254), params={"explain": "true"}).status_code == 200
+
+
+def picture_of(shade: int) -> bytes:
+    """A grey image."""
+    file = BytesIO()
+    Image.fromarray(np.full((SIZE, SIZE, 3), shade, np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_requests_with_and_without_an_explanation_share_a_batch(live: Live) -> None:
+    gate = EngineGate(live, "colours")
+    batcher = live.app.state.repository.get("colours").batcher
+    with ThreadPoolExecutor(3) as clients:
+        first = clients.submit(live.score, half_red(), model="colours")
+        gate.until_batches(1)
+        asked = [{}, {"explain": "true"}]
+        later = [clients.submit(live.score, half_red(), model="colours", params=params) for params in asked]
+        until(lambda: batcher.depth == 2)
+        gate.open()
+        results = [answer.result().json()["results"][0] for answer in [first, *later]]
+    assert ["explanation" in result for result in results] == [False, False, True]
+    assert gate.batches == [1]
+
+
 def test_a_classifier_without_evidence_explains_nothing(live: Live) -> None:
     content = problem(live.score(picture(), params={"explain": "true"}), 422, "invalid-parameter")
-    assert "no parts" in content["detail"]
+    assert "no explanations" in content["detail"]
     assert live.score(picture(), params={"explain": "false"}).status_code == 200
 
 
