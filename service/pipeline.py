@@ -176,7 +176,8 @@ class Pipeline:
         variants = LeaveOneOut.of(prepared, encoder, most)
         with reserve(model, len(variants.texts), options.timeout_ms) as slots:
             outcomes, of_variants = await asyncio.gather(
-                reservation.run(arrays, deadline=deadline), slots.run(variants.texts, deadline=deadline)
+                reservation.run(arrays, deadline=deadline, explain=True),
+                slots.run(variants.texts, deadline=deadline),
             )
         return _Computed(outcomes, variants, of_variants)
 

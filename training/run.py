@@ -98,6 +98,10 @@ class Run:
         """The file with the statistics of a stage's training features."""
         return self.calibration_path / f"{stage}.features.npz"
 
+    def references_path(self, stage: str) -> Path:
+        """The file with the sources of the training examples in a stage's statistics."""
+        return self.calibration_path / f"{stage}.references.json"
+
     @property
     def shortcuts_path(self) -> Path:
         """The file with the shortcut check of a quick start's data."""

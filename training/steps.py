@@ -378,7 +378,8 @@ def _outliers(recipe: Recipe, reader: Reader, in_dist: InDistributionData, progr
 
 
 def _model(run: Run, stage: str, num_classes: int) -> ScoredModel:
-    return scored_model(run.recipe, load_model(run, stage, num_classes), load_stage_statistics(run, stage))
+    model, statistics = load_model(run, stage, num_classes), load_stage_statistics(run, stage)
+    return scored_model(run.recipe, model, statistics, neighbours=run.references_path(stage).exists())
 
 
 def _save_statistics(run: Run, stage: str, train: Examples, progress: Progress) -> None:

@@ -55,13 +55,16 @@ def build_model(
     return ImageClassifier(network, config, confidence_branch=recipe.confidence_branch)
 
 
-def scored_model(recipe: Recipe, model: Model, statistics: Statistics | None = None) -> ScoredModel:
+def scored_model(
+    recipe: Recipe, model: Model, statistics: Statistics | None = None, *, neighbours: bool = False
+) -> ScoredModel:
     """`model` with the scores that the recipe exports; RecipeError if the model cannot compute one of them.
 
     Args:
         recipe: Names the scores.
         model: A model of the recipe's task.
         statistics: Statistics of training features, for a classifier's scores that need them.
+        neighbours: Whether a classifier with such statistics computes the nearest training examples.
     """
     scores = recipe.export.scores
     if isinstance(model, Density):
@@ -71,4 +74,5 @@ def scored_model(recipe: Recipe, model: Model, statistics: Statistics | None = N
         assert isinstance(recipe.input, TextConfig), "recipe validation requires text input for language models"
         return ScoredLanguageModel(model, scores, recipe.input.unit)
     assert isinstance(model, Classifier), "every other model is a classifier"
-    return ScoredClassifier(Mirrored(model) if recipe.export.mirror else model, scores, statistics)
+    classifier = Mirrored(model) if recipe.export.mirror else model
+    return ScoredClassifier(classifier, scores, statistics, neighbours=neighbours)

@@ -112,7 +112,9 @@ class Export(Section):
     With `mirror`, every stage is calibrated, evaluated and served on the mean logits of each image and its mirror
     image: slightly better, at twice the compute. A language model can read longer texts than it was trained on;
     `max_tokens` is the limit of the bundle if it differs from the input's. `default_score: auto` is the score with the
-    highest mean AUROC on the validation sets, and without validation sets the first of `scores`.
+    highest mean AUROC on the validation sets, and without validation sets the first of `scores`. With `neighbours`, the
+    bundle of a classifier with the score `knn` has the classes and file names or row numbers of the training examples
+    that inputs are compared with; explanations show the nearest ones.
     """
 
     stage: str
@@ -123,6 +125,7 @@ class Export(Section):
     tolerance: float = Field(default=1e-3, gt=0)
     mirror: bool = False
     max_tokens: int | None = Field(default=None, ge=1)
+    neighbours: bool = True
 
 
 class Recipe(Section):
