@@ -1,8 +1,11 @@
 """Builds the model of a recipe, and the exported model with its scores."""
 
+from collections.abc import Sequence
+
 from training.architectures import ARCHITECTURES, DENSITY_ARCHITECTURES, TEXT_ARCHITECTURES
 from training.architectures.linear_probe import LinearProbe
 from training.models.classifier import Classifier, FeatureClassifier, ImageClassifier, Mirrored, TextClassifier
+from training.models.combination import Combination
 from training.models.density import Density
 from training.models.feature_statistics import Statistics
 from training.models.language_model import LanguageModel, build_language_model
@@ -55,15 +58,24 @@ def build_model(
     return ImageClassifier(network, config, confidence_branch=recipe.confidence_branch)
 
 
-def scored_model(recipe: Recipe, model: Model, statistics: Statistics | None = None) -> ScoredModel:
+def scored_model(
+    recipe: Recipe,
+    model: Model,
+    statistics: Statistics | None = None,
+    combination: Combination | None = None,
+    *,
+    scores: Sequence[str] | None = None,
+) -> ScoredModel:
     """`model` with the scores that the recipe exports; RecipeError if the model cannot compute one of them.
 
     Args:
         recipe: Names the scores.
         model: A model of the recipe's task.
         statistics: Statistics of training features, for a classifier's scores that need them.
+        combination: The scores that the score `combined` of a classifier combines.
+        scores: Other scores than the recipe's.
     """
-    scores = recipe.export.scores
+    scores = recipe.export.scores if scores is None else scores
     if isinstance(model, Density):
         per = recipe.likelihood.per
         return ScoredDensity(model, scores, per)
@@ -71,4 +83,4 @@ def scored_model(recipe: Recipe, model: Model, statistics: Statistics | None = N
         assert isinstance(recipe.input, TextConfig), "recipe validation requires text input for language models"
         return ScoredLanguageModel(model, scores, recipe.input.unit)
     assert isinstance(model, Classifier), "every other model is a classifier"
-    return ScoredClassifier(Mirrored(model) if recipe.export.mirror else model, scores, statistics)
+    return ScoredClassifier(Mirrored(model) if recipe.export.mirror else model, scores, statistics, combination)

@@ -110,10 +110,16 @@ class ScoredClassifier(ScoredModel):
         classifier: Classifier,
         scores: Sequence[str],
         statistics: Statistics | None = None,
+        combination: Combination | None = None,
         *,
         layers: EvidenceLayers | None = None,
     ) -> None:
-        head = ClassifierHead(scores, confidence_branch=classifier.confidence_branch, statistics=statistics)
+        head = ClassifierHead(
+            scores,
+            confidence_branch=classifier.confidence_branch,
+            statistics=statistics,
+            combination=combination,
+        )
         super().__init__(classifier, scores, (*head.output_names, *([] if layers is None else [EVIDENCE])))
         self.head = head
         self._statistics = statistics
@@ -123,7 +129,9 @@ class ScoredClassifier(ScoredModel):
         """The classifier with evidence as a further output; None if it has no layers to compute it from."""
         assert isinstance(self.model, Classifier), "it was made of a classifier"
         layers = EvidenceLayers.of(self.model)
-        return None if layers is None else ScoredClassifier(self.model, self.scores, self._statistics, layers=layers)
+        if layers is None:
+            return None
+        return ScoredClassifier(self.model, self.scores, self._statistics, self.head.combination, layers=layers)
 
     def bias(self, classes: int) -> list[float] | None:
         """The part of each class's logit that no position has; None without evidence."""
