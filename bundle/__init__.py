@@ -14,6 +14,7 @@ from bundle.errors import (
     ManifestInvalid,
     ManifestMissing,
     PathEscapes,
+    ReferencesInvalid,
     SchemaTooNew,
     TokenizerInvalid,
     UndecodableImage,
@@ -33,6 +34,7 @@ from bundle.manifest import (
     LikelihoodSpec,
     Manifest,
     ModelTensor,
+    NeighboursSpec,
     OODResult,
     Parity,
     Precision,
@@ -45,6 +47,7 @@ from bundle.manifest import (
 )
 from bundle.parsing import parse_manifest
 from bundle.preprocessing import BYTES_PER_PIXEL, DEFAULT_MAX_PIXELS, EncodedImage, decode_image
+from bundle.references import MAX_SOURCE_CHARS, Reference, load_references, save_references
 from bundle.scores import COMBINED, FEATURE_SCORES, LOGIT_SCORES, SCORES, ModelOutput, Score, get_score
 from bundle.store import Bundle, load_bundle, seal_bundle, sha256_file
 from bundle.tokenization import PADDING, EncodedText, TextEncoder, TokenCount, pad_tokens
@@ -57,6 +60,7 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "LOGIT_SCORES",
     "MANIFEST_NAME",
+    "MAX_SOURCE_CHARS",
     "PADDING",
     "SCHEMA_VERSION",
     "SCORES",
@@ -86,10 +90,13 @@ __all__ = [
     "ManifestMissing",
     "ModelOutput",
     "ModelTensor",
+    "NeighboursSpec",
     "OODResult",
     "Parity",
     "PathEscapes",
     "Precision",
+    "Reference",
+    "ReferencesInvalid",
     "SampleScores",
     "SchemaTooNew",
     "Score",
@@ -108,9 +115,11 @@ __all__ = [
     "is_reserved_output",
     "load_bundle",
     "load_calibrations",
+    "load_references",
     "pad_tokens",
     "parse_manifest",
     "save_calibrations",
+    "save_references",
     "seal_bundle",
     "sha256_file",
 ]

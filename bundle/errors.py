@@ -57,6 +57,10 @@ class TokenizerInvalid(BundleError):
     """The tokenizer file is unreadable, or cannot encode every text."""
 
 
+class ReferencesInvalid(BundleError):
+    """The file with the training examples is unreadable."""
+
+
 class CalibrationError(ValueError):
     """Calibration scores, or an alpha, for which there is no p-value or threshold."""
 

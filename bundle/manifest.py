@@ -143,6 +143,20 @@ class EvidenceSpec(Strict):
     bias: tuple[Annotated[float, Field(allow_inf_nan=False)], ...]
 
 
+class NeighboursSpec(Strict):
+    """The graph outputs with the training examples whose features are nearest to those of an input.
+
+    Attributes:
+        output: the int64 output `[N, K]` with the numbers of the examples, the nearest first.
+        distances: the float32 output `[N, K]` with the squared distances of normalised features.
+        file: the JSON file with the class and the source of each example, in the order of their numbers.
+    """
+
+    output: Annotated[str, Field(min_length=1)]
+    distances: Annotated[str, Field(min_length=1)]
+    file: BundlePath
+
+
 class CalibrationSpec(Strict):
     """The calibration: its file, the number of scores `n`, the data that they come from, the default alpha."""
 
@@ -239,6 +253,7 @@ class Manifest(Strict):
     default_score_reason: str | None = None
     likelihood: LikelihoodSpec | None = None
     evidence: EvidenceSpec | None = None
+    neighbours: NeighboursSpec | None = None
     model_outputs: tuple[ModelTensor, ...] = ()
     model: BundlePath = "model.onnx"
     calibration: CalibrationSpec
@@ -288,6 +303,16 @@ class Manifest(Strict):
             raise ValueError("evidence is for the classification of images")
         if len(self.evidence.bias) != len(self.labels):
             raise ValueError("evidence.bias needs one number for each label")
+        return self
+
+    @model_validator(mode="after")
+    def _neighbours_are_of_this_model(self) -> Self:
+        if self.neighbours is None:
+            return self
+        if self.task != "classification":
+            raise ValueError("neighbours are for task classification")
+        if self.neighbours.file not in self.files:
+            raise ValueError(f"neighbours.file names {self.neighbours.file!r}, which files does not list")
         return self
 
     @model_validator(mode="after")

@@ -20,6 +20,7 @@ from bundle.errors import (
 )
 from bundle.manifest import MANIFEST_NAME, SCHEMA_VERSION, Manifest, TextInput
 from bundle.parsing import REMEDY_EXPORT, parse_manifest
+from bundle.references import Reference, load_references
 from bundle.tokenization import TextEncoder
 
 _PARTIAL_NAME = f".{MANIFEST_NAME}.partial"
@@ -34,12 +35,14 @@ class Bundle:
         manifest: its manifest.
         calibrations: the calibration of each score of the manifest, by name.
         text_encoder: the tokenizer of a text model, None for other models.
+        references: the training examples that inputs are compared with; none without `neighbours` in the manifest.
     """
 
     path: Path
     manifest: Manifest
     calibrations: Mapping[str, Calibration]
     text_encoder: TextEncoder | None = None
+    references: tuple[Reference, ...] = ()
 
     @property
     def model_path(self) -> Path:
@@ -56,7 +59,7 @@ def load_bundle(path: Path, *, verify: bool = True) -> Bundle:
 
     Raises:
         BundleError: one of ManifestMissing, ManifestInvalid, SchemaTooNew, FileMissing, FileCorrupt, PathEscapes,
-            CalibrationInvalid and TokenizerInvalid, naming the faulty file or field.
+            CalibrationInvalid, TokenizerInvalid and ReferencesInvalid, naming the faulty file or field.
     """
     # The folder itself may be a link (a `latest` link, a mounted volume). Links in it must stay inside.
     path = path.resolve()
@@ -65,7 +68,8 @@ def load_bundle(path: Path, *, verify: bool = True) -> Bundle:
         file = _inside(path, name)
         if verify:
             _check_digest(path, file, name, expected)
-    return Bundle(path, manifest, _read_calibrations(path, manifest), _read_tokenizer(path, manifest))
+    calibrations, encoder = _read_calibrations(path, manifest), _read_tokenizer(path, manifest)
+    return Bundle(path, manifest, calibrations, encoder, _read_references(path, manifest))
 
 
 def seal_bundle(path: Path, fields: Mapping[str, object]) -> Manifest:
@@ -81,13 +85,14 @@ def seal_bundle(path: Path, fields: Mapping[str, object]) -> Manifest:
         The manifest.
 
     Raises:
-        ManifestInvalid, CalibrationInvalid, TokenizerInvalid, PathEscapes: if `load_bundle` would refuse the bundle.
+        BundleError: as `load_bundle` would refuse the bundle.
     """
     path = path.resolve()
     files = {name: sha256_file(path / name) for name in _files(path)}
     manifest = parse_manifest(path, to_json({"schema_version": SCHEMA_VERSION, **fields, "files": files}))
     _read_calibrations(path, manifest)
     _read_tokenizer(path, manifest)
+    _read_references(path, manifest)
     _write_atomically(path / MANIFEST_NAME, manifest.model_dump_json(indent=2).encode() + b"\n")
     return manifest
 
@@ -156,6 +161,11 @@ def _read_tokenizer(path: Path, manifest: Manifest) -> TextEncoder | None:
     except TokenizerInvalid as error:
         # Names the bundle and the file in it, also for links and subfolders.
         raise TokenizerInvalid(path, spec.tokenizer, error.reason, error.remedy) from error
+
+
+def _read_references(path: Path, manifest: Manifest) -> tuple[Reference, ...]:
+    spec = manifest.neighbours
+    return () if spec is None else load_references(_inside(path, spec.file))
 
 
 def _files(path: Path) -> Iterator[str]:

@@ -124,6 +124,7 @@ class Pipeline:
 
         Raises:
             Overloaded: The queue of the model has no room.
+            EngineUnavailable: The engine process is being restarted.
             InvalidParameter: The request has too many texts to explain them.
             InvalidInput: The only input is bad, or one of several is and `all_or_nothing` is true.
             DeadlineExceeded: The engine did not compute all inputs in time.
@@ -175,7 +176,8 @@ class Pipeline:
         variants = LeaveOneOut.of(prepared, encoder, most)
         with reserve(model, len(variants.texts), options.timeout_ms) as slots:
             outcomes, of_variants = await asyncio.gather(
-                reservation.run(arrays, deadline=deadline), slots.run(variants.texts, deadline=deadline)
+                reservation.run(arrays, deadline=deadline, explain=True),
+                slots.run(variants.texts, deadline=deadline),
             )
         return _Computed(outcomes, variants, of_variants)
 

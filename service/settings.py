@@ -84,6 +84,15 @@ class Settings(BaseSettings):
             le=256,
         ),
     ] = 1
+    engine_process: Annotated[
+        Literal["auto", "on", "off"],
+        # YAML reads unquoted `on` and `off` as booleans.
+        BeforeValidator(lambda value: ("on" if value else "off") if isinstance(value, bool) else value),
+        Field(
+            description="Whether one process computes for all workers, which hand it inputs in shared memory. auto: "
+            "with several workers on CUDA; otherwise each worker has its own engines."
+        ),
+    ] = "auto"
     provider: Annotated[
         ProviderChoice,
         Field(description="ONNX Runtime provider. auto: CUDA where it works, else CPU; the others are required."),

@@ -102,6 +102,10 @@ class Run:
         """The file with the statistics that standardise the scores that a stage's score `combined` combines."""
         return self.calibration_path / f"{stage}.combination.npz"
 
+    def references_path(self, stage: str) -> Path:
+        """The file with the sources of the training examples in a stage's statistics."""
+        return self.calibration_path / f"{stage}.references.json"
+
     @property
     def shortcuts_path(self) -> Path:
         """The file with the shortcut check of a quick start's data."""

@@ -394,8 +394,8 @@ def _model(run: Run, stage: str, num_classes: int) -> ScoredModel:
     combination = None
     if run.recipe.export.combine is not None:
         combination = Combination.load(run.combination_path(stage), run.recipe.export.combine)
-    statistics = load_stage_statistics(run, stage)
-    return scored_model(run.recipe, load_model(run, stage, num_classes), statistics, combination)
+    model, statistics = load_model(run, stage, num_classes), load_stage_statistics(run, stage)
+    return scored_model(run.recipe, model, statistics, combination, neighbours=run.references_path(stage).exists())
 
 
 def _split_calibration(recipe: Recipe, in_dist: InDistributionData) -> tuple[InDistributionData, Examples | None]:

@@ -19,7 +19,7 @@ from service.inference.fixed_batches import FixedBatches, PlainBatch, fixed_size
 from service.inference.onnx_session import EngineError, check_signature, nodes_by_provider, open_session, release_memory
 from service.inference.providers import CPU, Provider, ProviderUnavailable
 from service.inference.sample_check import check_sample
-from service.inputs.explanation import PARTS
+from service.inputs.explanation import NEIGHBOUR_DISTANCES, NEIGHBOURS, PARTS
 from service.inputs.modalities import modality_of
 from service.inputs.modality import Array, Run
 
@@ -59,6 +59,7 @@ class Engine:
         cores: Cores of a call that uses all of them, on a CPU.
         monitor: Records the calls that are running.
         nodes: On a GPU, the operators that each provider computes, with their numbers.
+        sample_outputs: The outputs of one input of the warm-up, each `[1, ...]`.
         on_shape_change: Called after a call in which a GPU had to plan convolutions for another shape.
     """
 
@@ -88,6 +89,9 @@ class Engine:
         if bundle.manifest.evidence is not None:
             explanations[PARTS] = bundle.manifest.evidence.output
         output_types |= dict.fromkeys(explanations.values(), "tensor(float)")
+        if (neighbours := bundle.manifest.neighbours) is not None:
+            explanations |= {NEIGHBOURS: neighbours.output, NEIGHBOUR_DISTANCES: neighbours.distances}
+            output_types |= {neighbours.output: "tensor(int64)", neighbours.distances: "tensor(float)"}
         self._explained_outputs = self._outputs | explanations
         session = open_session(bundle, provider, cores)
         check_signature(session, bundle, self.modality, output_types)
@@ -105,6 +109,7 @@ class Engine:
         self._sessions = {cores: session}
         self._fixed_batches: FixedBatches | None = None
         self._shape_changes = 0
+        self.sample_outputs: Mapping[str, Array] = {}
         self.on_shape_change: Callable[[], object] = lambda: None
 
     @property
@@ -153,8 +158,9 @@ class Engine:
             exclusive: As for `run`.
 
         Returns:
-            The outputs of `run`, and a likelihood's `parts` or the evidence of positions, `[N, ...]`, or an object
-            array of N arrays where their lengths differ.
+            The outputs of `run`, a likelihood's `parts` or the evidence of positions, `[N, ...]`, and the numbers and
+            distances of the nearest training examples `[N, K]`; each may be an object array of N arrays, where the
+            lengths of texts differ.
         """
         return self._run_in_buckets(partial(self._run_padded, explain=True), items, exclusive=exclusive)
 
@@ -192,7 +198,7 @@ class Engine:
             self._fix_batch_sizes(max_batch)
         for size in self.fixed_sizes or sorted({1, max_batch}):
             for batch in self.modality.warm_up_batches(size):
-                self.try_batch(batch)
+                self.sample_outputs = {name: rows[:1] for name, rows in self.try_batch(batch).items()}
                 if self._explaining_sessions:
                     self.try_batch(batch, explain=True)
         if self._wanted_provider.cuda.graphs and self.fixed_sizes and self.modality.size_of is None:
@@ -256,8 +262,8 @@ class Engine:
             self._shape_changes = changes
             self.on_shape_change()
         for name, row in zip(outputs, rows, strict=True):
-            has_parts = name == PARTS or name.startswith(_OWN)
-            if row.shape[: 1 if has_parts else None] != (len(items),):
+            is_score = name in self._outputs and not name.startswith(_OWN)
+            if row.shape[: None if is_score else 1] != (len(items),):
                 raise ValueError(f"output {outputs[name]!r} has shape {row.shape} for {len(items)} inputs, not [N]")
         return dict(zip(outputs, rows, strict=True))
 

@@ -9,10 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from bundle import LikelihoodSpec
+from bundle import LikelihoodSpec, Reference
 
 PARTS = "parts"
 """The name of the parts' bits, or of the positions' evidence, among an engine's outputs."""
+
+NEIGHBOURS, NEIGHBOUR_DISTANCES = "neighbours", "neighbour_distances"
+"""The names of the nearest training examples' numbers and distances among an engine's outputs."""
 
 # Black, violet, red, yellow, white: brightness rises with every step, so that the map is readable in greyscale and for
 # colour-blind people.
@@ -81,6 +84,28 @@ def explain_evidence(values: NDArray[Any], bias: float) -> dict[str, Any]:
         "heat_map": _png(shades.astype(np.uint8), _palette(_SIGNED_STOPS)),
         "max_evidence": max_evidence,
     }
+
+
+def explain_neighbours(
+    numbers: NDArray[Any], distances: NDArray[Any], references: Sequence[Reference]
+) -> list[dict[str, Any]]:
+    """The nearest training examples of an input as JSON objects, the nearest first.
+
+    Args:
+        numbers: The numbers `[K]` of the examples.
+        distances: Their squared distances `[K]`.
+        references: The examples that the graph numbers.
+
+    Raises:
+        IndexError: A number is that of no example.
+    """
+    if numbers.min(initial=0) < 0:
+        raise IndexError(f"there is no training example {numbers.min()}")
+    nearest = [references[number] for number in numbers.tolist()]
+    return [
+        {"label": reference.label, "source": reference.source, "distance": distance}
+        for reference, distance in zip(nearest, distances.tolist(), strict=True)
+    ]
 
 
 def _palette(stops: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -142,8 +142,8 @@ def _timeout(value: Any) -> int:
 
 
 _NOTHING_TO_EXPLAIN = (
-    "this model has no explanations; models of likelihoods (bpp, bpc, bpw), classifiers of texts, and classifiers of "
-    "images that end in global pooling and a linear layer have"
+    "this model has no explanations; models of likelihoods (bpp, bpc, bpw), classifiers of texts, classifiers of "
+    "images that end in global pooling and a linear layer, and bundles with the score knn and its examples have"
 )
 
 

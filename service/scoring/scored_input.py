@@ -1,6 +1,6 @@
 """One scored input: its scores, its prediction and its flag."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +38,7 @@ class ScoredInput:
 
     `prediction` is None for models without labels, `explanation` unless the request asked for it. `tokens` counts the
     tokens of a text; it is None for images. `model_outputs` are the wrapped classifier's own outputs that the request
-    asked for.
+    asked for. `neighbours` are the nearest training examples, if the request asked for an explanation.
     """
 
     flagged: bool
@@ -48,6 +48,7 @@ class ScoredInput:
     explanation: Mapping[str, Any] | None = None
     tokens: TokenCount | None = None
     model_outputs: Mapping[str, Array] | None = None
+    neighbours: Sequence[Mapping[str, Any]] | None = None
 
     @property
     def truncated(self) -> bool:

@@ -7,11 +7,27 @@ from functools import cached_property, lru_cache, partial
 from itertools import repeat
 from typing import Any
 
-from bundle import SCORES, Bundle, Calibration, EncodedText, EvidenceSpec, FalseFlagRate, LikelihoodSpec, TokenCount
+from bundle import (
+    SCORES,
+    Bundle,
+    Calibration,
+    EncodedText,
+    EvidenceSpec,
+    FalseFlagRate,
+    LikelihoodSpec,
+    Reference,
+    TokenCount,
+)
 from service.errors import DeadlineExceeded, InferenceFailed, InputError
 from service.inference.engine import PREDICTION, PROBABILITY, own_output
 from service.inference.outcomes import Expired, Outcome, Row
-from service.inputs.explanation import PARTS, explain_evidence
+from service.inputs.explanation import (
+    NEIGHBOUR_DISTANCES,
+    NEIGHBOURS,
+    PARTS,
+    explain_evidence,
+    explain_neighbours,
+)
 from service.inputs.modality import Array, Modality, Prepared, arrays_of
 from service.scoring.options import Options
 from service.scoring.scored_input import Prediction, Result, ScoredInput, ScoreEntry
@@ -25,13 +41,15 @@ class Scorer:
     """Scores the outputs of one model.
 
     `alpha` is the false-flag rate of requests that name none. `explain` turns a prepared input, the output
-    with its parts and its scores into an explanation; None for models that explain nothing.
+    with its parts and its scores into an explanation; None for models without parts. `references` are the training
+    examples that inputs are compared with.
     """
 
     calibrations: Mapping[str, Calibration]
     labels: Sequence[str]
     alpha: float
     explain: Explain | None = None
+    references: Sequence[Reference] = ()
 
     @classmethod
     def of(cls, bundle: Bundle, alpha: float | None, modality: Modality | None = None) -> "Scorer":
@@ -49,7 +67,7 @@ class Scorer:
         elif modality is not None and manifest.evidence is not None:
             explain = partial(_explain_class, manifest.evidence)
         alpha = manifest.calibration.alpha if alpha is None else alpha
-        return cls(bundle.calibrations, manifest.labels, alpha, explain)
+        return cls(bundle.calibrations, manifest.labels, alpha, explain, bundle.references)
 
     @cached_property
     def thresholds(self) -> dict[str, float | None]:
@@ -115,6 +133,8 @@ class Scorer:
                     (array,) = arrays_of([item])
                     parts = outcome.outputs[PARTS][outcome.index]
                     result = replace(result, explanation=self.explain(array, parts, result))
+                if options.explain and self.references and isinstance(result, ScoredInput):
+                    result = self._with_neighbours(result, outcome)
                 if options.model_outputs and isinstance(result, ScoredInput):
                     own = {name: outcome.outputs[own_output(name)][outcome.index] for name in options.model_outputs}
                     result = replace(result, model_outputs=own)
@@ -134,6 +154,13 @@ class Scorer:
             for name in options.scores
             if name not in options.thresholds and self.calibrations[name].smallest_alpha > alpha
         ]
+
+    def _with_neighbours(self, result: ScoredInput, row: Row) -> Result:
+        numbers, distances = (row.outputs[name][row.index] for name in (NEIGHBOURS, NEIGHBOUR_DISTANCES))
+        try:
+            return replace(result, neighbours=explain_neighbours(numbers, distances, self.references))
+        except IndexError as error:
+            return InputError("invalid-neighbours", f"The nearest training examples cannot be read: {error}")
 
     def _threshold_of(self, name: str, options: Options) -> float | None:
         threshold = options.thresholds.get(name)

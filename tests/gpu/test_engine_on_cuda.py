@@ -16,6 +16,7 @@ from service import Settings
 from service.inference.engine import Engine, open_engine
 from service.inference.engine_health import EngineHealth
 from service.inference.engine_thread import EngineThread
+from service.inference.local_engines import LocalEngines
 from service.inference.onnx_session import EngineError
 from service.inference.providers import CPU, CUDA, CudaOptions, Provider, ProviderUnavailable, choose_provider
 from service.repository.model import Model, model_loader
@@ -160,7 +161,8 @@ def load() -> Iterator[Callable[[str], Model]]:
     """Loads a bundle of models/ as the service does, with CUDA graphs."""
     loop = asyncio.new_event_loop()
     settings = Settings(max_batch=16, cuda_graphs=True)
-    loader = model_loader(settings, provider(graphs=True), Metrics(), loop, EngineHealth(30, 60))
+    engines = LocalEngines(settings, provider(graphs=True), loop, EngineHealth(30, 60))
+    loader = model_loader(settings, engines, Metrics())
     models = []
 
     def load_model(name: str) -> Model:

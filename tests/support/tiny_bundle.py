@@ -15,14 +15,25 @@ from bundle import (
     CalibrationSpec,
     EvidenceSpec,
     ImageInput,
+    NeighboursSpec,
+    Reference,
     ScoreOutput,
     get_score,
     save_calibrations,
+    save_references,
     seal_bundle,
 )
 
 TINY_SCORES = ("msp", "max_logit", "energy", "entropy", "kl_uniform")
 """The scores of the tiny bundle, the default first."""
+
+
+TINY_REFERENCES = tuple(
+    Reference(label=label, source=source)
+    for label, source in (("red", "red/a.png"), ("green", "green/b.png"), ("blue", "blue/c.png"), ("red", "row 7"))
+)
+"""The training examples of the tiny bundle: pure colours, and an orange one."""
+_REFERENCE_COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 128, 0))
 
 
 def make_tiny_bundle(
@@ -38,18 +49,23 @@ def make_tiny_bundle(
     alpha: float = 0.05,
     default_score: str = "msp",
     evidence: bool = False,
+    neighbours: bool = False,
 ) -> Path:
     """Write the bundle `directory`/`name`/`version` and return its folder.
 
     With the default labels a red image is "red", and so on: the logits are scaled means of the channels. The weights of
     further labels and of other numbers of channels are random, from `seed`. The calibration images are, too. With
-    `evidence` the graph has the part of each pixel in the logit of the predicted class.
+    `evidence` the graph has the part of each pixel in the logit of the predicted class; with `neighbours` it has the
+    nearest of `TINY_REFERENCES`.
     """
     folder = directory / name / version
     folder.mkdir(parents=True)
     model = tiny_graph(len(labels), size=size, channels=channels, seed=seed)
     if evidence:
         _add_evidence(model, len(labels), size)
+    if neighbours:
+        _add_neighbours(model)
+        save_references(folder / "references.json", TINY_REFERENCES)
     onnx.save(model, folder / "model.onnx")
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     values = session.run(list(TINY_SCORES), {"images": tiny_images(n_calibration, size, channels, seed)})
@@ -79,6 +95,9 @@ def make_tiny_bundle(
             "scores": [ScoreOutput(name=score, output=score) for score in TINY_SCORES],
             "default_score": default_score,
             "evidence": EvidenceSpec(output="evidence", bias=(0.0,) * len(labels)) if evidence else None,
+            "neighbours": NeighboursSpec(output="neighbours", distances="distances", file="references.json")
+            if neighbours
+            else None,
             "calibration": CalibrationSpec(
                 file="calibration.npz", n=n_calibration, source="random colours", alpha=alpha
             ),
@@ -155,6 +174,34 @@ def _add_evidence(model: onnx.ModelProto, classes: int, size: int) -> None:
         ]
     )
     model.graph.output.append(helper.make_tensor_value_info("evidence", TensorProto.FLOAT, ["N", size, size]))
+    onnx.checker.check_model(model, full_check=True)
+
+
+def _add_neighbours(model: onnx.ModelProto) -> None:
+    """Add the outputs `neighbours` and `distances` `[N, 3]`, the nearest references by their mean colour."""
+    colours = (np.array(_REFERENCE_COLOURS, dtype=np.float32) / 255 - 0.5) / 0.25
+    directions = colours / np.linalg.norm(colours, axis=1, keepdims=True)
+    constants: dict[str, NDArray[np.generic]] = {
+        "directions": np.ascontiguousarray(directions.T),
+        "three": np.array([3], dtype=np.int64),
+        "two": np.array(2, dtype=np.float32),
+    }
+    model.graph.initializer.extend(numpy_helper.from_array(value, key) for key, value in constants.items())
+    model.graph.node.extend(
+        [
+            helper.make_node("LpNormalization", ["normalised"], ["direction"], axis=1, p=2),
+            helper.make_node("MatMul", ["direction", "directions"], ["similarity"]),
+            helper.make_node("TopK", ["similarity", "three"], ["nearest", "neighbours"], axis=1),
+            helper.make_node("Mul", ["nearest", "two"], ["doubled"]),
+            helper.make_node("Sub", ["two", "doubled"], ["distances"]),
+        ]
+    )
+    model.graph.output.extend(
+        [
+            helper.make_tensor_value_info("neighbours", TensorProto.INT64, ["N", 3]),
+            helper.make_tensor_value_info("distances", TensorProto.FLOAT, ["N", 3]),
+        ]
+    )
     onnx.checker.check_model(model, full_check=True)
 
 

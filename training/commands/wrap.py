@@ -103,6 +103,13 @@ def wrap(
         str | None,
         typer.Option("--features", help="Tensor with the features (default: the input of the last linear layer)."),
     ] = None,
+    neighbours: Annotated[
+        bool,
+        typer.Option(
+            help="With --fit, write classes and file names or row numbers of training examples into the bundle, so "
+            "that explanations can show the nearest ones.",
+        ),
+    ] = True,
     combine: Annotated[
         str | None,
         typer.Option(
@@ -223,6 +230,7 @@ def wrap(
         labels=None if labels is None else parse_labels(labels),
         fit=None if fit is None else source(fit),
         features=features,
+        neighbours=neighbours,
         combine=() if combine is None else tuple(name.strip() for name in combine.split("+")),
         test=None if test is None else source(test),
         ood={set_name: unlabelled(path) for set_name, path in parse_named_paths("--ood", ood)},

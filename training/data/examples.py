@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.data.labels import class_counts
+from training.data.origins import Origins
 from training.data.problems import BrokenInputs, Problem
 from training.errors import DataError
 
@@ -48,6 +49,7 @@ class Examples:
         sha256: A hash of inputs and labels. For a set that is decoded on demand, a hash of its files and labels. For a
             subset, a hash of the whole set's hash and the row numbers.
         left_out: The source's inputs that cannot be used and are left out; none for a subset.
+        origins: Where each example comes from; None if that is not known.
     """
 
     x: InputArray
@@ -57,6 +59,7 @@ class Examples:
     source: str
     sha256: str
     left_out: tuple[Problem, ...] = ()
+    origins: Origins | None = None
 
     def __len__(self) -> int:
         return self.x.shape[0]
@@ -78,7 +81,9 @@ class Examples:
         """The subset at `rows`: a view that copies no input until it is read."""
         y = None if self.y is None else self.y[rows]
         sha256 = hashlib.sha256(bytes.fromhex(self.sha256) + rows.astype("<i8").tobytes()).hexdigest()
-        return replace(self, x=_Rows(self.x, rows), y=y, name=name or self.name, sha256=sha256, left_out=())
+        origins = None if self.origins is None else self.origins.at(rows)
+        x = _Rows(self.x, rows)
+        return replace(self, x=x, y=y, name=name or self.name, sha256=sha256, left_out=(), origins=origins)
 
     def evenly_spaced(self, size: int) -> "Examples":
         """Up to `size` examples, evenly spaced over the set: all of them if there are no more."""

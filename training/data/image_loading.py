@@ -29,6 +29,7 @@ from training.data.encoded_images import (
     encoded_bytes,
 )
 from training.data.examples import Examples, InputArray, StoredArray, select
+from training.data.origins import Origins
 from training.data.problems import Problem
 from training.data.sources import DataLocations, Progress, read_rows
 from training.errors import DataError
@@ -70,7 +71,8 @@ def load_images(
     ]
     x, y = (array, rows.y) if not broken else (select(array, kept), None if rows.y is None else rows.y[kept])
     sha256 = content_hash(x, y) if in_memory else _hash_of_files(image_hashes(x), y)
-    examples = Examples(x=x, y=y, labels=rows.labels, name=name, source=rows.origin, sha256=sha256)
+    origins = Origins(rows.origin, rows.numbers[kept], images, kept)
+    examples = Examples(x, y, rows.labels, name, rows.origin, sha256, origins=origins)
     return examples.usable(problems, skip_broken=skip_broken)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from bundle import TextEncoder
 from training.data.examples import Examples, StoredArray
 from training.data.image_loading import content_hash
+from training.data.origins import Origins
 from training.data.problems import Problem
 from training.data.sources import DataLocations, Progress, Rows, read_rows
 from training.data.token_ids import NO_TOKEN
@@ -50,7 +51,8 @@ def load_texts(
         rows = replace(rows.at(kept), problems=(*rows.problems, *problems))
         tokens = tokens[kept]
     x = StoredArray(tokens)
-    examples = Examples(x, rows.y, rows.labels, name, rows.origin, content_hash(x, rows.y))
+    origins = Origins(rows.origin, rows.numbers, None, np.arange(len(rows), dtype=np.int64))
+    examples = Examples(x, rows.y, rows.labels, name, rows.origin, content_hash(x, rows.y), origins=origins)
     return examples.usable(rows.problems, skip_broken=skip_broken), rows
 
 

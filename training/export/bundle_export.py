@@ -16,6 +16,7 @@ from bundle import (
     EvidenceSpec,
     ImageInput,
     LikelihoodSpec,
+    NeighboursSpec,
     Parity,
     Precision,
     ScoreOutput,
@@ -32,6 +33,7 @@ from training.export.evidence import with_evidence
 from training.export.onnx_graph import check_parity, run_graph, write_graph
 from training.export.provenance import describe_training
 from training.export.sample_scores import sample_scores
+from training.models.neighbours import DISTANCES, NEIGHBOURS
 from training.models.score_heads import EVIDENCE, ScoredClassifier, ScoredModel
 from training.recipe import Recipe, TextConfig
 from training.run import Run
@@ -39,6 +41,8 @@ from training.scoring.batch_scoring import Outputs, score_inputs
 from training.scoring.calibration import calibrations_from
 
 GRAPH = "model.onnx"
+REFERENCES = "references.json"
+"""The file with the training examples that inputs are compared with."""
 SAMPLES = 1000
 """Test inputs, besides the calibration split, on which a graph is compared with torch."""
 
@@ -183,6 +187,10 @@ def seal_run_bundle(
     else:
         spec = recipe.input
     shutil.copy(run.recipe_path, folder / "recipe.yaml")
+    neighbours = None
+    if isinstance(model, ScoredClassifier) and model.head.has_neighbours:
+        shutil.copy(run.references_path(recipe.export.stage), folder / REFERENCES)
+        neighbours = NeighboursSpec(output=NEIGHBOURS, distances=DISTANCES, file=REFERENCES)
     seal_bundle(
         folder,
         {
@@ -203,6 +211,7 @@ def seal_run_bundle(
             "default_score_reason": default_score.reason,
             "likelihood": _likelihood(recipe, model),
             "evidence": _evidence(model, len(calibration.labels)),
+            "neighbours": neighbours,
             "model": GRAPH,
             "precision": precision,
             "calibration": CalibrationSpec(

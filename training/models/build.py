@@ -64,6 +64,7 @@ def scored_model(
     statistics: Statistics | None = None,
     combination: Combination | None = None,
     *,
+    neighbours: bool = False,
     scores: Sequence[str] | None = None,
 ) -> ScoredModel:
     """`model` with the scores that the recipe exports; RecipeError if the model cannot compute one of them.
@@ -74,6 +75,7 @@ def scored_model(
         statistics: Statistics of training features, for a classifier's scores that need them.
         combination: The scores that the score `combined` of a classifier combines.
         scores: Other scores than the recipe's.
+        neighbours: Whether a classifier with such statistics computes the nearest training examples.
     """
     scores = recipe.export.scores if scores is None else scores
     if isinstance(model, Density):
@@ -83,4 +85,5 @@ def scored_model(
         assert isinstance(recipe.input, TextConfig), "recipe validation requires text input for language models"
         return ScoredLanguageModel(model, scores, recipe.input.unit)
     assert isinstance(model, Classifier), "every other model is a classifier"
-    return ScoredClassifier(Mirrored(model) if recipe.export.mirror else model, scores, statistics, combination)
+    classifier = Mirrored(model) if recipe.export.mirror else model
+    return ScoredClassifier(classifier, scores, statistics, combination, neighbours=neighbours)

@@ -47,7 +47,7 @@ def fit_knn(features: NDArray[np.float32], targets: NDArray[np.int64], *, seed: 
         targets: Their classes `[N]`.
         seed: The seed of the draw.
     """
-    return as_constants({"reference_features": _normalised(features)[_reference_rows(targets, seed)]})
+    return as_constants({"reference_features": _normalised(features)[reference_rows(targets, seed)]})
 
 
 _FITS: Mapping[str, Callable[[NDArray[np.float32], NDArray[np.int64]], Statistics]] = {
@@ -91,8 +91,13 @@ def _normalised(features: NDArray[np.float32]) -> NDArray[np.float64]:
     return result
 
 
-def _reference_rows(targets: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """Up to `MAX_REFERENCES` rows: all, or equally many of each class as far as it has as many."""
+def reference_rows(targets: NDArray[np.int64], seed: int = 0) -> NDArray[np.int64]:
+    """The rows of the examples that `fit_knn` draws, all or equally many of each class as far as it has as many.
+
+    Args:
+        targets: The classes `[N]` of the training examples.
+        seed: The seed of the draw.
+    """
     if len(targets) <= MAX_REFERENCES:
         return np.arange(len(targets), dtype=np.int64)
     order = np.random.default_rng(seed).permutation(len(targets))

@@ -13,6 +13,7 @@ from training.models.evidence import EvidenceLayers
 from training.models.feature_statistics import Statistics
 from training.models.features import predict_with_features
 from training.models.model import Model
+from training.models.neighbours import DISTANCES, NEIGHBOURS, nearest_references
 
 EVIDENCE = "evidence"
 """The graph output with the evidence of each position for the predicted class."""
@@ -38,17 +39,20 @@ class ClassifierHead(nn.Module):
     """Computes a classifier's scores and its prediction from its logits and, for some scores, its features.
 
     Outputs, in the order of `output_names`: each of `scores` `[N]`, the predicted class int64 `[N]` and its probability
-    `[N]`, in the floating-point type of the logits.
+    `[N]`, in the floating-point type of the logits; with `neighbours` those of `training.models.neighbours`.
 
     Args:
         scores: The names of the scores.
         confidence_branch: Whether the classifier has a learned confidence.
         statistics: The constants of scores that are computed from features; see `training.models.feature_statistics`.
         combination: The scores that `combined` combines, which stand before it in `scores`.
+        neighbours: Whether to compute the nearest training examples, if `statistics` has any.
 
     Raises:
         RecipeError: if one of `scores` needs other outputs of the classifier or other statistics.
     """
+
+    reference_features: Tensor
 
     def __init__(
         self,
@@ -57,9 +61,11 @@ class ClassifierHead(nn.Module):
         confidence_branch: bool = False,
         statistics: Statistics | None = None,
         combination: Combination | None = None,
+        neighbours: bool = False,
     ) -> None:
         super().__init__()
         statistics = statistics or {}
+        self.has_neighbours = neighbours and "reference_features" in statistics
         outputs: list[ModelOutput] = ["logits", "confidence_logit"] if confidence_branch else ["logits"]
         if statistics:
             outputs += ["features", *statistics]
@@ -70,7 +76,8 @@ class ClassifierHead(nn.Module):
             outputs += ["combined_anomalies", *combination.statistics]
         require_scores(scores, outputs)
         self.scores = tuple(scores)
-        self.output_names = (*scores, "prediction", "probability")
+        neighbour_outputs = (NEIGHBOURS, DISTANCES) if self.has_neighbours else ()
+        self.output_names = (*scores, "prediction", "probability", *neighbour_outputs)
         self._statistics = tuple(statistics)
         for name, value in statistics.items():
             self.register_buffer(name, value)
@@ -96,7 +103,11 @@ class ClassifierHead(nn.Module):
                 members = [SCORES[member].offset + SCORES[member].sign * values[member] for member in combined]
                 outputs["combined_anomalies"] = torch.stack(members, dim=-1)
             values[name] = SCORES[name].compute(outputs)
-        return (*values.values(), predicted, probability)
+        if not self.has_neighbours:
+            return (*values.values(), predicted, probability)
+        assert features is not None, "a head with statistics gets features"
+        nearest = nearest_references(features, self.reference_features.to(features.dtype))
+        return (*values.values(), predicted, probability, *nearest)
 
 
 class ScoredClassifier(ScoredModel):
@@ -112,6 +123,7 @@ class ScoredClassifier(ScoredModel):
         statistics: Statistics | None = None,
         combination: Combination | None = None,
         *,
+        neighbours: bool = False,
         layers: EvidenceLayers | None = None,
     ) -> None:
         head = ClassifierHead(
@@ -119,6 +131,7 @@ class ScoredClassifier(ScoredModel):
             confidence_branch=classifier.confidence_branch,
             statistics=statistics,
             combination=combination,
+            neighbours=neighbours,
         )
         super().__init__(classifier, scores, (*head.output_names, *([] if layers is None else [EVIDENCE])))
         self.head = head
@@ -131,7 +144,14 @@ class ScoredClassifier(ScoredModel):
         layers = EvidenceLayers.of(self.model)
         if layers is None:
             return None
-        return ScoredClassifier(self.model, self.scores, self._statistics, self.head.combination, layers=layers)
+        return ScoredClassifier(
+            self.model,
+            self.scores,
+            self._statistics,
+            self.head.combination,
+            neighbours=self.head.has_neighbours,
+            layers=layers,
+        )
 
     def bias(self, classes: int) -> list[float] | None:
         """The part of each class's logit that no position has; None without evidence."""

@@ -114,7 +114,9 @@ class Export(Section):
     `max_tokens` is the limit of the bundle if it differs from the input's. `default_score: auto` is the score with the
     highest mean AUROC on the validation sets, and without validation sets the first of `scores`. `combine` names the
     two scores that the score `combined`, the last of `scores`, combines; a fifth of the calibration split then
-    standardises them, and the other examples calibrate.
+    standardises them, and the other examples calibrate. With `neighbours`, the bundle of a classifier with the score
+    `knn` has the classes and file names or row numbers of the training examples that inputs are compared with;
+    explanations show the nearest ones.
     """
 
     stage: str
@@ -126,6 +128,7 @@ class Export(Section):
     tolerance: float = Field(default=1e-3, gt=0)
     mirror: bool = False
     max_tokens: int | None = Field(default=None, ge=1)
+    neighbours: bool = True
 
     @model_validator(mode="after")
     def _combined_scores_exist(self) -> Self:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bundle import FEATURE_SCORES
+from bundle import FEATURE_SCORES, MAX_SOURCE_CHARS, Reference, save_references
 from training.data import Examples, InputArray
 from training.models.classifier import Classifier
 from training.models.feature_statistics import (
@@ -14,6 +14,7 @@ from training.models.feature_statistics import (
     Statistics,
     fit_statistics,
     load_statistics,
+    reference_rows,
     save_statistics,
 )
 from training.models.features import predict_with_features
@@ -60,6 +61,19 @@ def save_stage_statistics(
     run.calibration_path.mkdir(exist_ok=True)
     statistics = fit_statistics(run.recipe.export.scores, features, examples.targets())
     save_statistics(run.statistics_path(stage), statistics)
+    run.references_path(stage).unlink(missing_ok=True)
+    if run.recipe.export.neighbours and "reference_features" in statistics:
+        save_references(run.references_path(stage), references_of(examples))
+
+
+def references_of(examples: Examples) -> list[Reference]:
+    """The training `examples` that the score `knn` compares inputs with."""
+    targets, origins = examples.targets(), examples.origins
+    assert origins is not None, "the examples were read from a source"
+    return [
+        Reference(label=examples.labels[targets[row]], source=origins.name(row)[-MAX_SOURCE_CHARS:])
+        for row in reference_rows(targets).tolist()
+    ]
 
 
 def load_stage_statistics(run: Run, stage: str) -> Statistics:

@@ -28,6 +28,7 @@ class WrapOptions:
     labels: Sequence[str] | None = None
     fit: Source | None = None
     features: str | None = None
+    neighbours: bool = True
     combine: tuple[str, ...] = ()
     test: Source | None = None
     ood: Mapping[str, Source] = field(default_factory=dict)

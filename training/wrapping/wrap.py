@@ -16,11 +16,13 @@ from bundle import (
     FEATURE_SCORES,
     CalibrationSpec,
     ModelTensor,
+    NeighboursSpec,
     Parity,
     ScoreOutput,
     TensorDatatype,
     is_reserved_output,
     save_calibrations,
+    save_references,
     seal_bundle,
     sha256_file,
 )
@@ -29,15 +31,18 @@ from training.data import DataLocations, Examples, Progress, StoredArray
 from training.errors import DataError, GraphError, RecipeError
 from training.evaluation import DefaultScore, manifest_evaluation, tune_temperature
 from training.export.attention import POOR_ON_TRANSFORMERS, has_attention, transformer_warning
+from training.export.bundle_export import REFERENCES
 from training.export.bundle_folder import atomic_folder, new_bundle_path
 from training.export.onnx_graph import check_parity, run_graph
 from training.export.sample_scores import sample_scores
 from training.models.combination import fit_combination
 from training.models.feature_statistics import Statistics, fit_statistics
+from training.models.neighbours import DISTANCES, NEIGHBOURS
 from training.models.score_heads import ClassifierHead
 from training.onnx_graphs import opset_of, with_opset
 from training.scoring.batch_scoring import scoring_order
 from training.scoring.calibration import anomalies, calibrations_from
+from training.scoring.features import references_of
 from training.wrapping.accuracy_check import SampleInputs, announce_accuracy
 from training.wrapping.class_names import class_names, targets_among
 from training.wrapping.classifier_search import FoundClassifier, find_classifier, require_equal, require_finite
@@ -196,6 +201,7 @@ def wrap(options: WrapOptions, announce: Callable[[str], None], progress: Progre
                 "default_score": default_score.name,
                 "default_score_reason": default_score.reason,
                 "model": _GRAPH,
+                "neighbours": _neighbours(partial, head, data.fit),
                 "model_outputs": _model_outputs(classifier.outputs, own_outputs),
                 "precision": classifier.precision,
                 "calibration": CalibrationSpec(
@@ -231,7 +237,15 @@ def _score_head(
         members = ClassifierHead(options.combine, statistics=needed)
         outputs = reference_outputs(members, *values_of(data.standardisation))
         combination = fit_combination(anomalies(outputs, options.combine))
-    return ClassifierHead(scores, statistics=statistics, combination=combination)
+    return ClassifierHead(scores, statistics=statistics, combination=combination, neighbours=options.neighbours)
+
+
+def _neighbours(folder: Path, head: ClassifierHead, fit: Examples | None) -> NeighboursSpec | None:
+    """The outputs with the nearest training examples, whose sources are written to `folder`; None without them."""
+    if not head.has_neighbours or fit is None:
+        return None
+    save_references(folder / REFERENCES, references_of(fit))
+    return NeighboursSpec(output=NEIGHBOURS, distances=DISTANCES, file=REFERENCES)
 
 
 def _default_score(options: WrapOptions) -> DefaultScore | None:

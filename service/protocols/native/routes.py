@@ -101,4 +101,6 @@ def _scored_body(index: int, input_id: str | None, result: ScoredInput) -> dict[
         }
     if result.explanation is not None:
         body["explanation"] = result.explanation
+    if result.neighbours is not None:
+        body["neighbours"] = result.neighbours
     return body

@@ -83,6 +83,14 @@ class EvidenceExplanation(BaseModel):
     max_evidence: float = Field(description="The distance from 0 of the strongest colours.")
 
 
+class Neighbour(BaseModel):
+    """A training example whose features are near to those of the input."""
+
+    label: str = Field(description="The class of the example.")
+    source: str = Field(description="The example's file name, or the number of its row.")
+    distance: float = Field(description="The squared distance of normalised features, in 0..4, as in the score `knn`.")
+
+
 class Result(BaseModel):
     """One scored input; `flagged` and `p_value` are those of the first requested score."""
 
@@ -97,7 +105,11 @@ class Result(BaseModel):
     tokens_total: int | None = Field(None, description="The tokens of the text; present if `truncated` is.")
     tokens_total_exact: bool | None = Field(None, description="False if the text has at least `tokens_total` tokens.")
     explanation: PixelExplanation | TokenExplanation | EvidenceExplanation | TokenChangesExplanation | None = Field(
-        None, description="Present if `explain` is true."
+        None, description="Present if `explain` is true and the model has such an explanation."
+    )
+    neighbours: list[Neighbour] | None = Field(
+        None,
+        description="The nearest training examples; present if `explain` is true and the bundle has them.",
     )
 
 

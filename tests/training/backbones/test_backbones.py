@@ -170,6 +170,11 @@ def test_the_bundle_takes_images_and_has_the_scores_of_features(
     (foreign,) = session.run(["knn"], {"images": checkers(40, seed=8)})
     assert np.mean(foreign > threshold) > 0.9
     assert np.median(distances) < threshold
+    assert bundle.manifest.neighbours is not None
+    assert bundle.manifest.evidence is None
+    (nearest,) = session.run(["neighbours"], {"images": x})
+    labels = [bundle.references[row].label for row in nearest[:, 0]]
+    assert np.mean([label == bundle.manifest.labels[k] for label, k in zip(labels, y, strict=True)]) > 0.9
 
 
 def test_a_recipe_combines_two_scores_that_a_fifth_of_the_calibration_split_standardises(

@@ -1,5 +1,6 @@
 """Backbones of texts: features are means over a text's tokens, and recipes make bundles of classifiers of them."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -113,3 +114,7 @@ def test_a_recipe_makes_a_bundle_of_texts_with_the_tokenizer_next_to_the_backbon
     distances, predicted = session.run(["knn", "prediction"], {"tokens": tokens, "lengths": lengths})
     assert np.mean(predicted == np.repeat([0, 1], 20)) > 0.9
     assert np.median(distances) < bundle.calibrations["knn"].threshold(0.05)
+    assert all(re.fullmatch(r"row \d+", reference.source) for reference in bundle.references)
+    (nearest,) = session.run(["neighbours"], {"tokens": tokens, "lengths": lengths})
+    labels = [bundle.references[row].label for row in nearest[:, 0]]
+    assert np.mean([label == topic for label, topic in zip(labels, np.repeat(list(TOPICS), 20), strict=True)]) > 0.9

@@ -110,6 +110,32 @@ def test_features_are_found_behind_every_kind_of_last_linear_layer(
     assert "90 examples of train" in manifest.description
 
 
+def test_the_bundle_names_the_nearest_training_examples(tmp_path: Path, data: Path, wrap: Wrap) -> None:
+    bundle, _ = wrap(write_classifier(tmp_path / "net.onnx"), "--fit", str(data / "train"))
+    spec = bundle.manifest.neighbours
+    assert spec is not None
+    sources = [reference.source for reference in bundle.references]
+    assert all((data / "train" / source).is_file() for source in sources)
+    assert all(reference.label == reference.source.split("/")[0] for reference in bundle.references)
+    read = np.stack([np.asarray(Image.open(data / "train" / source).convert("RGB")) for source in sources])
+    features, references = (unit(features_of(images)) for images in (IMAGES, read))
+    expected = np.sort(((features[:, None] - references) ** 2).sum(axis=2), axis=1)[:, :3]
+    outputs = run_graph(bundle.model_path, StoredArray(IMAGES), outputs=[spec.output, spec.distances])
+    np.testing.assert_allclose(outputs[spec.distances], expected, atol=1e-4)
+    named = references[outputs[spec.output].astype(int)]
+    np.testing.assert_allclose(((features[:, None] - named) ** 2).sum(axis=2), expected, atol=1e-4)
+
+
+def unit(features: NDArray[np.floating]) -> NDArray[np.floating]:
+    return features / np.linalg.norm(features, axis=1, keepdims=True)
+
+
+def test_training_examples_are_not_named_if_that_is_not_wanted(tmp_path: Path, data: Path, wrap: Wrap) -> None:
+    bundle, _ = wrap(write_classifier(tmp_path / "net.onnx"), "--fit", str(data / "train"), "--no-neighbours")
+    assert (bundle.manifest.neighbours, bundle.references) == (None, ())
+    assert not (bundle.path / "references.json").exists()
+
+
 @pytest.mark.parametrize("tensor", ["maps", "average", "pooled"])
 def test_a_named_tensor_is_averaged_over_positions_and_flattened(
     tensor: str, tmp_path: Path, data: Path, wrap: Wrap

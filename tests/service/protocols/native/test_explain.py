@@ -12,13 +12,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bundle import save_references
 from tests.service.conftest import Live, Serve, running_service
 from tests.service.support.answers import problem
 from tests.service.support.edited_graph import edit_graph
 from tests.service.support.engine_gate import EngineGate
 from tests.service.support.failing_evidence import fail_to_explain
+from tests.service.support.pictures import encoded
+from tests.service.support.pictures import picture as coloured_picture
 from tests.service.support.texts import score
-from tests.support.tiny_bundle import make_tiny_bundle
+from tests.support.tiny_bundle import TINY_REFERENCES, make_tiny_bundle
 from tests.support.tiny_density_bundle import SIZE, make_tiny_density_bundle
 from tests.support.tiny_text_bundle import make_tiny_text_bundle
 from tests.support.waiting import until
@@ -32,6 +35,8 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     make_tiny_text_bundle(root, name="words", task="language-model", max_tokens=200)
     make_tiny_bundle(root)
     make_tiny_bundle(root, name="colours", evidence=True)
+    make_tiny_bundle(root, name="examples", neighbours=True)
+    make_tiny_bundle(root, name="both", evidence=True, neighbours=True)
     with running_service(root, max_inputs=32) as service:
         yield service
 
@@ -181,6 +186,54 @@ def test_requests_with_and_without_an_explanation_share_a_batch(live: Live) -> N
         results = [answer.result().json()["results"][0] for answer in [first, *later]]
     assert ["explanation" in result for result in results] == [False, False, True]
     assert gate.batches == [1]
+
+
+def test_the_nearest_training_examples_are_listed_with_class_source_and_distance(live: Live) -> None:
+    (result,) = live.score(coloured_picture("red"), model="examples", params={"explain": "true"}).json()["results"]
+    assert "explanation" not in result
+    nearest = result["neighbours"]
+    assert [(example["label"], example["source"]) for example in nearest] == [
+        ("red", "red/a.png"),
+        ("red", "row 7"),
+        ("green", "green/b.png"),
+    ]
+    distances = [example["distance"] for example in nearest]
+    assert distances[0] == pytest.approx(0, abs=1e-5)
+    assert distances == sorted(distances)
+
+
+def test_an_input_has_its_own_neighbours_beside_its_evidence(live: Live) -> None:
+    inputs = [{"image": encoded(coloured_picture(colour))} for colour in ("blue", "lime")]
+    answer = live.score(model="both", json={"inputs": inputs, "explain": True}).json()
+    assert [result["neighbours"][0]["source"] for result in answer["results"]] == ["blue/c.png", "green/b.png"]
+    assert [result["explanation"]["kind"] for result in answer["results"]] == ["evidence", "evidence"]
+
+
+def test_neighbours_are_shown_on_request_only(live: Live) -> None:
+    (result,) = live.score(picture(), model="both").json()["results"]
+    assert result.keys().isdisjoint({"neighbours", "explanation"})
+
+
+def test_a_neighbour_without_a_training_example_is_an_error_of_the_input(serve: Serve, tmp_path: Path) -> None:
+    bundle = make_tiny_bundle(tmp_path, neighbours=True)
+    save_references(bundle / "references.json", TINY_REFERENCES[:1])
+    edit_graph(bundle, lambda _: None)
+    with serve(tmp_path) as service:
+        answer = service.score(coloured_picture("blue"), params={"explain": "true"})
+        problem(answer, 422, "invalid-neighbours")
+        assert service.score(coloured_picture("blue")).status_code == 200
+
+
+def test_the_description_of_a_model_says_what_explanations_it_has(live: Live) -> None:
+    kinds = {model["name"]: model["explanations"] for model in live.client.get("/v1/models").json()["models"]}
+    assert kinds == {
+        "greyness": ["pixels"],
+        "words": ["tokens"],
+        "tiny": [],
+        "colours": ["evidence"],
+        "examples": ["neighbours"],
+        "both": ["evidence", "neighbours"],
+    }
 
 
 def test_a_classifier_without_evidence_explains_nothing(live: Live) -> None:
