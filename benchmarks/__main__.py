@@ -80,6 +80,18 @@ def overload(
 
 
 @app.command()
+def topology(
+    rounds: Rounds = 3,
+    seconds: Seconds = 3.0,
+    model: Annotated[str, typer.Option(help="Bundle of the comparison with workers.")] = "models/cifar10-oe/1",
+) -> None:
+    """Front ends with an engine process: requests per front end, 64-image requests, and a comparison with workers."""
+    from benchmarks.topology import measure
+
+    measure(rounds, seconds, model)
+
+
+@app.command()
 def training(rounds: Rounds = 5, steps: Annotated[int, typer.Option(help="Timed steps in a round.")] = 12) -> None:
     """Training throughput compared with a plain PyTorch loop on the same model and data, for images and texts."""
     from benchmarks import text_training

@@ -19,9 +19,14 @@ import uvloop
 
 
 def build_request(file: Path, host: str, path: str) -> bytes:
-    """The bytes of a POST request with the contents of `file`, whose suffix decides the content type."""
-    body, kind = file.read_bytes(), mimetypes.guess_type(file.name)[0]
-    head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
+    """The bytes of a POST request with the contents of `file`, whose suffix decides the content type.
+
+    A file NAME.N.v2 is a binary request of the Open Inference Protocol with a JSON object of N bytes.
+    """
+    body, kind = file.read_bytes(), f"Content-Type: {mimetypes.guess_type(file.name)[0]}"
+    if file.suffix == ".v2":
+        kind = f"Inference-Header-Content-Length: {file.suffixes[-2][1:]}"
+    head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\n{kind}\r\nContent-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
 
 

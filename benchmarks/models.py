@@ -27,9 +27,24 @@ from training.models.classifier import ImageClassifier
 from training.models.score_heads import EVIDENCE, ScoredClassifier, ScoredModel
 from training.scoring.calibration import anomalies
 
+
+class OnePixel(nn.Module):
+    """Logits of the first pixel: the least that a network can compute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 10)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits `[N, 10]` of images `[N, 3, H, W]`."""
+        logits: torch.Tensor = self.linear(images[:, :, 0, 0])
+        return logits
+
+
 NETWORKS: Mapping[str, Callable[[], nn.Module]] = {
     "wrn-40-2": lambda: WideResNet(num_classes=10, depth=40, widen_factor=2),
     "whitened-conv": lambda: WhitenedConvNet(num_classes=10, widths=(64, 192, 352)),
+    "one-pixel": OnePixel,
     "tiny": lambda: SmallConvNet(num_classes=10, channels=3, width=4),
 }
 SPEC = ImageInput(height=32, width=32, channels=3, mean=(0.5,) * 3, std=(0.25,) * 3)

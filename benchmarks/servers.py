@@ -53,6 +53,7 @@ class Server:
         encode: Makes the JSON body from the file in base64; None if the server takes the file's bytes.
         decode: Reads the score msp from the JSON response.
         workers: The number of processes of this service; None for a peer, which `script` starts.
+        engine_process: Whether this service computes in an engine process.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Server:
     encode: Callable[[str], Any] | None = None
     decode: Callable[[Any], float] = lambda response: float(response["msp"])
     workers: int | None = None
+    engine_process: bool = False
 
     @property
     def python(self) -> Path:
@@ -115,9 +117,10 @@ SERVICE = Server(
 )
 
 
-def with_workers(count: int) -> Server:
-    """This service with `count` worker processes."""
-    return replace(SERVICE, name=f"{SERVICE.name}, {count} workers", workers=count)
+def with_workers(count: int, *, engine_process: bool = False) -> Server:
+    """This service with `count` worker processes, which compute themselves or hand inputs to an engine process."""
+    name = f"{SERVICE.name}, {count} workers" + (" and an engine process" if engine_process else "")
+    return replace(SERVICE, name=name, workers=count, engine_process=engine_process)
 
 
 PEERS = (
@@ -200,7 +203,8 @@ def _command(server: Server, bundle: Bundle, port: int, layout: PeerLayout) -> t
         models = str(bundle.path.parents[1])
         command = [str(server.python), "-m", "service", "--models", models, "--port", str(port)]
         # The server runs in a temporary folder: PYTHONPATH makes it import this checkout, not an installed package.
-        return [*command, "--workers", str(server.workers), "--log-level", "warning"], {"PYTHONPATH": str(ROOT)}
+        command += ["--workers", str(server.workers), "--engine-process", "on" if server.engine_process else "off"]
+        return [*command, "--log-level", "warning"], {"PYTHONPATH": str(ROOT)}
     return [str(server.python), str(server.script)], {
         "BENCHMARK_BUNDLE": str(bundle.path),
         "BENCHMARK_PORT": str(port),

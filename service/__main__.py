@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     for name, suggestion in unknown_variables(os.environ).items():
         log.warning("unknown setting ignored", variable=name, did_you_mean=suggestion)
-    if settings.workers > 1:
+    if settings.workers > 1 or settings.engine_process == "on":
         from service.server.supervisor import supervise  # noqa: PLC0415
 
         return supervise(settings)

@@ -22,7 +22,9 @@ from service.http.load_shedding import LoadShedder
 from service.http.request_context import RequestContext
 from service.http.route import Route
 from service.inference.engine_health import EngineHealth
-from service.inference.providers import CudaOptions, Provider, choose_provider
+from service.inference.engines import Engines
+from service.inference.local_engines import LocalEngines
+from service.inference.remote.remote_engines import RemoteEngines
 from service.inputs.decode_budget import DecodeBudget
 from service.inputs.modality import Limits
 from service.inputs.preprocessor import Preprocessor
@@ -100,21 +102,6 @@ def _grpc(settings: Settings, dependencies: Dependencies) -> "tuple[list[Route],
     return routes, GrpcServer([route.path for route in routes], streams.handlers, settings)
 
 
-def _provider(settings: Settings, choice: str) -> Provider:
-    options = CudaOptions(
-        device=settings.cuda_device,
-        memory_mb=settings.cuda_memory_mb,
-        nhwc=settings.cuda_nhwc,
-        tf32=settings.cuda_tf32,
-        convolution_search=settings.cuda_convolution_search,
-        graphs=settings.cuda_graphs,
-    )
-    provider, note = choose_provider(choice, cuda=options)
-    if note is not None:
-        log.info("provider fallback", provider=provider.first, reason=note)
-    return provider
-
-
 async def _load_models(
     settings: Settings,
     worker_group: WorkerGroup,
@@ -126,12 +113,14 @@ async def _load_models(
 ) -> None:
     """Load every model, then mark the service as ready and begin to watch the repository."""
     try:
-        provider = _provider(settings, settings.provider)
-        model_providers = {name: _provider(settings, choice) for name, choice in settings.model_providers.items()}
         loop = asyncio.get_running_loop()
-        await reloader.start(
-            model_loader(settings, provider, metrics, loop, engine_health, worker_group, model_providers)
+        engines: Engines = (
+            RemoteEngines(worker_group.engine_socket, loop)
+            if worker_group.engine_process
+            else LocalEngines.of(settings, loop, engine_health, worker_group)
         )
+        lifecycle.problem = lambda: engines.problem
+        await reloader.start(model_loader(settings, engines, metrics))
     except Exception as error:
         # Not raised: the server is listening already. It reads the failure from the lifecycle, and ends.
         lifecycle.fail(error)
@@ -164,7 +153,6 @@ def create_app(settings: Settings, worker_group: WorkerGroup = SINGLE_WORKER) ->
     repository = Repository(Path(settings.models) if mirror is None else mirror.folder)
     lifecycle, metrics = Lifecycle(), Metrics()
     engine_health = EngineHealth(settings.stall_seconds, settings.stall_exit_seconds)
-    lifecycle.problem = lambda: engine_health.problem
     worker_metrics = WorkerMetrics(worker_group, metrics.registry) if worker_group.count > 1 else None
     reloader = Reloader(repository, metrics, mirror)
     limits = Limits(settings.max_pixels, settings.max_text_chars, DecodeBudget(settings.max_pixels))

@@ -249,6 +249,13 @@ class Starting(Unavailable):
     title = "The service is starting"
 
 
+class EngineUnavailable(Unavailable):
+    """The engine process ended before it had computed the inputs, and is being restarted. Send the request again."""
+
+    type = "engine-unavailable"
+    title = "The engine is being restarted"
+
+
 class RepositoryUnreadable(Unavailable):
     """The folder of the model repository cannot be read."""
 

@@ -124,6 +124,7 @@ class Pipeline:
 
         Raises:
             Overloaded: The queue of the model has no room.
+            EngineUnavailable: The engine process is being restarted.
             InvalidParameter: The request has too many texts to explain them.
             InvalidInput: The only input is bad, or one of several is and `all_or_nothing` is true.
             DeadlineExceeded: The engine did not compute all inputs in time.

@@ -84,6 +84,15 @@ class Settings(BaseSettings):
             le=256,
         ),
     ] = 1
+    engine_process: Annotated[
+        Literal["auto", "on", "off"],
+        # YAML reads unquoted `on` and `off` as booleans.
+        BeforeValidator(lambda value: ("on" if value else "off") if isinstance(value, bool) else value),
+        Field(
+            description="Whether one process computes for all workers, which hand it inputs in shared memory. auto: "
+            "with several workers on CUDA; otherwise each worker has its own engines."
+        ),
+    ] = "auto"
     provider: Annotated[
         ProviderChoice,
         Field(description="ONNX Runtime provider. auto: CUDA where it works, else CPU; the others are required."),
@@ -170,8 +179,13 @@ class Settings(BaseSettings):
     ] = None
     queue_size: Annotated[int, Field(description="Inputs that may wait per model; more are answered 503.", ge=1)] = 1024
     max_batch: Annotated[
-        int, Field(description="Most inputs in one engine call; the warm-up may choose fewer.", ge=1, le=4096)
-    ] = 64
+        int | None,
+        Field(
+            description="Most inputs in one engine call; the warm-up may choose fewer. None: 64, on a GPU 256.",
+            ge=1,
+            le=4096,
+        ),
+    ] = None
     batch_ms: Annotated[
         int,
         Field(description="Longest time that one engine call should take; larger batches are split.", ge=1),

@@ -18,11 +18,23 @@ class WorkerGroup:
         index: This worker's number, from 0.
         count: The number of workers.
         folder: The folder of the files that the workers share, which no other user can enter. None for a single worker.
+        engine_process: Whether one engine process computes for all workers; it listens on `engine_socket`.
     """
 
     index: int = 0
     count: int = 1
     folder: Path | None = None
+    engine_process: bool = False
+
+    @property
+    def engines(self) -> int:
+        """The number of processes that share the cores for computing."""
+        return 1 if self.engine_process else self.count
+
+    @property
+    def engine_socket(self) -> Path:
+        """The Unix socket of the engine process."""
+        return self.shared_file("engine.sock")
 
     @property
     def peers(self) -> list[int]:

@@ -98,6 +98,10 @@ class Run:
         """The file with the statistics of a stage's training features."""
         return self.calibration_path / f"{stage}.features.npz"
 
+    def combination_path(self, stage: str) -> Path:
+        """The file with the statistics that standardise the scores that a stage's score `combined` combines."""
+        return self.calibration_path / f"{stage}.combination.npz"
+
     def references_path(self, stage: str) -> Path:
         """The file with the sources of the training examples in a stage's statistics."""
         return self.calibration_path / f"{stage}.references.json"

@@ -9,7 +9,7 @@ import structlog
 from starlette.responses import Response
 from starlette.types import Scope
 
-from service.errors import Overloaded
+from service.errors import EngineUnavailable, Overloaded
 from service.http.request_id import request_id_of
 from service.http.route import Route
 from service.inference.outcomes import QueueFull
@@ -98,7 +98,10 @@ class LoadShedder:
             return None
         started = time.perf_counter()
         model = rejected.model
-        problem = _rejection(model, rejected.max_wait)
+        try:
+            problem = _rejection(model, rejected.max_wait)
+        except EngineUnavailable:
+            return None
         if problem is None:
             return None
         request_id = request_id_of(scope)
@@ -118,6 +121,7 @@ def reserve(model: "Model", count: int, timeout_ms: int) -> Reservation:
 
     Raises:
         Overloaded: The queue is full, or too long for a deadline of `timeout_ms`.
+        EngineUnavailable: The engine process is being restarted.
     """
     try:
         return model.batcher.reserve(count, longest_wait(timeout_ms))

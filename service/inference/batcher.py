@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
+from typing_extensions import override
 
 from service.inference.engine_monitor import EngineMonitor, EngineState
+from service.inference.engine_queue import EngineQueue
 from service.inference.engine_thread import EngineThread
 from service.inference.execution_plan import ExecutionMode, ExecutionPlan
-from service.inference.outcomes import Expired, Failure, Outcome, QueueFull, Row
+from service.inference.outcomes import Expired, Failure, Outcome, Row
 from service.inference.reservation import Reservation
 from service.inputs.fair_queue import FairQueue
 from service.inputs.modality import Array, Run
@@ -51,16 +53,44 @@ class BatchObserver(Protocol):
         """
 
 
+class Request(Protocol):
+    """A request that has inputs in the queue."""
+
+    @property
+    def explain(self) -> bool:
+        """Whether the outputs that explain the inputs' scores are wanted."""
+
+    def set_outcome(self, index: int, outcome: Outcome) -> None:
+        """Store the outcome of the input `index`."""
+
+    def __hash__(self) -> int:
+        """Each request has a lane of its own."""
+
+
 @dataclass(slots=True)
-class _QueuedInput:
-    reservation: Reservation
+class QueuedInput:
+    """One input in the queue.
+
+    Attributes:
+        request: Gets the outcome.
+        index: The input's number in its request.
+        item: The prepared input.
+        queued_at: When the input was queued, in seconds of the batcher's clock.
+        deadline: When the input expires.
+    """
+
+    request: Request
     index: int
     item: Array
     queued_at: float
     deadline: float
 
 
-class Batcher:
+Deliver = Callable[[Sequence[QueuedInput], Sequence[Outcome]], object]
+"""Takes the outcomes of inputs, all of the same kind and of one batch, on the thread that computed them."""
+
+
+class Batcher(EngineQueue):
     """The queue in front of one engine, and the threads that run the engine.
 
     In the mode `INLINE` there are no threads: the event loop runs the engine, on the inputs that were queued in one
@@ -83,6 +113,8 @@ class Batcher:
         monitor: EngineMonitor | None = None,
         thread: EngineThread | None = None,
         explain: Run | None = None,
+        deliver: Deliver | None = None,
+        on_left: Callable[[int], object] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Start the engine threads.
@@ -98,6 +130,9 @@ class Batcher:
             monitor: The engine's running calls; `close` ends those that take too long.
             thread: The only engine thread, if the engine needs the thread that it was opened on.
             explain: Computes a batch in which an input's explanation is wanted; None if `run` does.
+            deliver: Takes the outcomes; by default the requests get them on the event loop.
+            on_left: Called with the number of inputs that have left the queue so far, on any thread, one call at a
+                time.
             clock: The time in seconds; deadlines are compared with it.
         """
         self.plan = plan
@@ -109,9 +144,12 @@ class Batcher:
         self.monitor = monitor or EngineMonitor(name)
         self._clock = clock
         self._inline = plan.mode is ExecutionMode.INLINE
-        self._queue: FairQueue[Reservation, _QueuedInput] = FairQueue(
+        self._queue: FairQueue[Request, QueuedInput] = FairQueue(
             None if size_of is None else lambda queued: size_of(queued.item)
         )
+        self._deliver_elsewhere = deliver
+        self._on_left = on_left
+        self._left = 0
         self._reserved = 0
         self._seconds_per_input = plan.seconds_per_input / plan.threads
         self._condition = threading.Condition()
@@ -129,34 +167,28 @@ class Batcher:
             self._threads.append(thread)
 
     @property
+    @override
     def depth(self) -> int:
-        """Number of inputs admitted and not yet being computed, those still being decoded included."""
         return self._reserved + len(self._queue)
 
     @property
-    def expected_wait(self) -> float:
-        """Seconds until the engine would begin to compute an input that is admitted now."""
-        return self.depth * self._seconds_per_input
+    @override
+    def seconds_per_input(self) -> float:
+        return self._seconds_per_input
 
-    def check_capacity(self, count: int = 1, max_wait: float = math.inf) -> None:
-        """Raise `QueueFull` unless `count` inputs could be admitted now and would wait at most `max_wait` seconds."""
-        wait = self.expected_wait
-        if self.depth + count > self.capacity:
-            raise QueueFull("the queue is full", max(1, math.ceil(wait)))
-        if wait > max_wait:
-            raise QueueFull(f"the queue is {wait:.1f} s long", max(1, math.ceil(wait - max_wait)))
+    @property
+    @override
+    def stalled_seconds(self) -> float:
+        return self.monitor.stalled_seconds
 
+    @override
     def reserve(self, count: int, max_wait: float = math.inf) -> Reservation:
-        """Reserve slots for `count` inputs, before they are decoded.
-
-        Raises:
-            QueueFull: There are too few free slots, or the inputs would wait longer than `max_wait` seconds.
-        """
         with self._condition:
             self.check_capacity(count, max_wait)
             self._reserved += count
         return Reservation(self, count)
 
+    @override
     def close(self) -> None:
         """Compute the queued inputs, then end the engine threads.
 
@@ -179,31 +211,40 @@ class Batcher:
             thread.join(max(0.0, end - time.monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
 
-    def enqueue(self, reservation: Reservation, items: Sequence[Array], deadline: float, slots: int) -> None:
-        """Queue `items` in exchange for the reservation's `slots`; only `Reservation` calls this."""
+    def enqueue(self, request: Request, items: Sequence[Array], deadline: float, slots: int) -> None:
+        """Queue the `items` of `request` in exchange for its reserved `slots`."""
         now = self._clock()
-        queued = [_QueuedInput(reservation, index, item, now, deadline) for index, item in enumerate(items)]
+        queued = [QueuedInput(request, index, item, now, deadline) for index, item in enumerate(items)]
         with self._condition:
             self._reserved -= slots
-            self._queue.extend(reservation, queued)
+            self._queue.extend(request, queued)
             if not self._inline:
                 self._condition.notify(len(queued))
         if self._inline and self._scheduled is None:
             self._scheduled = self._loop.call_soon(self._run_on_loop)
 
-    def release(self, reservation: Reservation, slots: int) -> None:
-        """Free the reservation's unused `slots` and drop its queued inputs; only `Reservation` calls this."""
+    def release(self, request: Request, slots: int) -> list[QueuedInput]:
+        """Free the unused `slots` of `request`, drop its inputs that are still queued, and return them."""
         with self._condition:
             self._reserved -= slots
             # At once, not when an engine thread comes across them: dropped inputs must not hold memory or capacity.
-            self._queue.discard(reservation)
+            dropped = self._queue.discard(request)
+            self._count_left(len(dropped))
+        return dropped
+
+    def _count_left(self, count: int) -> None:
+        """Note that `count` inputs left the queue; the condition is held."""
+        self._left += count
+        self._on_left(self._left)
 
     def _run_on_loop(self) -> None:
         """Compute one batch on the event loop, and schedule the next one after the events that came in meanwhile."""
-        batch, expired = self._take_batch(1)
-        _set_outcomes(expired, [Expired()] * len(expired))
+        with self._condition:
+            batch, expired = self._take_batch(1)
+        if expired:
+            self._deliver(expired, [Expired()] * len(expired))
         if batch:
-            _set_outcomes(batch, self._compute(batch, exclusive=True))
+            self._deliver(batch, self._compute(batch, exclusive=True))
         self._scheduled = self._loop.call_soon(self._run_on_loop) if self._queue else None
 
     def _run_on_thread(self) -> None:
@@ -214,7 +255,7 @@ class Batcher:
                 if not batch:
                     return
                 try:
-                    self._send_outcomes(batch, self._compute(batch, exclusive))
+                    self._deliver(batch, self._compute(batch, exclusive))
                 finally:
                     with self._condition:
                         self._idle_threads += 1
@@ -225,7 +266,7 @@ class Batcher:
                 raise
             log.debug("engine thread ended with its event loop", reason=str(error))
 
-    def _wait_for_batch(self) -> tuple[list[_QueuedInput], bool]:
+    def _wait_for_batch(self) -> tuple[list[QueuedInput], bool]:
         """The next batch, empty only on closing, and whether the engine computes nothing else at the same time."""
         # A thread that continues takes one thread's share of the queue, not all of it: the other threads finish soon
         # and would otherwise idle until the clients answered now send their next requests. See docs/performance.md.
@@ -241,25 +282,26 @@ class Batcher:
                 exclusive = self._idle_threads == self.plan.threads and len(batch) == 1 and not self._queue
                 self._idle_threads -= bool(batch)
             if expired:
-                self._send_outcomes(expired, [Expired()] * len(expired))
+                self._deliver(expired, [Expired()] * len(expired))
             if batch:
                 return batch, exclusive
 
-    def _take_batch(self, sharing_threads: int) -> tuple[list[_QueuedInput], list[_QueuedInput]]:
+    def _take_batch(self, sharing_threads: int) -> tuple[list[QueuedInput], list[QueuedInput]]:
         """One of `sharing_threads` equal shares of the queue, at most a full batch; and the expired inputs met."""
         now = self._clock()
-        batch: list[_QueuedInput] = []
-        expired: list[_QueuedInput] = []
+        batch: list[QueuedInput] = []
+        expired: list[QueuedInput] = []
         size = min(self.plan.max_batch, -(-len(self._queue) // sharing_threads))
         while self._queue and not batch:
             for queued in self._queue.take(size, self.plan.max_positions):
                 (batch if queued.deadline > now else expired).append(queued)
+        self._count_left(len(batch) + len(expired))
         return batch, expired
 
-    def _compute(self, batch: list[_QueuedInput], exclusive: bool) -> Sequence[Outcome]:
+    def _compute(self, batch: list[QueuedInput], exclusive: bool) -> Sequence[Outcome]:
         size = len(batch)
         started = self._clock()
-        run = self._explain if any(queued.reservation.explain for queued in batch) else self._run
+        run = self._explain if any(queued.request.explain for queued in batch) else self._run
         try:
             outputs = run([queued.item for queued in batch], exclusive=exclusive)
         except Exception as error:
@@ -275,9 +317,14 @@ class Batcher:
             self._seconds_per_input += (latest - self._seconds_per_input) * _SMOOTHING
         return [Row(outputs, index, started, finished) for index in range(size)]
 
-    def _send_outcomes(self, inputs: list[_QueuedInput], outcomes: Sequence[Outcome]) -> None:
-        # The event loop wakes up once per batch, however many requests are in it.
-        self._loop.call_soon_threadsafe(_set_outcomes, inputs, outcomes)
+    def _deliver(self, inputs: Sequence[QueuedInput], outcomes: Sequence[Outcome]) -> None:
+        if self._deliver_elsewhere is not None:
+            self._deliver_elsewhere(inputs, outcomes)
+        elif self._inline:
+            _set_outcomes(inputs, outcomes)
+        else:
+            # The event loop wakes up once per batch, however many requests are in it.
+            self._loop.call_soon_threadsafe(_set_outcomes, inputs, outcomes)
 
 
 def _lower_thread_priority() -> None:
@@ -289,6 +336,6 @@ def _lower_thread_priority() -> None:
         os.setpriority(os.PRIO_PROCESS, thread, niceness)
 
 
-def _set_outcomes(inputs: list[_QueuedInput], outcomes: Sequence[Outcome]) -> None:
+def _set_outcomes(inputs: Sequence[QueuedInput], outcomes: Sequence[Outcome]) -> None:
     for queued, outcome in zip(inputs, outcomes, strict=True):
-        queued.reservation.set_outcome(queued.index, outcome)
+        queued.request.set_outcome(queued.index, outcome)

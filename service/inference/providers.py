@@ -6,8 +6,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import onnxruntime
+import structlog
 
 from service.inference.cuda_device import CudaUnusable, check_device
+from service.settings import Settings
+
+log = structlog.stdlib.get_logger(__name__)
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
@@ -87,6 +91,11 @@ class Provider:
         return [*cuda, (CPU, {})]
 
 
+def largest_batch(provider: Provider) -> int:
+    """The default limit of the inputs of one call: a GPU needs larger batches to be busy."""
+    return 64 if provider.first == CPU else 256
+
+
 def choose_provider(
     setting: str, available: Sequence[str] | None = None, cuda: CudaOptions | None = None
 ) -> tuple[Provider, str | None]:
@@ -121,6 +130,26 @@ def choose_provider(
     # The CUDA libraries may be installed as Python packages, where the dynamic loader does not look.
     onnxruntime.preload_dlls()
     return Provider(CUDA, required=setting != "auto", cuda=cuda), None
+
+
+def provider_of(settings: Settings, choice: str) -> Provider:
+    """The provider of models for which the settings say `choice`.
+
+    Raises:
+        ProviderUnavailable: The choice requires a provider that is not available.
+    """
+    options = CudaOptions(
+        device=settings.cuda_device,
+        memory_mb=settings.cuda_memory_mb,
+        nhwc=settings.cuda_nhwc,
+        tf32=settings.cuda_tf32,
+        convolution_search=settings.cuda_convolution_search,
+        graphs=settings.cuda_graphs,
+    )
+    provider, note = choose_provider(choice, cuda=options)
+    if note is not None:
+        log.info("provider fallback", provider=provider.first, reason=note)
+    return provider
 
 
 def _missing_build() -> str:

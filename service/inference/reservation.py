@@ -1,4 +1,4 @@
-"""A reservation: slots in a batcher's queue that one request holds for its inputs, and the outcomes of the inputs."""
+"""A reservation: slots in a queue that one request holds for its inputs, and the outcomes of the inputs."""
 
 import asyncio
 import math
@@ -11,12 +11,12 @@ from service.inputs.modality import Array
 
 
 class InputQueue(Protocol):
-    """The part of a batcher that a reservation uses."""
+    """The part of a queue that a reservation uses."""
 
-    def enqueue(self, reservation: "Reservation", items: Sequence[Array], deadline: float, slots: int) -> None:
+    def enqueue(self, request: "Reservation", items: Sequence[Array], deadline: float, slots: int) -> None:
         """Queue `items` in exchange for the reservation's `slots`."""
 
-    def release(self, reservation: "Reservation", slots: int) -> None:
+    def release(self, request: "Reservation", slots: int) -> object:
         """Free the reservation's unused `slots` and drop its inputs that are still queued."""
 
 
@@ -59,6 +59,9 @@ class Reservation:
             deadline: In `time.monotonic()` seconds. An input that the engine has not begun to compute by then is
                 `Expired`.
             explain: Whether to compute the outputs that explain the scores, too.
+
+        Raises:
+            EngineUnavailable: The engine process ended before it had computed all inputs.
         """
         if not items:
             return []
@@ -74,8 +77,18 @@ class Reservation:
         return self._outcomes
 
     def set_outcome(self, index: int, outcome: Outcome) -> None:
-        """Store the outcome of one input. The batcher calls this on the event loop, once for each input."""
+        """Store the outcome of one input. The queue calls this on the event loop, once for each input."""
         self._outcomes[index] = outcome
         self._missing -= 1
         if not self._missing and self._future is not None and not self._future.done():
             self._future.set_result(None)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all inputs have an outcome."""
+        return not self._missing
+
+    def fail(self, error: Exception) -> None:
+        """Have `run` raise `error`, because the missing inputs will get no outcome. For the event loop's thread."""
+        if self._future is not None and not self._future.done():
+            self._future.set_exception(error)

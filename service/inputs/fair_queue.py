@@ -40,11 +40,14 @@ class FairQueue(Generic[Lane, Item]):
         queued.extend(items)
         self._length += len(queued) - before
 
-    def discard(self, lane: Lane) -> None:
-        """Remove the items of `lane`, if it has any."""
-        kept = [candidate for candidate in self._candidates if candidate[0] is not lane]
-        self._length -= len(self._candidates) - len(kept) + len(self._lanes.pop(lane, ()))
-        self._candidates = kept
+    def discard(self, lane: Lane) -> list[Item]:
+        """Remove and return the items of `lane`, none if there is no such lane."""
+        removed = [item for owner, item in self._candidates if owner is lane]
+        if removed:
+            self._candidates = [candidate for candidate in self._candidates if candidate[0] is not lane]
+        removed += self._lanes.pop(lane, ())
+        self._length -= len(removed)
+        return removed
 
     def ahead_of_new_lane(self, count: int) -> Iterator[Item]:
         """The items that are taken before the last of `count` items of a lane that would be new."""

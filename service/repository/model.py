@@ -1,25 +1,16 @@
 """A loaded model version: the components that a request to it passes through, and how a bundle is made one."""
 
 import asyncio
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 
 import structlog
 
 from bundle import Bundle, ManifestInvalid, load_bundle
-from service.cpu_count import available_cores
-from service.inference.batch_tuning import tune
-from service.inference.batcher import Batcher
-from service.inference.engine import Engine, open_engine
-from service.inference.engine_health import EngineHealth
-from service.inference.engine_monitor import EngineState
-from service.inference.engine_thread import EngineThread
-from service.inference.execution_plan import ExecutionPlan
-from service.inference.providers import CPU, Provider
+from service.inference.engine_queue import EngineQueue
+from service.inference.engines import Engines
 from service.inputs.modality import Modality
 from service.scoring.drift import DriftEvidence
 from service.scoring.explanations import explanations_of
@@ -28,7 +19,6 @@ from service.scoring.scorer import Scorer
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from service.telemetry.model_metrics import ModelMetrics
-from service.worker_group import SINGLE_WORKER, WorkerGroup
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -85,7 +75,7 @@ class Model:
     provider: str
     preferred_provider: str
     nodes: Mapping[str, int]
-    batcher: Batcher
+    batcher: EngineQueue
     scorer: Scorer
     option_limits: OptionLimits
     metrics: ModelMetrics
@@ -127,82 +117,31 @@ class Model:
         self.metrics.retire()
 
 
-def model_loader(
-    settings: Settings,
-    provider: Provider,
-    registry: Metrics,
-    loop: asyncio.AbstractEventLoop,
-    health: EngineHealth,
-    worker_group: WorkerGroup = SINGLE_WORKER,
-    model_providers: Mapping[str, Provider] | None = None,
-) -> Callable[[Bundle], Model]:
+def model_loader(settings: Settings, engines: Engines, registry: Metrics) -> Callable[[Bundle], Model]:
     """Create the function that makes a verified bundle a warm model.
 
     Args:
         settings: The service's settings.
-        provider: The ONNX Runtime provider.
+        engines: Opens the engines.
         registry: The application's metrics.
-        loop: The event loop that requests run on.
-        health: Watches the engines.
-        worker_group: The workers that share the cores; one of them measures a bundle's execution plan for all.
-        model_providers: The providers of models that do not use `provider`, by name.
 
     Returns:
         The function; it raises `EngineError` or `ProviderUnavailable`.
     """
 
-    def open_tuned(bundle: Bundle, wanted: Provider) -> tuple[Engine, ExecutionPlan]:
-        cores = settings.threads or available_cores()
-        engine = open_engine(bundle, wanted, cores=cores, max_batch=settings.max_batch, watch=health.add)
-        memo = partial(_measure_once, worker_group, bundle)
-        try:
-            plan = tune(engine, settings.max_batch, settings.batch_ms / 1000, memo).for_worker(worker_group.count)
-            engine.release_memory(plan.max_batch)
-        except Exception:
-            engine.monitor.state = EngineState.CLOSED
-            raise
-        return engine, plan
-
     def load(bundle: Bundle) -> Model:
-        wanted = (model_providers or {}).get(bundle.manifest.name, provider)
-        if wanted.first == CPU:
-            return make_model(bundle, wanted, *open_tuned(bundle, wanted))
-        thread = EngineThread(bundle.manifest.model)
-        try:
-            engine, plan = thread.call(partial(open_tuned, bundle, wanted))
-            model = make_model(bundle, wanted, engine, plan, None if engine.on_cpu else thread)
-            if not engine.on_cpu:
-                thread.post(engine.close)
-            return model
-        finally:
-            thread.end()
-
-    def make_model(
-        bundle: Bundle, wanted: Provider, engine: Engine, plan: ExecutionPlan, thread: EngineThread | None = None
-    ) -> Model:
         manifest = bundle.manifest
-        name, version = manifest.name, manifest.version
         scores = tuple(score.name for score in manifest.scores)
         drift = DriftEvidence(bundle.calibrations[manifest.default_score])
-        metrics = ModelMetrics(registry, name, version, scores, manifest.default_score, drift)
-        engine.on_shape_change = metrics.shape_changed
-        scorer = Scorer.of(bundle, settings.alpha, engine.modality)
-        batcher = Batcher(
-            f"{name}-{version}",
-            engine.run,
-            plan,
-            capacity=settings.queue_size,
-            loop=loop,
-            size_of=engine.modality.size_of,
-            observer=metrics,
-            monitor=engine.monitor,
-            thread=thread,
-            explain=engine.explain,
-        )
-        engine.monitor.planned_seconds = _longest_call(plan, engine.modality, settings.batch_ms / 1000)
-        engine.monitor.on_stall = metrics.stalled
-        engine.monitor.on_failure = metrics.engine_failed
-        engine.monitor.state = EngineState.SERVING
+        observers: list[ModelMetrics] = []
+
+        def make_metrics() -> ModelMetrics:
+            observers.append(
+                ModelMetrics(registry, manifest.name, manifest.version, scores, manifest.default_score, drift)
+            )
+            return observers[0]
+
+        engine = engines.open(bundle, make_metrics)
         option_limits = OptionLimits(
             scores,
             manifest.default_score,
@@ -214,29 +153,16 @@ def model_loader(
             bundle,
             engine.modality,
             engine.provider,
-            wanted.preferred,
-            {name: operators.total() for name, operators in engine.nodes.items()},
-            batcher,
-            scorer,
+            engine.preferred_provider,
+            engine.nodes,
+            engine.queue,
+            Scorer.of(bundle, settings.alpha, engine.modality),
             option_limits,
-            metrics,
+            observers[0],
             drift,
         )
 
     return load
-
-
-def _longest_call(plan: ExecutionPlan, modality: Modality, max_seconds: float) -> float:
-    """The seconds that a call takes by the plan: those of a full batch, or of the largest input alone."""
-    largest = 0 if modality.size_of is None else modality.size_of(modality.probe_pair()[1])
-    return max(plan.max_batch * plan.seconds_per_input, max_seconds * largest / plan.max_positions)
-
-
-def _measure_once(worker_group: WorkerGroup, bundle: Bundle, measure: Callable[[], ExecutionPlan]) -> ExecutionPlan:
-    """The plan that `measure` returns to the first worker that loads `bundle`."""
-    digest = hashlib.sha256(bundle.manifest.model_dump_json().encode()).hexdigest()
-    fields = worker_group.compute_once(f"execution-plan-{digest}", lambda: measure().to_json())
-    return ExecutionPlan.from_json(fields)
 
 
 def verified_bundle(path: Path) -> Bundle:

@@ -12,7 +12,7 @@ from typing import Protocol
 import structlog
 
 from bundle import ImageInput, TextInput
-from service.errors import DeadlineExceeded, InputError
+from service.errors import DeadlineExceeded, EngineUnavailable, InputError
 from service.inference.outcomes import QueueFull
 from service.inference.reservation import Reservation
 from service.inputs.modality import Limits, Prepared, arrays_of
@@ -85,7 +85,7 @@ class Shadows:
             size = sum(_size(item.payload) for item in offered.inputs)
             reservation = None
             if 2 * batcher.depth <= batcher.capacity and self._budget.try_take(size):
-                with suppress(QueueFull):
+                with suppress(QueueFull, EngineUnavailable):
                     reservation = shadow.batcher.reserve(count, request.options.timeout_ms / 1000)
                 if reservation is None:
                     self._budget.give_back(size)
@@ -121,6 +121,8 @@ class Shadows:
             _count(shadow, shadow.scorer.results(prepared, outcomes, options), request.results)
         except TimeoutError:
             shadow.metrics.shadow_dropped(DeadlineExceeded.type, len(request.results))
+        except EngineUnavailable:
+            shadow.metrics.shadow_dropped("failed", len(request.results))
         except Exception:
             log.exception("shadow failed", model=shadow.name, version=shadow.version)
             shadow.metrics.shadow_dropped("failed", len(request.results))

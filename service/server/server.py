@@ -42,7 +42,7 @@ _SEND_SECONDS = 1
 
 # How long the event loop may keep the GIL while an engine thread waits for it. Python's default of 5 ms leaves engines
 # with short batches idle: see docs/performance.md.
-_GIL_SWITCH_SECONDS = 0.0005
+GIL_SWITCH_SECONDS = 0.0005
 
 STALLED_EXIT_CODE = 70
 """The exit code of a process that ended because an engine did not recover: a fault inside of the software."""
@@ -314,7 +314,7 @@ def serve(
     # Each connection is an open file; the usual soft limit of 1024 exists for programs that call select().
     _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
-    sys.setswitchinterval(_GIL_SWITCH_SECONDS)
+    sys.setswitchinterval(GIL_SWITCH_SECONDS)
     server = Server(app, settings, worker_group, on_ready)
     signal.signal(signal.SIGUSR1, server.handle_reset)
     server.run(sockets)

@@ -1,11 +1,14 @@
 """Runs several worker processes on one port: starts them, restarts those that die, and drains them together.
 
+On a GPU a further process computes for all workers (`service.server.engine_process`).
+
 Beyond `uvicorn.supervisors.Multiprocess`: the first worker starts alone, the banner is printed once, pauses between
 restarts grow, and workers drain when the supervisor itself is killed.
 """
 
 import asyncio
 import contextlib
+import importlib.metadata
 import json
 import os
 import signal
@@ -13,14 +16,17 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import structlog
 
+from service.inference.cuda_device import CudaUnusable, check_device
 from service.server.banner import print_safely
 from service.server.sockets import BindError, bind_sockets
 from service.settings import Settings, env_name
+from service.worker_group import WorkerGroup
 
 # A worker that died soon after its start is likely to die again: each pause before a restart is twice the last one.
 _FIRST_PAUSE_SECONDS = 0.5
@@ -28,6 +34,8 @@ _LONGEST_PAUSE_SECONDS = 30.0
 _STABLE_AFTER_SECONDS = 60.0
 # Workers are killed this long after the grace period.
 _EXIT_SECONDS = 5.0
+# Each worker connects once for each model version, all of them at once after a restart.
+_ENGINE_BACKLOG = 4096
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -53,11 +61,31 @@ def supervise(settings: Settings) -> int:
         log.error("cannot start", reason=reason)
         return 1
     with temporary_folder as folder:
-        return asyncio.run(Supervisor(settings, sockets, Path(folder)).run())
+        worker_group = WorkerGroup(0, settings.workers, Path(folder), wants_engine_process(settings))
+        return asyncio.run(Supervisor(settings, sockets, worker_group).run())
+
+
+def wants_engine_process(settings: Settings) -> bool:
+    """Whether one process computes for all workers; by default where workers would share a GPU."""
+    if settings.engine_process != "auto":
+        return settings.engine_process == "on"
+    if settings.workers == 1 or settings.provider == "cpu":
+        return False
+    if settings.provider == "auto":
+        # Without importing ONNX Runtime, which would double the memory of this process.
+        try:
+            importlib.metadata.version("onnxruntime-gpu")
+            check_device(settings.cuda_device)
+        except (importlib.metadata.PackageNotFoundError, CudaUnusable):
+            return False
+    return True
 
 
 class _Worker:
-    """A worker process and its control socket. The worker drains when the socket closes, also if this process dies."""
+    """A worker process and its control socket. The worker drains when the socket closes, also if this process dies.
+
+    The engine process is started in the same way.
+    """
 
     def __init__(
         self, process: asyncio.subprocess.Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -68,21 +96,25 @@ class _Worker:
         self.ready = False
 
     @classmethod
-    async def start(cls, settings: Settings, index: int, folder: Path, sockets: Sequence[socket.socket]) -> "_Worker":
-        """Start worker `index`, which accepts from `sockets` and shares files with the others in `folder`."""
+    async def start(cls, module: str, task: Mapping[str, Any], descriptors: Sequence[int]) -> "_Worker":
+        """Start a process.
+
+        Args:
+            module: The module that the process runs.
+            task: The object that the process reads first.
+            descriptors: The file descriptors that the process inherits.
+        """
         control, worker_end = socket.socketpair()
         with worker_end:
-            descriptors = [sock.fileno() for sock in sockets]
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "service.server.worker", str(worker_end.fileno())),
+                *(sys.executable, "-m", module, str(worker_end.fileno())),
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=[worker_end.fileno(), *descriptors],
                 # Ctrl-C signals the whole process group, and a worker that is just starting would print a traceback.
                 process_group=0,
             )
         reader, writer = await asyncio.open_connection(sock=control)
-        task = {"settings": settings.model_dump(mode="json"), "index": index, "folder": str(folder)}
-        writer.write(json.dumps(task | {"sockets": descriptors}).encode() + b"\n")
+        writer.write(json.dumps(task).encode() + b"\n")
         return cls(process, reader, writer)
 
     async def banner(self) -> str:
@@ -100,6 +132,10 @@ class _Worker:
         self._control.close()
         return code
 
+    def close_control(self) -> None:
+        """Close the control socket, of which the process learns."""
+        self._control.close()
+
     def send(self, sig: signal.Signals) -> None:
         """Send the process a signal, unless it has ended."""
         if self._process.returncode is None:
@@ -112,12 +148,14 @@ class Supervisor:
     At SIGTERM or SIGINT all workers drain; the second signal kills them. SIGUSR1 is passed on to all workers.
     """
 
-    def __init__(self, settings: Settings, sockets: Sequence[socket.socket], folder: Path) -> None:
-        """Prepare the workers' settings. `folder` is where the workers share files."""
+    def __init__(self, settings: Settings, sockets: Sequence[socket.socket], worker_group: WorkerGroup) -> None:
+        """Prepare the workers' settings. `worker_group` is that of worker 0."""
         # A worker that is not ready must not accept a connection that another worker could serve.
         self._settings = settings.model_copy(update={"listen_when_ready": True})
         self._sockets = list(sockets)
-        self._folder = folder
+        self._worker_group = worker_group
+        self._engine: _Worker | None = None
+        self._drained = asyncio.Event()
         self._workers: dict[int, _Worker] = {}
         self._ever_ready: set[int] = set()
         self._first_is_ready = asyncio.Event()
@@ -131,12 +169,61 @@ class Supervisor:
         for sig in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(sig, self._on_signal, sig)
         loop.add_signal_handler(signal.SIGUSR1, self._reset_drift)
+        engine = asyncio.create_task(self._run_engine_process()) if self._worker_group.engine_process else None
         async with asyncio.TaskGroup() as slots:
             slots.create_task(self._run_slot(0))
             await self._first_is_ready.wait()
             for index in range(1, self._settings.workers):
                 slots.create_task(self._run_slot(index))
+        if engine is not None:
+            # Workers need the engine process until they have answered their last request.
+            self._drained.set()
+            if self._engine is not None:
+                self._engine.close_control()
+                if self._killed:
+                    self._engine.send(signal.SIGKILL)
+            await engine
         return self._exit_code
+
+    async def _run_engine_process(self) -> None:
+        """Keep the engine process running until all workers have ended.
+
+        This process holds the listening socket, so that workers can connect while the engine process is restarted.
+        """
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(self._worker_group.engine_socket))
+            listener.listen(_ENGINE_BACKLOG)
+            task = self._task() | {"listener": listener.fileno()}
+            pause = 0.0
+            while not self._drained.is_set():
+                began = time.monotonic()
+                try:
+                    engine = await _Worker.start("service.server.engine_process", task, [listener.fileno()])
+                except OSError as error:
+                    log.error("engine process start failed", reason=str(error))
+                    code, reason = 1, "never started"
+                else:
+                    self._engine = engine
+                    if self._drained.is_set():
+                        engine.close_control()
+                    code = await engine.wait()
+                    self._engine = None
+                    reason = _how_it_ended(code)
+                if self._drained.is_set():
+                    return
+                if not self._ever_ready:
+                    log.error("cannot start", reason=f"before a worker was ready, the engine process {reason}")
+                    self._exit_code = max(code, 1)
+                    self._end()
+                    return
+                pause = _next_pause(pause, time.monotonic() - began)
+                log.error("engine process died", reason=reason, restart_seconds=pause)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._drained.wait(), pause)
+
+    def _task(self) -> dict[str, Any]:
+        """What every process is told."""
+        return {"settings": self._settings.model_dump(mode="json"), "folder": str(self._worker_group.folder)}
 
     async def _run_slot(self, index: int) -> None:
         """Keep worker number `index` running: start it, and start it again whenever it dies, until the end."""
@@ -144,22 +231,22 @@ class Supervisor:
         while not self._ending.is_set():
             began = time.monotonic()
             try:
-                worker = await _Worker.start(self._settings, index, self._folder, self._sockets)
+                descriptors = [sock.fileno() for sock in self._sockets]
+                task = self._task() | {"index": index, "engine_process": self._worker_group.engine_process}
+                worker = await _Worker.start("service.server.worker", task | {"sockets": descriptors}, descriptors)
             except OSError as error:
                 log.error("worker start failed", worker=index, reason=str(error))
                 code, reason = 1, "never started"
             else:
                 code = await self._watch(index, worker)
-                reason = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+                reason = _how_it_ended(code)
                 if self._ending.is_set():
                     self._on_drained(index, worker, code, reason)
                     return
             if not self._ever_ready:
                 self._fail(index, code, reason)
                 return
-            uptime = time.monotonic() - began
-            pause = 0.0 if uptime > _STABLE_AFTER_SECONDS else min(2 * pause, _LONGEST_PAUSE_SECONDS)
-            pause = max(pause, _FIRST_PAUSE_SECONDS)
+            pause = _next_pause(pause, time.monotonic() - began)
             log.error("worker died", worker=index, reason=reason, restart_seconds=pause)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._ending.wait(), pause)
@@ -220,3 +307,13 @@ class Supervisor:
     def _send(self, sig: signal.Signals) -> None:
         for worker in self._workers.values():
             worker.send(sig)
+
+
+def _how_it_ended(code: int) -> str:
+    return f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+
+
+def _next_pause(pause: float, uptime: float) -> float:
+    """The pause before a restart after one of `pause` seconds, of a process that ran for `uptime` seconds."""
+    longer = 0.0 if uptime > _STABLE_AFTER_SECONDS else min(2 * pause, _LONGEST_PAUSE_SECONDS)
+    return max(longer, _FIRST_PAUSE_SECONDS)

@@ -55,9 +55,9 @@ def work(
 def main(argv: Sequence[str]) -> int:
     """Serve as one of several workers.
 
-    The supervisor sends one line of JSON over the control socket: `settings`, `index` and `folder` (of the worker
-    group) and `sockets`, the file descriptors to accept from. Once it is ready, the worker sends the banner and shuts
-    down its side of the socket.
+    The supervisor sends one line of JSON over the control socket: `settings`, `index`, `folder` and `engine_process`
+    (of the worker group) and `sockets`, the file descriptors to accept from. Once it is ready, the worker sends the
+    banner and shuts down its side of the socket.
 
     Args:
         argv: The file descriptor of the control socket.
@@ -66,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
     task = json.loads(control.makefile().readline())
     settings = Settings(**task["settings"])
     folder = Path(task["folder"])
-    worker_group = WorkerGroup(task["index"], settings.workers, folder)
+    worker_group = WorkerGroup(task["index"], settings.workers, folder, task["engine_process"])
     handler = configure_logs(settings, worker=worker_group.index)
     threading.Thread(
         target=_drain_without_supervisor, args=(control, folder, settings.grace_seconds), name="supervisor", daemon=True

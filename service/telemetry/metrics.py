@@ -18,7 +18,7 @@ from prometheus_client import (
 )
 from prometheus_client.metrics import MetricWrapperBase
 
-from service.inference.batcher import Batcher
+from service.inference.engine_queue import EngineQueue
 from service.scoring.scorer import Scorer
 
 M = TypeVar("M", bound=MetricWrapperBase)
@@ -32,7 +32,7 @@ _ANOMALIES = (
     *(-100, -50, -20, -10, -5, -3, -2, -1, -0.5, 0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8),
     *(0.9, 0.95, 0.99, 1, 1.5, 2, 2.5, 3, 4, 5, 7, 10, 20, 50, 100),
 )
-REJECTIONS = ("overloaded", "draining", "deadline-passed", "client-gone", "request-timeout")
+REJECTIONS = ("overloaded", "draining", "deadline-passed", "client-gone", "request-timeout", "engine-unavailable")
 SHADOW_DROPS = ("overloaded", "deadline-passed", "failed")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -196,7 +196,7 @@ class Metrics:
                 self.http_seconds.labels(route, method, status),
             )
         )
-        self._queues: dict[str, tuple[tuple[str, Batcher], ...]] = {}
+        self._queues: dict[str, tuple[tuple[str, EngineQueue], ...]] = {}
         self._shadows: dict[str, set[str]] = {}
         self._registrations: collections.Counter[tuple[str, str]] = collections.Counter()
         # One thread loads a new version while another may remove an old version's series.
@@ -231,14 +231,14 @@ class Metrics:
             self.false_flag_rate_lower.labels(model, version, score).set(rate.lower)
             self.false_flag_rate_upper.labels(model, version, score).set(rate.upper)
 
-    def watch_queue(self, model: str, version: str, batcher: Batcher) -> None:
-        """Include the queue of `batcher` in `ood_queue_depth` and `ood_queue_capacity` of `model`.
+    def watch_queue(self, model: str, version: str, queue: EngineQueue) -> None:
+        """Include `queue` in `ood_queue_depth` and `ood_queue_capacity` of `model`.
 
         Both gauges report the fullest queue. A sum would hide a full queue beside that of a version without traffic.
         Queues of shadows are left out: they may be full.
         """
         with self._lock:
-            self._queues[model] = (*self._queues.get(model, ()), (version, batcher))
+            self._queues[model] = (*self._queues.get(model, ()), (version, queue))
         self.queue_depth.labels(model).set_function(lambda: max((q.depth for q in self._answering(model)), default=0))
         self.queue_capacity.labels(model).set_function(
             lambda: max((q.capacity for q in self._answering(model)), default=0)
@@ -260,13 +260,13 @@ class Metrics:
         with self._lock:
             self._registrations[model, version] += 1
 
-    def release(self, model: str, version: str, batcher: Batcher | None) -> None:
-        """Stop watching the queue of `batcher`, and undo one `register`.
+    def release(self, model: str, version: str, queue: EngineQueue | None) -> None:
+        """Stop watching `queue`, and undo one `register`.
 
         The last release of a version removes its series; the last release of a model removes the model's series.
         """
         with self._lock:
-            self._queues[model] = tuple(queue for queue in self._queues.get(model, ()) if queue[1] is not batcher)
+            self._queues[model] = tuple(it for it in self._queues.get(model, ()) if it[1] is not queue)
             self._registrations[model, version] -= 1
             if self._registrations[model, version]:
                 return
@@ -298,7 +298,7 @@ class Metrics:
         self._descriptions.append(gauge)
         return gauge
 
-    def _answering(self, model: str) -> list[Batcher]:
+    def _answering(self, model: str) -> list[EngineQueue]:
         """The watched queues of the versions that answer requests."""
         shadows = self._shadows.get(model, ())
-        return [batcher for version, batcher in self._queues.get(model, ()) if version not in shadows]
+        return [queue for version, queue in self._queues.get(model, ()) if version not in shadows]

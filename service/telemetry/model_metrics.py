@@ -3,8 +3,7 @@
 import weakref
 from collections.abc import Mapping, Sequence
 
-from service.inference.batcher import Batcher
-from service.inference.engine_monitor import EngineMonitor
+from service.inference.engine_queue import EngineQueue
 from service.scoring.drift import DriftEvidence
 from service.scoring.scored_input import ScoredInput
 from service.scoring.scorer import Scorer
@@ -42,7 +41,7 @@ class ModelMetrics:
         self._default_score = default_score
         self._drift = drift
         self._metrics = metrics
-        self._batcher: Batcher | None = None
+        self._queue: EngineQueue | None = None
         self._retired = False
         self._inputs = metrics.inputs.labels(model, version)
         self._truncated = metrics.truncated.labels(model, version)
@@ -63,7 +62,7 @@ class ModelMetrics:
         provider: str,
         preferred_provider: str,
         scorer: Scorer,
-        batcher: Batcher,
+        queue: EngineQueue,
         nodes: Mapping[str, int] | None = None,
     ) -> None:
         """Set the gauges of a served version, and watch its queue.
@@ -72,7 +71,7 @@ class ModelMetrics:
             provider: The provider that the model runs on.
             preferred_provider: The provider that it would run on if it were available.
             scorer: Holds the alpha, the thresholds and the calibrations.
-            batcher: The version's queue.
+            queue: The version's queue.
             nodes: On a GPU, the number of operators that each provider computes.
         """
         metrics, model, version, drift = self._metrics, self._model, self._version, self._drift
@@ -83,21 +82,21 @@ class ModelMetrics:
             # Created before the first event: a rate over a series that appears with an event misses that event.
             metrics.shape_changes.labels(model)
         metrics.drift_evidence.labels(model, version, self._default_score).set_function(lambda: drift.log10)
-        metrics.watch_queue(model, version, batcher)
-        # A gauge with a function refers to itself. A reference to the batcher in it would keep the engine in memory
+        metrics.watch_queue(model, version, queue)
+        # A gauge with a function refers to itself. A reference to the queue in it would keep the engine in memory
         # until the garbage collector runs.
-        monitor = weakref.ref(batcher.monitor)
-        metrics.engine_stalled.labels(model, version).set_function(lambda: _stalled_seconds(monitor()))
-        self._batcher = batcher
+        watched = weakref.ref(queue)
+        metrics.engine_stalled.labels(model, version).set_function(lambda: _stalled_seconds(watched()))
+        self._queue = queue
 
     def retire(self) -> None:
         """Remove the series, unless the version is loaded with other content; nothing may be counted afterwards."""
         if not self._retired:
             self._retired = True
-            self._metrics.release(self._model, self._version, self._batcher)
-            # The batcher refers to this object as its observer. A cycle would keep the engine in memory until the
+            self._metrics.release(self._model, self._version, self._queue)
+            # The queue refers to this object as its observer. A cycle would keep the engine in memory until the
             # garbage collector runs.
-            self._batcher = None
+            self._queue = None
 
     def shadow_dropped(self, reason: str, count: int) -> None:
         """Count inputs that this version did not score as a shadow; `reason` is one of `SHADOW_DROPS`."""
@@ -149,9 +148,13 @@ class ModelMetrics:
         """Record one batch of the engine (`service.inference.batcher.BatchObserver`)."""
         self._batch_size.observe(size)
         self._inference_seconds.observe(seconds)
+        self.queued(waited)
+
+    def queued(self, waited: Sequence[float]) -> None:
+        """Record the seconds that each of some inputs of a batch was queued; another process records the batch."""
         for wait in waited:
             self._queue_seconds.observe(wait)
 
 
-def _stalled_seconds(monitor: EngineMonitor | None) -> float:
-    return 0.0 if monitor is None else monitor.stalled_seconds
+def _stalled_seconds(queue: EngineQueue | None) -> float:
+    return 0.0 if queue is None else queue.stalled_seconds

@@ -16,6 +16,7 @@ from service import Settings
 from service.inference.engine import Engine, open_engine
 from service.inference.engine_health import EngineHealth
 from service.inference.engine_thread import EngineThread
+from service.inference.local_engines import LocalEngines
 from service.inference.onnx_session import EngineError
 from service.inference.providers import CPU, CUDA, CudaOptions, Provider, ProviderUnavailable, choose_provider
 from service.repository.model import Model, model_loader
@@ -51,6 +52,12 @@ def test_a_changing_batch_size_never_plans_a_convolution_again(stand_in: StandIn
     for count in COUNTS:
         assert all(len(rows) == count for rows in engine.run(list(IMAGES[:count])).values())
     assert stand_in.plans == warm
+
+
+def test_batches_are_larger_on_a_gpu_by_default(stand_in: StandIn) -> None:
+    engine = open_engine(load_bundle(CLASSIFIER), provider(), cores=2)
+    assert engine.fixed_sizes == [1, 16, 256]
+    assert engine.max_batch == 256
 
 
 def test_one_session_would_plan_them_again(stand_in: StandIn) -> None:
@@ -114,7 +121,9 @@ def test_auto_falls_back_per_model_and_says_so(monkeypatch: pytest.MonkeyPatch, 
 def test_a_gpu_that_computes_other_scores_is_refused(checks_samples: None) -> None:
     with pytest.raises(EngineError, match=r"the sample's \w+ is \S+ on CUDAExecutionProvider and \S+ at the export"):
         open_engine(load_bundle(CLASSIFIER), provider(), cores=2, max_batch=4)
-    assert open_engine(load_bundle(CLASSIFIER), provider(required=False), cores=2, max_batch=4).on_cpu
+    fallback = open_engine(load_bundle(CLASSIFIER), provider(required=False), cores=2)
+    assert fallback.on_cpu
+    assert fallback.max_batch == 64
 
 
 def test_a_call_that_fails_later_is_an_error_and_the_engine_is_broken(stand_in: StandIn) -> None:
@@ -160,7 +169,8 @@ def load() -> Iterator[Callable[[str], Model]]:
     """Loads a bundle of models/ as the service does, with CUDA graphs."""
     loop = asyncio.new_event_loop()
     settings = Settings(max_batch=16, cuda_graphs=True)
-    loader = model_loader(settings, provider(graphs=True), Metrics(), loop, EngineHealth(30, 60))
+    engines = LocalEngines(settings, provider(graphs=True), loop, EngineHealth(30, 60))
+    loader = model_loader(settings, engines, Metrics())
     models = []
 
     def load_model(name: str) -> Model:

@@ -1,12 +1,15 @@
 """A live service: the real server on a real socket, in a thread of the test process."""
 
+import asyncio
 import logging
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -18,14 +21,19 @@ from fastapi import FastAPI
 from bundle import Bundle
 from service import Settings, create_app
 from service.inference.engine import Engine
+from service.inference.engine_health import EngineHealth
 from service.inference.engine_monitor import EngineMonitor
 from service.inference.execution_plan import ExecutionMode, ExecutionPlan
+from service.inference.local_engines import LocalEngines
 from service.inference.providers import Provider
+from service.inference.remote.server import EngineServer
 from service.lifecycle import Phase
 from service.server.server import Server
+from service.worker_group import SINGLE_WORKER, WorkerGroup
 from tests.service.support.replaceable_engine import ReplaceableEngine
 from tests.support.tiny_bundle import make_tiny_bundle
 from tests.support.tiny_text_bundle import make_tiny_text_bundle
+from tests.support.waiting import until_async
 
 
 @dataclass(frozen=True)
@@ -55,13 +63,19 @@ Serve = Callable[..., AbstractContextManager[Live]]
 
 @contextmanager
 def running_service(
-    models: Path, *, inline: bool = False, seconds_per_input: float = 1e-3, **settings: Any
+    models: Path,
+    *,
+    inline: bool = False,
+    engine_process: bool = False,
+    seconds_per_input: float = 1e-3,
+    **settings: Any,
 ) -> Iterator[Live]:
     """The service, with execution plans that do not depend on the speed of the machine.
 
     Args:
         models: The model repository.
         inline: Whether engines run on the event loop. Otherwise each runs on a thread, where tests can block it.
+        engine_process: Whether engines run as in an engine process, on an event loop of their own behind a socket.
         seconds_per_input: The time per input that the service expects of every model at first.
         settings: The settings that are not their defaults.
     """
@@ -84,19 +98,52 @@ def running_service(
         return ExecutionPlan(max_batch, seconds_per_input, mode=mode)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("service.repository.model.tune", plan_of)
-        patch.setattr("service.repository.model.open_engine", open_engine)
-        with _running(models, settings, engines) as live:
+        patch.setattr("service.inference.local_engines.tune", plan_of)
+        patch.setattr("service.inference.local_engines.open_engine", open_engine)
+        configured = Settings(models=str(models), port=0, threads=1, max_batch=settings.pop("max_batch", 8), **settings)
+        group = engine_server(configured) if engine_process else nullcontext(SINGLE_WORKER)
+        with group as worker_group, _running(configured, worker_group, engines) as live:
             yield live
 
 
 @contextmanager
+def engine_server(settings: Settings) -> Iterator[WorkerGroup]:
+    """What an engine process runs, on a thread of the test process. Yields the group of the worker that uses it."""
+    with TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
+        worker_group = WorkerGroup(folder=Path(folder), engine_process=True)
+        listener.bind(str(worker_group.engine_socket))
+        listener.listen()
+        loop = asyncio.new_event_loop()
+        health = EngineHealth(settings.stall_seconds, settings.stall_exit_seconds)
+
+        async def serve() -> None:
+            server = EngineServer(
+                listener, settings, lambda: LocalEngines.of(settings, loop, health, worker_group), loop
+            )
+            task = asyncio.create_task(server.serve())
+            await asyncio.to_thread(ended.wait)
+            await until_async(lambda: not server.in_use)
+            task.cancel()
+
+        ended = threading.Event()
+        thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+        health.start()
+        thread.start()
+        try:
+            yield worker_group
+        finally:
+            ended.set()
+            thread.join()
+            health.close()
+            loop.close()
+
+
+@contextmanager
 def _running(
-    models: Path, settings: dict[str, Any], engines: Mapping[tuple[str, str], ReplaceableEngine]
+    configured: Settings, worker_group: WorkerGroup, engines: Mapping[tuple[str, str], ReplaceableEngine]
 ) -> Iterator[Live]:
-    configured = Settings(models=str(models), port=0, threads=1, max_batch=settings.pop("max_batch", 8), **settings)
-    app = create_app(configured)
-    server = Server(app, configured)
+    app = create_app(configured, worker_group)
+    server = Server(app, configured, worker_group)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
@@ -138,12 +185,13 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture(scope="session", params=[False, True], ids=["threaded", "inline"])
+@pytest.fixture(scope="session", params=["threaded", "inline", "engine_process"])
 def live(repository: Path, request: pytest.FixtureRequest) -> Iterator[Live]:
-    """The service that most tests share, once with engines on threads and once with engines on the event loop."""
+    """The service that most tests share: with engines on threads, on the event loop, and in an engine process."""
     with running_service(
         repository,
-        inline=request.param,
+        inline=request.param == "inline",
+        engine_process=request.param == "engine_process",
         max_inputs=32,
         max_body_bytes=200_000,
         max_pixels=1_000_000,
@@ -161,10 +209,13 @@ def text_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture(scope="session")
-def text_live(text_repository: Path) -> Iterator[Live]:
-    """The service that most tests of texts share."""
-    with running_service(text_repository, max_text_chars=5_000, max_inputs=64, max_body_bytes=200_000) as service:
+@pytest.fixture(scope="session", params=["threaded", "engine_process"])
+def text_live(text_repository: Path, request: pytest.FixtureRequest) -> Iterator[Live]:
+    """The service that most tests of texts share: with engines on threads, and in an engine process."""
+    engine_process = request.param == "engine_process"
+    with running_service(
+        text_repository, engine_process=engine_process, max_text_chars=5_000, max_inputs=64, max_body_bytes=200_000
+    ) as service:
         yield service
 
 

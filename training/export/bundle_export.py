@@ -3,12 +3,14 @@
 import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import onnx
 
 from bundle import (
+    COMBINED,
     CalibrationSpec,
     Evaluation,
     EvidenceSpec,
@@ -140,8 +142,12 @@ def write_checked_graph(
     is_text_backbone = run.recipe.backbone is not None and isinstance(run.recipe.input, TextConfig)
     prepare = text_batch if is_text_backbone else model.model.prepare
     outputs, sample_outputs = (run_graph(graph, examples.x, prepare) for examples in (calibration, samples))
-    differences = check_parity(score_inputs(model, inputs.x), outputs, tolerance)
-    for name, difference in check_parity(score_inputs(model, sample_inputs.x), sample_outputs, tolerance).items():
+    tolerances = {}
+    if isinstance(model, ScoredClassifier) and model.head.combination is not None:
+        tolerances[COMBINED.name] = model.head.combination.tolerance(tolerance)
+    check = partial(check_parity, tolerance=tolerance, tolerances=tolerances)
+    differences = check(score_inputs(model, inputs.x), outputs)
+    for name, difference in check(score_inputs(model, sample_inputs.x), sample_outputs).items():
         differences[name] = max(difference, differences[name])
     return outputs, Parity(tolerance=tolerance, max_difference=differences, inputs=len(calibration) + len(samples))
 
@@ -199,7 +205,12 @@ def seal_run_bundle(
             "task": recipe.task,
             "input": spec,
             "labels": list(calibration.labels) if recipe.task == "classification" else [],
-            "scores": [ScoreOutput(name=name, output=name) for name in model.scores],
+            "scores": [
+                ScoreOutput(
+                    name=name, output=name, combines=(recipe.export.combine or ()) if name == COMBINED.name else ()
+                )
+                for name in model.scores
+            ],
             "default_score": default_score.name,
             "default_score_reason": default_score.reason,
             "likelihood": _likelihood(recipe, model),

@@ -1,8 +1,11 @@
 """Builds the model of a recipe, and the exported model with its scores."""
 
+from collections.abc import Sequence
+
 from training.architectures import ARCHITECTURES, DENSITY_ARCHITECTURES, TEXT_ARCHITECTURES
 from training.architectures.linear_probe import LinearProbe
 from training.models.classifier import Classifier, FeatureClassifier, ImageClassifier, Mirrored, TextClassifier
+from training.models.combination import Combination
 from training.models.density import Density
 from training.models.feature_statistics import Statistics
 from training.models.language_model import LanguageModel, build_language_model
@@ -56,7 +59,13 @@ def build_model(
 
 
 def scored_model(
-    recipe: Recipe, model: Model, statistics: Statistics | None = None, *, neighbours: bool = False
+    recipe: Recipe,
+    model: Model,
+    statistics: Statistics | None = None,
+    combination: Combination | None = None,
+    *,
+    neighbours: bool = False,
+    scores: Sequence[str] | None = None,
 ) -> ScoredModel:
     """`model` with the scores that the recipe exports; RecipeError if the model cannot compute one of them.
 
@@ -64,9 +73,11 @@ def scored_model(
         recipe: Names the scores.
         model: A model of the recipe's task.
         statistics: Statistics of training features, for a classifier's scores that need them.
+        combination: The scores that the score `combined` of a classifier combines.
+        scores: Other scores than the recipe's.
         neighbours: Whether a classifier with such statistics computes the nearest training examples.
     """
-    scores = recipe.export.scores
+    scores = recipe.export.scores if scores is None else scores
     if isinstance(model, Density):
         per = recipe.likelihood.per
         return ScoredDensity(model, scores, per)
@@ -75,4 +86,4 @@ def scored_model(
         return ScoredLanguageModel(model, scores, recipe.input.unit)
     assert isinstance(model, Classifier), "every other model is a classifier"
     classifier = Mirrored(model) if recipe.export.mirror else model
-    return ScoredClassifier(classifier, scores, statistics, neighbours=neighbours)
+    return ScoredClassifier(classifier, scores, statistics, combination, neighbours=neighbours)

@@ -7,6 +7,7 @@ from bundle import load_bundle
 from service import Settings
 from service.inference.engine_health import EngineHealth
 from service.inference.execution_plan import ExecutionPlan
+from service.inference.local_engines import LocalEngines
 from service.inference.providers import CPU, Provider
 from service.repository.model import model_loader
 from service.telemetry.metrics import Metrics
@@ -18,7 +19,9 @@ def test_the_workers_of_a_group_measure_a_bundle_once(tiny_bundle: Path, tmp_pat
         loop = asyncio.get_running_loop()
         provider = Provider(CPU, required=True)
         health = EngineHealth(stall_seconds=30, exit_seconds=0)
-        load = model_loader(Settings(threads=1), provider, Metrics(), loop, health, WorkerGroup(index, 2, tmp_path))
+        settings = Settings(threads=1)
+        engines = LocalEngines(settings, provider, loop, health, WorkerGroup(index, 2, tmp_path))
+        load = model_loader(settings, engines, Metrics())
         model = await asyncio.to_thread(load, load_bundle(tiny_bundle))
         await asyncio.to_thread(model.close)
         return model.batcher.plan

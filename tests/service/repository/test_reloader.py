@@ -19,6 +19,7 @@ from bundle import Bundle
 from service.errors import UnknownModel
 from service.inference.engine import EngineError
 from service.inference.engine_health import EngineHealth
+from service.inference.local_engines import LocalEngines
 from service.inference.providers import CPU, Provider
 from service.repository.model import Model, model_loader
 from service.repository.reloader import Reloader
@@ -83,7 +84,8 @@ class Reloading:
         provider = Provider(CPU, required=False)
         self.health = EngineHealth(stall_seconds=30, exit_seconds=0)
         loop = asyncio.get_running_loop()
-        self.load_model = model_loader(Settings(threads=1), provider, metrics, loop, self.health)
+        settings = Settings(threads=1)
+        self.load_model = model_loader(settings, LocalEngines(settings, provider, loop, self.health), metrics)
 
     def versions(self) -> list[str]:
         return self.repository.versions("tiny")

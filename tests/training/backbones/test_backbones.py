@@ -161,7 +161,13 @@ def trained(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run,
             "baseline": {"objective": {"name": "cross_entropy"}, **schedule},
             "oe": {"objective": {"name": "outlier_exposure"}, "start_from": "baseline", **schedule},
         },
-        export={"stage": "oe", "alpha": 0.05, "scores": ["msp", "mahalanobis", "knn"], "default_score": "knn"},
+        export={
+            "stage": "oe",
+            "alpha": 0.05,
+            "scores": ["msp", "mahalanobis", "knn", "combined"],
+            "combine": ["knn", "msp"],
+            "default_score": "knn",
+        },
     )
     run = Run.create(root / "run", parse_recipe(recipe, "recipe"), overwrite=False)
     locations = DataLocations(data_dir=root / "data", cache_dir=root / "cache")
@@ -188,7 +194,7 @@ def test_the_bundle_takes_images_and_has_the_scores_of_features(
 ) -> None:
     run, locations = trained
     bundle = load_bundle(export_run(run, locations, tmp_path, overwrite=False))
-    assert [score.name for score in bundle.manifest.scores] == ["msp", "mahalanobis", "knn"]
+    assert [score.name for score in bundle.manifest.scores] == ["msp", "mahalanobis", "knn", "combined"]
     session = onnxruntime.InferenceSession(bundle.model_path, providers=["CPUExecutionProvider"])
     assert [value.name for value in session.get_inputs()] == ["images"]
     threshold = bundle.calibrations["knn"].threshold(0.05)
@@ -203,6 +209,39 @@ def test_the_bundle_takes_images_and_has_the_scores_of_features(
     (nearest,) = session.run(["neighbours"], {"images": x})
     labels = [bundle.references[row].label for row in nearest[:, 0]]
     assert np.mean([label == bundle.manifest.labels[k] for label, k in zip(labels, y, strict=True)]) > 0.9
+
+
+def test_a_recipe_combines_two_scores_that_a_fifth_of_the_calibration_split_standardises(
+    trained: tuple[Run, DataLocations], tmp_path: Path
+) -> None:
+    run, locations = trained
+    report = Report.from_json((run.report_path / "report.json").read_text())
+    assert report.find("checkers", "oe", "combined").auroc.mean > 99
+    bundle = load_bundle(export_run(run, locations, tmp_path, overwrite=False))
+    (combined,) = (score for score in bundle.manifest.scores if score.name == "combined")
+    assert combined.combines == ("knn", "msp")
+    held_out = run.recipe.in_distribution.calibration_size
+    assert bundle.manifest.calibration.n == held_out - held_out // 5
+    constants = np.load(run.combination_path("oe"))
+    session = onnxruntime.InferenceSession(bundle.model_path, providers=["CPUExecutionProvider"])
+    knn, msp, values = session.run(["knn", "msp", "combined"], {"images": stripes(30, seed=9)[0]})
+    anomalies = np.stack([knn, 1 - msp], axis=1)
+    expected = ((anomalies - constants["anomaly_means"]) / constants["anomaly_deviations"]).sum(axis=1)
+    np.testing.assert_allclose(values, expected, atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("export", "message"),
+    [
+        ({"scores": ["msp", "combined"]}, "scores: 'combined' needs combine"),
+        ({"scores": ["msp", "energy"], "combine": ["msp", "energy"]}, "the last of scores must be 'combined'"),
+        ({"scores": ["msp", "gen", "combined"], "combine": ["msp", "energy"]}, "energy is not among scores"),
+        ({"scores": ["msp", "gen", "combined"], "combine": ["msp", "msp"]}, "names one score twice"),
+    ],
+)
+def test_a_combination_of_scores_that_cannot_be_computed_is_refused(export: dict[str, object], message: str) -> None:
+    with pytest.raises(RecipeError, match=f"export: .*{message}"):
+        parse_recipe(tiny_recipe(export={"stage": "oe", **export}), "recipe")
 
 
 def test_a_lower_precision_of_a_backbone_is_refused(trained: tuple[Run, DataLocations], tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""The engine process: other processes hand it inputs in shared memory, and get the outputs there."""

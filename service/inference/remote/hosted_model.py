@@ -1,0 +1,233 @@
+"""A model version in the engine process: its engine, and the front ends that use it."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import structlog
+
+from service.inference.batcher import Batcher, QueuedInput
+from service.inference.engines import OpenEngine
+from service.inference.outcomes import Expired, Failure, Outcome, Row
+from service.inference.remote.frame_socket import FrameSocket
+from service.inference.remote.frames import (
+    Kind,
+    Outcomes,
+    Submission,
+    decode_submissions,
+    encode_outcomes,
+    encode_rows,
+)
+from service.inference.remote.shared_slots import WAITED, OutputField, SharedSlots, SlotLayout
+from service.inputs.explanation import PARTS
+from service.inputs.modality import Array, Modality
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class _HeldRequest:
+    """Inputs of one request of a front end."""
+
+    __slots__ = ("explain", "front_end", "missing", "number", "slots")
+
+    def __init__(self, front_end: "FrontEnd", submission: Submission) -> None:
+        self.front_end = front_end
+        self.number = submission.request
+        self.slots = submission.slots
+        self.explain = submission.explain
+        self.missing = len(submission.slots)
+
+    def set_outcome(self, index: int, outcome: Outcome) -> None:
+        """Tell the front end that the input `index` was not computed."""
+        slots = (self.slots[index],)
+        if isinstance(outcome, Failure):
+            self.front_end.send(Outcomes(Kind.FAILED, slots, rest=outcome.reason.encode()))
+        elif isinstance(outcome, Expired):
+            self.front_end.send(Outcomes(Kind.EXPIRED, slots))
+
+
+class FrontEnd:
+    """The connection of one front end with one model version."""
+
+    def __init__(self, model: "HostedModel", seat: int, sock: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
+        self.seat = seat
+        self.requests: dict[int, _HeldRequest] = {}
+        self.received = model.slots.admitted(seat)
+        self._model = model
+        self._socket = FrameSocket(sock, loop, self._on_data, self._on_closed)
+
+    def send(self, outcomes: Outcomes) -> None:
+        """Send outcomes; any thread may call it."""
+        self._socket.send(encode_outcomes(outcomes))
+
+    def _on_data(self, data: bytearray) -> None:
+        for submission in decode_submissions(data):
+            self._model.submit(self, submission)
+
+    def _on_closed(self) -> None:
+        self._model.leave(self)
+
+
+class HostedModel:
+    """A warm model version and its front ends.
+
+    The batcher is the one of a service in one process; the inputs that it computes are views of the shared memory.
+    """
+
+    def __init__(
+        self,
+        engine: OpenEngine,
+        descriptor: int,
+        slots: SharedSlots,
+        loop: asyncio.AbstractEventLoop,
+        on_unused: Callable[[], object],
+    ) -> None:
+        """Start without front ends.
+
+        Args:
+            engine: The engine, whose batcher passes outcomes to `deliver`.
+            descriptor: The shared memory, for front ends.
+            slots: The shared memory.
+            loop: The event loop.
+            on_unused: Called on the event loop when the last front end has left.
+        """
+        assert isinstance(engine.queue, Batcher), "the engine process computes itself"
+        self.engine = engine
+        self.descriptor = descriptor
+        self.slots = slots
+        self.batcher = engine.queue
+        self._loop = loop
+        self._front_ends: dict[int, FrontEnd] = {}
+        self._lock = threading.Lock()
+        self._on_unused = on_unused
+        slots.seconds_per_input = self.batcher.seconds_per_input
+
+    def admit(self, sock: socket.socket, seat: int) -> None:
+        """Connect a front end."""
+        self._front_ends[seat] = FrontEnd(self, seat, sock, self._loop)
+
+    @property
+    def free_seat(self) -> int | None:
+        """A seat without a front end."""
+        return next((seat for seat in range(self.slots.layout.seats) if seat not in self._front_ends), None)
+
+    def submit(self, front_end: FrontEnd, submission: Submission) -> None:
+        """Queue the inputs of a submission, or drop those of a cancelled request."""
+        if not submission.slots:
+            self._cancel(front_end, submission.request)
+            return
+        request = _HeldRequest(front_end, submission)
+        with self._lock:
+            front_end.requests[submission.request] = request
+        front_end.received += len(submission.slots)
+        inputs, lengths = self.slots.inputs[front_end.seat], self.slots.lengths[front_end.seat]
+        items: list[Array] = [inputs[slot] for slot in submission.slots]
+        if self.slots.layout.has_lengths:
+            items = [item[: lengths[slot]] for item, slot in zip(items, submission.slots, strict=True)]
+        self.batcher.enqueue(request, items, submission.deadline, 0)
+
+    def leave(self, front_end: FrontEnd) -> None:
+        """Drop the inputs of a front end that has closed its connection or died, and free its seat."""
+        for number in list(front_end.requests):
+            self._cancel(front_end, number)
+        # What it admitted and did not send is not in the queue any more.
+        self.slots.set_admitted(front_end.seat, front_end.received)
+        del self._front_ends[front_end.seat]
+        if not self._front_ends:
+            self._on_unused()
+
+    def tell(self, event: str) -> None:
+        """Have one front end call the method `event` of its observer, so that the event is counted once."""
+        for front_end in [*self._front_ends.values()][:1]:
+            front_end.send(Outcomes(Kind.EVENT, (), rest=event.encode()))
+
+    def publish(self) -> None:
+        """Write the state of the engine to the shared memory."""
+        self.slots.stalled_seconds = self.batcher.stalled_seconds
+        self.slots.broken = bool(self.batcher.monitor.broken)
+
+    def deliver(self, inputs: Sequence[QueuedInput], outcomes: Sequence[Outcome]) -> None:
+        """Send the outcomes of one batch to the front ends that its inputs come from; on an engine thread."""
+        first = outcomes[0]
+        if isinstance(first, Row):
+            self._send_rows(inputs, first)
+            self.slots.seconds_per_input = self.batcher.seconds_per_input
+        else:
+            for queued, outcome in zip(inputs, outcomes, strict=True):
+                queued.request.set_outcome(queued.index, outcome)
+        self._count_computed(inputs)
+
+    def _send_rows(self, inputs: Sequence[QueuedInput], batch: Row) -> None:
+        rows = np.empty(len(inputs), self.slots.outputs.dtype)
+        rows[WAITED] = [batch.started - queued.queued_at for queued in inputs]
+        fixed = {name for name, _, _ in self.slots.layout.outputs}
+        for name in fixed:
+            rows[name] = batch.outputs[name]
+        others = {name: output for name, output in batch.outputs.items() if name not in fixed}
+        positions_of: dict[FrontEnd, list[int]] = {}
+        for position, queued in enumerate(inputs):
+            positions_of.setdefault(_request(queued).front_end, []).append(position)
+        size = len(inputs)
+        for front_end, positions in positions_of.items():
+            requests = [_request(inputs[position]) for position in positions]
+            slots = tuple(
+                request.slots[inputs[position].index] for request, position in zip(requests, positions, strict=True)
+            )
+            self.slots.outputs[front_end.seat][list(slots)] = rows if len(slots) == len(inputs) else rows[positions]
+            rest = b""
+            # Explanations are large, and few requests want them.
+            explain = any(request.explain for request in requests)
+            if sent := {name: output for name, output in others.items() if name != PARTS or explain}:
+                rest = encode_rows(
+                    {name: [np.asarray(output[at]) for at in positions] for name, output in sent.items()}
+                )
+            # The first front end reports the batch for all of them.
+            front_end.send(Outcomes(Kind.ROWS, slots, size, batch.started, batch.finished, rest))
+            size = 0
+
+    def _count_computed(self, inputs: Sequence[QueuedInput]) -> None:
+        """Forget the requests of which every input has its outcome."""
+        with self._lock:
+            for queued in inputs:
+                request = _request(queued)
+                request.missing -= 1
+                if not request.missing:
+                    request.front_end.requests.pop(request.number, None)
+
+    def _cancel(self, front_end: FrontEnd, number: int) -> None:
+        with self._lock:
+            request = front_end.requests.pop(number, None)
+        if request is None:
+            return
+        if dropped := self.batcher.release(request, 0):
+            front_end.send(Outcomes(Kind.DROPPED, tuple(request.slots[queued.index] for queued in dropped)))
+
+
+def _request(queued: QueuedInput) -> _HeldRequest:
+    assert isinstance(queued.request, _HeldRequest), "all inputs in the engine process come from front ends"
+    return queued.request
+
+
+def slot_layout(
+    modality: Modality, outputs: Mapping[str, Array], *, seats: int, capacity: int, in_progress: int
+) -> SlotLayout:
+    """The layout of the memory of a model.
+
+    Args:
+        modality: The kind of the model's inputs.
+        outputs: The outputs of a batch.
+        seats: Most front ends that are connected at the same time.
+        capacity: Most inputs in the queue.
+        in_progress: Most inputs that are being computed.
+    """
+    _, largest = modality.probe_pair()
+    fixed: list[OutputField] = [
+        (name, rows.dtype.str, rows.shape[1:])
+        for name, rows in outputs.items()
+        if name != PARTS and rows.dtype.kind not in "OUS" and (modality.size_of is None or rows.ndim == 1)
+    ]
+    return SlotLayout(
+        seats, capacity + in_progress, largest.shape, largest.dtype.str, modality.size_of is not None, tuple(fixed)
+    )

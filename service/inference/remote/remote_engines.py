@@ -1,0 +1,181 @@
+"""The engines of a front end: they run in the engine process."""
+
+import asyncio
+import math
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+from typing_extensions import override
+
+from bundle import Bundle
+from service.inference.engine_queue import EngineQueue
+from service.inference.engines import EngineObserver, Engines, OpenEngine
+from service.inference.local_engines import digest_of
+from service.inference.outcomes import QueueFull
+from service.inference.remote.connection import EngineConnection, OpenedEngine, engine_unavailable, request_engine
+from service.inference.reservation import Reservation
+from service.inputs.modalities import modality_of
+
+log = structlog.stdlib.get_logger(__name__)
+
+# Pauses between attempts to open an engine again that could not be opened.
+_FIRST_PAUSE_SECONDS = 0.5
+_LONGEST_PAUSE_SECONDS = 30.0
+
+
+class RemoteQueue(EngineQueue):
+    """The queue of an engine in the engine process.
+
+    While the engine process is being restarted it admits nothing, and has the engine opened again.
+    """
+
+    def __init__(
+        self,
+        socket_path: Path,
+        bundle: Bundle,
+        opened: OpenedEngine,
+        loop: asyncio.AbstractEventLoop,
+        observer: EngineObserver,
+    ) -> None:
+        """Use the engine that was opened; not on the thread of the event loop.
+
+        Args:
+            socket_path: The socket of the engine process.
+            bundle: The bundle of the engine.
+            opened: The answer of the engine process.
+            loop: The event loop.
+            observer: Receives the figures of the engine.
+        """
+        self.plan = opened.plan
+        self.capacity: int = opened.facts["capacity"]
+        self._path = socket_path
+        self._bundle = bundle
+        self._loop = loop
+        self._observer = observer
+        self._closed = threading.Event()
+        self._connection: EngineConnection | None = None
+        asyncio.run_coroutine_threadsafe(self._connect(opened), loop).result()
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed.is_set()
+
+    @property
+    def problem(self) -> str | None:
+        """Why this process should get no requests, or None."""
+        if self._closed.is_set():
+            return None
+        if self._connection is None:
+            return "The engine is being restarted."
+        if self._connection.slots.broken:
+            return "An engine fails on every input."
+        seconds = self._connection.slots.stalled_seconds
+        return f"An engine has not finished a batch for {seconds:.0f} s." if seconds else None
+
+    @property
+    @override
+    def depth(self) -> int:
+        return 0 if self._connection is None else self._connection.slots.depth
+
+    @property
+    @override
+    def seconds_per_input(self) -> float:
+        return 0.0 if self._connection is None else self._connection.slots.seconds_per_input
+
+    @property
+    @override
+    def stalled_seconds(self) -> float:
+        return 0.0 if self._connection is None else self._connection.slots.stalled_seconds
+
+    @override
+    def check_capacity(self, count: int = 1, max_wait: float = math.inf) -> None:
+        if self._connection is None:
+            raise engine_unavailable()
+        super().check_capacity(count, max_wait)
+        if not self._connection.has_room(count):
+            raise QueueFull("the queue is full", max(1, math.ceil(self.expected_wait)))
+
+    @override
+    def reserve(self, count: int, max_wait: float = math.inf) -> Reservation:
+        self.check_capacity(count, max_wait)
+        assert self._connection is not None, "checked above"
+        return self._connection.reserve(count)
+
+    @override
+    def close(self) -> None:
+        self._closed.set()
+        asyncio.run_coroutine_threadsafe(self._disconnect(), self._loop).result()
+
+    async def _connect(self, opened: OpenedEngine) -> None:
+        if self._closed.is_set():
+            opened.sock.close()
+            return
+        self.plan = opened.plan
+        self._connection = EngineConnection(opened, self._loop, self._observer, self._on_lost)
+
+    async def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _on_lost(self) -> None:
+        self._connection = None
+        log.error("engine process lost", model=self._bundle.manifest.name)
+        # A thread that does not keep the process from ending: the engine process may never come back.
+        threading.Thread(target=self._reconnect, name="engine-reconnect", daemon=True).start()
+
+    def _reconnect(self) -> None:
+        pause = _FIRST_PAUSE_SECONDS
+        while not self._closed.is_set():
+            try:
+                opened = request_engine(self._path, self._bundle, digest_of(self._bundle))
+            except Exception as error:
+                if not isinstance(error, OSError):
+                    log.error("engine not opened again", model=self._bundle.manifest.name, reason=str(error))
+                self._closed.wait(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+            else:
+                if not self._loop.is_closed():
+                    asyncio.run_coroutine_threadsafe(self._connect(opened), self._loop)
+                    log.info("engine opened again", model=self._bundle.manifest.name)
+                return
+
+
+class RemoteEngines(Engines):
+    """Opens engines in the engine process."""
+
+    def __init__(self, socket_path: Path, loop: asyncio.AbstractEventLoop) -> None:
+        """Prepare to open engines.
+
+        Args:
+            socket_path: The socket of the engine process.
+            loop: The event loop of the front end.
+        """
+        self._path = socket_path
+        self._loop = loop
+        self._queues: tuple[RemoteQueue, ...] = ()
+
+    @property
+    @override
+    def problem(self) -> str | None:
+        return next((queue.problem for queue in self._queues if queue.problem is not None), None)
+
+    @override
+    def open(self, bundle: Bundle, make_observer: Callable[[], EngineObserver]) -> OpenEngine:
+        opened = self._request(bundle)
+        queue = RemoteQueue(self._path, bundle, opened, self._loop, make_observer())
+        self._queues = (*(other for other in self._queues if not other.closed), queue)
+        facts = opened.facts
+        return OpenEngine(queue, modality_of(bundle), facts["provider"], facts["preferred_provider"], facts["nodes"])
+
+    def _request(self, bundle: Bundle) -> OpenedEngine:
+        """Have the engine opened, also by the successor of an engine process that ends meanwhile."""
+        while True:
+            try:
+                return request_engine(self._path, bundle, digest_of(bundle))
+            except OSError as error:
+                log.warning("engine process ended while it opened an engine", reason=str(error))
+                threading.Event().wait(_FIRST_PAUSE_SECONDS)
