@@ -29,12 +29,13 @@ from training.data import Examples
 from training.data.token_ids import text_batch
 from training.evaluation import DefaultScore
 from training.export.bundle_folder import atomic_folder, new_bundle_path
-from training.export.evidence import with_evidence
+from training.export.evidence import evidence_of, with_evidence
+from training.export.graph_evidence import add_evidence
 from training.export.onnx_graph import check_parity, run_graph, write_graph
 from training.export.provenance import describe_training
 from training.export.sample_scores import sample_scores
 from training.models.neighbours import DISTANCES, NEIGHBOURS
-from training.models.score_heads import EVIDENCE, ScoredClassifier, ScoredModel
+from training.models.score_heads import ScoredClassifier, ScoredModel
 from training.recipe import Recipe, TextConfig
 from training.run import Run
 from training.scoring.batch_scoring import Outputs, score_inputs
@@ -49,7 +50,7 @@ SAMPLES = 1000
 _MAX_NAME_LENGTH = 64
 _CALIBRATION = "calibration.npz"
 _TOKENIZER = "tokenizer.json"
-_TRACED_INPUTS = 8
+TRACED_INPUTS = 8
 """Inputs in the batch that the exporter traces the model with."""
 
 
@@ -95,7 +96,7 @@ def export_bundle(
     Raises:
         ParityError: The graph does not give the scores of the torch model.
     """
-    model = with_evidence(model, to_inputs(calibration).x[np.arange(_TRACED_INPUTS)])
+    model = with_evidence(model, to_inputs(calibration).x[np.arange(TRACED_INPUTS)])
     with atomic_folder(path) as partial:
         write_sample(partial)
         outputs, parity = write_checked_graph(run, model, partial / GRAPH, calibration, samples, to_inputs)
@@ -134,7 +135,7 @@ def write_checked_graph(
     """
     tolerance = run.recipe.export.tolerance
     inputs, sample_inputs = to_inputs(calibration), to_inputs(samples)
-    write_graph(model, inputs.x[np.arange(_TRACED_INPUTS)], graph)
+    write_graph(model, inputs.x[np.arange(TRACED_INPUTS)], graph)
     if run.recipe.backbone is not None:
         onnx.save(join_head(open_backbone(run.backbone_path), onnx.load(graph)), graph)
     # A classifier of features reads these; its bundle reads texts.
@@ -187,6 +188,9 @@ def seal_run_bundle(
     else:
         spec = recipe.input
     shutil.copy(run.recipe_path, folder / "recipe.yaml")
+    evidence = evidence_of(model, len(calibration.labels))
+    if recipe.backbone is not None and isinstance(spec, ImageInput):
+        evidence = _evidence_in_graph(folder / GRAPH, calibration, precision)
     neighbours = None
     if isinstance(model, ScoredClassifier) and model.head.has_neighbours:
         shutil.copy(run.references_path(recipe.export.stage), folder / REFERENCES)
@@ -210,7 +214,7 @@ def seal_run_bundle(
             "default_score": default_score.name,
             "default_score_reason": default_score.reason,
             "likelihood": _likelihood(recipe, model),
-            "evidence": _evidence(model, len(calibration.labels)),
+            "evidence": evidence,
             "neighbours": neighbours,
             "model": GRAPH,
             "precision": precision,
@@ -234,6 +238,10 @@ def _likelihood(recipe: Recipe, model: ScoredModel) -> LikelihoodSpec | None:
     return LikelihoodSpec(per=recipe.likelihood.per, parts=model.parts)
 
 
-def _evidence(model: ScoredModel, classes: int) -> EvidenceSpec | None:
-    bias = model.bias(classes) if isinstance(model, ScoredClassifier) else None
-    return None if bias is None else EvidenceSpec(output=EVIDENCE, bias=tuple(bias))
+def _evidence_in_graph(graph: Path, examples: Examples, precision: Precision) -> EvidenceSpec | None:
+    """Add the evidence of positions to the `graph` of a classifier whose backbone torch did not export."""
+    model = onnx.load(graph)
+    evidence = add_evidence(model, {"images": examples.x[np.arange(TRACED_INPUTS)]}, precision)
+    if evidence is not None:
+        onnx.save(model, graph)
+    return evidence
