@@ -1,6 +1,7 @@
 """The steps of a training run: each reads the run directory and the data, and saves its result in the run directory."""
 
 import os
+import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -12,7 +13,14 @@ import onnx
 
 from bundle import FEATURE_SCORES, Calibration, Precision, false_flag_rate
 from datafiles import printable
-from training.backbones import load_backbone, open_backbone, save_backbone, with_features
+from training.backbones import (
+    copy_transformers,
+    load_backbone,
+    load_transformers,
+    open_backbone,
+    save_backbone,
+    with_features,
+)
 from training.console import announce, console, progress_bars
 from training.data import (
     NOISE,
@@ -40,7 +48,7 @@ from training.data_check import (
     calibration_size_findings,
     conflicting_labels_finding,
 )
-from training.errors import RunError
+from training.errors import BackboneError, RunError
 from training.evaluation import (
     TEXT_RECALL,
     DefaultScore,
@@ -114,6 +122,7 @@ def fit_run(run: Run, locations: DataLocations, *, resume: bool) -> None:
         RunError: A stage was trained on other data, or was interrupted and `resume` is off.
     """
     recipe = run.recipe
+    _copy_backbone(run, locations)
     with progress_bars() as bars:
         reader = _checked_reader(run, locations, bars.report)
         in_dist = load_in_distribution(recipe, reader, bars.report)
@@ -354,13 +363,30 @@ def _remedies(recipe: Recipe) -> list[str]:
         outliers = "train with outliers of many kinds"
     else:
         outliers = "train with more outliers, of more kinds and more like the inputs to be flagged"
-    if recipe.task != "classification" or recipe.backbone is not None:
+    if recipe.task != "classification" or recipe.pretrained is not None:
         return [f"{outliers.capitalize()}."]
     return [f"Use a pretrained backbone (--backbone, or architecture: pretrained), or {outliers}."]
 
 
 def _reader(run: Run, locations: DataLocations) -> Reader:
     return open_reader(run.recipe, locations, run.tokenizer_path)
+
+
+def _copy_backbone(run: Run, locations: DataLocations) -> None:
+    """Copy the pretrained weights of a fine-tuned backbone to the run directory, which then has all that it needs."""
+    config, folder = run.recipe.fine_tuned, run.backbone_folder
+    if config is None or folder.exists():
+        return
+    path = find_pretrained(config.backbone, locations.data_dir)
+    if not path.is_dir():
+        remedy = "Name the folder or the hub name of a transformers model, or leave out architecture.fine_tune"
+        raise BackboneError(config.backbone, "is an ONNX file, whose weights cannot be trained", remedy)
+    partial_folder = folder.with_suffix(".partial")
+    shutil.rmtree(partial_folder, ignore_errors=True)
+    copy_transformers(path, partial_folder)
+    # Before the data are read, which can take long.
+    load_transformers(partial_folder, run.recipe.input)
+    partial_folder.rename(folder)
 
 
 def _model_inputs(run: Run, locations: DataLocations, progress: Progress) -> Callable[[Examples], Examples]:

@@ -187,16 +187,39 @@ class Recipe(Section):
         return changed + [f"stages.{name}" for name in trained if self.stages[name] != other.stages.get(name)]
 
     @property
+    def pretrained(self) -> BackboneConfig | None:
+        """The pretrained backbone, frozen or fine-tuned; None for other architectures."""
+        return BackboneConfig.of(self.architecture)
+
+    @property
     def backbone(self) -> BackboneConfig | None:
         """The frozen backbone whose features the classifier reads; None if the network reads inputs itself."""
-        return BackboneConfig.of(self.architecture)
+        pretrained = self.pretrained
+        return None if pretrained is None or pretrained.fine_tune else pretrained
+
+    @property
+    def fine_tuned(self) -> BackboneConfig | None:
+        """The backbone that the stages train; None if there is none or it is frozen."""
+        pretrained = self.pretrained
+        return pretrained if pretrained is not None and pretrained.fine_tune else None
+
+    @model_validator(mode="after")
+    def _fine_tuning_has_two_learning_rates(self) -> Self:
+        fine_tuned = self.fine_tuned
+        for name, stage in self.stages.items():
+            if (stage.backbone_learning_rate is None) != (fine_tuned is None):
+                reason = "is missing" if fine_tuned is not None else f"is for '{PRETRAINED}' with fine_tune: true"
+                raise ValueError(f"stages.{name}.backbone_learning_rate: {reason}")
+        if fine_tuned is not None and (fine_tuned.backbone.endswith(".onnx") or fine_tuned.features is not None):
+            raise ValueError("architecture.fine_tune: an ONNX file cannot be trained; name a transformers model")
+        return self
 
     @model_validator(mode="after")
     def _backbone_is_classified(self) -> Self:
+        if self.pretrained is not None and self.task != "classification":
+            raise ValueError(f"architecture: '{PRETRAINED}' is for classification")
         if self.backbone is None:
             return self
-        if self.task != "classification":
-            raise ValueError(f"architecture: '{PRETRAINED}' is for classification")
         if grouped := [name for name, stage in self.stages.items() if stage.group_by_length]:
             raise ValueError(f"stages.{grouped[0]}.group_by_length: features of '{PRETRAINED}' have no length")
         if self.export.mirror:
