@@ -19,6 +19,8 @@ from bundle import Bundle, ImageInput
 
 CONNECTIONS = 32
 IMAGES = 64
+# Together they stay below the limit of the queue.
+CONNECTIONS_OF_LARGE_REQUESTS = 8
 COMPARED_CONNECTIONS = (32, 128)
 _PACKAGES = ("onnxruntime", "fastapi", "uvicorn", "numpy")
 
@@ -98,7 +100,8 @@ def _measure_front_ends(server: RunningServer, images: int, seconds: float) -> d
     engine = _processes(server, "service.server.engine_process")
     target = ("127.0.0.1", str(server.port), server.path, str(server.body))
     before = _cpu_seconds(front_ends), _cpu_seconds(engine)
-    figures = run_module("benchmarks.load", *target, str(CONNECTIONS), str(seconds))
+    connections = CONNECTIONS if images == 1 else CONNECTIONS_OF_LARGE_REQUESTS
+    figures = run_module("benchmarks.load", *target, str(connections), str(seconds))
     scored = images * max(1.0, figures["requests_per_second"] * seconds)
     return {
         "images_per_second": images * figures["requests_per_second"],

@@ -115,7 +115,7 @@ async def _load_models(
     try:
         loop = asyncio.get_running_loop()
         engines: Engines = (
-            RemoteEngines(worker_group.engine_socket, loop)
+            RemoteEngines(worker_group.engine_socket, loop, engine_health)
             if worker_group.engine_process
             else LocalEngines.of(settings, loop, engine_health, worker_group)
         )
