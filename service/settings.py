@@ -179,8 +179,13 @@ class Settings(BaseSettings):
     ] = None
     queue_size: Annotated[int, Field(description="Inputs that may wait per model; more are answered 503.", ge=1)] = 1024
     max_batch: Annotated[
-        int, Field(description="Most inputs in one engine call; the warm-up may choose fewer.", ge=1, le=4096)
-    ] = 64
+        int | None,
+        Field(
+            description="Most inputs in one engine call; the warm-up may choose fewer. None: 64, on a GPU 256.",
+            ge=1,
+            le=4096,
+        ),
+    ] = None
     batch_ms: Annotated[
         int,
         Field(description="Longest time that one engine call should take; larger batches are split.", ge=1),

@@ -56,6 +56,9 @@ class Run:
                 shutil.rmtree(folder, ignore_errors=True)
             if previous is None:
                 run.tokenizer_path.unlink(missing_ok=True)
+            if previous is None or (previous.architecture, previous.input) != (recipe.architecture, recipe.input):
+                run.backbone_path.unlink(missing_ok=True)
+                shutil.rmtree(run.backbone_folder, ignore_errors=True)
             run.recipe_path.write_text(dump_yaml(recipe.model_dump(mode="json")), encoding="utf-8")
         return run
 
@@ -98,6 +101,10 @@ class Run:
         """The file with the statistics of a stage's training features."""
         return self.calibration_path / f"{stage}.features.npz"
 
+    def combination_path(self, stage: str) -> Path:
+        """The file with the statistics that standardise the scores that a stage's score `combined` combines."""
+        return self.calibration_path / f"{stage}.combination.npz"
+
     def references_path(self, stage: str) -> Path:
         """The file with the sources of the training examples in a stage's statistics."""
         return self.calibration_path / f"{stage}.references.json"
@@ -114,8 +121,13 @@ class Run:
 
     @property
     def backbone_path(self) -> Path:
-        """The graph of the run's backbone, for recipes with one."""
+        """The graph of the run's frozen backbone, for recipes with one."""
         return self.path / "backbone.onnx"
+
+    @property
+    def backbone_folder(self) -> Path:
+        """The pretrained weights of the run's fine-tuned backbone, for recipes with one."""
+        return self.path / "backbone"
 
     @property
     def tokenizer_path(self) -> Path:

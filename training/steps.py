@@ -1,6 +1,7 @@
 """The steps of a training run: each reads the run directory and the data, and saves its result in the run directory."""
 
 import os
+import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -10,9 +11,16 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from bundle import Calibration, Precision, false_flag_rate
+from bundle import FEATURE_SCORES, Calibration, Precision, false_flag_rate
 from datafiles import printable
-from training.backbones import load_backbone, open_backbone, save_backbone, with_features
+from training.backbones import (
+    copy_transformers,
+    load_backbone,
+    load_transformers,
+    open_backbone,
+    save_backbone,
+    with_features,
+)
 from training.console import announce, console, progress_bars
 from training.data import (
     NOISE,
@@ -33,8 +41,14 @@ from training.data import (
     read_texts,
     without_overlap,
 )
-from training.data_check import Finding, calibration_size_findings, conflicting_labels_finding
-from training.errors import RunError
+from training.data.splits import split_standardisation
+from training.data_check import (
+    Finding,
+    blank_images_findings,
+    calibration_size_findings,
+    conflicting_labels_finding,
+)
+from training.errors import BackboneError, RunError
 from training.evaluation import (
     TEXT_RECALL,
     DefaultScore,
@@ -58,6 +72,7 @@ from training.fitting.stages import fit_stages
 from training.fitting.weights import load_model
 from training.models.build import scored_model
 from training.models.classifier import Classifier, Mirrored
+from training.models.combination import Combination, fit_combination
 from training.models.likelihood_heads import ScoredLanguageModel
 from training.models.score_heads import ScoredClassifier, ScoredModel
 from training.pretrained_files import find_pretrained
@@ -107,14 +122,15 @@ def fit_run(run: Run, locations: DataLocations, *, resume: bool) -> None:
         RunError: A stage was trained on other data, or was interrupted and `resume` is off.
     """
     recipe = run.recipe
+    _copy_backbone(run, locations)
     with progress_bars() as bars:
         reader = _checked_reader(run, locations, bars.report)
         in_dist = load_in_distribution(recipe, reader, bars.report)
         if in_dist.duplicates.total:
             console.print(str(in_dist.duplicates))
-        for finding in _data_findings(recipe, in_dist):
-            announce(str(finding))
         outliers = _outliers(recipe, reader, in_dist, bars.report)
+        for finding in _data_findings(recipe, in_dist, outliers):
+            announce(str(finding))
         if outliers is not None and recipe.outliers is not None:
             n, left_out = len(outliers), outliers.left_out
             outliers = without_overlap(outliers, in_dist, reader, recipe.outliers, bars.report)
@@ -129,12 +145,14 @@ def fit_run(run: Run, locations: DataLocations, *, resume: bool) -> None:
     fit_stages(run, train, outliers, resume=resume, announce=console.print)
 
 
-def _data_findings(recipe: Recipe, in_dist: InDistributionData) -> list[Finding]:
-    """The findings of the data check that follow from the labels and the splits."""
+def _data_findings(recipe: Recipe, in_dist: InDistributionData, outliers: Examples | None) -> list[Finding]:
+    """The findings of the fast part of the data check: labels, sizes of classes, blank images."""
     findings = [] if in_dist.conflicting == 0 else [conflicting_labels_finding(in_dist.conflicting)]
     if recipe.task == "classification":
-        findings += calibration_size_findings(in_dist.calibration.class_counts(), recipe.export.alpha)
-    return findings
+        calibration = _split_calibration(recipe, in_dist)[0].calibration
+        findings += calibration_size_findings(calibration.class_counts(), recipe.export.alpha)
+    real = outliers is not None and recipe.outliers is not None and isinstance(recipe.outliers.train, Source)
+    return findings + blank_images_findings([*in_dist.splits, *([outliers] if real and outliers is not None else [])])
 
 
 def _checked_reader(run: Run, locations: DataLocations, progress: Progress) -> Reader:
@@ -166,10 +184,13 @@ def calibrate_run(run: Run, locations: DataLocations) -> None:
     with progress_bars() as bars:
         in_dist = load_in_distribution(run.recipe, _reader(run, locations), bars.report)
         require_same_data(run, in_dist.splits)
+        in_dist, standardisation = _split_calibration(run.recipe, in_dist)
         to_inputs = _model_inputs(run, locations, bars.report)
         train, calibration = to_inputs(in_dist.train), to_inputs(in_dist.calibration)
         for stage in run.recipe.stages:
             _save_statistics(run, stage, train, bars.report)
+            if standardisation is not None:
+                _save_combination(run, stage, to_inputs(standardisation), bars.report)
             model = _model(run, stage, len(train.labels))
             outputs = _score(model, calibration, stage, bars.report)
             save_calibration(run, stage, outputs)
@@ -274,6 +295,7 @@ def export_run(
     with progress_bars() as bars:
         in_dist = load_in_distribution(recipe, reader, bars.report)
         require_same_data(run, in_dist.splits)
+        in_dist, _ = _split_calibration(recipe, in_dist)
         sets: dict[str, Examples] = {}
         if precision != "fp32":
             outliers = _outliers(recipe, reader, in_dist, bars.report)
@@ -341,13 +363,30 @@ def _remedies(recipe: Recipe) -> list[str]:
         outliers = "train with outliers of many kinds"
     else:
         outliers = "train with more outliers, of more kinds and more like the inputs to be flagged"
-    if recipe.task != "classification" or recipe.backbone is not None:
+    if recipe.task != "classification" or recipe.pretrained is not None:
         return [f"{outliers.capitalize()}."]
     return [f"Use a pretrained backbone (--backbone, or architecture: pretrained), or {outliers}."]
 
 
 def _reader(run: Run, locations: DataLocations) -> Reader:
     return open_reader(run.recipe, locations, run.tokenizer_path)
+
+
+def _copy_backbone(run: Run, locations: DataLocations) -> None:
+    """Copy the pretrained weights of a fine-tuned backbone to the run directory, which then has all that it needs."""
+    config, folder = run.recipe.fine_tuned, run.backbone_folder
+    if config is None or folder.exists():
+        return
+    path = find_pretrained(config.backbone, locations.data_dir)
+    if not path.is_dir():
+        remedy = "Name the folder or the hub name of a transformers model, or leave out architecture.fine_tune"
+        raise BackboneError(config.backbone, "is an ONNX file, whose weights cannot be trained", remedy)
+    partial_folder = folder.with_suffix(".partial")
+    shutil.rmtree(partial_folder, ignore_errors=True)
+    copy_transformers(path, partial_folder)
+    # Before the data are read, which can take long.
+    load_transformers(partial_folder, run.recipe.input)
+    partial_folder.rename(folder)
 
 
 def _model_inputs(run: Run, locations: DataLocations, progress: Progress) -> Callable[[Examples], Examples]:
@@ -378,8 +417,33 @@ def _outliers(recipe: Recipe, reader: Reader, in_dist: InDistributionData, progr
 
 
 def _model(run: Run, stage: str, num_classes: int) -> ScoredModel:
+    combination = None
+    if run.recipe.export.combine is not None:
+        combination = Combination.load(run.combination_path(stage), run.recipe.export.combine)
     model, statistics = load_model(run, stage, num_classes), load_stage_statistics(run, stage)
-    return scored_model(run.recipe, model, statistics, neighbours=run.references_path(stage).exists())
+    return scored_model(run.recipe, model, statistics, combination, neighbours=run.references_path(stage).exists())
+
+
+def _split_calibration(recipe: Recipe, in_dist: InDistributionData) -> tuple[InDistributionData, Examples | None]:
+    """The sets with the calibration split without the examples that standardise combined scores, and these examples."""
+    if recipe.export.combine is None:
+        return in_dist, None
+    held_out = in_dist.calibration
+    calibrating, standardising = split_standardisation(len(held_out))
+    calibration = held_out.rows(calibrating)
+    return replace(in_dist, calibration=calibration), held_out.rows(standardising, "standardisation")
+
+
+def _save_combination(run: Run, stage: str, standardisation: Examples, progress: Progress) -> None:
+    """Save what the score `combined` needs to know of the scores that it combines."""
+    combine = run.recipe.export.combine
+    assert combine is not None, "the examples are drawn for it"
+    statistics = load_stage_statistics(run, stage) if set(combine) & set(FEATURE_SCORES) else None
+    model = load_model(run, stage, len(standardisation.labels))
+    members = scored_model(run.recipe, model, statistics, scores=combine)
+    outputs = _score(members, standardisation, stage, progress)
+    run.calibration_path.mkdir(exist_ok=True)
+    fit_combination(anomalies(outputs, combine)).save(run.combination_path(stage))
 
 
 def _save_statistics(run: Run, stage: str, train: Examples, progress: Progress) -> None:

@@ -69,7 +69,8 @@ def admin_dependency(keys: KeyFile) -> Callable[[Request], Awaitable[None]]:
 def _name(headers: Headers, keys: KeyFile, kind: str) -> str:
     key = _presented(headers)
     if not key:
-        raise MissingApiKey(f"This needs an {kind}. Send it as `Authorization: Bearer KEY` or as `X-API-Key: KEY`.")
+        # In lower case, because clients of gRPC refuse other names of metadata. HTTP ignores the case.
+        raise MissingApiKey(f"This needs an {kind}. Send it as `authorization: Bearer KEY` or as `x-api-key: KEY`.")
     name = keys.name_of(key)
     if name is None:
         raise InvalidApiKey(f"This {kind} is not valid. Ask the operator of the service for a valid one.")

@@ -17,7 +17,7 @@ from service.inference.engine_monitor import EngineMonitor, EngineState
 from service.inference.execution_plan import ExecutionMode
 from service.inference.fixed_batches import FixedBatches, PlainBatch, fixed_sizes
 from service.inference.onnx_session import EngineError, check_signature, nodes_by_provider, open_session, release_memory
-from service.inference.providers import CPU, Provider, ProviderUnavailable
+from service.inference.providers import CPU, Provider, ProviderUnavailable, largest_batch
 from service.inference.sample_check import check_sample
 from service.inputs.explanation import NEIGHBOUR_DISTANCES, NEIGHBOURS, PARTS
 from service.inputs.modalities import modality_of
@@ -57,6 +57,7 @@ class Engine:
     Attributes:
         modality: The kind of the model's inputs.
         cores: Cores of a call that uses all of them, on a CPU.
+        max_batch: Most inputs of a batch, set by `warm_up`.
         monitor: Records the calls that are running.
         nodes: On a GPU, the operators that each provider computes, with their numbers.
         sample_outputs: The outputs of one input of the warm-up, each `[1, ...]`.
@@ -72,6 +73,7 @@ class Engine:
         """
         self.modality = modality_of(bundle)
         self.cores = cores
+        self.max_batch = 1
         self.monitor = EngineMonitor(bundle.manifest.model)
         self._bundle = bundle
         self._wanted_provider = provider
@@ -194,6 +196,7 @@ class Engine:
                 not those of the export.
             ProviderUnavailable: The sessions compute on another provider after these batches.
         """
+        self.max_batch = max_batch
         if not self.on_cpu and (self.modality.size_of is None or self._has_convolutions):
             self._fix_batch_sizes(max_batch)
         for size in self.fixed_sizes or sorted({1, max_batch}):
@@ -341,7 +344,7 @@ def open_engine(
     provider: Provider,
     *,
     cores: int,
-    max_batch: int,
+    max_batch: int | None = None,
     watch: Callable[[EngineMonitor], object] = lambda _: None,
 ) -> Engine:
     """A warm engine on `provider`, or on the CPU if `provider` fails and is not required.
@@ -350,7 +353,7 @@ def open_engine(
         bundle: The bundle.
         provider: The execution provider.
         cores: Cores of a call that uses all of them, on a CPU.
-        max_batch: Most inputs of a batch.
+        max_batch: Most inputs of a batch; None for `largest_batch` of the provider that computes.
         watch: Called with the monitor of an engine before its first call.
 
     Raises:
@@ -361,7 +364,7 @@ def open_engine(
         engine = Engine(bundle, provider, cores=cores)
         watch(engine.monitor)
         try:
-            engine.warm_up(max_batch)
+            engine.warm_up(max_batch or largest_batch(provider))
         except Exception:
             engine.monitor.state = EngineState.CLOSED
             raise

@@ -13,6 +13,8 @@ _NODE, _INITIALIZER, _OUTPUT = 1, 5, 12
 _INPUT_OF_NODE, _OUTPUT_OF_NODE, _ATTRIBUTE_OF_NODE = 1, 2, 5
 _SUBGRAPHS_OF_ATTRIBUTE = (6, 11)
 _NAME_OF_OUTPUT, _NAME_OF_TENSOR = 1, 8
+_NAMES = {_NODE: _OUTPUT_OF_NODE, _INITIALIZER: _NAME_OF_TENSOR, _OUTPUT: _NAME_OF_OUTPUT}
+"""The fields of a graph that may be removed, with the field of their names."""
 
 
 def without_outputs(model: bytes, names: Collection[str]) -> bytes:
@@ -29,18 +31,20 @@ def without_outputs(model: bytes, names: Collection[str]) -> bytes:
 def _without_outputs(graph: list[Field], names: Collection[str]) -> bytes:
     outputs = {name for field in graph if field.number == _OUTPUT for name in _texts(field, _NAME_OF_OUTPUT)}
     needed = outputs.difference(names)
-    kept: list[Field] = []
-    # The nodes stand in the order of their computation.
-    for field in reversed([field for field in graph if field.number == _NODE]):
-        if not needed.isdisjoint(_texts(field, _OUTPUT_OF_NODE)):
-            needed.update(_read_by(field))
-            kept.append(field)
-    encoded = [field.encoded for field in reversed(kept)]
-    for field in graph:
-        names_of = {_INITIALIZER: _NAME_OF_TENSOR, _OUTPUT: _NAME_OF_OUTPUT}.get(field.number)
-        if field.number != _NODE and (names_of is None or not needed.isdisjoint(_texts(field, names_of))):
-            encoded.append(field.encoded)
-    return b"".join(encoded)
+    # ONNX Runtime reads graphs whose nodes are not in the order of their computation.
+    producers = {name: field for field in graph if field.number == _NODE for name in _texts(field, _OUTPUT_OF_NODE)}
+    pending = list(needed)
+    while pending:
+        producer = producers.get(pending.pop())
+        if producer is not None:
+            new = set(_read_by(producer)) - needed
+            needed |= new
+            pending += new
+    return b"".join(
+        field.encoded
+        for field in graph
+        if field.number not in _NAMES or not needed.isdisjoint(_texts(field, _NAMES[field.number]))
+    )
 
 
 def _read_by(node: Field) -> Iterator[str]:
@@ -61,4 +65,5 @@ def _children(message: Field, number: int) -> Iterator[Field]:
 
 
 def _texts(message: Field, number: int) -> Iterator[str]:
-    return (str(field.content, "utf-8") for field in _children(message, number) if field.content is not None)
+    # The empty text stands for an optional tensor that is left out.
+    return (str(field.content, "utf-8") for field in _children(message, number) if field.content)

@@ -99,7 +99,7 @@ class LocalEngines(Engines):
         engine = open_engine(bundle, wanted, cores=cores, max_batch=settings.max_batch, watch=self._health.add)
         memo = partial(_measure_once, self._worker_group, bundle)
         try:
-            plan = tune(engine, settings.max_batch, settings.batch_ms / 1000, memo)
+            plan = tune(engine, engine.max_batch, settings.batch_ms / 1000, memo)
             plan = plan.for_worker(self._worker_group.engines)
             engine.release_memory(plan.max_batch)
         except Exception:

@@ -91,6 +91,11 @@ class Provider:
         return [*cuda, (CPU, {})]
 
 
+def largest_batch(provider: Provider) -> int:
+    """The default limit of the inputs of one call: a GPU needs larger batches to be busy."""
+    return 64 if provider.first == CPU else 256
+
+
 def choose_provider(
     setting: str, available: Sequence[str] | None = None, cuda: CudaOptions | None = None
 ) -> tuple[Provider, str | None]:

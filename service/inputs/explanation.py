@@ -17,6 +17,9 @@ PARTS = "parts"
 NEIGHBOURS, NEIGHBOUR_DISTANCES = "neighbours", "neighbour_distances"
 """The names of the nearest training examples' numbers and distances among an engine's outputs."""
 
+EXPLANATIONS = (PARTS, NEIGHBOURS, NEIGHBOUR_DISTANCES)
+"""The outputs of an engine that a request gets only if it asks for an explanation."""
+
 # Black, violet, red, yellow, white: brightness rises with every step, so that the map is readable in greyscale and for
 # colour-blind people.
 _COLOUR_STOPS = np.array([(0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164)], dtype=np.float64)

@@ -15,7 +15,7 @@ from service.cli import add_settings
 from service.cpu_count import available_cores
 from service.errors import InvalidParameter
 from service.inference.onnx_session import EngineError
-from service.inference.providers import PROVIDER_OF_SETTING, ProviderUnavailable
+from service.inference.providers import PROVIDER_OF_SETTING, ProviderUnavailable, choose_provider, largest_batch
 from service.inputs.modality import Limits
 from service.offline.batch_scorer import BatchScorer
 from service.offline.errors import ClusterUnavailable, OfflineError, source_changed, unreadable_source
@@ -172,14 +172,15 @@ def _job(arguments: argparse.Namespace, settings: Settings, bundle: Bundle) -> J
         print(f"score-dataset: {warning}", file=sys.stderr)
     # The workers of a cluster must agree on the provider; each would choose its own by `auto`.
     on_cluster = arguments.ray is not None
+    provider = "cpu" if on_cluster and settings.provider == "auto" else settings.provider
     return Job(
         bundle=bundle.path,
         source=open_source(arguments.source, manifest.modality, arguments.column, arguments.key),
         options=options,
         alpha=scorer.alpha if options.alpha is None else options.alpha,
-        provider="cpu" if on_cluster and settings.provider == "auto" else settings.provider,
+        provider=provider,
         limits=Limits(settings.max_pixels, settings.max_text_chars),
-        batch=settings.max_batch,
+        batch=settings.max_batch or largest_batch(choose_provider(provider)[0]),
         part_size=arguments.part_size,
     )
 

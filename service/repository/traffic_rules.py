@@ -82,4 +82,9 @@ def read_rules(file: Path) -> Rules:
 
 def _explain(error: Any) -> str:
     where = ".".join(str(part) for part in error["loc"]) or "the file"
+    if error["type"] == "extra_forbidden":
+        model, *inside, _ = error["loc"]
+        rule = CanaryRule if inside else TrafficRule
+        there = ".".join(map(str, (model, *inside)))
+        return f"{where}: no such key; the keys of {there} are {', '.join(rule.model_fields)}"
     return f"{where}: {error['msg'].removeprefix('Value error, ')} (got {str(error['input'])[:80]!r})"

@@ -8,6 +8,7 @@ from string import Template
 from starlette.requests import Request
 from starlette.responses import Response
 
+from bundle import ImageInput
 from service.http.route import Route
 from service.lifecycle import Lifecycle
 from service.protocols.native.curl import curl_json
@@ -22,8 +23,12 @@ _MODEL = Template("""<article>
 <div><dt>default</dt><dd>$default</dd></div><div><dt>alpha</dt><dd>$alpha</dd></div>
 <div><dt>calibrated on</dt><dd>$n inputs</dd></div><div><dt>runs on</dt><dd>$provider</dd></div></dl>
 <details><summary>Try it</summary><pre>$curl</pre>
-<button data-url="v1/models/$name/score" data-body="$body">Score this example</button><pre></pre></details>
+<div class="try" data-url="v1/models/$name/score" data-example="$example" data-crops="$crops">$field
+<button class="score">Score</button>$explain<div class="explanation"></div><pre></pre></div></details>
 </article>""")
+_FILE_FIELD = '<label>A picture; without one, an example is scored <input type="file" accept="image/*"></label>'
+_TEXT_FIELD = Template("<label>A text <textarea>$text</textarea></label>")
+_EXPLAIN_BUTTON = '<button class="explain">Score and explain</button>'
 
 
 def routes(repository: Repository, lifecycle: Lifecycle, *, keys_needed: bool = False) -> list[Route]:
@@ -61,7 +66,7 @@ def routes(repository: Repository, lifecycle: Lifecycle, *, keys_needed: bool = 
 
 
 def _article(model: Model, versions: Sequence[str], curl: str) -> str:
-    manifest = model.bundle.manifest
+    manifest, example = model.bundle.manifest, model.modality.example()
     values = {
         "name": model.name,
         "version": model.version,
@@ -73,7 +78,14 @@ def _article(model: Model, versions: Sequence[str], curl: str) -> str:
         "alpha": f"{model.scorer.alpha:g}",
         "n": f"{manifest.calibration.n:,}",
         "curl": curl,
-        "body": json.dumps({"inputs": [model.modality.example()]}),
+        "example": json.dumps(example),
+        # A heat map then covers a part of the picture.
+        "crops": json.dumps(isinstance(manifest.input, ImageInput) and manifest.input.resize_to is not None),
         "provider": model.provider.removesuffix("ExecutionProvider"),
     }
-    return _MODEL.substitute({key: escape(value) for key, value in values.items()})
+    text = example.get("text")
+    markup = {
+        "field": _FILE_FIELD if text is None else _TEXT_FIELD.substitute(text=escape(text)),
+        "explain": _EXPLAIN_BUTTON if model.option_limits.explanations else "",
+    }
+    return _MODEL.substitute({key: escape(value) for key, value in values.items()} | markup)

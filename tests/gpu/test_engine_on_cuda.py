@@ -54,6 +54,12 @@ def test_a_changing_batch_size_never_plans_a_convolution_again(stand_in: StandIn
     assert stand_in.plans == warm
 
 
+def test_batches_are_larger_on_a_gpu_by_default(stand_in: StandIn) -> None:
+    engine = open_engine(load_bundle(CLASSIFIER), provider(), cores=2)
+    assert engine.fixed_sizes == [1, 16, 256]
+    assert engine.max_batch == 256
+
+
 def test_one_session_would_plan_them_again(stand_in: StandIn) -> None:
     """The stand-in and this version of ONNX Runtime still have the behaviour that fixed sizes avoid."""
     session = onnxruntime.InferenceSession(CLASSIFIER / "model.onnx", providers=[CUDA, CPU])
@@ -115,7 +121,9 @@ def test_auto_falls_back_per_model_and_says_so(monkeypatch: pytest.MonkeyPatch, 
 def test_a_gpu_that_computes_other_scores_is_refused(checks_samples: None) -> None:
     with pytest.raises(EngineError, match=r"the sample's \w+ is \S+ on CUDAExecutionProvider and \S+ at the export"):
         open_engine(load_bundle(CLASSIFIER), provider(), cores=2, max_batch=4)
-    assert open_engine(load_bundle(CLASSIFIER), provider(required=False), cores=2, max_batch=4).on_cpu
+    fallback = open_engine(load_bundle(CLASSIFIER), provider(required=False), cores=2)
+    assert fallback.on_cpu
+    assert fallback.max_batch == 64
 
 
 def test_a_call_that_fails_later_is_an_error_and_the_engine_is_broken(stand_in: StandIn) -> None:

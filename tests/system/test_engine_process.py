@@ -103,7 +103,9 @@ def requests() -> Iterator[tuple[str, dict[str, Any]]]:
     yield SCORE_PATH, {"content": picture(), "headers": PNG}
     yield SCORE_PATH, {"json": {"inputs": [*images, {"image": "%"}], "scores": "all"}}
     yield "/v1/models/greyness/score", {"json": {"inputs": images, "explain": True}}
+    yield "/v1/models/explained/score", {"json": {"inputs": images, "explain": True}}
     yield "/v1/models/topics/score", {"json": {"inputs": texts, "scores": "all"}}
+    yield "/v1/models/topics/score", {"json": {"inputs": texts, "explain": True}}
     yield "/v1/models/words/score", {"json": {"inputs": texts, "explain": True}}
     pixels = tiny_images(64).tobytes()
     tensor = {"name": "images", "shape": [64, 8, 8, 3], "datatype": "UINT8"}
@@ -140,6 +142,7 @@ def test_answers_and_metrics_are_those_of_a_single_process(tmp_path: Path, start
     models = tmp_path / "models"
     make_tiny_bundle(models)
     make_tiny_density_bundle(models)
+    make_tiny_bundle(models, name="explained", evidence=True, neighbours=True)
     make_tiny_text_bundle(models)
     make_tiny_text_bundle(models, name="words", task="language-model", sample=None)
     # Kernels for other sizes of batches round differently, and the size depends on the load.

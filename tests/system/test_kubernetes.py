@@ -10,6 +10,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from service.inference.providers import CUDA, Provider, largest_batch
 from service.settings import Settings, load_settings, unknown_variables
 from tests.service.conftest import running_service
 from tests.system.support.compose import read_compose_file
@@ -214,7 +215,7 @@ def test_gpus_are_scaled_by_an_existing_metric_that_the_adapter_provides(tiny_bu
     ((rule,),) = [values["rules"]["custom"] for values in read(MONITORING / "adapter.yaml")]
     assert rule["name"]["as"] == name
     assert rule["seriesQuery"].startswith(name + "{")
-    assert metric["pods"]["target"]["averageValue"] == str(Settings.model_fields["max_batch"].default)
+    assert metric["pods"]["target"]["averageValue"] == str(largest_batch(Provider(CUDA, required=True)))
     with running_service(tiny_bundle.parents[1]) as live:
         assert re.search(rf"^{name}\{{", live.client.get("/metrics").text, flags=re.MULTILINE)
 

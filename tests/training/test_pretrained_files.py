@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import huggingface_hub.constants
 import pytest
 
 from tests.training.support.backbones import hub_of, save_image_backbone
@@ -10,15 +9,7 @@ from training.errors import BackboneError, HubUnreachable
 from training.pretrained_files import find_pretrained, weight_files
 
 CLOSED = "http://127.0.0.1:9"
-
-
-@pytest.fixture
-def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache of the hub, and no variables that forbid downloads."""
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
-        monkeypatch.delenv(variable, raising=False)
-    return tmp_path / "hub"
+"""An address that refuses connections."""
 
 
 def test_a_path_starts_from_the_data_folder_and_comes_before_a_name_on_the_hub(tmp_path: Path) -> None:

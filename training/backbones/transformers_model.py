@@ -4,6 +4,7 @@ import hashlib
 import inspect
 import json
 import logging
+import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -169,6 +170,16 @@ def transformers_graph(folder: Path, spec: ImageInput | TextConfig) -> ModelProt
         graph = read_file(path)
     strip_source_locations(graph)
     return graph
+
+
+def copy_transformers(folder: Path, target: Path) -> None:
+    """Copy the files that determine the features of the model in `folder` to the new folder `target`."""
+    for path in (folder / CONFIG, folder / _POOLING_CONFIG, *folder.glob("*.index.json"), *weight_files(folder)):
+        if path.is_file():
+            copy = target / path.relative_to(folder)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            # Of a link in the hub's cache, the file that it leads to.
+            shutil.copyfile(path, copy)
 
 
 def transformers_digest(folder: Path) -> bytes:

@@ -141,7 +141,8 @@ def run_all(
         typer.Option(
             "--backbone",
             help="Pretrained model of images or texts whose features are classified: an ONNX file, the folder of a "
-            "transformers model, or the name of one on the hub. The files next to it state its preprocessing.",
+            "transformers model, or the name of one on the hub; the files next to it state its preprocessing. Default: "
+            "a small model of the hub if it suits the data and can be downloaded. 'none' trains a small network.",
         ),
     ] = None,
     preprocess: Annotated[
@@ -171,10 +172,10 @@ def run_all(
     python -m training run training/recipes/cifar10-oe.yaml --data DIR --version 2 stages.oe.epochs=3
 
     Without a recipe, on a folder of images with one sub-folder per class, or a CSV file with the columns text and
-    label. This makes a recipe that trains a small network within minutes on a CPU, and keeps it in the run directory:
+    label. This makes a recipe that trains within minutes on a CPU, and keeps it in the run directory:
     python -m training run --in-distribution DIR --outliers DIR
 
-    With a classifier of the features of a pretrained model, whose training takes seconds:
+    By default it classifies the features of a small pretrained model of the hub, or of yours:
     python -m training run --in-distribution DIR --outliers DIR --backbone NAME|FOLDER|FILE.onnx
     """
     from training import steps

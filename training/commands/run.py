@@ -11,6 +11,7 @@ from training.console import console
 from training.errors import RecipeError
 from training.evaluation import ShortcutCheck
 from training.quick_start.backbone_input import complete_input
+from training.quick_start.default_backbone import NO_BACKBONE, default_backbone
 from training.quick_start.recipe import QuickStartInputs, quick_start
 from training.recipe import Recipe, load_recipe
 from training.steps import data_locations
@@ -87,7 +88,7 @@ def resolve_run(
         raise RecipeError("--in-distribution", "is missing", _USES)
     size = None if options.size is None else parse_size(options.size)
     start = quick_start(
-        QuickStartInputs(options.in_distribution, options.outliers, options.backbone, options.preprocess),
+        QuickStartInputs(options.in_distribution, options.outliers, _backbone(options), options.preprocess),
         name=options.name,
         size=size,
         overrides=overrides,
@@ -96,6 +97,19 @@ def resolve_run(
     for note in start.notes:
         console.print(note, highlight=False)
     return ResolvedRun(start.recipe, start.data_dir, is_made=True, shortcuts=start.shortcuts)
+
+
+def _backbone(options: QuickStartOptions) -> str | None:
+    """The backbone of a quick start: the option's, or the default of the data; None for a network from scratch."""
+    if options.backbone is not None:
+        return None if options.backbone == NO_BACKBONE else options.backbone
+    # A size of images, and a preset for a backbone that is not given, are those of a user who knows the model.
+    if options.in_distribution is None or options.size is not None or options.preprocess is not None:
+        return None
+    name, message = default_backbone(options.in_distribution)
+    if message:
+        console.print(message, highlight=False)
+    return name
 
 
 def load_run_recipe(path: Path, overrides: Sequence[str], data_dir: Path | None, *, allow_code: bool) -> Recipe:

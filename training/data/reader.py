@@ -188,8 +188,8 @@ def _create_tokenizer(recipe: Recipe, config: TextConfig, locations: DataLocatio
     """Write the tokenizer that `config` asks for to `path`, atomically."""
     if config.tokenizer is not None:
         tokenizer = existing_tokenizer(config.tokenizer)
-    elif recipe.backbone is not None:
-        pretrained = find_pretrained(recipe.backbone.backbone, locations.data_dir)
+    elif recipe.pretrained is not None:
+        pretrained = find_pretrained(recipe.pretrained.backbone, locations.data_dir)
         tokenizer = existing_tokenizer(str(pretrained if pretrained.is_dir() else pretrained.parent))
     else:
         data = recipe.in_distribution

@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 from training.errors import DataError
 from training.recipe import InDistribution
 
+_STANDARDISATION_PARTS = 5
+_STANDARDISATION_SEED = 0
+
 
 @dataclass(frozen=True)
 class InDistributionRows:
@@ -56,3 +59,15 @@ def split_rows(
         )
     order = np.random.default_rng(seed).permutation(n).astype(np.int64)
     return np.sort(order[size:]), np.sort(order[:size])
+
+
+def split_standardisation(n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Split `n` held-out rows for calibration, and a random fifth for the standardisation of combined scores.
+
+    The draw does not depend on the examples, so those that calibrate stay exchangeable with later inputs.
+
+    Returns:
+        The row numbers of both parts, each in ascending order.
+    """
+    drawn = np.random.default_rng(_STANDARDISATION_SEED).permutation(n)[: n // _STANDARDISATION_PARTS].astype(np.int64)
+    return np.setdiff1d(np.arange(n, dtype=np.int64), drawn), np.sort(drawn)

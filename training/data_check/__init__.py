@@ -1,5 +1,6 @@
 """Data check: faults of data sets that can be found before training. May import `training.scoring` and below."""
 
+from training.data_check.broken import blank_images_findings
 from training.data_check.check import CheckedData, CheckOptions, check_data
 from training.data_check.checked_set import CheckedSet, Columns
 from training.data_check.class_sizes import calibration_size_findings
@@ -18,6 +19,7 @@ __all__ = [
     "Finding",
     "Place",
     "SetSummary",
+    "blank_images_findings",
     "calibration_size_findings",
     "check_data",
     "conflicting_labels_finding",

@@ -1,13 +1,19 @@
 """Findings on inputs that cannot be read, and on blank ones."""
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from datafiles import printable
+from training.data import Examples, InputArray
 from training.data_check.checked_set import CheckedSet
 from training.data_check.finding import Example, Finding, Place, first_examples
 
-_BLOCK = 2048
+_BLOCK_BYTES = 2**24
+_IMAGE_AXES = 4
+_BLANK_IMAGES_REMEDY = "Remove them, or find out why they are empty: they show no class"
 _BLANK_DEVIATION = 2.0
 """The standard deviation of the pixels, of 255, below which an image is blank."""
 
@@ -40,17 +46,24 @@ def broken_finding(checked: CheckedSet) -> Finding | None:
     )
 
 
-def blank_images(checked: CheckedSet) -> NDArray[np.bool_]:
-    """Whether each input is an image of nearly one colour, `[N]`; no text is."""
-    images = checked.images
-    blank = np.zeros(len(checked), dtype=bool)
-    if images is None:
-        return blank
-    for start in range(0, len(checked), _BLOCK):
-        rows = np.arange(start, min(start + _BLOCK, len(checked)), dtype=np.int64)
+def blank_images(images: InputArray) -> NDArray[np.bool_]:
+    """Whether each of the `images` uint8 `[N, H, W, C]` has nearly one colour, `[N]`."""
+    n = images.shape[0]
+    blank = np.zeros(n, dtype=bool)
+    block = max(_BLOCK_BYTES // math.prod(images.shape[1:]), 1)
+    for start in range(0, n, block):
+        rows = np.arange(start, min(start + block, n), dtype=np.int64)
         deviation = images[rows].astype(np.float32).std(axis=(1, 2))
         blank[rows] = deviation.max(axis=1) < _BLANK_DEVIATION
     return blank
+
+
+def blank_images_findings(sets: Sequence[Examples]) -> list[Finding]:
+    """The findings on images of nearly one colour among training data in memory; none on texts."""
+    images = [examples for examples in sets if len(examples.x.shape) == _IMAGE_AXES and examples.x.in_memory]
+    counts = {examples.name: int(blank_images(examples.x).sum()) for examples in images}
+    remedy = f"{_BLANK_IMAGES_REMEDY}. `check` lists them"
+    return [_blank_finding(name, count, "images", remedy) for name, count in counts.items() if count]
 
 
 def blank_finding(checked: CheckedSet, is_blank: NDArray[np.bool_]) -> Finding | None:
@@ -62,13 +75,19 @@ def blank_finding(checked: CheckedSet, is_blank: NDArray[np.bool_]) -> Finding |
     kind, remedy = (
         ("texts", "`run` leaves them out; remove them, or find out why they are empty")
         if checked.images is None
-        else ("images", "Remove them, or find out why they are empty: they show no class")
+        else ("images", _BLANK_IMAGES_REMEDY)
     )
+    finding = _blank_finding(checked.name, len(places), kind, remedy)
+    return finding.model_copy(
+        update={"examples": first_examples(Example(places=(place,)) for place in places)},
+    )
+
+
+def _blank_finding(name: str, count: int, kind: str, remedy: str) -> Finding:
     return Finding(
         check="blank inputs",
         severity="warning",
-        count=len(places),
-        message=f"{len(places):,} {kind} of {checked.name} are blank",
+        count=count,
+        message=f"{count:,} {kind} of {name} are blank",
         remedy=remedy,
-        examples=first_examples(Example(places=(place,)) for place in places),
     )

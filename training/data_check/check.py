@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from training.data import DataLocations, Progress
 from training.data.source_guess import holds_texts
 from training.data_check.backbone_features import backbone_features
@@ -96,7 +98,10 @@ def check_data(options: CheckOptions, locations: DataLocations, progress: Progre
 
 def _findings(options: CheckOptions, sets: tuple[CheckedSet, ...], progress: Progress) -> Iterator[Finding]:
     in_dist, others = sets[0], {checked.name: checked for checked in sets[1:]}
-    blank = [blank_images(checked) for checked in sets]
+    blank = [
+        np.zeros(len(checked), dtype=bool) if checked.images is None else blank_images(checked.images)
+        for checked in sets
+    ]
     for checked, is_blank in zip(sets, blank, strict=True):
         yield from _present(broken_finding(checked), blank_finding(checked, is_blank))
     yield from _size_findings(options, in_dist)

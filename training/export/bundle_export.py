@@ -3,12 +3,14 @@
 import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import onnx
 
 from bundle import (
+    COMBINED,
     CalibrationSpec,
     Evaluation,
     EvidenceSpec,
@@ -27,12 +29,13 @@ from training.data import Examples
 from training.data.token_ids import text_batch
 from training.evaluation import DefaultScore
 from training.export.bundle_folder import atomic_folder, new_bundle_path
-from training.export.evidence import with_evidence
+from training.export.evidence import evidence_of, with_evidence
+from training.export.graph_evidence import add_evidence
 from training.export.onnx_graph import check_parity, run_graph, write_graph
 from training.export.provenance import describe_training
 from training.export.sample_scores import sample_scores
 from training.models.neighbours import DISTANCES, NEIGHBOURS
-from training.models.score_heads import EVIDENCE, ScoredClassifier, ScoredModel
+from training.models.score_heads import ScoredClassifier, ScoredModel
 from training.recipe import Recipe, TextConfig
 from training.run import Run
 from training.scoring.batch_scoring import Outputs, score_inputs
@@ -47,7 +50,7 @@ SAMPLES = 1000
 _MAX_NAME_LENGTH = 64
 _CALIBRATION = "calibration.npz"
 _TOKENIZER = "tokenizer.json"
-_TRACED_INPUTS = 8
+TRACED_INPUTS = 8
 """Inputs in the batch that the exporter traces the model with."""
 
 
@@ -93,7 +96,7 @@ def export_bundle(
     Raises:
         ParityError: The graph does not give the scores of the torch model.
     """
-    model = with_evidence(model, to_inputs(calibration).x[np.arange(_TRACED_INPUTS)])
+    model = with_evidence(model, to_inputs(calibration).x[np.arange(TRACED_INPUTS)])
     with atomic_folder(path) as partial:
         write_sample(partial)
         outputs, parity = write_checked_graph(run, model, partial / GRAPH, calibration, samples, to_inputs)
@@ -132,15 +135,19 @@ def write_checked_graph(
     """
     tolerance = run.recipe.export.tolerance
     inputs, sample_inputs = to_inputs(calibration), to_inputs(samples)
-    write_graph(model, inputs.x[np.arange(_TRACED_INPUTS)], graph)
+    write_graph(model, inputs.x[np.arange(TRACED_INPUTS)], graph)
     if run.recipe.backbone is not None:
         onnx.save(join_head(open_backbone(run.backbone_path), onnx.load(graph)), graph)
     # A classifier of features reads these; its bundle reads texts.
     is_text_backbone = run.recipe.backbone is not None and isinstance(run.recipe.input, TextConfig)
     prepare = text_batch if is_text_backbone else model.model.prepare
     outputs, sample_outputs = (run_graph(graph, examples.x, prepare) for examples in (calibration, samples))
-    differences = check_parity(score_inputs(model, inputs.x), outputs, tolerance)
-    for name, difference in check_parity(score_inputs(model, sample_inputs.x), sample_outputs, tolerance).items():
+    tolerances = {}
+    if isinstance(model, ScoredClassifier) and model.head.combination is not None:
+        tolerances[COMBINED.name] = model.head.combination.tolerance(tolerance)
+    check = partial(check_parity, tolerance=tolerance, tolerances=tolerances)
+    differences = check(score_inputs(model, inputs.x), outputs)
+    for name, difference in check(score_inputs(model, sample_inputs.x), sample_outputs).items():
         differences[name] = max(difference, differences[name])
     return outputs, Parity(tolerance=tolerance, max_difference=differences, inputs=len(calibration) + len(samples))
 
@@ -181,6 +188,9 @@ def seal_run_bundle(
     else:
         spec = recipe.input
     shutil.copy(run.recipe_path, folder / "recipe.yaml")
+    evidence = evidence_of(model, len(calibration.labels))
+    if recipe.backbone is not None and isinstance(spec, ImageInput):
+        evidence = _evidence_in_graph(folder / GRAPH, calibration, precision)
     neighbours = None
     if isinstance(model, ScoredClassifier) and model.head.has_neighbours:
         shutil.copy(run.references_path(recipe.export.stage), folder / REFERENCES)
@@ -195,11 +205,16 @@ def seal_run_bundle(
             "task": recipe.task,
             "input": spec,
             "labels": list(calibration.labels) if recipe.task == "classification" else [],
-            "scores": [ScoreOutput(name=name, output=name) for name in model.scores],
+            "scores": [
+                ScoreOutput(
+                    name=name, output=name, combines=(recipe.export.combine or ()) if name == COMBINED.name else ()
+                )
+                for name in model.scores
+            ],
             "default_score": default_score.name,
             "default_score_reason": default_score.reason,
             "likelihood": _likelihood(recipe, model),
-            "evidence": _evidence(model, len(calibration.labels)),
+            "evidence": evidence,
             "neighbours": neighbours,
             "model": GRAPH,
             "precision": precision,
@@ -223,6 +238,10 @@ def _likelihood(recipe: Recipe, model: ScoredModel) -> LikelihoodSpec | None:
     return LikelihoodSpec(per=recipe.likelihood.per, parts=model.parts)
 
 
-def _evidence(model: ScoredModel, classes: int) -> EvidenceSpec | None:
-    bias = model.bias(classes) if isinstance(model, ScoredClassifier) else None
-    return None if bias is None else EvidenceSpec(output=EVIDENCE, bias=tuple(bias))
+def _evidence_in_graph(graph: Path, examples: Examples, precision: Precision) -> EvidenceSpec | None:
+    """Add the evidence of positions to the `graph` of a classifier whose backbone torch did not export."""
+    model = onnx.load(graph)
+    evidence = add_evidence(model, {"images": examples.x[np.arange(TRACED_INPUTS)]}, precision)
+    if evidence is not None:
+        onnx.save(model, graph)
+    return evidence

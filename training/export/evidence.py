@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bundle import EvidenceSpec
 from training.models.score_heads import EVIDENCE, ScoredClassifier, ScoredModel
 from training.scoring.logits import recorded_logits
 
@@ -30,3 +31,9 @@ def with_evidence(model: ScoredModel, rows: NDArray[Any]) -> ScoredModel:
     largest = logits.array().max(axis=1)
     is_exact = np.allclose(sums, largest, rtol=_RELATIVE_TOLERANCE, atol=_RELATIVE_TOLERANCE)
     return explained if is_exact else model
+
+
+def evidence_of(model: ScoredModel, classes: int) -> EvidenceSpec | None:
+    """The evidence that `model`, with this number of classes, has among its outputs; None if it has none."""
+    bias = model.bias(classes) if isinstance(model, ScoredClassifier) else None
+    return None if bias is None else EvidenceSpec(output=EVIDENCE, bias=tuple(bias))

@@ -3,9 +3,13 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
+import onnx
+from numpy.typing import NDArray
 
+from bundle import EvidenceSpec
 from training.data import Examples, InDistributionData
 from training.errors import PrecisionError
 from training.evaluation import (
@@ -20,11 +24,14 @@ from training.evaluation import (
     manifest_evaluation,
     write_report,
 )
-from training.export.bundle_export import GRAPH, SAMPLES, seal_run_bundle, write_checked_graph
+from training.export.bundle_export import GRAPH, SAMPLES, TRACED_INPUTS, seal_run_bundle, write_checked_graph
 from training.export.bundle_folder import atomic_folder
+from training.export.evidence import evidence_of, with_evidence
+from training.export.graph_evidence import evidence_adds_up
 from training.export.onnx_graph import graph_feeds, run_graph
 from training.export.quantize import LowPrecision, write_low_precision
 from training.models.score_heads import ScoredModel
+from training.onnx_graphs import prune
 from training.run import Run
 from training.scoring.batch_scoring import Outputs
 from training.scoring.calibration import anomalies, calibrations_from
@@ -69,6 +76,8 @@ def export_low_precision(
         PrecisionError: The AUROC of a set by a score changes by `LIMIT` or more.
     """
     recipe, prepare = run.recipe, model.model.prepare
+    examples = in_dist.calibration.x[np.arange(TRACED_INPUTS)]
+    without_evidence, model = model, with_evidence(model, examples)
     full_stage = recipe.export.stage
     low_stage = f"{full_stage} {precision}"
     with atomic_folder(path) as partial, TemporaryDirectory() as scratch:
@@ -79,6 +88,8 @@ def export_low_precision(
         range_inputs = in_dist.train.evenly_spaced(_RANGE_INPUTS)
         feeds = graph_feeds(model.model.input_names, range_inputs.x, prepare)
         write_low_precision(full_graph, low_graph, precision, feeds)
+        if not _keep_exact_evidence(evidence_of(model, len(in_dist.test.labels)), low_graph, precision, examples):
+            model = without_evidence
         low_outputs = run_graph(low_graph, in_dist.calibration.x, prepare)
         inputs = EvaluationInputs(
             stages={
@@ -117,6 +128,20 @@ def export_low_precision(
             default_score=default_score,
             precision=precision,
         )
+
+
+def _keep_exact_evidence(
+    spec: EvidenceSpec | None, graph: Path, precision: LowPrecision, examples: NDArray[Any]
+) -> bool:
+    """Whether `graph` has the evidence of `spec`, after removing it if it does not add up to the logits there."""
+    if spec is None:
+        return False
+    model = onnx.load(graph)
+    if evidence_adds_up(model, {"images": examples}, spec, precision):
+        return True
+    prune(model.graph, [output.name for output in model.graph.output if output.name != spec.output])
+    onnx.save(model, graph)
+    return False
 
 
 def _graph_scores(

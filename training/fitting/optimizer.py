@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from training.backbones import FineTunedNetwork
 from training.errors import RecipeError
 from training.fitting.muon import Muon
 from training.recipe import Stage
@@ -49,7 +50,7 @@ def build_optimizer(
 
 
 def _parameter_groups(stage: Stage, model: nn.Module) -> list[dict[str, Any]]:
-    """The trainable parameters, with groups for Muon and for biases of batch normalisations if the stage has them."""
+    """The trainable parameters; of a backbone, for Muon and of biases in groups of their own, if the stage says so."""
     remaining: dict[Tensor, None] = {parameter: None for parameter in model.parameters() if parameter.requires_grad}
     groups: list[dict[str, Any]] = []
 
@@ -61,6 +62,10 @@ def _parameter_groups(stage: Stage, model: nn.Module) -> list[dict[str, Any]]:
             del remaining[tensor]
         groups.append({"params": parameters, **options})
 
+    if stage.backbone_learning_rate is not None:
+        networks = [module for module in model.modules() if isinstance(module, FineTunedNetwork)]
+        parameters = [parameter for network in networks for parameter in network.backbone.parameters()]
+        add_group("backbone_learning_rate", parameters, lr=stage.backbone_learning_rate)
     if stage.muon is not None:
         weights = [module.weight for module in model.modules() if isinstance(module, _CONVOLUTIONS)]
         add_group("muon", weights, muon=True, lr=stage.muon.learning_rate, momentum=stage.muon.momentum)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bundle import ImageInput, TextEncoder
-from training.backbones import open_backbone
+from training.backbones import load_transformers, open_backbone
 from training.data import Examples
 from training.errors import RunError
 from training.fitting.checkpoints import read_checkpoint
@@ -46,6 +46,8 @@ def _build(run: Run, num_classes: int) -> Model:
     config = run.recipe.input
     if run.recipe.backbone is not None:
         return build_model(run.recipe, num_classes, feature_size=open_backbone(run.backbone_path).size)
+    if run.recipe.fine_tuned is not None:
+        return build_model(run.recipe, num_classes, backbone=load_transformers(run.backbone_folder, config))
     if isinstance(config, ImageInput):
         return build_model(run.recipe, num_classes)
     encoder = TextEncoder.load(run.tokenizer_path, config.max_tokens)

@@ -1,8 +1,14 @@
 """Builds the model of a recipe, and the exported model with its scores."""
 
+from collections.abc import Sequence
+
+from torch import nn
+
 from training.architectures import ARCHITECTURES, DENSITY_ARCHITECTURES, TEXT_ARCHITECTURES
 from training.architectures.linear_probe import LinearProbe
+from training.backbones import FineTunedNetwork, ImageFeatures, TextFeatures
 from training.models.classifier import Classifier, FeatureClassifier, ImageClassifier, Mirrored, TextClassifier
+from training.models.combination import Combination
 from training.models.density import Density
 from training.models.feature_statistics import Statistics
 from training.models.language_model import LanguageModel, build_language_model
@@ -13,7 +19,11 @@ from training.recipe import Recipe, TextConfig, build_component
 
 
 def build_model(
-    recipe: Recipe, num_classes: int, vocabulary_size: int | None = None, feature_size: int | None = None
+    recipe: Recipe,
+    num_classes: int,
+    vocabulary_size: int | None = None,
+    feature_size: int | None = None,
+    backbone: ImageFeatures | TextFeatures | None = None,
 ) -> Model:
     """The recipe's model, freshly initialised from torch's generator.
 
@@ -21,13 +31,19 @@ def build_model(
         recipe: Names the task and the architecture.
         num_classes: The number of classes of a classifier; other tasks ignore it.
         vocabulary_size: The largest token id plus 1, for models of texts.
-        feature_size: The number of features of the backbone, for recipes with one.
+        feature_size: The number of features of the frozen backbone, for recipes with one.
+        backbone: The fine-tuned backbone, for recipes with one.
     """
     config, architecture = recipe.input, recipe.architecture
+    outputs = num_classes + recipe.confidence_branch
+    if recipe.fine_tuned is not None:
+        if backbone is None:
+            raise ValueError("a fine-tuned network needs its backbone")
+        head = LinearProbe(outputs, backbone.size, recipe.fine_tuned.hidden)
+        return _classifier(recipe, FineTunedNetwork(backbone, head))
     if recipe.backbone is not None:
         if feature_size is None:
             raise ValueError("a classifier of features needs their number")
-        outputs = num_classes + recipe.confidence_branch
         probe = LinearProbe(outputs, feature_size, recipe.backbone.hidden)
         return FeatureClassifier(probe, confidence_branch=recipe.confidence_branch)
     if isinstance(config, TextConfig):
@@ -41,22 +57,34 @@ def build_model(
             "architecture",
             architecture,
             TEXT_ARCHITECTURES,
-            num_classes=num_classes + recipe.confidence_branch,
+            num_classes=outputs,
             vocabulary_size=vocabulary_size,
             max_tokens=config.max_tokens,
         )
-        return TextClassifier(network, confidence_branch=recipe.confidence_branch)
+        return _classifier(recipe, network)
     if recipe.task == "density":
         return Density(build_component("architecture", architecture, DENSITY_ARCHITECTURES, channels=config.channels))
-    outputs = num_classes + recipe.confidence_branch
     network = build_component(
         "architecture", architecture, ARCHITECTURES, num_classes=outputs, channels=config.channels
     )
-    return ImageClassifier(network, config, confidence_branch=recipe.confidence_branch)
+    return _classifier(recipe, network)
+
+
+def _classifier(recipe: Recipe, network: nn.Module) -> Classifier:
+    """The classifier of the recipe's kind of input that passes it to `network`."""
+    if isinstance(recipe.input, TextConfig):
+        return TextClassifier(network, confidence_branch=recipe.confidence_branch)
+    return ImageClassifier(network, recipe.input, confidence_branch=recipe.confidence_branch)
 
 
 def scored_model(
-    recipe: Recipe, model: Model, statistics: Statistics | None = None, *, neighbours: bool = False
+    recipe: Recipe,
+    model: Model,
+    statistics: Statistics | None = None,
+    combination: Combination | None = None,
+    *,
+    neighbours: bool = False,
+    scores: Sequence[str] | None = None,
 ) -> ScoredModel:
     """`model` with the scores that the recipe exports; RecipeError if the model cannot compute one of them.
 
@@ -64,9 +92,11 @@ def scored_model(
         recipe: Names the scores.
         model: A model of the recipe's task.
         statistics: Statistics of training features, for a classifier's scores that need them.
+        combination: The scores that the score `combined` of a classifier combines.
+        scores: Other scores than the recipe's.
         neighbours: Whether a classifier with such statistics computes the nearest training examples.
     """
-    scores = recipe.export.scores
+    scores = recipe.export.scores if scores is None else scores
     if isinstance(model, Density):
         per = recipe.likelihood.per
         return ScoredDensity(model, scores, per)
@@ -75,4 +105,4 @@ def scored_model(
         return ScoredLanguageModel(model, scores, recipe.input.unit)
     assert isinstance(model, Classifier), "every other model is a classifier"
     classifier = Mirrored(model) if recipe.export.mirror else model
-    return ScoredClassifier(classifier, scores, statistics, neighbours=neighbours)
+    return ScoredClassifier(classifier, scores, statistics, combination, neighbours=neighbours)

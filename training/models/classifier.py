@@ -97,6 +97,12 @@ class TextClassifier(Classifier):
         """Token ids `[N, L]` and lengths `[N]`, with L the length of the batch's longest text."""
         return text_batch(rows)
 
+    def initialise(self, rows: Tensor) -> None:
+        """Call the network's own method `initialise`, if it has one, with training texts."""
+        initialise = getattr(self.network, "initialise", None)
+        if callable(initialise):
+            initialise(*self.prepare(rows))
+
 
 class FeatureClassifier(Classifier):
     """Passes the features of a frozen backbone to a network of features; they are the prediction's features, too."""

@@ -1,12 +1,14 @@
 """Combination of scores: the statistics of the score `combined`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from training.models.feature_statistics import Statistics, as_constants
+from training.models.feature_statistics import Statistics, as_constants, load_statistics, save_statistics
 
 _SMALLEST_DEVIATION = 1e-4
 
@@ -22,6 +24,16 @@ class Combination:
 
     scores: tuple[str, ...]
     statistics: Statistics
+
+    @classmethod
+    def load(cls, path: Path, scores: Sequence[str]) -> Self | None:
+        """The combination of `scores` whose statistics `save` wrote to `path`; None if the file does not exist."""
+        statistics = load_statistics(path)
+        return cls(tuple(scores), statistics) if statistics else None
+
+    def save(self, path: Path) -> None:
+        """Write the statistics to `path`, an `.npz` file."""
+        save_statistics(path, self.statistics)
 
     def tolerance(self, tolerance: float) -> float:
         """The largest difference of the combined score if each score that it combines differs by `tolerance`."""

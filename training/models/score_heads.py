@@ -121,12 +121,17 @@ class ScoredClassifier(ScoredModel):
         classifier: Classifier,
         scores: Sequence[str],
         statistics: Statistics | None = None,
+        combination: Combination | None = None,
         *,
         neighbours: bool = False,
         layers: EvidenceLayers | None = None,
     ) -> None:
         head = ClassifierHead(
-            scores, confidence_branch=classifier.confidence_branch, statistics=statistics, neighbours=neighbours
+            scores,
+            confidence_branch=classifier.confidence_branch,
+            statistics=statistics,
+            combination=combination,
+            neighbours=neighbours,
         )
         super().__init__(classifier, scores, (*head.output_names, *([] if layers is None else [EVIDENCE])))
         self.head = head
@@ -139,8 +144,14 @@ class ScoredClassifier(ScoredModel):
         layers = EvidenceLayers.of(self.model)
         if layers is None:
             return None
-        neighbours = self.head.has_neighbours
-        return ScoredClassifier(self.model, self.scores, self._statistics, neighbours=neighbours, layers=layers)
+        return ScoredClassifier(
+            self.model,
+            self.scores,
+            self._statistics,
+            self.head.combination,
+            neighbours=self.head.has_neighbours,
+            layers=layers,
+        )
 
     def bias(self, classes: int) -> list[float] | None:
         """The part of each class's logit that no position has; None without evidence."""

@@ -1,4 +1,4 @@
-"""The options of `architecture: {name: pretrained, ...}`: a frozen backbone, and the classifier of its features."""
+"""The options of `architecture: {name: pretrained, ...}`: a pretrained backbone, and the classifier of its features."""
 
 from typing import Self
 
@@ -13,7 +13,7 @@ PRETRAINED = "pretrained"
 
 
 class BackboneConfig(Section):
-    """A frozen backbone.
+    """A pretrained backbone: frozen, or fine-tuned.
 
     Attributes:
         backbone: A pretrained model: an ONNX file, the folder of a `transformers` model, or the name of one on the hub.
@@ -22,11 +22,14 @@ class BackboneConfig(Section):
         features: The tensor with the features of an ONNX file. By default the input of the last linear layer, or else
             the first output.
         hidden: The width of a hidden layer of the classifier; 0 for a linear classifier.
+        fine_tune: Whether the stages train the backbone, too, with their `backbone_learning_rate`. An ONNX file cannot
+            be trained.
     """
 
     backbone: str
     features: str | None = None
     hidden: int = Field(default=0, ge=0)
+    fine_tune: bool = False
 
     @classmethod
     def of(cls, architecture: Component) -> Self | None:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Discriminator, Field, model_validator
 
-from bundle import LOGIT_SCORES, SCORES, ImageInput
+from bundle import COMBINED, LOGIT_SCORES, SCORES, ImageInput
 from training.recipe.backbone import PRETRAINED, BackboneConfig
 from training.recipe.components import Component
 from training.recipe.data_config import InDistribution, Outliers, Source, Synthetic, TestSet
@@ -112,20 +112,38 @@ class Export(Section):
     With `mirror`, every stage is calibrated, evaluated and served on the mean logits of each image and its mirror
     image: slightly better, at twice the compute. A language model can read longer texts than it was trained on;
     `max_tokens` is the limit of the bundle if it differs from the input's. `default_score: auto` is the score with the
-    highest mean AUROC on the validation sets, and without validation sets the first of `scores`. With `neighbours`, the
-    bundle of a classifier with the score `knn` has the classes and file names or row numbers of the training examples
-    that inputs are compared with; explanations show the nearest ones.
+    highest mean AUROC on the validation sets, and without validation sets the first of `scores`. `combine` names the
+    two scores that the score `combined`, the last of `scores`, combines; a fifth of the calibration split then
+    standardises them, and the other examples calibrate. With `neighbours`, the bundle of a classifier with the score
+    `knn` has the classes and file names or row numbers of the training examples that inputs are compared with;
+    explanations show the nearest ones.
     """
 
     stage: str
     version: Annotated[str, BeforeValidator(_as_text), Field(pattern=r"^[1-9][0-9]{0,8}$")] = "1"
     scores: tuple[str, ...] = Field(default=LOGIT_SCORES, min_length=1)
+    combine: tuple[str, str] | None = None
     default_score: str = AUTO
     alpha: float = Field(default=0.01, gt=0, lt=1)
     tolerance: float = Field(default=1e-3, gt=0)
     mirror: bool = False
     max_tokens: int | None = Field(default=None, ge=1)
     neighbours: bool = True
+
+    @model_validator(mode="after")
+    def _combined_scores_exist(self) -> Self:
+        if self.combine is None:
+            if COMBINED.name in self.scores:
+                raise ValueError(f"scores: '{COMBINED.name}' needs combine: [SCORE, SCORE]")
+            return self
+        if self.scores[-1] != COMBINED.name or self.scores.count(COMBINED.name) != 1:
+            raise ValueError(f"combine: the last of scores must be '{COMBINED.name}'")
+        others = set(self.scores[:-1])
+        if missing := [name for name in self.combine if name not in others]:
+            raise ValueError(f"combine: {', '.join(missing)} is not among scores, or is '{COMBINED.name}' itself")
+        if len(set(self.combine)) != 2:
+            raise ValueError("combine: names one score twice")
+        return self
 
 
 class Recipe(Section):
@@ -169,16 +187,39 @@ class Recipe(Section):
         return changed + [f"stages.{name}" for name in trained if self.stages[name] != other.stages.get(name)]
 
     @property
+    def pretrained(self) -> BackboneConfig | None:
+        """The pretrained backbone, frozen or fine-tuned; None for other architectures."""
+        return BackboneConfig.of(self.architecture)
+
+    @property
     def backbone(self) -> BackboneConfig | None:
         """The frozen backbone whose features the classifier reads; None if the network reads inputs itself."""
-        return BackboneConfig.of(self.architecture)
+        pretrained = self.pretrained
+        return None if pretrained is None or pretrained.fine_tune else pretrained
+
+    @property
+    def fine_tuned(self) -> BackboneConfig | None:
+        """The backbone that the stages train; None if there is none or it is frozen."""
+        pretrained = self.pretrained
+        return pretrained if pretrained is not None and pretrained.fine_tune else None
+
+    @model_validator(mode="after")
+    def _fine_tuning_has_two_learning_rates(self) -> Self:
+        fine_tuned = self.fine_tuned
+        for name, stage in self.stages.items():
+            if (stage.backbone_learning_rate is None) != (fine_tuned is None):
+                reason = "is missing" if fine_tuned is not None else f"is for '{PRETRAINED}' with fine_tune: true"
+                raise ValueError(f"stages.{name}.backbone_learning_rate: {reason}")
+        if fine_tuned is not None and (fine_tuned.backbone.endswith(".onnx") or fine_tuned.features is not None):
+            raise ValueError("architecture.fine_tune: an ONNX file cannot be trained; name a transformers model")
+        return self
 
     @model_validator(mode="after")
     def _backbone_is_classified(self) -> Self:
+        if self.pretrained is not None and self.task != "classification":
+            raise ValueError(f"architecture: '{PRETRAINED}' is for classification")
         if self.backbone is None:
             return self
-        if self.task != "classification":
-            raise ValueError(f"architecture: '{PRETRAINED}' is for classification")
         if grouped := [name for name, stage in self.stages.items() if stage.group_by_length]:
             raise ValueError(f"stages.{grouped[0]}.group_by_length: features of '{PRETRAINED}' have no length")
         if self.export.mirror:
@@ -194,6 +235,8 @@ class Recipe(Section):
             raise ValueError("confidence_branch: a classifier's, the task is " + self.task)
         if self.task != "classification" and self.export.mirror:
             raise ValueError("export.mirror: averages a classifier's logits, the task is " + self.task)
+        if self.task != "classification" and self.export.combine is not None:
+            raise ValueError("export.combine: a classifier's, the task is " + self.task)
         if self.task != "language-model" and self.export.max_tokens is not None:
             raise ValueError("export.max_tokens: a language model's, the task is " + self.task)
         return self

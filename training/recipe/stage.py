@@ -42,6 +42,7 @@ class Stage(Section):
     Attributes:
         start_from: An earlier stage or a .ckpt file; or several, whose weights are averaged (Izmailov et al. 2018,
             arXiv:1803.05407). Batch normalisations then need an epoch to estimate their statistics.
+        backbone_learning_rate: The learning rate of a fine-tuned backbone; `learning_rate` is that of its classifier.
         outlier_ratio: Outliers per in-distribution example in each step.
         momentum: Nesterov momentum, for sgd.
         norm_bias_rate: Biases of batch normalisations are trained with this multiple of the learning rate and with
@@ -61,6 +62,7 @@ class Stage(Section):
     batch_size: int = Field(default=128, ge=1)
     outlier_ratio: float = Field(default=2.0, gt=0)
     learning_rate: float = Field(default=0.1, gt=0)
+    backbone_learning_rate: float | None = Field(default=None, gt=0)
     warmup: float = Field(default=0.0, ge=0, lt=1)
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     momentum: float = Field(default=0.9, ge=0, lt=1)

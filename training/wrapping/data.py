@@ -16,6 +16,7 @@ from training.data import (
     all_problems,
     announce_left_out,
 )
+from training.data.splits import split_standardisation
 from training.errors import DataError
 from training.models.feature_statistics import MAX_EXAMPLES
 from training.scoring.calibration import DEFAULT_ALPHA, attainable_alpha
@@ -23,8 +24,6 @@ from training.wrapping.input_adapter import InputAdapter
 from training.wrapping.options import WrapOptions
 
 _MIN_CALIBRATION = 20
-_STANDARDISATION_PARTS = 5
-_SPLIT_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -140,15 +139,11 @@ def _without_copies(
 def _split(
     held_out: Examples, combine: Sequence[str], announce: Callable[[str], None]
 ) -> tuple[Examples, Examples | None]:
-    """The calibration examples, and those that standardise the scores that are combined: a random fifth of all.
-
-    The draw does not depend on the examples, so the rest stays exchangeable with later inputs.
-    """
+    """The calibration examples, and those that standardise the scores that are combined: a random fifth of all."""
     if not combine:
         return held_out, None
     n = len(held_out)
-    drawn = np.sort(np.random.default_rng(_SPLIT_SEED).permutation(n)[: n // _STANDARDISATION_PARTS])
-    rest = np.setdiff1d(np.arange(n), drawn)
+    rest, drawn = split_standardisation(n)
     announce(
         f"{COMBINED.name}: {' + '.join(combine)}, standardised by {len(drawn):,} of the {n:,} calibration examples; "
         f"the other {len(rest):,} calibrate"

@@ -74,7 +74,7 @@ class ImageAdapter:
     target: GraphInput
     bgr: bool = False
 
-    options = "--preprocess, --mean, --std, --layout and --size"
+    options = "--preprocess, --mean, --std, --scale, --layout and --size"
     remedy = (
         "Export it with a dynamic batch, in evaluation mode: torch.onnx.export(..., "
         "dynamic_shapes=({0: torch.export.Dim('N')},)) or dynamic_axes={'<input>': {0: 'N'}, '<output>': {0: 'N'}}"
@@ -387,6 +387,9 @@ def _per_channel(
     if len(numbers) not in (1, channels):
         reason = f"has {len(numbers)} numbers for {channels} channels"
         raise GraphError(f"--{name}", reason, "Give one for each channel")
+    if name == "mean" and max(numbers) > options.scale:
+        reason = f"has {max(numbers):g}, more than the pixel value of white, {options.scale:g}"
+        raise GraphError("--mean", reason, "For numbers of pixel values in 0..255, add --scale 255")
     if name == "std" and min(numbers) <= 0:
         raise GraphError("--std", "must be positive", "Correct it")
     numbers = numbers * channels if len(numbers) == 1 else numbers

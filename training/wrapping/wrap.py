@@ -15,6 +15,7 @@ from bundle import (
     COMBINED,
     FEATURE_SCORES,
     CalibrationSpec,
+    EvidenceSpec,
     ModelTensor,
     NeighboursSpec,
     Parity,
@@ -33,6 +34,7 @@ from training.evaluation import DefaultScore, manifest_evaluation, tune_temperat
 from training.export.attention import POOR_ON_TRANSFORMERS, has_attention, transformer_warning
 from training.export.bundle_export import REFERENCES
 from training.export.bundle_folder import atomic_folder, new_bundle_path
+from training.export.graph_evidence import add_evidence
 from training.export.onnx_graph import check_parity, run_graph
 from training.export.sample_scores import sample_scores
 from training.models.combination import fit_combination
@@ -64,6 +66,7 @@ _GRAPH, _CALIBRATION = "model.onnx", "calibration.npz"
 _TOLERANCE = 1e-3
 _DEFAULT_SCORE = "msp"
 _BATCH_CHECK_ROWS = 5
+_EVIDENCE_ROWS = 8
 _TEXT_OPSET = 13
 _DATATYPES: Mapping[int, TensorDatatype] = {
     TensorProto.BOOL: "BOOL",
@@ -136,8 +139,7 @@ def wrap(options: WrapOptions, announce: Callable[[str], None], progress: Progre
     head = _score_head(options, scores, data, finite_values_of)
     with atomic_folder(path) as partial:
         graph = partial / _GRAPH
-        wrapped, own_outputs = wrap_graph(dynamic, adapter, head, values.logits.shape[1])
-        onnx.save(wrapped, graph)
+        own_outputs, evidence = _write_graph(graph, dynamic, adapter, head, values.logits.shape[1], calibration)
         outputs = run_graph(graph, calibration.x, adapter.prepare, outputs=head.output_names)
         differences = check_parity(
             reference_outputs(head, *values),
@@ -201,6 +203,7 @@ def wrap(options: WrapOptions, announce: Callable[[str], None], progress: Progre
                 "default_score": default_score.name,
                 "default_score_reason": default_score.reason,
                 "model": _GRAPH,
+                "evidence": evidence,
                 "neighbours": _neighbours(partial, head, data.fit),
                 "model_outputs": _model_outputs(classifier.outputs, own_outputs),
                 "precision": classifier.precision,
@@ -238,6 +241,27 @@ def _score_head(
         outputs = reference_outputs(members, *values_of(data.standardisation))
         combination = fit_combination(anomalies(outputs, options.combine))
     return ClassifierHead(scores, statistics=statistics, combination=combination, neighbours=options.neighbours)
+
+
+def _write_graph(
+    path: Path,
+    classifier: OnnxClassifier,
+    adapter: InputAdapter,
+    head: ClassifierHead,
+    num_classes: int,
+    calibration: Examples,
+) -> tuple[Mapping[str, str], EvidenceSpec | None]:
+    """Write the bundle's graph to `path`, with the evidence of positions if the logits are sums over positions.
+
+    Returns:
+        The outputs of the classifier itself by name, and the evidence.
+    """
+    model, own_outputs = wrap_graph(classifier, adapter, head, num_classes)
+    evidence = None
+    if adapter.spec.kind == "image":
+        evidence = add_evidence(model, {"images": calibration.x[np.arange(_EVIDENCE_ROWS)]}, classifier.precision)
+    onnx.save(model, path)
+    return own_outputs, evidence
 
 
 def _neighbours(folder: Path, head: ClassifierHead, fit: Examples | None) -> NeighboursSpec | None:

@@ -21,7 +21,7 @@ from service.inference.remote.frames import (
     encode_rows,
 )
 from service.inference.remote.shared_slots import WAITED, OutputField, SharedSlots, SlotLayout
-from service.inputs.explanation import PARTS
+from service.inputs.explanation import EXPLANATIONS
 from service.inputs.modality import Array, Modality
 
 log = structlog.stdlib.get_logger(__name__)
@@ -191,7 +191,7 @@ class HostedModel:
             rest = {
                 name: [np.asarray(output[position]) for position in positions]
                 for name, output in others.items()
-                if name != PARTS or explain
+                if name not in EXPLANATIONS or explain
             }
             # The first front end reports the batch for all of them.
             size = 0 if frames else len(inputs)
@@ -238,7 +238,7 @@ def slot_layout(
     fixed: list[OutputField] = [
         (name, rows.dtype.str, rows.shape[1:])
         for name, rows in outputs.items()
-        if name != PARTS and rows.dtype.kind not in "OUS" and (modality.size_of is None or rows.ndim == 1)
+        if name not in EXPLANATIONS and rows.dtype.kind not in "OUS" and (modality.size_of is None or rows.ndim == 1)
     ]
     return SlotLayout(
         seats, capacity + in_progress, largest.shape, largest.dtype.str, modality.size_of is not None, tuple(fixed)

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bundle import Bundle, decode_image, load_bundle, seal_bundle
 from service.inference.batch_tuning import tune
-from service.inference.engine import Engine
+from service.inference.engine import Engine, open_engine
 from service.inference.execution_plan import ExecutionMode
 from service.inference.onnx_session import EngineError, open_session
 from service.inference.providers import CPU, Provider
@@ -135,6 +135,11 @@ def test_an_explanation_that_fails_on_every_image_is_refused_when_warming_up(tmp
     )
     with pytest.raises(EngineError, match="the graph fails on a batch of 1"):
         Engine(bundle, PROVIDER, cores=1).warm_up(2)
+
+
+def test_a_call_has_at_most_64_inputs_by_default(tiny_bundle: Path) -> None:
+    assert open_engine(load_bundle(tiny_bundle), PROVIDER, cores=1).max_batch == 64
+    assert open_engine(load_bundle(tiny_bundle), PROVIDER, cores=1, max_batch=3).max_batch == 3
 
 
 def test_tuning_bounds_the_batches_of_an_engine(tiny_bundle: Path) -> None:

@@ -162,7 +162,11 @@ def test_the_newest_version_answers_if_every_version_is_on_trial() -> None:
         ("tiny: {canary: {version: '2', percent: .nan}}", "tiny.canary.percent: Input should be"),
         ("tiny: {canary: {version: '2'}}", "tiny.canary.percent: Field required"),
         ("tiny: {canary: {version: x, percent: 1}}", "tiny.canary.version: String should match"),
-        ("tiny: {shadows: ['1']}", "tiny.shadows: Extra inputs"),
+        ("tiny: {shadows: ['1']}", "tiny.shadows: no such key; the keys of tiny are serve, canary, shadow"),
+        (
+            "tiny: {canary: {version: '2', percent: 5, share: 1}}",
+            "tiny.canary.share: no such key; the keys of tiny.canary are version, percent",
+        ),
         ("tiny: {shadow: ['1', '1']}", "tiny: version 1 is named twice"),
         ("tiny: {serve: 1, canary: {version: 1, percent: 5}}", "tiny: version 1 is named twice"),
         ("- tiny", "the file: Input should be a valid dictionary"),

@@ -11,11 +11,16 @@ from onnx import TensorProto, helper, load, numpy_helper, save
 from bundle import ImageInput, load_bundle
 from tests.training.support.datasets_on_disk import checkers, stripes, tiny_recipe, write_tiny_data
 from tests.training.support.onnx_classifiers import MEAN, STD, Network, export
-from training.backbones import load_backbone, open_backbone, save_backbone, with_features
+from training.architectures.linear_probe import LinearProbe
+from training.backbones import join_head, load_backbone, open_backbone, save_backbone, with_features
 from training.backbones.backbone import feature_session
 from training.data import DataLocations, Examples, StoredArray
 from training.errors import GraphError, RecipeError, RunError
 from training.evaluation import Report
+from training.export.graph_evidence import add_evidence
+from training.export.onnx_graph import write_graph
+from training.models.classifier import FeatureClassifier
+from training.models.score_heads import ScoredClassifier
 from training.recipe import load_recipe, parse_recipe
 from training.run import Run
 from training.steps import calibrate_run, evaluate_run, export_run, fit_run
@@ -52,8 +57,8 @@ def test_a_saved_backbone_is_the_same_when_it_is_opened(model: Path, tmp_path: P
     np.testing.assert_array_equal(feature_session(opened)(IMAGES), feature_session(backbone)(IMAGES))
 
 
-@pytest.mark.parametrize("channels_last", [False, True])
-def test_features_at_positions_are_averaged_in_either_order_of_axes(tmp_path: Path, channels_last: bool) -> None:
+def write_extractor(path: Path, *, channels_last: bool) -> np.ndarray:
+    """Write an extractor of features `[N, 5, 15, 15]` to `path`, and return the kernel of its convolution."""
     kernel = np.random.default_rng(0).normal(size=(5, 3, 2, 2)).astype(np.float32)
     shape = ["N", 16, 16, 3] if channels_last else ["N", 3, 16, 16]
     nodes = [helper.make_node("Transpose", ["x"], ["first"], perm=[0, 3, 1, 2])] if channels_last else []
@@ -65,13 +70,42 @@ def test_features_at_positions_are_averaged_in_either_order_of_axes(tmp_path: Pa
         [helper.make_tensor_value_info("map", TensorProto.FLOAT, ["N", 5, 15, 15])],
         [numpy_helper.from_array(kernel, "kernel")],
     )
-    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), tmp_path / "map.onnx")
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    return kernel
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_features_at_positions_are_averaged_in_either_order_of_axes(tmp_path: Path, channels_last: bool) -> None:
+    kernel = write_extractor(tmp_path / "map.onnx", channels_last=channels_last)
     backbone = load_backbone(tmp_path / "map.onnx", SPEC)
     pixels = (torch.tensor(IMAGES).permute(0, 3, 1, 2) / 255 - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(
         STD
     ).view(3, 1, 1)
     expected = torch.nn.functional.conv2d(pixels.float(), torch.from_numpy(kernel)).mean(dim=(2, 3))
     np.testing.assert_allclose(feature_session(backbone)(IMAGES), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(("hidden", "has_evidence"), [(0, True), (6, False)])
+def test_a_linear_classifier_of_averaged_features_has_evidence_of_positions(
+    tmp_path: Path, hidden: int, has_evidence: bool
+) -> None:
+    write_extractor(tmp_path / "map.onnx", channels_last=False)
+    backbone = load_backbone(tmp_path / "map.onnx", SPEC)
+    torch.manual_seed(0)
+    probe = LinearProbe(3, 5, hidden)
+    features = torch.from_numpy(feature_session(backbone)(IMAGES))
+    probe.initialise(features)
+    scored = ScoredClassifier(FeatureClassifier(probe), ("msp", "max_logit"))
+    write_graph(scored, features.numpy()[:, None], tmp_path / "head.onnx")
+    model = join_head(backbone, load(tmp_path / "head.onnx"))
+    spec = add_evidence(model, {"images": IMAGES}, "fp32")
+    assert (spec is not None) == has_evidence
+    if spec is not None:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        evidence, largest, predicted = session.run([spec.output, "max_logit", "prediction"], {"images": IMAGES})
+        assert evidence.shape == (5, 15, 15)
+        sums = evidence.sum(axis=(1, 2)) + np.asarray(spec.bias)[predicted]
+        np.testing.assert_allclose(sums, largest, rtol=1e-3, atol=1e-3)
 
 
 def test_the_tensor_with_the_features_can_be_named(model: Path) -> None:
@@ -127,7 +161,13 @@ def trained(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run,
             "baseline": {"objective": {"name": "cross_entropy"}, **schedule},
             "oe": {"objective": {"name": "outlier_exposure"}, "start_from": "baseline", **schedule},
         },
-        export={"stage": "oe", "alpha": 0.05, "scores": ["msp", "mahalanobis", "knn"], "default_score": "knn"},
+        export={
+            "stage": "oe",
+            "alpha": 0.05,
+            "scores": ["msp", "mahalanobis", "knn", "combined"],
+            "combine": ["knn", "msp"],
+            "default_score": "knn",
+        },
     )
     run = Run.create(root / "run", parse_recipe(recipe, "recipe"), overwrite=False)
     locations = DataLocations(data_dir=root / "data", cache_dir=root / "cache")
@@ -154,7 +194,7 @@ def test_the_bundle_takes_images_and_has_the_scores_of_features(
 ) -> None:
     run, locations = trained
     bundle = load_bundle(export_run(run, locations, tmp_path, overwrite=False))
-    assert [score.name for score in bundle.manifest.scores] == ["msp", "mahalanobis", "knn"]
+    assert [score.name for score in bundle.manifest.scores] == ["msp", "mahalanobis", "knn", "combined"]
     session = onnxruntime.InferenceSession(bundle.model_path, providers=["CPUExecutionProvider"])
     assert [value.name for value in session.get_inputs()] == ["images"]
     threshold = bundle.calibrations["knn"].threshold(0.05)
@@ -169,6 +209,39 @@ def test_the_bundle_takes_images_and_has_the_scores_of_features(
     (nearest,) = session.run(["neighbours"], {"images": x})
     labels = [bundle.references[row].label for row in nearest[:, 0]]
     assert np.mean([label == bundle.manifest.labels[k] for label, k in zip(labels, y, strict=True)]) > 0.9
+
+
+def test_a_recipe_combines_two_scores_that_a_fifth_of_the_calibration_split_standardises(
+    trained: tuple[Run, DataLocations], tmp_path: Path
+) -> None:
+    run, locations = trained
+    report = Report.from_json((run.report_path / "report.json").read_text())
+    assert report.find("checkers", "oe", "combined").auroc.mean > 99
+    bundle = load_bundle(export_run(run, locations, tmp_path, overwrite=False))
+    (combined,) = (score for score in bundle.manifest.scores if score.name == "combined")
+    assert combined.combines == ("knn", "msp")
+    held_out = run.recipe.in_distribution.calibration_size
+    assert bundle.manifest.calibration.n == held_out - held_out // 5
+    constants = np.load(run.combination_path("oe"))
+    session = onnxruntime.InferenceSession(bundle.model_path, providers=["CPUExecutionProvider"])
+    knn, msp, values = session.run(["knn", "msp", "combined"], {"images": stripes(30, seed=9)[0]})
+    anomalies = np.stack([knn, 1 - msp], axis=1)
+    expected = ((anomalies - constants["anomaly_means"]) / constants["anomaly_deviations"]).sum(axis=1)
+    np.testing.assert_allclose(values, expected, atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("export", "message"),
+    [
+        ({"scores": ["msp", "combined"]}, "scores: 'combined' needs combine"),
+        ({"scores": ["msp", "energy"], "combine": ["msp", "energy"]}, "the last of scores must be 'combined'"),
+        ({"scores": ["msp", "gen", "combined"], "combine": ["msp", "energy"]}, "energy is not among scores"),
+        ({"scores": ["msp", "gen", "combined"], "combine": ["msp", "msp"]}, "names one score twice"),
+    ],
+)
+def test_a_combination_of_scores_that_cannot_be_computed_is_refused(export: dict[str, object], message: str) -> None:
+    with pytest.raises(RecipeError, match=f"export: .*{message}"):
+        parse_recipe(tiny_recipe(export={"stage": "oe", **export}), "recipe")
 
 
 def test_a_lower_precision_of_a_backbone_is_refused(trained: tuple[Run, DataLocations], tmp_path: Path) -> None:

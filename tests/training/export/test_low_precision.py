@@ -105,6 +105,14 @@ def test_an_input_scores_the_same_in_any_batch(low_precision: Bundle) -> None:
     np.testing.assert_allclose(alone["energy"], together["energy"], atol=1e-5)
 
 
+def test_the_evidence_adds_up_to_the_logit_of_the_class_up_to_rounding(low_precision: Bundle) -> None:
+    spec = low_precision.manifest.evidence
+    assert spec is not None
+    outputs = run_graph(low_precision.model_path, IMAGES, outputs=[spec.output, "prediction", "max_logit"])
+    sums = outputs[spec.output].sum(axis=(1, 2)) + np.asarray(spec.bias)[outputs["prediction"].astype(int)]
+    np.testing.assert_allclose(sums, outputs["max_logit"], rtol=0.02, atol=0.05)
+
+
 def test_the_service_serves_the_bundle_and_shows_its_precision(low_precision: Bundle, images: Path) -> None:
     with running_service(images / "models") as live:
         precisions = {model["name"]: model["precision"] for model in live.client.get("/v1/models").json()["models"]}

@@ -1,6 +1,7 @@
 """Quick start: one command makes a bundle from data without a recipe, or says why the data are unsuitable."""
 
 import csv
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -167,6 +168,18 @@ def test_a_shortcut_in_the_data_is_named_in_the_terminal_and_in_the_report(tmp_p
     assert check is not None
     assert {feature.feature: feature.is_shortcut for feature in check.features}["file format"]
     assert not {feature.feature: feature.is_shortcut for feature in check.features}["image size"]
+
+
+def test_blank_images_are_counted_in_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_images(tmp_path)
+    for i in range(3):
+        Image.new("RGB", (16, 16), (40 * i, 90, 90)).save(tmp_path / "others" / f"blank{i}.png")
+    start = quick_start(QuickStartInputs(tmp_path / "photos", tmp_path / "others"), overrides=SHORT)
+    created = Run.create(tmp_path / "run", start.recipe, overwrite=False)
+    fit_run(created, DataLocations(data_dir=start.data_dir, cache_dir=tmp_path / "cache"), resume=False)
+    output = " ".join(capsys.readouterr().err.split())
+    assert re.search(r"warning: [123] images of outliers are blank\. Remove them", output)
+    assert "in-distribution training are blank" not in output
 
 
 def test_a_shortcut_check_of_other_data_is_not_reported(tmp_path: Path) -> None:

@@ -67,8 +67,8 @@ def save_text_backbone(folder: Path, tokenizer: Tokenizer) -> Path:
 
 
 @contextmanager
-def hub_of(folder: Path) -> Iterator[str]:
-    """The address of a server that answers as the Hugging Face hub does, with `folder` as its only model tests/tiny."""
+def hub_of(folder: Path, name: str = "tests/tiny") -> Iterator[str]:
+    """The address of a server that answers as the Hugging Face hub does, with `folder` as its only model `name`."""
 
     class Hub(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -80,13 +80,13 @@ def hub_of(folder: Path) -> Iterator[str]:
         def _answer(self, *, with_body: bool) -> None:
             headers: dict[str, str] = {}
             file = folder / self.path.rsplit("/", 1)[1]
-            if self.path.startswith("/api/models/tests/tiny/tree/"):
+            if self.path.startswith(f"/api/models/{name}/tree/"):
                 files = [{"type": "file", "path": file.name, "size": 1, "oid": "b" * 40} for file in folder.iterdir()]
                 body = json.dumps(files).encode()
-            elif self.path.startswith("/api/models/tests/tiny"):
+            elif self.path.startswith(f"/api/models/{name}"):
                 siblings = [{"rfilename": file.name} for file in folder.iterdir()]
-                body = json.dumps({"id": "tests/tiny", "sha": _COMMIT, "siblings": siblings}).encode()
-            elif self.path.startswith("/tests/tiny/resolve/") and file.is_file():
+                body = json.dumps({"id": name, "sha": _COMMIT, "siblings": siblings}).encode()
+            elif self.path.startswith(f"/{name}/resolve/") and file.is_file():
                 body = file.read_bytes()
                 headers = {"ETag": f'"{hashlib.sha256(body).hexdigest()}"', "X-Repo-Commit": _COMMIT}
             else:
@@ -96,8 +96,8 @@ def hub_of(folder: Path) -> Iterator[str]:
                 self.end_headers()
                 return
             self.send_response(200)
-            for name, value in {**headers, "Content-Length": str(len(body))}.items():
-                self.send_header(name, value)
+            for header, value in {**headers, "Content-Length": str(len(body))}.items():
+                self.send_header(header, value)
             self.end_headers()
             if with_body:
                 self.wfile.write(body)

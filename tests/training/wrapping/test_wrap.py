@@ -227,6 +227,7 @@ def test_the_service_serves_a_wrapped_classifier(tmp_path: Path, network_file: P
         (["--logits", "plain", "--size", "32x32"], "height is 16, not 32"),
         (["--logits", "plain", "--layout", "nhwc"], "16 channels as nhwc"),
         (["--logits", "plain", "--mean", "1,2"], "2 numbers for 3 channels"),
+        (["--logits", "plain", "--mean", "123.7,116.8,103.9"], "--mean: has 123.7, more than .* white, 1.*--scale 255"),
         (["--logits", "plain", "--labels", "a,b"], "names 2 classes, the logits have 3"),
         (["--logits", "plain", "--alpha", "0.001"], "120 examples can flag nothing at alpha 0.001.*--alpha 0.01"),
         (["--logits", "plain", "--default-score", "confidence"], "Known: msp"),

@@ -110,6 +110,21 @@ def test_features_are_found_behind_every_kind_of_last_linear_layer(
     assert "90 examples of train" in manifest.description
 
 
+@pytest.mark.parametrize("head", HEADS)
+def test_a_wrapped_classifier_with_pooling_explains_its_class_over_http(
+    head: str, tmp_path: Path, data: Path, wrap: Wrap
+) -> None:
+    wrap(write_classifier(tmp_path / "net.onnx", head), "--fit", str(data / "train"))
+    sample = next((data / "train").rglob("*.png")).read_bytes()
+    params = {"explain": "true", "scores": "max_logit"}
+    with running_service(tmp_path / "models") as live:
+        (result,) = live.score(sample, model="own", params=params).json()["results"]
+    explanation = result["explanation"]
+    assert np.shape(explanation["values"]) == (4, 4)
+    assert explanation["logit"] == pytest.approx(result["scores"]["max_logit"]["value"], rel=1e-4)
+    assert len(result["neighbours"]) == 3
+
+
 def test_the_bundle_names_the_nearest_training_examples(tmp_path: Path, data: Path, wrap: Wrap) -> None:
     bundle, _ = wrap(write_classifier(tmp_path / "net.onnx"), "--fit", str(data / "train"))
     spec = bundle.manifest.neighbours
@@ -253,7 +268,8 @@ def test_the_graph_of_the_head_computes_features_and_combined_scores_in_any_opse
     logits = generator.normal(0, 3, (9, 3)).astype(np.float32)
     statistics = fit_statistics(FEATURE_SCORES, train, np.arange(60) % 3)
     combination = fit_combination({"knn": generator.normal(size=30), "msp": generator.normal(size=30)})
-    head = ClassifierHead(("msp", *FEATURE_SCORES, "combined"), statistics=statistics, combination=combination)
+    scores = ("msp", *FEATURE_SCORES, "combined")
+    head = ClassifierHead(scores, statistics=statistics, combination=combination, neighbours=True)
     model = helper.make_model(head_graph(head, 3, opset), opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
     for value in model.graph.input:
         value.type.tensor_type.elem_type = 1
