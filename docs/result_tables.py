@@ -13,6 +13,7 @@ MODELS = Path(__file__).parents[1] / "models"
 BACKBONE_REPORT = Path(__file__).parents[1] / "benchmarks/results/flowers-efficientnet-report.json"
 """The report of `training/recipes/flowers-efficientnet.yaml`, whose bundle is too large for models/."""
 FEATURE_SCORES = Path(__file__).parents[1] / "benchmarks/results/feature-scores.json"
+SEEDS = Path(__file__).parents[1] / "benchmarks/results/seeds-trec-gru.json"
 MIDDLE_STAGES = {"control", "joint_confidence"}
 """The stages that a table shows between the first and the exported one. `control` trains as long as the exported stage,
 without outliers; `joint_confidence` trains beside a GAN.
@@ -130,6 +131,18 @@ def backbone() -> Table:
     return head, rows
 
 
+def seeds() -> Table:
+    """Means and standard deviations over trainings of `trec-gru` with different seeds."""
+    figures = json.loads(SEEDS.read_text(encoding="utf-8"))["figures"]
+    stages = ("baseline", "control", "oe")
+    rows = [["error", "", *(_deviation(figures[f"{stage}_error_percent"]) for stage in stages)]]
+    for score in ("msp", "kl_uniform"):
+        for metric in ("fpr90", "fpr95", "auroc", "aupr"):
+            cells = (_deviation(figures[f"{stage}_{score}_{metric}_percent"]) for stage in stages)
+            rows.append([metric.upper(), f"`{score}`", *cells])
+    return ("figure", "score", *stages), rows
+
+
 def feature_scores() -> Table:
     """AUROC of scores of EfficientNet-Lite0's features and of a classifier of them, on validation and test kinds."""
     figures = json.loads(FEATURE_SCORES.read_text(encoding="utf-8"))["figures"]
@@ -148,6 +161,7 @@ RESULT_SECTIONS: Mapping[str, Callable[[], Table]] = {
     "density-bits": density_bits,
     "backbone": backbone,
     "feature-scores": feature_scores,
+    "seeds": seeds,
 }
 
 
@@ -200,6 +214,10 @@ def _rates(results: Sequence[SetResult], recall: float) -> str:
 def _detection(results: Sequence[SetResult]) -> list[str]:
     columns = [[getattr(result, metric).mean for result in results] for metric in ("fpr95", "auroc", "aupr")]
     return [_arrow(column) for column in columns]
+
+
+def _deviation(figure: Mapping[str, float]) -> str:
+    return f"{figure['mean']:.1f} ± {figure['deviation']:.1f}"
 
 
 def _stages(bundle: BundleReport) -> str:
