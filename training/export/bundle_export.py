@@ -189,7 +189,7 @@ def seal_run_bundle(
         spec = recipe.input
     shutil.copy(run.recipe_path, folder / "recipe.yaml")
     evidence = evidence_of(model, len(calibration.labels))
-    if recipe.backbone is not None and isinstance(spec, ImageInput):
+    if evidence is None and recipe.backbone is not None and isinstance(spec, ImageInput):
         evidence = _evidence_in_graph(folder / GRAPH, calibration, precision)
     neighbours = None
     if isinstance(model, ScoredClassifier) and model.head.has_neighbours:

@@ -120,6 +120,28 @@ def test_an_explanation_is_computed_on_the_cores_of_the_mode_beside_the_same_sco
     assert cores_of_calls == [exclusive_cores, shared_cores]
 
 
+class EngineOfFixedBatches(Engine):
+    """An engine that fills batches up to fixed sizes as on a GPU, with the kernels of the CPU."""
+
+    @property
+    def on_cpu(self) -> bool:
+        return False
+
+
+def test_fixed_batches_have_the_evidence_of_each_image(tmp_path: Path) -> None:
+    bundle = load_bundle(make_tiny_bundle(tmp_path, evidence=True, neighbours=True))
+    engine = EngineOfFixedBatches(bundle, PROVIDER, cores=1)
+    engine.warm_up(16)
+    assert engine.fixed_sizes == [1, 16]
+    images = list(tiny_images(5, seed=3))
+    explained = engine.explain(images)
+    expected = Engine(bundle, PROVIDER, cores=1).explain(images)
+    assert explained.keys() == expected.keys()
+    for name, rows in expected.items():
+        np.testing.assert_allclose(explained[name], rows, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(engine.run(images)["msp"], expected["msp"], rtol=1e-5)
+
+
 def test_an_explanation_that_the_manifest_promises_must_be_there(tmp_path: Path) -> None:
     def edit(model: onnx.ModelProto) -> None:
         model.graph.output.remove(next(output for output in model.graph.output if output.name == "evidence"))
