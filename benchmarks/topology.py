@@ -6,7 +6,6 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import numpy as np
 import psutil
@@ -19,6 +18,8 @@ from bundle import Bundle, ImageInput
 
 CONNECTIONS = 32
 IMAGES = 64
+# Together they stay below the limit of the queue.
+CONNECTIONS_OF_LARGE_REQUESTS = 8
 COMPARED_CONNECTIONS = (32, 128)
 _PACKAGES = ("onnxruntime", "fastapi", "uvicorn", "numpy")
 
@@ -26,11 +27,11 @@ _PACKAGES = ("onnxruntime", "fastapi", "uvicorn", "numpy")
 def measure(rounds: int, seconds: float, model: str) -> None:
     """Measure single images and requests of 64 raw images with one and two front ends, then `model` by topology.
 
-    A front end is never alone on a core of a small machine. The figures per core are therefore requests per second of
+    A front end is never alone on a core of a small machine. The figures per core are therefore images per second of
     processor time of a front end; those of the whole service depend on what else runs on the machine.
 
     Args:
-        rounds: The number of interleaved rounds, whose medians are reported.
+        rounds: The number of interleaved rounds; see `_summary`.
         seconds: The length of each measurement.
         model: The bundle of the comparison with workers.
     """
@@ -51,7 +52,7 @@ def measure(rounds: int, seconds: float, model: str) -> None:
             }
             for _ in range(rounds)
         ]
-        figures = {name: _medians([result[name] for result in results]) for name in results[0]}
+        figures = {name: _summary([result[name] for result in results]) for name in results[0]}
     for kind in ("single_images", "64_images"):
         one, two = (figures[f"{count}_front_ends_{kind}"]["images_per_front_end_core_second"] for count in (1, 2))
         figures[f"2_front_ends_{kind}"]["times_one_front_end"] = 2 * two / one
@@ -79,7 +80,7 @@ def _compare(rounds: int, seconds: float, model: str) -> dict[str, dict[str, flo
                     for name, server in running.items()
                 }
             )
-    return {name: _medians([result[name] for result in results]) for name in results[0]}
+    return {name: _summary([result[name] for result in results]) for name in results[0]}
 
 
 def _loop(server: RunningServer, connections: int, seconds: float) -> dict[str, float]:
@@ -98,7 +99,8 @@ def _measure_front_ends(server: RunningServer, images: int, seconds: float) -> d
     engine = _processes(server, "service.server.engine_process")
     target = ("127.0.0.1", str(server.port), server.path, str(server.body))
     before = _cpu_seconds(front_ends), _cpu_seconds(engine)
-    figures = run_module("benchmarks.load", *target, str(CONNECTIONS), str(seconds))
+    connections = CONNECTIONS if images == 1 else CONNECTIONS_OF_LARGE_REQUESTS
+    figures = run_module("benchmarks.load", *target, str(connections), str(seconds))
     scored = images * max(1.0, figures["requests_per_second"] * seconds)
     return {
         "images_per_second": images * figures["requests_per_second"],
@@ -139,5 +141,9 @@ def _cpu_seconds(processes: list[psutil.Process]) -> float:
     return float(sum(time.user + time.system for time in times))
 
 
-def _medians(results: list[dict[str, Any]]) -> dict[str, float]:
-    return {key: median(result[key] for result in results) for key in results[0]}
+def _summary(results: list[dict[str, float]]) -> dict[str, float]:
+    """The medians of the rounds; of figures per core the best: other load makes a round slower, never faster."""
+    return {
+        key: (max if key.endswith("core_second") or key == "errors" else median)(result[key] for result in results)
+        for key in results[0]
+    }

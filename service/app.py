@@ -115,7 +115,7 @@ async def _load_models(
     try:
         loop = asyncio.get_running_loop()
         engines: Engines = (
-            RemoteEngines(worker_group.engine_socket, loop)
+            RemoteEngines(worker_group.engine_socket, loop, engine_health)
             if worker_group.engine_process
             else LocalEngines.of(settings, loop, engine_health, worker_group)
         )
@@ -153,7 +153,9 @@ def create_app(settings: Settings, worker_group: WorkerGroup = SINGLE_WORKER) ->
     repository = Repository(Path(settings.models) if mirror is None else mirror.folder)
     lifecycle, metrics = Lifecycle(), Metrics()
     engine_health = EngineHealth(settings.stall_seconds, settings.stall_exit_seconds)
-    worker_metrics = WorkerMetrics(worker_group, metrics.registry) if worker_group.count > 1 else None
+    worker_metrics = (
+        WorkerMetrics(worker_group, metrics.registry) if worker_group.count > 1 or worker_group.engine_process else None
+    )
     reloader = Reloader(repository, metrics, mirror)
     limits = Limits(settings.max_pixels, settings.max_text_chars, DecodeBudget(settings.max_pixels))
     preprocessor = Preprocessor(

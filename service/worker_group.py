@@ -41,6 +41,11 @@ class WorkerGroup:
         """The numbers of the other workers."""
         return [index for index in range(self.count) if index != self.index]
 
+    @property
+    def engine_index(self) -> int:
+        """The number of the engine process, after those of the workers."""
+        return self.count
+
     def shared_file(self, name: str) -> Path:
         """The path of the file `name` in the shared folder."""
         assert self.folder is not None, "a single worker shares no files"

@@ -157,12 +157,13 @@ class Batcher(EngineQueue):
         self._idle_threads = plan.threads
         self._scheduled: asyncio.Handle | None = None
         self._threads: list[threading.Thread] = [
-            threading.Thread(target=self._run_on_thread, name=f"engine-{name}-{index}", daemon=True)
+            threading.Thread(target=self._run_on_cores, name=f"engine-{name}-{index}", daemon=True)
             for index in range(0 if self._inline or thread is not None else plan.threads)
         ]
         for started in self._threads:
             started.start()
         if thread is not None:
+            # Without a lower priority: it seldom needs a core, but then a GPU waits for it.
             thread.post(self._run_on_thread)
             self._threads.append(thread)
 
@@ -247,8 +248,11 @@ class Batcher(EngineQueue):
             self._deliver(batch, self._compute(batch, exclusive=True))
         self._scheduled = self._loop.call_soon(self._run_on_loop) if self._queue else None
 
-    def _run_on_thread(self) -> None:
+    def _run_on_cores(self) -> None:
         _lower_thread_priority()
+        self._run_on_thread()
+
+    def _run_on_thread(self) -> None:
         try:
             while True:
                 batch, exclusive = self._wait_for_batch()

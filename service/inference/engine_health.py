@@ -59,6 +59,18 @@ class EngineHealth:
         with self._lock:
             self._monitors = (*self._monitors, monitor)
 
+    def give_up(self, model: str, reason: str) -> None:
+        """End this process because an engine cannot be used any more; may block until it has ended.
+
+        Args:
+            model: The model and version, for the log.
+            reason: Why, in words.
+        """
+        if not self.dead:
+            self.dead = True
+            log.critical("engine is lost; this process ends", model=model, reason=reason)
+            self.on_dead()
+
     @property
     def problem(self) -> str | None:
         """Why this process should get no requests, or None. Strangers may read it; the log names the model."""

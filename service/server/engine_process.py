@@ -9,10 +9,13 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import prometheus_client
 import structlog
 import uvloop
+from prometheus_client import CollectorRegistry, ProcessCollector
 
 from service.inference.engine_health import EngineHealth
 from service.inference.local_engines import LocalEngines
@@ -20,6 +23,7 @@ from service.inference.remote.server import EngineServer
 from service.server.server import GIL_SWITCH_SECONDS, STALLED_EXIT_CODE
 from service.settings import Settings
 from service.telemetry.logs import configure_logs
+from service.telemetry.worker_metrics import WorkerMetrics
 from service.worker_group import WorkerGroup
 
 # The process ends this long after the grace period at the latest, like the workers.
@@ -42,6 +46,7 @@ def main(argv: Sequence[str]) -> int:
     # systemd signals every process.
     for sig in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(sig, signal.SIG_IGN)
+    prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # the library's gap
     control = socket.socket(fileno=int(argv[0]))
     task = json.loads(control.makefile().readline())
     settings = Settings(**task["settings"])
@@ -65,6 +70,11 @@ async def _serve(
     # At once: workers answer the requests that this process holds, and its successor computes the next ones.
     health.on_dead = lambda: os._exit(STALLED_EXIT_CODE)
     health.start()
+    # The workers report this process's memory and processor time with their own.
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    metrics = WorkerMetrics(replace(worker_group, index=worker_group.engine_index), registry)
+    await metrics.open()
     server = EngineServer(listener, settings, lambda: LocalEngines.of(settings, loop, health, worker_group), loop)
     serving = asyncio.create_task(server.serve())
     control.setblocking(False)
@@ -77,6 +87,7 @@ async def _serve(
     except TimeoutError:
         log.warning("engine process ends while workers use it")
     serving.cancel()
+    metrics.close()
 
 
 if __name__ == "__main__":

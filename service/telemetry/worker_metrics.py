@@ -72,17 +72,23 @@ class WorkerMetrics:
         """Return the merged metrics of all workers; those of a worker that does not answer are its last counters."""
         mine, _ = await self._snapshot()
         peers = self._worker_group.peers
+        if self._worker_group.engine_process:
+            peers.append(self._worker_group.engine_index)
         answers = await asyncio.gather(*(self._fetch(index) for index in peers))
         return await asyncio.to_thread(self._merge, mine, peers, answers)
 
     def _merge(self, mine: Families, peers: Sequence[int], answers: Sequence[Families | None]) -> MergedCollector:
         live = [mine, *(families for families in answers if families is not None)]
         dead = [self._last_snapshot(index) for index, families in zip(peers, answers, strict=True) if families is None]
-        ready = GaugeMetricFamily(
-            "ood_workers_ready", "Worker processes that have answered for these metrics.", len(live)
+        ready = 1 + sum(
+            families is not None and index != self._worker_group.engine_index
+            for index, families in zip(peers, answers, strict=True)
+        )
+        ready_family = GaugeMetricFamily(
+            "ood_workers_ready", "Worker processes that have answered for these metrics.", ready
         )
         families = (family for snapshot in (*live, *dead) for family in snapshot)
-        return MergedCollector([*merge_families(families, self._worker_group.count), ready])
+        return MergedCollector([*merge_families(families, self._worker_group.count), ready_family])
 
     def _take_snapshot(self) -> tuple[list[Metric], bytes]:
         """Return this worker's metrics, and the same encoded; writes them to the snapshot file."""

@@ -327,6 +327,30 @@ def test_a_stalled_engine_makes_the_front_ends_not_ready_and_the_engine_process_
     assert service.end() == 0
 
 
+def test_front_ends_whose_bundle_was_replaced_on_the_disk_start_again_with_the_engine_process(
+    models: Path, start: Start
+) -> None:
+    service = start_with_engine_process(start, models)
+    before = front_ends(service)
+    (models / "tiny" / "1").rename(models.parent / "first")
+    make_tiny_bundle(models, labels=("rouge", "vert", "bleu"))
+    engine_process(service).kill()
+    until(lambda: len(service.log_entries("worker died")) == 2)
+    until(lambda: all_ready(service))
+    assert set(front_ends(service)).isdisjoint(before)
+    assert on_new_connection(service, score).json()["results"][0]["prediction"]["label"] == "rouge"
+    assert service.end() == 0
+
+
+def test_the_metrics_of_processes_include_the_engine_process(service: ServiceProcess) -> None:
+    reported = value(service.client, "process_open_fds")
+    children = (*front_ends(service), engine_process(service))
+    files = [child.num_fds() for child in children]
+    # Connections come and go; without a process a third would be missing.
+    assert reported == pytest.approx(sum(files), rel=0.15)
+    assert service.end() == 0
+
+
 def test_a_missing_provider_fails_the_start_with_its_reason_once(models: Path) -> None:
     result = run_to_exit("--models", str(models), "--workers", "2", "--engine-process", "on", "--provider", "cuda")
     assert result.returncode == 1, result.stderr

@@ -236,11 +236,11 @@ class EngineConnection:
     def _set_outcomes(self, slots: Sequence[int], outcomes: Sequence[Outcome]) -> None:
         for slot, outcome in zip(slots, outcomes, strict=True):
             owner, self._owners[slot] = self._owners[slot], None
-            if owner is not None:
-                request, position = owner
-                request.set_outcome(position, outcome)
-                if request.finished:
-                    self._numbers.pop(request, None)
+            assert owner is not None, "each slot has one outcome"
+            request, position = owner
+            request.set_outcome(position, outcome)
+            if request.finished:
+                self._numbers.pop(request, None)
         self._free.extend(slots)
 
     def _on_closed(self) -> None:

@@ -101,6 +101,7 @@ class HostedModel:
         self._loop = loop
         self._front_ends: dict[int, FrontEnd] = {}
         self._lock = threading.Lock()
+        self._fixed = {name for name, _, _ in slots.layout.outputs}
         self._on_unused = on_unused
         slots.seconds_per_input = self.batcher.seconds_per_input
 
@@ -152,40 +153,51 @@ class HostedModel:
         """Send the outcomes of one batch to the front ends that its inputs come from; on an engine thread."""
         first = outcomes[0]
         if isinstance(first, Row):
-            self._send_rows(inputs, first)
-            self.slots.seconds_per_input = self.batcher.seconds_per_input
-        else:
-            for queued, outcome in zip(inputs, outcomes, strict=True):
-                queued.request.set_outcome(queued.index, outcome)
+            try:
+                frames = self._rows(inputs, first)
+            except Exception as error:
+                # Such as outputs of another shape than in the warm-up.
+                log.exception("outputs not delivered", size=len(inputs))
+                outcomes = [Failure(f"{type(error).__name__}: {error}")] * len(inputs)
+            else:
+                for front_end, frame in frames:
+                    front_end.send(frame)
+                self.slots.seconds_per_input = self.batcher.seconds_per_input
+                self._count_computed(inputs)
+                return
+        for queued, outcome in zip(inputs, outcomes, strict=True):
+            queued.request.set_outcome(queued.index, outcome)
         self._count_computed(inputs)
 
-    def _send_rows(self, inputs: Sequence[QueuedInput], batch: Row) -> None:
+    def _rows(self, inputs: Sequence[QueuedInput], batch: Row) -> list[tuple[FrontEnd, Outcomes]]:
+        """Write the rows of a batch to the slots, and return the frames that say so."""
         rows = np.empty(len(inputs), self.slots.outputs.dtype)
         rows[WAITED] = [batch.started - queued.queued_at for queued in inputs]
-        fixed = {name for name, _, _ in self.slots.layout.outputs}
-        for name in fixed:
+        for name in self._fixed:
             rows[name] = batch.outputs[name]
-        others = {name: output for name, output in batch.outputs.items() if name not in fixed}
+        others = {name: output for name, output in batch.outputs.items() if name not in self._fixed}
         positions_of: dict[FrontEnd, list[int]] = {}
         for position, queued in enumerate(inputs):
             positions_of.setdefault(_request(queued).front_end, []).append(position)
-        size = len(inputs)
+        frames: list[tuple[FrontEnd, Outcomes]] = []
         for front_end, positions in positions_of.items():
             requests = [_request(inputs[position]) for position in positions]
             slots = tuple(
                 request.slots[inputs[position].index] for request, position in zip(requests, positions, strict=True)
             )
             self.slots.outputs[front_end.seat][list(slots)] = rows if len(slots) == len(inputs) else rows[positions]
-            rest = b""
             # Explanations are large, and few requests want them.
             explain = any(request.explain for request in requests)
-            if sent := {name: output for name, output in others.items() if name not in EXPLANATIONS or explain}:
-                rest = encode_rows(
-                    {name: [np.asarray(output[at]) for at in positions] for name, output in sent.items()}
-                )
+            rest = {
+                name: [np.asarray(output[position]) for position in positions]
+                for name, output in others.items()
+                if name not in EXPLANATIONS or explain
+            }
             # The first front end reports the batch for all of them.
-            front_end.send(Outcomes(Kind.ROWS, slots, size, batch.started, batch.finished, rest))
-            size = 0
+            size = 0 if frames else len(inputs)
+            encoded = encode_rows(rest) if rest else b""
+            frames.append((front_end, Outcomes(Kind.ROWS, slots, size, batch.started, batch.finished, encoded)))
+        return frames
 
     def _count_computed(self, inputs: Sequence[QueuedInput]) -> None:
         """Forget the requests of which every input has its outcome."""

@@ -10,19 +10,29 @@ import structlog
 from typing_extensions import override
 
 from bundle import Bundle
+from service.inference.engine_health import EngineHealth
 from service.inference.engine_queue import EngineQueue
 from service.inference.engines import EngineObserver, Engines, OpenEngine
 from service.inference.local_engines import digest_of
 from service.inference.outcomes import QueueFull
-from service.inference.remote.connection import EngineConnection, OpenedEngine, engine_unavailable, request_engine
+from service.inference.remote.connection import (
+    EngineConnection,
+    EngineRefused,
+    OpenedEngine,
+    engine_unavailable,
+    request_engine,
+)
 from service.inference.reservation import Reservation
 from service.inputs.modalities import modality_of
 
 log = structlog.stdlib.get_logger(__name__)
 
-# Pauses between attempts to open an engine again that could not be opened.
-_FIRST_PAUSE_SECONDS = 0.5
-_LONGEST_PAUSE_SECONDS = 30.0
+# Pauses between attempts to open an engine again; each is twice the last one if the engine process refuses it.
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 3.0
+
+# Engine processes that may end while they open an engine until its bundle is refused.
+_ATTEMPTS = 3
 
 
 class RemoteQueue(EngineQueue):
@@ -38,6 +48,7 @@ class RemoteQueue(EngineQueue):
         opened: OpenedEngine,
         loop: asyncio.AbstractEventLoop,
         observer: EngineObserver,
+        health: EngineHealth,
     ) -> None:
         """Use the engine that was opened; not on the thread of the event loop.
 
@@ -47,7 +58,10 @@ class RemoteQueue(EngineQueue):
             opened: The answer of the engine process.
             loop: The event loop.
             observer: Receives the figures of the engine.
+            health: Ends this process if the engine cannot be opened again.
         """
+        self._health = health
+        self._provider: str = opened.facts["provider"]
         self.plan = opened.plan
         self.capacity: int = opened.facts["capacity"]
         self._path = socket_path
@@ -128,34 +142,46 @@ class RemoteQueue(EngineQueue):
         threading.Thread(target=self._reconnect, name="engine-reconnect", daemon=True).start()
 
     def _reconnect(self) -> None:
+        """Open the engine again. If that is impossible, this process ends: its successor loads the present bundles."""
+        model = self._bundle.manifest.name
         pause = _FIRST_PAUSE_SECONDS
-        while not self._closed.is_set():
+        while not self._closed.wait(pause):
             try:
                 opened = request_engine(self._path, self._bundle, digest_of(self._bundle))
+            except OSError:
+                # The engine process ended again.
+                continue
             except Exception as error:
-                if not isinstance(error, OSError):
-                    log.error("engine not opened again", model=self._bundle.manifest.name, reason=str(error))
-                self._closed.wait(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
-            else:
-                if not self._loop.is_closed():
-                    asyncio.run_coroutine_threadsafe(self._connect(opened), self._loop)
-                    log.info("engine opened again", model=self._bundle.manifest.name)
-                return
+                log.warning("engine not opened again", model=model, reason=str(error))
+                pause *= 2
+                if pause > _LONGEST_PAUSE_SECONDS:
+                    self._health.give_up(model, str(error))
+                    return
+                continue
+            if opened.facts["provider"] != self._provider:
+                # Metrics and alerts name the provider that a model has.
+                opened.sock.close()
+                self._health.give_up(model, f"it ran on {self._provider}, and now on {opened.facts['provider']}")
+            elif not self._loop.is_closed():
+                asyncio.run_coroutine_threadsafe(self._connect(opened), self._loop)
+                log.info("engine opened again", model=model)
+            return
 
 
 class RemoteEngines(Engines):
     """Opens engines in the engine process."""
 
-    def __init__(self, socket_path: Path, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, socket_path: Path, loop: asyncio.AbstractEventLoop, health: EngineHealth) -> None:
         """Prepare to open engines.
 
         Args:
             socket_path: The socket of the engine process.
             loop: The event loop of the front end.
+            health: Ends the front end if an engine cannot be opened again after a restart of the engine process.
         """
         self._path = socket_path
         self._loop = loop
+        self._health = health
         self._queues: tuple[RemoteQueue, ...] = ()
 
     @property
@@ -166,16 +192,17 @@ class RemoteEngines(Engines):
     @override
     def open(self, bundle: Bundle, make_observer: Callable[[], EngineObserver]) -> OpenEngine:
         opened = self._request(bundle)
-        queue = RemoteQueue(self._path, bundle, opened, self._loop, make_observer())
+        queue = RemoteQueue(self._path, bundle, opened, self._loop, make_observer(), self._health)
         self._queues = (*(other for other in self._queues if not other.closed), queue)
         facts = opened.facts
         return OpenEngine(queue, modality_of(bundle), facts["provider"], facts["preferred_provider"], facts["nodes"])
 
     def _request(self, bundle: Bundle) -> OpenedEngine:
         """Have the engine opened, also by the successor of an engine process that ends meanwhile."""
-        while True:
+        for _ in range(_ATTEMPTS):
             try:
                 return request_engine(self._path, bundle, digest_of(bundle))
             except OSError as error:
-                log.warning("engine process ended while it opened an engine", reason=str(error))
-                threading.Event().wait(_FIRST_PAUSE_SECONDS)
+                log.warning("engine process ended while it opened an engine", model=bundle.manifest.name)
+                reason = str(error)
+        raise EngineRefused(f"{bundle.manifest.name}: each of {_ATTEMPTS} engine processes failed to open it: {reason}")

@@ -137,7 +137,9 @@ class SharedSlots:
     @property
     def depth(self) -> int:
         """The number of inputs that all front ends have admitted and that have not left the queue."""
-        return sum(self._admitted) - self._integers[_LEFT]
+        # Read first: an input that is admitted and leaves in between must not make the queue seem shorter than it is.
+        left = self._integers[_LEFT]
+        return sum(self._admitted) - left
 
 
 def create_memory(name: str) -> int:
