@@ -38,6 +38,9 @@ OPTIONS: Mapping[str, CudaOptions] = {
     "tf32 nhwc": CudaOptions(tf32=True, nhwc=True),
 }
 CONNECTIONS = (1, 2, 32, 256)
+FRONT_ENDS = (1, 2, 4, 8, 16)
+_LEAST_GAIN = 1.05
+"""A further front end that brings a smaller factor than this ends the step: the device is saturated."""
 RECIPE = "training/recipes/cifar10-wrn-scratch.yaml"
 _TESTS = ("tests/service/inference/test_cuda.py", "tests/training/objectives/test_joint_confidence.py")
 
@@ -78,6 +81,7 @@ class FirstRun:
             self.throughput,
             self.graphs,
             self.service,
+            self.front_ends,
             self.tests,
             self.training,
         ]
@@ -181,42 +185,57 @@ class FirstRun:
 
     def service(self) -> dict[str, Any]:
         """The service by connections, with one image and with 64 images a request, with and without CUDA graphs."""
+        connections = CONNECTIONS[:2] if self._dry else CONNECTIONS
+        return {
+            f"graphs {graphs}": self._load_on_service(connections, {"OOD_CUDA_GRAPHS": graphs})
+            for graphs in ("false", "true")
+        }
+
+    def front_ends(self) -> dict[str, Any]:
+        """The service with more and more front ends before one engine process, until a further one gains little."""
+        figures: dict[str, Any] = {}
+        best = 0.0
+        for workers in (1, 2) if self._dry else FRONT_ENDS:
+            if workers > available_cores():
+                break
+            environment = {"OOD_WORKERS": str(workers), "OOD_ENGINE_PROCESS": "on", "OOD_CUDA_GRAPHS": "true"}
+            figure = self._load_on_service(CONNECTIONS[1:2] if self._dry else CONNECTIONS[-1:], environment)
+            figures[f"{workers} front ends"] = figure
+            rate = max(load.get("requests_per_second", 0.0) for load in figure.values())
+            if rate < _LEAST_GAIN * best and not self._dry:
+                break
+            best = max(best, rate)
+        return figures
+
+    def _load_on_service(self, connections: Sequence[int], environment: Mapping[str, str]) -> dict[str, Any]:
+        """The load generator's figures of a service with the settings `environment`, by connections and request."""
         name, bundle = next(iter(self._image_bundles().items()))
         seconds = 0.3 if self._dry else 4.0
         figures: dict[str, Any] = {}
         with tempfile.TemporaryDirectory() as folder:
             many = Path(folder) / "many.json"
-            sample = bundle.path / "sample.png"
             many.write_text(json.dumps({"inputs": [modality_of(bundle).example()] * 64}), encoding="utf-8")
-            for graphs in ("false", "true"):
-                port = free_port()
-                address = ("127.0.0.1", str(port), f"/v1/models/{name}/score")
-                command = [
-                    sys.executable,
-                    "-m",
-                    "service",
-                    "--port",
-                    str(port),
-                    "--models",
-                    str(self._models.resolve()),
-                ]
-                environment = {
-                    "OOD_PROVIDER": "auto" if self._dry else "cuda",
-                    "OOD_CUDA_GRAPHS": graphs,
-                    "OOD_ACCESS_LOG": "false",
-                    "OOD_MAX_BATCH": "16" if self._dry else "256",
-                    "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-                }
-                try:
-                    with running(command, environment, partial(_is_ready, port)):
-                        for connections in CONNECTIONS[:2] if self._dry else CONNECTIONS:
-                            for label, body in (("1 image", sample), ("64 images", many)):
-                                load = run_module(
-                                    "benchmarks.load", *address, str(body), str(connections), str(seconds)
-                                )
-                                figures[f"graphs {graphs}, {connections} connections, {label}"] = load
-                except NotReady as error:
-                    figures[f"graphs {graphs}"] = {"error": str(error)}
+            port = free_port()
+            address = ("127.0.0.1", str(port), f"/v1/models/{name}/score")
+            models = str(self._models.resolve())
+            command = [sys.executable, "-m", "service", "--port", str(port), "--models", models]
+            settings = {
+                "OOD_PROVIDER": "auto" if self._dry else "cuda",
+                "OOD_ACCESS_LOG": "false",
+                "OOD_MAX_BATCH": "16" if self._dry else "256",
+                # No request of the largest load is rejected.
+                "OOD_QUEUE_SIZE": str(64 * CONNECTIONS[-1]),
+                "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+                **environment,
+            }
+            try:
+                with running(command, settings, partial(_is_ready, port)):
+                    for count in connections:
+                        for label, body in (("1 image", bundle.path / "sample.png"), ("64 images", many)):
+                            load = run_module("benchmarks.load", *address, str(body), str(count), str(seconds))
+                            figures[f"{count} connections, {label}"] = load
+            except NotReady as error:
+                figures["error"] = {"error": str(error)}
         return figures
 
     def tests(self) -> str:
@@ -305,26 +324,31 @@ def _training_step(steps: int) -> dict[str, Any]:
     from torch.nn.utils import convert_conv2d_weight_memory_format  # noqa: PLC0415
 
     from training.architectures import WideResNet  # noqa: PLC0415
+    from training.fitting.hardware import compile_mode  # noqa: PLC0415
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     figures: dict[str, Any] = {"device": str(device), "torch": torch.__version__}
-    rows = 384 if device.type == "cuda" else 4
-    for label, benchmark, fused in (
-        ("plain", False, False),
-        ("benchmark", True, False),
-        ("benchmark, fused", True, True),
-    ):
+    rows, depth = (384, 40) if device.type == "cuda" else (4, 10)
+    variants = [
+        ("plain", False, False, False),
+        ("benchmark", True, False, False),
+        ("benchmark, fused", True, True, False),
+    ]
+    if device.type == "cuda":
+        variants.append(("benchmark, fused, compiled", True, True, True))
+    for label, benchmark, fused, compiled in variants:
         torch.backends.cudnn.benchmark = benchmark
-        network = WideResNet(num_classes=10, depth=40, widen_factor=2).to(device)
+        network = WideResNet(num_classes=10, depth=depth, widen_factor=2).to(device)
         convert_conv2d_weight_memory_format(network, torch.channels_last)
         optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, fused=fused)
+        compute = torch.compile(network, mode=compile_mode("image")) if compiled else network
         images = torch.randn((rows, 3, 32, 32), device=device).contiguous(memory_format=torch.channels_last)
         labels = torch.randint(0, 10, (rows,), device=device)
         times: list[float] = []
         for _ in range(steps):
             started = time.perf_counter()
             with torch.autocast(device.type, torch.bfloat16):
-                logits = network(images)
+                logits = compute(images)
             optimizer.zero_grad()
             torch.nn.functional.cross_entropy(logits.float(), labels).backward()  # type: ignore[no-untyped-call]  # torch's gap
             optimizer.step()
