@@ -12,6 +12,8 @@ from training.paper import BundleReport, latest_reports
 MODELS = Path(__file__).parents[1] / "models"
 BACKBONE_REPORT = Path(__file__).parents[1] / "benchmarks/results/flowers-efficientnet-report.json"
 """The report of `training/recipes/flowers-efficientnet.yaml`, whose bundle is too large for models/."""
+TEXT_BACKBONE_REPORT = Path(__file__).parents[1] / "benchmarks/results/newsgroups-minilm-report.json"
+"""The report of `training/recipes/newsgroups-minilm.yaml`, whose bundle is too large for models/."""
 FEATURE_SCORES = Path(__file__).parents[1] / "benchmarks/results/feature-scores.json"
 SEEDS = Path(__file__).parents[1] / "benchmarks/results/seeds-trec-gru.json"
 MIDDLE_STAGES = {"control", "joint_confidence"}
@@ -131,6 +133,25 @@ def backbone() -> Table:
     return head, rows
 
 
+def text_backbone() -> Table:
+    """Every test set of `newsgroups-minilm` beside `newsgroups-gru`, both by their default scores."""
+    reports = {
+        "GRU": _bundle("newsgroups-gru").report,
+        "MiniLM": Report.from_json(TEXT_BACKBONE_REPORT.read_text(encoding="utf-8")),
+    }
+    head = ["set", *(f"{metric} {name}" for metric in ("FPR95", "AUROC", "AUPR") for name in reports)]
+    rows = []
+    for name in [*reports["MiniLM"].test_sets, MEAN]:
+        results = [report.find(name, report.stages[-1], report.default_score) for report in reports.values()]
+        figures = [[result.fpr95.mean, result.auroc.mean, result.aupr.mean] for result in results]
+        rows.append([name, *(f"{value:.1f}" for pair in zip(*figures, strict=True) for value in pair)])
+    errors = [f"{report.error[report.stages[-1]]:.1f}" for report in reports.values()]
+    rows.append(["classification error", *errors, "", "", "", ""])
+    flags = [f"{_false_flags(report, report.stages[-1], report.default_score):.2f}" for report in reports.values()]
+    rows.append(["false flags at alpha 0.01", *flags, "", "", "", ""])
+    return head, rows
+
+
 def seeds() -> Table:
     """Means and standard deviations over trainings of `trec-gru` with different seeds."""
     figures = json.loads(SEEDS.read_text(encoding="utf-8"))["figures"]
@@ -160,6 +181,7 @@ RESULT_SECTIONS: Mapping[str, Callable[[], Table]] = {
     "other-models": other_models,
     "density-bits": density_bits,
     "backbone": backbone,
+    "text-backbone": text_backbone,
     "feature-scores": feature_scores,
     "seeds": seeds,
 }

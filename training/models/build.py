@@ -15,7 +15,7 @@ from training.models.language_model import LanguageModel, build_language_model
 from training.models.likelihood_heads import ScoredDensity, ScoredLanguageModel
 from training.models.model import Model
 from training.models.score_heads import ScoredClassifier, ScoredModel
-from training.recipe import Recipe, TextConfig, build_component
+from training.recipe import BackboneConfig, Recipe, TextConfig, build_component
 
 
 def build_model(
@@ -39,12 +39,11 @@ def build_model(
     if recipe.fine_tuned is not None:
         if backbone is None:
             raise ValueError("a fine-tuned network needs its backbone")
-        head = LinearProbe(outputs, backbone.size, recipe.fine_tuned.hidden)
-        return _classifier(recipe, FineTunedNetwork(backbone, head))
+        return _classifier(recipe, FineTunedNetwork(backbone, _probe(recipe.fine_tuned, outputs, backbone.size)))
     if recipe.backbone is not None:
         if feature_size is None:
             raise ValueError("a classifier of features needs their number")
-        probe = LinearProbe(outputs, feature_size, recipe.backbone.hidden)
+        probe = _probe(recipe.backbone, outputs, feature_size)
         return FeatureClassifier(probe, confidence_branch=recipe.confidence_branch)
     if isinstance(config, TextConfig):
         if vocabulary_size is None:
@@ -68,6 +67,10 @@ def build_model(
         "architecture", architecture, ARCHITECTURES, num_classes=outputs, channels=config.channels
     )
     return _classifier(recipe, network)
+
+
+def _probe(config: BackboneConfig, outputs: int, feature_size: int) -> LinearProbe:
+    return LinearProbe(outputs, feature_size, config.hidden, split_norm=config.split_norm)
 
 
 def _classifier(recipe: Recipe, network: nn.Module) -> Classifier:

@@ -84,9 +84,10 @@ def pretrained_preset(n: int, spec: ImageInput | TextConfig, backbone: str) -> d
     """
     stage = {"batch_size": _batch(n, largest=64), "optimizer": "adam", "learning_rate": 0.001, "weight_decay": 0.0001}
     kinds = ("gaussian", "rademacher", "blobs") if isinstance(spec, ImageInput) else ()
+    classifier = {"hidden": 256, "split_norm": True} if isinstance(spec, TextConfig) else {}
     return {
         "input": {"kind": spec.kind, **spec.model_dump(mode="json", exclude_defaults=True)},
-        "architecture": {"name": "pretrained", "backbone": backbone},
+        "architecture": {"name": "pretrained", "backbone": backbone, **classifier},
         "stages": {
             "baseline": {
                 "objective": {"name": "cross_entropy"},

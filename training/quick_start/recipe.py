@@ -122,6 +122,9 @@ def quick_start(
         kinds = ("texts", "images") if is_text else ("images", "texts")
         reason = f"holds {kinds[1]}, {in_dist} holds {kinds[0]}"
         raise DataError(str(outliers), reason, "Give outliers of the same kind")
+    if is_text and outliers is None:
+        reason = f"is missing: {in_dist} holds texts, and there are no synthetic texts to test a detector on"
+        raise DataError("--outliers", reason, "Give texts of none of your classes, one per line in a .txt file")
     if is_text and size is not None:
         raise DataError("--size", "is for images", f"Leave it out: {in_dist} holds texts")
     if inputs.preprocess is not None and inputs.backbone is None:

@@ -22,6 +22,9 @@ class BackboneConfig(Section):
         features: The tensor with the features of an ONNX file. By default the input of the last linear layer, or else
             the first output.
         hidden: The width of a hidden layer of the classifier; 0 for a linear classifier.
+        split_norm: Whether the classifier reads the direction of the features and the logarithm of their norm, clamped
+            to four standard deviations, instead of the features. It should if outliers have other norms than training
+            examples: short texts have longer mean vectors.
         fine_tune: Whether the stages train the backbone, too, with their `backbone_learning_rate`. An ONNX file cannot
             be trained.
     """
@@ -29,6 +32,7 @@ class BackboneConfig(Section):
     backbone: str
     features: str | None = None
     hidden: int = Field(default=0, ge=0)
+    split_norm: bool = False
     fine_tune: bool = False
 
     @classmethod

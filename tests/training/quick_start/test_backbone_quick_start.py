@@ -1,5 +1,6 @@
 """Quick start with a pretrained backbone, or without outliers: its recipe, its bundle and its messages."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -7,12 +8,15 @@ import pytest
 from PIL import Image
 
 from bundle import load_bundle
+from tests.training.support.backbones import save_text_backbone
 from tests.training.support.datasets_on_disk import LABELS, checkers, stripes
 from tests.training.support.onnx_classifiers import MEAN, STD, Network, export
+from tests.training.support.onnx_text_classifiers import make_tokenizer
 from tests.training.support.quick_starts import read_report, run, write_images
+from tests.training.support.texts_on_disk import TOPICS, sentences
 from training.errors import DataError, GraphError
 from training.quick_start.recipe import QuickStart, QuickStartInputs, quick_start
-from training.recipe import Source
+from training.recipe import BackboneConfig, Source, TextConfig
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +102,25 @@ def test_one_command_makes_a_bundle_of_a_backbone_that_flags_kinds_it_has_not_se
     assert (report.usability.sets, report.usability.verdict) == (("held-out-outliers",), "useful")
     assert bundle.manifest.default_score_reason is not None
     assert "validation-outliers" in bundle.manifest.default_score_reason
+
+
+def test_texts_get_a_classifier_of_direction_and_norm_of_the_features_and_the_length_of_the_backbone(
+    tmp_path: Path,
+) -> None:
+    folder = save_text_backbone(tmp_path / "encoder", make_tokenizer())
+    with (tmp_path / "mails.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        writer.writerows((text, topic) for i, topic in enumerate(TOPICS) for text in sentences(topic, 80, 10 * i))
+    (tmp_path / "others.txt").write_text("\n".join(sentences("outliers", 100, 5)))
+    start = quick_start(QuickStartInputs(tmp_path / "mails.csv", tmp_path / "others.txt", str(folder)))
+    assert start.recipe.input == TextConfig(max_tokens=30)
+    assert start.recipe.backbone == BackboneConfig(backbone="encoder", hidden=256, split_norm=True)
+    assert set(start.recipe.evaluation.ood) == {"outliers-like-those-trained-on"}
+    assert "backbone encoder: reads at most 30 tokens of a text" in start.notes
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(DataError, match=r"--backbone: no tokenizer\.json in encoder"):
+        quick_start(QuickStartInputs(tmp_path / "mails.csv", tmp_path / "others.txt", str(folder)))
 
 
 def test_without_outliers_the_detector_compares_features_and_the_report_says_that_only_noise_was_measured(

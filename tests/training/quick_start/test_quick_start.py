@@ -290,6 +290,11 @@ def texts_as_outliers(root: Path) -> list[str]:
     return ["--in-distribution", str(root / "photos"), "--outliers", str(root / "others.txt")]
 
 
+def texts_without_outliers(root: Path) -> list[str]:
+    write_csvs(root)
+    return ["--in-distribution", str(root / "mails.csv")]
+
+
 def recipe_too(root: Path) -> list[str]:
     return ["recipe.yaml", "--in-distribution", str(root / "photos"), "--outliers", str(root / "others")]
 
@@ -306,6 +311,7 @@ def recipe_too(root: Path) -> list[str]:
         (one_inside_the_other, "contain one another"),
         (no_folders, "has no classes"),
         (texts_as_outliers, "holds texts"),
+        (texts_without_outliers, r"--outliers: is missing: .*mails\.csv holds texts"),
         (recipe_too, "got the recipe recipe.yaml and --in-distribution"),
         (lambda _: [], "nothing to train on. Give RECIPE, or --in-distribution"),
     ],

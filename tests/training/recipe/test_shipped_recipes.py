@@ -18,11 +18,10 @@ from training.recipe import Recipe, Source, Synthetic, load_recipe
 from training.run import Run
 
 RECIPES = sorted(Path("training/recipes").glob("*.yaml"))
-TEXT_RECIPES = [path for path in RECIPES if not isinstance(load_recipe(path).input, ImageInput)]
-IMAGE_RECIPES = [
-    path for path in RECIPES if isinstance(load_recipe(path).input, ImageInput) and load_recipe(path).backbone is None
-]
-"""Those that train a network of images. `tests/training/backbones` trains classifiers of a backbone's features."""
+NETWORK_RECIPES = [path for path in RECIPES if load_recipe(path).pretrained is None]
+"""Those that train a network of inputs. `tests/training/backbones` trains classifiers of a backbone's features."""
+TEXT_RECIPES = [path for path in NETWORK_RECIPES if not isinstance(load_recipe(path).input, ImageInput)]
+IMAGE_RECIPES = [path for path in NETWORK_RECIPES if isinstance(load_recipe(path).input, ImageInput)]
 
 WORDS = ["bread", "ship", "the", "a", "market", "rose", "N", "company", "said", "it"]
 _ROWS = 44
