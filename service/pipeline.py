@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class _Computed:
-    """What the engine made of a request's inputs, and of the texts without a token that explain them."""
+    """The outcomes of a request's inputs, and of the texts without a token that explain them."""
 
     outcomes: Sequence[Outcome]
     variants: LeaveOneOut | None = None

@@ -110,7 +110,7 @@ class Scorer:
 
         Args:
             prepared: The inputs, in the order of the request, each an array or the error of its preparation.
-            outcomes: What the engine made of the arrays, in their order.
+            outcomes: The outcomes of the arrays, in their order.
             options: The request's options.
 
         Returns:

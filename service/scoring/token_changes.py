@@ -58,7 +58,7 @@ class LeaveOneOut:
         Args:
             results: The results of the request's inputs.
             prepared: The inputs of the request.
-            outcomes: What the engine made of `texts`.
+            outcomes: The outcomes of `texts`.
             score: The score that is explained.
         """
         anomalies = (_anomaly(outcome, score) for outcome in outcomes)

@@ -222,7 +222,7 @@ class Supervisor:
                     await asyncio.wait_for(self._drained.wait(), pause)
 
     def _task(self) -> dict[str, Any]:
-        """What every process is told."""
+        """The fields of the first message that every process gets."""
         return {"settings": self._settings.model_dump(mode="json"), "folder": str(self._worker_group.folder)}
 
     async def _run_slot(self, index: int) -> None:

@@ -108,7 +108,7 @@ def running_service(
 
 @contextmanager
 def engine_server(settings: Settings) -> Iterator[WorkerGroup]:
-    """What an engine process runs, on a thread of the test process. Yields the group of the worker that uses it."""
+    """Run the engine server on a thread of the test process. Yields the group of the worker that uses it."""
     with TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
         worker_group = WorkerGroup(folder=Path(folder), engine_process=True)
         listener.bind(str(worker_group.engine_socket))

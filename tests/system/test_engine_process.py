@@ -5,7 +5,7 @@ import os
 import random
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -27,7 +27,7 @@ from tests.support.tiny_text_bundle import SAMPLE, make_tiny_text_bundle
 from tests.support.waiting import until
 from tests.system.support.accepted_requests import assert_every_accepted_request_was_answered
 from tests.system.support.scoring_clients import PNG, SCORE_PATH, ScoringClients, score
-from tests.system.support.service_process import TIMEOUT_SECONDS, ServiceProcess, Start, run_to_exit
+from tests.system.support.service_process import TIMEOUT_SECONDS, ServiceProcess, Start, on_new_connection, run_to_exit
 
 READY = "ood_workers_ready"
 TINY = {"model": "tiny", "version": "1"}
@@ -50,12 +50,6 @@ def start_with_engine_process(start: Start, models: Path, *flags: str) -> Servic
 @pytest.fixture
 def service(models: Path, start: Start) -> ServiceProcess:
     return start_with_engine_process(start, models)
-
-
-def on_new_connection(service: ServiceProcess, use: Callable[[httpx.Client], Any]) -> Any:
-    """Call `use` with a client that opens a new connection, which either front end may accept."""
-    with httpx.Client(base_url=service.address, timeout=TIMEOUT_SECONDS) as client:
-        return use(client)
 
 
 def all_ready(service: ServiceProcess) -> bool:

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 import httpx
 import psutil
@@ -19,12 +18,11 @@ from tests.support.waiting import until
 from tests.system.support.accepted_requests import assert_every_accepted_request_was_answered
 from tests.system.support.programs import free_port
 from tests.system.support.scoring_clients import SCORE_PATH, ScoringClients, score
-from tests.system.support.service_process import TIMEOUT_SECONDS, ServiceProcess, Start, run_to_exit
+from tests.system.support.service_process import TIMEOUT_SECONDS, ServiceProcess, Start, on_new_connection, run_to_exit
 from tests.system.support.unfinished_request import unfinished_request
 
 TINY = {"model": "tiny", "version": "1"}
 READY = "ood_workers_ready"
-T = TypeVar("T")
 
 
 @pytest.fixture
@@ -43,12 +41,6 @@ def start_two_workers(start: Start, models: Path, *flags: str) -> ServiceProcess
 @pytest.fixture
 def two_workers(models: Path, start: Start) -> ServiceProcess:
     return start_two_workers(start, models)
-
-
-def on_new_connection(service: ServiceProcess, use: Callable[[httpx.Client], T]) -> T:
-    """Call `use` with a client that opens a new connection, which either worker may accept."""
-    with httpx.Client(base_url=service.address, timeout=TIMEOUT_SECONDS) as client:
-        return use(client)
 
 
 def worker_processes(service: ServiceProcess) -> list[psutil.Process]:

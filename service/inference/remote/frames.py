@@ -23,7 +23,7 @@ _OUTCOME = struct.Struct("<IIIIdd")
 
 
 class Kind(IntEnum):
-    """What became of the inputs in an outcome frame's slots.
+    """The outcome of the inputs in a frame's slots.
 
     Attributes:
         ROWS: They were computed; the rest of the frame holds outputs whose rows differ in size.
@@ -62,7 +62,7 @@ class Outcomes:
     """The outcomes of inputs of one batch.
 
     Attributes:
-        kind: What became of them.
+        kind: Their outcome.
         slots: Their slots.
         batch_size: The size of the batch, if this frame is the one that reports it; otherwise 0.
         started: When the engine began to compute the batch, in `time.monotonic()` seconds.

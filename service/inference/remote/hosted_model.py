@@ -133,7 +133,7 @@ class HostedModel:
         """Drop the inputs of a front end that has closed its connection or died, and free its seat."""
         for number in list(front_end.requests):
             self._cancel(front_end, number)
-        # What it admitted and did not send is not in the queue any more.
+        # Inputs that it admitted and did not send are not in the queue any more.
         self.slots.set_admitted(front_end.seat, front_end.received)
         del self._front_ends[front_end.seat]
         if not self._front_ends:

@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
@@ -20,6 +20,8 @@ COMMAND = (
     # The default deadline could pass on a busy machine.
     *("--timeout-ms", "120000"),
 )
+T = TypeVar("T")
+
 TIMEOUT_SECONDS = 120
 """How long clients wait for a response, and tests for the end of a process. No test depends on it."""
 
@@ -155,3 +157,9 @@ def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
         timeout=TIMEOUT_SECONDS,
         check=False,
     )
+
+
+def on_new_connection(service: ServiceProcess, use: Callable[[httpx.Client], T]) -> T:
+    """Call `use` with a client that opens a new connection, which any worker may accept."""
+    with httpx.Client(base_url=service.address, timeout=TIMEOUT_SECONDS) as client:
+        return use(client)
