@@ -13,6 +13,7 @@ from pathlib import Path
 
 import structlog
 from fastapi.routing import APIRoute
+from openood_table import OPENOOD_SECTIONS
 from result_tables import RESULT_SECTIONS, Table, overview
 from speed_tables import SPEED_SECTIONS
 
@@ -70,7 +71,7 @@ def metrics() -> Table:
 
 PAGES: Mapping[str, Mapping[str, Callable[[], Table]]] = {
     "docs/api.md": {"routes": routes, "errors": errors, "settings": settings, "metrics": metrics},
-    "docs/results.md": {**RESULT_SECTIONS, **SPEED_SECTIONS},
+    "docs/results.md": {**RESULT_SECTIONS, **OPENOOD_SECTIONS, **SPEED_SECTIONS},
     "README.md": {"results": overview},
 }
 """Page -> the name of each of its markers -> the function that makes the table between the markers."""
