@@ -14,8 +14,10 @@ from training.data import DataLocations, load_in_distribution, load_set, open_re
 from training.fitting.stages import fit_stages
 from training.fitting.weights import load_model
 from training.models.build import build_model, scored_model
+from training.models.classifier import Classifier
 from training.recipe import Recipe, Source, Synthetic, load_recipe
 from training.run import Run
+from training.scoring.features import load_stage_statistics, save_stage_statistics
 
 RECIPES = sorted(Path("training/recipes").glob("*.yaml"))
 NETWORK_RECIPES = [path for path in RECIPES if load_recipe(path).pretrained is None]
@@ -110,7 +112,11 @@ def test_every_image_recipe_trains_on_files_in_its_layout(path: Path, tmp_path: 
     outliers = without_overlap(outliers, in_dist, reader, recipe.outliers)
     run = Run.create(tmp_path / "run", recipe, overwrite=False)
     fit_stages(run, in_dist.train.rows(np.arange(4)), outliers, resume=False, announce=lambda _: None)
-    model = scored_model(recipe, load_model(run, recipe.export.stage, 2))
+    stage = recipe.export.stage
+    classifier = load_model(run, stage, 2)
+    if isinstance(classifier, Classifier):
+        save_stage_statistics(run, stage, classifier, in_dist.train)
+    model = scored_model(recipe, classifier, load_stage_statistics(run, stage))
     with torch.inference_mode():
         values = model.eval()(torch.from_numpy(in_dist.test.x[np.arange(2)]))
     scores = dict(zip(model.output_names, values, strict=True))
