@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from training.backbones.transformers_model import transformers_digest, transform
 from training.data.token_ids import NO_TOKEN, TEXT_INPUTS, text_batch
 from training.errors import BackboneError, GraphError
 from training.linear_head import POOLING, find_linear_head
-from training.onnx_graphs import ancestors_of, opset_of, prune, read_file, replace_content, with_opset
+from training.onnx_graphs import opset_of, prune, read_file, replace_content, with_opset
 from training.recipe import TextConfig
 
 FEATURES = "features"
@@ -118,9 +119,10 @@ def _backbone(
         model.graph.node.append(helper.make_node(operator, [_PREFIX + name], [pooled]))
     model.graph.node.append(helper.make_node("Flatten", [pooled], ["backbone/flat"], axis=1))
     model.graph.node.append(helper.make_node("Cast", ["backbone/flat"], [FEATURES], to=TensorProto.FLOAT))
-    _set_output(model, FEATURES)
-    needed = ancestors_of(model.graph, FEATURES)
-    replace_content(model.graph.initializer, [tensor for tensor in model.graph.initializer if tensor.name in needed])
+    # The inputs stay, also those that the features do not depend on.
+    inputs = deepcopy(list(model.graph.input))
+    prune(model.graph, [FEATURES])
+    replace_content(model.graph.input, inputs)
     sha256 = hashlib.sha256(digest + spec.model_dump_json().encode() + name.encode()).hexdigest()
     return Backbone(model, _run(model, FEATURES, feed, source).shape[1], source, sha256)
 
