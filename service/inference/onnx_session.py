@@ -30,6 +30,7 @@ _CPU_CONFIG = _SESSION_CONFIG | {
 }
 _SHRINK_ARENA = ("memory.enable_memory_arena_shrinkage", "cpu:0")
 _RECORD_NODES = {"session.record_ep_graph_assignment_info": "1"}
+_ERROR_SEVERITY = 3
 
 
 class EngineError(Exception):
@@ -86,6 +87,8 @@ def _open(
     bundle: Bundle, chain: list[tuple[str, dict[str, str]]], threads: int, without: Collection[str] = ()
 ) -> onnxruntime.InferenceSession:
     on_cpu = chain[0][0] == CPU
+    # ONNX Runtime prints its warnings as plain text between the service's log lines.
+    onnxruntime.set_default_logger_severity(_ERROR_SEVERITY)
     options = onnxruntime.SessionOptions()
     if on_cpu:
         _share_arena()

@@ -1,7 +1,6 @@
 """`OOD_ENGINE_PROCESS`: one process computes for all workers; answers, limits, restarts and the end."""
 
 import json
-import os
 import random
 import signal
 import threading
@@ -27,9 +26,15 @@ from tests.support.tiny_text_bundle import SAMPLE, make_tiny_text_bundle
 from tests.support.waiting import until
 from tests.system.support.accepted_requests import assert_every_accepted_request_was_answered
 from tests.system.support.scoring_clients import PNG, SCORE_PATH, ScoringClients, score
-from tests.system.support.service_process import TIMEOUT_SECONDS, ServiceProcess, Start, on_new_connection, run_to_exit
+from tests.system.support.service_process import ServiceProcess, Start, on_new_connection, run_to_exit
+from tests.system.support.worker_processes import (
+    all_ready,
+    assert_service_ends_without_supervisor,
+    engine_process,
+    front_ends,
+    ready,
+)
 
-READY = "ood_workers_ready"
 TINY = {"model": "tiny", "version": "1"}
 KILLS = 4
 
@@ -50,34 +55,6 @@ def start_with_engine_process(start: Start, models: Path, *flags: str) -> Servic
 @pytest.fixture
 def service(models: Path, start: Start) -> ServiceProcess:
     return start_with_engine_process(start, models)
-
-
-def all_ready(service: ServiceProcess) -> bool:
-    """Whether both front ends run and have their engine."""
-    try:
-        return all(
-            on_new_connection(service, lambda client: value(client, READY) == 2 and ready(client)) for _ in range(4)
-        )
-    except httpx.TransportError:
-        return False
-
-
-def ready(client: httpx.Client) -> bool:
-    return client.get("/readyz").status_code == 200
-
-
-def processes(service: ServiceProcess, module: str) -> list[psutil.Process]:
-    children = psutil.Process(service.process.pid).children()
-    return [child for child in children if f"service.server.{module}" in child.cmdline()]
-
-
-def engine_process(service: ServiceProcess) -> psutil.Process:
-    (process,) = processes(service, "engine_process")
-    return process
-
-
-def front_ends(service: ServiceProcess) -> list[psutil.Process]:
-    return processes(service, "worker")
 
 
 @contextmanager
@@ -250,14 +227,7 @@ def test_sigterm_to_every_process_answers_every_accepted_request(service: Servic
 
 
 def test_without_the_supervisor_accepted_requests_are_answered_and_all_processes_end(service: ServiceProcess) -> None:
-    clients = ScoringClients(service.address, 4, reconnect=False)
-    children = psutil.Process(service.process.pid).children()
-    os.kill(service.process.pid, signal.SIGKILL)
-    clients.join()
-    service.wait()
-    assert_every_accepted_request_was_answered(service, clients)
-    _, alive = psutil.wait_procs(children, timeout=TIMEOUT_SECONDS)
-    assert alive == []
+    assert_service_ends_without_supervisor(service)
 
 
 def test_a_new_version_is_served_by_every_front_end_and_the_old_engine_is_closed(models: Path, start: Start) -> None:

@@ -1,6 +1,5 @@
 """`OOD_WORKERS`: several worker processes on one port, from their start to their end."""
 
-import os
 import signal
 import socket
 import threading
@@ -20,9 +19,9 @@ from tests.system.support.programs import free_port
 from tests.system.support.scoring_clients import SCORE_PATH, ScoringClients, score
 from tests.system.support.service_process import TIMEOUT_SECONDS, ServiceProcess, Start, on_new_connection, run_to_exit
 from tests.system.support.unfinished_request import unfinished_request
+from tests.system.support.worker_processes import READY, assert_service_ends_without_supervisor
 
 TINY = {"model": "tiny", "version": "1"}
-READY = "ood_workers_ready"
 
 
 @pytest.fixture
@@ -182,14 +181,7 @@ def test_sigusr1_resets_the_drift_evidence_of_every_worker(two_workers: ServiceP
 
 
 def test_workers_without_their_supervisor_answer_every_accepted_request_and_end(two_workers: ServiceProcess) -> None:
-    clients = ScoringClients(two_workers.address, 4, reconnect=False)
-    workers = worker_processes(two_workers)
-    os.kill(two_workers.process.pid, signal.SIGKILL)
-    clients.join()
-    two_workers.wait()
-    assert_every_accepted_request_was_answered(two_workers, clients)
-    _, alive = psutil.wait_procs(workers, timeout=TIMEOUT_SECONDS)
-    assert alive == []
+    assert_service_ends_without_supervisor(two_workers)
 
 
 def test_a_new_version_is_served_by_every_worker(models: Path, start: Start) -> None:

@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -54,7 +55,7 @@ class ServiceProcess:
         self._reader.start()
         self.banner = self._read_banner()
         url = re.search(r"http://127\.0\.0\.1:\d+", self.banner)
-        assert url is not None, self.banner
+        assert url is not None, self.banner + "".join(self.log)
         self.address = url.group()
         self.client = httpx.Client(base_url=self.address, timeout=TIMEOUT_SECONDS)
 
@@ -139,6 +140,22 @@ class ServiceProcess:
 
 
 Start = Callable[..., ServiceProcess]
+
+
+@contextmanager
+def starting(*flags: str) -> Iterator[Start]:
+    """A function that starts a service with a repository and further flags; the services end with the block."""
+    services: list[ServiceProcess] = []
+
+    def start_service(models: Path, *further: str) -> ServiceProcess:
+        services.append(ServiceProcess(models, *flags, *further))
+        return services[-1]
+
+    try:
+        yield start_service
+    finally:
+        for service in services:
+            service.close()
 
 
 def run_to_exit(*flags: str) -> subprocess.CompletedProcess[str]:
