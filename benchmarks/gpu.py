@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,7 @@ class FirstRun:
             self.parity,
             self.batch_size_changes,
             self.throughput,
+            self.streams,
             self.graphs,
             self.service,
             self.front_ends,
@@ -160,6 +162,19 @@ class FirstRun:
                     # A session each: one that sees several sizes would plan its convolutions again.
                     run = partial(open_session(bundle, self._with(options), 1).run, outputs, self._feed(bundle, size))
                     rates[size] = round(1e3 * size / self._milliseconds(run))
+        return figures
+
+    def streams(self) -> dict[str, Any]:
+        """Images per second of one session and of two at the same time: whether one leaves the device idle."""
+        figures: dict[str, Any] = {}
+        size = 16 if self._dry else 256
+        for name, bundle in self._image_bundles().items():
+            outputs, feed = [score.output for score in bundle.manifest.scores], self._feed(bundle, size)
+            for count in (1, 2):
+                calls = [partial(open_session(bundle, self._provider, 1).run, outputs, feed) for _ in range(count)]
+                with ThreadPoolExecutor(count) as pool:
+                    milliseconds = list(pool.map(self._milliseconds, calls))
+                figures.setdefault(name, {})[f"{count} sessions"] = round(sum(1e3 * size / ms for ms in milliseconds))
         return figures
 
     def graphs(self) -> dict[str, Any]:

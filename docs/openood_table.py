@@ -47,6 +47,8 @@ METHODS = (
     Method("Outlier Exposure, energy", None, "oe", "energy", None),
     Method("MixOE, MSP", "cifar10-mixoe", "oe", "msp", (88.73, 91.93)),
     Method("energy bounds, energy", "cifar10-energy", "oe", "energy", None),
+    Method("confidence branch", "cifar10-confidence", "control", "confidence", (89.84, 92.85)),
+    Method("Outlier Exposure of a confidence branch", "cifar10-confidence", "oe", "confidence", None),
     Method("GAN, then Outlier Exposure, MSP", "cifar10-gan", "joint_oe", "msp", None),
 )
 

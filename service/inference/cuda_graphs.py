@@ -1,6 +1,7 @@
 """CUDA graphs: all kernels of a batch are recorded once and then launched as one, which saves their launch times."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime
@@ -10,9 +11,24 @@ from service.inference.capture_lock import CAPTURE_LOCK
 from service.inference.fixed_batches import FixedBatches
 from service.inputs.modality import Array
 
+# Of the start of an output in the buffer, in bytes; as cudaMalloc aligns.
+_ALIGNMENT = 256
+
 
 class GraphsDiffer(Exception):
     """The graphs compute other outputs than plain calls."""
+
+
+class _Place(NamedTuple):
+    """The place of an output in the buffer of all outputs."""
+
+    offset: int
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    def read(self, content: Array) -> Array:
+        """The output in `content`, the bytes of the buffer."""
+        return np.ndarray(self.shape, self.dtype, content.data, self.offset)
 
 
 class GraphBatch:
@@ -45,15 +61,19 @@ class GraphBatch:
             name: onnxruntime.OrtValue.ortvalue_from_numpy(rows.copy(), device, device_index)
             for name, rows in feed.items()
         }
-        self._outputs = [
-            onnxruntime.OrtValue.ortvalue_from_shape_and_type(rows.shape, rows.dtype.type, device, device_index)
-            for rows in outputs.values()
-        ]
+        # One buffer for all outputs: each copy from a device waits for the device.
+        self._places: list[_Place] = []
+        end = 0
+        for rows in outputs.values():
+            self._places.append(_Place(end, rows.dtype, rows.shape))
+            end += -(-rows.nbytes // _ALIGNMENT) * _ALIGNMENT
+        self._buffer = onnxruntime.OrtValue.ortvalue_from_shape_and_type((end,), np.uint8, device, device_index)
         self._binding = session.io_binding()
         for name, value in self._inputs.items():
             self._binding.bind_ortvalue_input(name, value)
-        for name, value in zip(outputs, self._outputs, strict=True):
-            self._binding.bind_ortvalue_output(name, value)
+        for name, place in zip(outputs, self._places, strict=True):
+            address = self._buffer.data_ptr() + place.offset
+            self._binding.bind_output(name, device, device_index, place.dtype.type, place.shape, address)
 
     def run(self, feed: Mapping[str, Array], options: onnxruntime.RunOptions | None = None) -> list[Array]:
         """Compute a full batch."""
@@ -61,7 +81,8 @@ class GraphBatch:
             self._inputs[name].update_inplace(np.ascontiguousarray(rows))
         self.session.run_with_iobinding(self._binding, options)
         # Copied, because on a CPU the array is the buffer itself, which the next call overwrites.
-        return [output.numpy().copy() for output in self._outputs]
+        content = self._buffer.numpy().copy()
+        return [place.read(content) for place in self._places]
 
 
 def record_graphs(

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-CAPTURE, LAUNCH_GRAPH = 1, 2
+CAPTURE, LAUNCH_GRAPH, COPY_TO_HOST = 1, 2, 3
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

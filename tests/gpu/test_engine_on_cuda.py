@@ -21,7 +21,7 @@ from service.inference.onnx_session import EngineError
 from service.inference.providers import CPU, CUDA, CudaOptions, Provider, ProviderUnavailable, choose_provider
 from service.repository.model import Model, model_loader
 from service.telemetry.metrics import Metrics
-from tests.gpu.conftest import CAPTURE, LAUNCH_GRAPH, ROOT, StandIn
+from tests.gpu.conftest import CAPTURE, COPY_TO_HOST, LAUNCH_GRAPH, ROOT, StandIn
 from tests.support.tiny_bundle import make_tiny_bundle
 
 CLASSIFIER = ROOT / "models/cifar10-energy/1"
@@ -85,12 +85,14 @@ def test_graphs_are_recorded_once_on_the_thread_that_serves(stand_in: StandIn, t
     assert engine.uses_cuda_graphs
     warm = stand_in.plans
     assert warm > plans
-    launches = len(stand_in.threads(LAUNCH_GRAPH))
+    launches, copies = len(stand_in.threads(LAUNCH_GRAPH)), len(stand_in.threads(COPY_TO_HOST))
     for count in COUNTS:
         rows = thread.call(lambda count=count: engine.run(list(IMAGES[:count])))
         assert len(rows["energy"]) == count
     assert stand_in.threads(CAPTURE)[before:] == [thread.native_id] * 3
     assert stand_in.threads(LAUNCH_GRAPH)[launches:] == [thread.native_id] * len(COUNTS)
+    # All outputs of a batch in one copy.
+    assert stand_in.threads(COPY_TO_HOST)[copies:] == [thread.native_id] * len(COUNTS)
     assert stand_in.plans == warm
     assert stand_in.forbidden_calls == 0
 

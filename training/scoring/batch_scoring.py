@@ -43,10 +43,11 @@ def score_inputs(
         # By default torch rounds the inputs of convolutions on a GPU to ten bits (TF32).
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             outputs = zip(model.output_names, model(*model.model.prepare(batch)), strict=True)
-        parts.append({name: output.cpu() for name, output in outputs if output.dim() == 1})
+        # On the device until all batches are queued: each copy from a GPU waits for it.
+        parts.append({name: output for name, output in outputs if output.dim() == 1})
         if progress is not None:
             progress(done, n)
-    return {name: restore_order(torch.cat([part[name] for part in parts]).numpy(), order) for name in parts[0]}
+    return {name: restore_order(torch.cat([part[name] for part in parts]).cpu().numpy(), order) for name in parts[0]}
 
 
 def scoring_order(inputs: InputArray) -> NDArray[np.int64]:

@@ -21,7 +21,9 @@ static _Thread_local int capturing;
 static atomic_int event_count;
 static struct { int kind; long thread; } events[MOST_EVENTS];
 
-enum { CAPTURE = 1, LAUNCH_GRAPH = 2 };
+enum { CAPTURE = 1, LAUNCH_GRAPH = 2, COPY_TO_HOST = 3 };
+/* cudaMemcpyDeviceToHost */
+#define TO_HOST 2
 
 static void note(int kind) {
     int index = atomic_fetch_add(&event_count, 1);
@@ -61,10 +63,12 @@ int cudaFreeHost(void *p) { return cudaFree(p); }
 int cudaFreeAsync(void *p, void *stream) { free(p); return 0; }
 int cudaMemcpy(void *to, const void *from, size_t n, int kind) {
     int error = forbidden();
+    if (kind == TO_HOST) note(COPY_TO_HOST);
     if (!error) memcpy(to, from, n);
     return error;
 }
 int cudaMemcpyAsync(void *to, const void *from, size_t n, int kind, void *stream) {
+    if (kind == TO_HOST) note(COPY_TO_HOST);
     memcpy(to, from, n);
     return device_error;
 }
