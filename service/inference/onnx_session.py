@@ -30,7 +30,9 @@ _CPU_CONFIG = _SESSION_CONFIG | {
 }
 _SHRINK_ARENA = ("memory.enable_memory_arena_shrinkage", "cpu:0")
 _RECORD_NODES = {"session.record_ep_graph_assignment_info": "1"}
-_ERROR_SEVERITY = 3
+# ONNX Runtime prints its messages as plain text between the service's log lines. Those of a call are in its exception,
+# too; only those about a provider that cannot be loaded are not.
+_WHILE_OPENING, _AFTERWARDS = 3, 4
 
 
 class EngineError(Exception):
@@ -87,8 +89,6 @@ def _open(
     bundle: Bundle, chain: list[tuple[str, dict[str, str]]], threads: int, without: Collection[str] = ()
 ) -> onnxruntime.InferenceSession:
     on_cpu = chain[0][0] == CPU
-    # ONNX Runtime prints its warnings as plain text between the service's log lines.
-    onnxruntime.set_default_logger_severity(_ERROR_SEVERITY)
     options = onnxruntime.SessionOptions()
     if on_cpu:
         _share_arena()
@@ -110,7 +110,12 @@ def _open(
     graph: Path | bytes = bundle.model_path
     if without:
         graph = without_outputs(bundle.model_path.read_bytes(), without)
-    return onnxruntime.InferenceSession(graph, options, providers=chain, enable_fallback=0)
+    options.log_severity_level = _AFTERWARDS
+    onnxruntime.set_default_logger_severity(_WHILE_OPENING)
+    try:
+        return onnxruntime.InferenceSession(graph, options, providers=chain, enable_fallback=0)
+    finally:
+        onnxruntime.set_default_logger_severity(_AFTERWARDS)
 
 
 def _opens_on_cpu(bundle: Bundle) -> bool:

@@ -57,17 +57,18 @@ def uses_cuda(process: psutil.Process) -> bool:
 
 
 def infer(client: httpx.Client, count: int) -> dict[str, Any]:
-    pixels = np.zeros((count, 32, 32, 3), np.uint8).tobytes()
-    tensor = {"name": "images", "shape": [count, 32, 32, 3], "datatype": "UINT8"}
-    head = json.dumps({"inputs": [tensor | {"parameters": {"binary_data_size": len(pixels)}}]}).encode()
-    response = client.post(
-        f"/v2/models/{NAME}/infer",
-        content=head + pixels,
-        headers={"Inference-Header-Content-Length": str(len(head))},
-    )
+    response = send(client, count)
     assert response.status_code == 200, response.text
     answer: dict[str, Any] = response.json()
     return answer
+
+
+def send(client: httpx.Client, count: int) -> httpx.Response:
+    pixels = np.zeros((count, 32, 32, 3), np.uint8).tobytes()
+    tensor = {"name": "images", "shape": [count, 32, 32, 3], "datatype": "UINT8"}
+    head = json.dumps({"inputs": [tensor | {"parameters": {"binary_data_size": len(pixels)}}]}).encode()
+    headers = {"Inference-Header-Content-Length": str(len(head))}
+    return client.post(f"/v2/models/{NAME}/infer", content=head + pixels, headers=headers)
 
 
 @pytest.mark.parametrize("service", [["--no-cuda-graphs"], ["--cuda-graphs"]], indirect=True)
@@ -102,3 +103,23 @@ def test_an_engine_process_whose_cudnn_refuses_plans_fails_the_start(
     assert result.returncode == 1, result.stderr
     assert "the graph fails on a batch of 1" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_an_engine_process_whose_gpu_breaks_is_replaced_and_no_front_end_is(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "broken"
+    monkeypatch.setitem(ENVIRONMENT, "STAND_IN_BROKEN_FILE", str(broken))
+    with starting(*FLAGS) as start:
+        service = start(models)
+        until(lambda: all_ready(service))
+        before = front_ends(service)
+        broken.touch()
+        assert on_new_connection(service, lambda client: send(client, 1)).status_code in (500, 503)
+        until(lambda: bool(service.log_entries("engine process died")))
+        broken.unlink()
+        until(lambda: all_ready(service))
+        on_new_connection(service, lambda client: infer(client, 2))
+        assert service.log_entries("engine is broken; this process ends")
+        assert front_ends(service) == before
+        assert service.end() == 0

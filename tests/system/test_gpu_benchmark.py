@@ -12,7 +12,15 @@ def test_the_dry_run_measures_without_errors_and_keeps_its_results_on_disk(tmp_p
     path = make_tiny_bundle(tmp_path / "models")
     (path / "sample.png").write_bytes(picture())
     run = FirstRun(tmp_path / "gpu.json", 600, tmp_path / "models", None, dry=True)
-    measuring = [run.machine, run.placement, run.parity, run.batch_size_changes, run.throughput, run.graphs]
+    measuring = [
+        run.machine,
+        run.placement,
+        run.parity,
+        run.batch_size_changes,
+        run.throughput,
+        run.streams,
+        run.graphs,
+    ]
     # `tests` would run pytest in this test.
     steps = [*measuring, run.service, run.front_ends, run.training]
     run.run(steps)
@@ -22,6 +30,7 @@ def test_the_dry_run_measures_without_errors_and_keeps_its_results_on_disk(tmp_p
         assert name == "dry" or '"error"' not in json.dumps(step["result"]), (name, step)
     assert results["parity"]["result"]["tiny"]["float32"]["energy"] < 1e-3
     assert set(results["throughput"]["result"]["tiny"]["float32"]) == {"1", "16"}
+    assert set(results["streams"]["result"]["tiny"]) == {"1 sessions", "2 sessions"}
     served = results["front_ends"]["result"]
     assert list(served) == ["1 front ends", "2 front ends"]
     assert all(load["requests_per_second"] > 0 for figures in served.values() for load in figures.values())

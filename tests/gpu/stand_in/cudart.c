@@ -4,6 +4,7 @@
  * device: such a call fails, and voids the capture. The functions `stand_in_*` are read by the tests.
  *
  * STAND_IN_CAPTURE_MS: milliseconds that a capture takes.
+ * STAND_IN_BROKEN_FILE: while this file exists, the device answers every call with an illegal address.
  */
 #define _GNU_SOURCE
 #include <stdatomic.h>
@@ -12,11 +13,12 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#define ILLEGAL_ADDRESS 700
 #define CAPTURE_UNSUPPORTED 900
 #define CAPTURE_INVALIDATED 901
 #define MOST_EVENTS 100000
 
-static atomic_int captures_open, capture_void, forbidden_calls, device_error;
+static atomic_int captures_open, capture_void, forbidden_calls, broken;
 static _Thread_local int capturing;
 static atomic_int event_count;
 static struct { int kind; long thread; } events[MOST_EVENTS];
@@ -37,10 +39,15 @@ long stand_in_event_thread(int index) { return events[index].thread; }
 /* Calls that CUDA forbids while a capture is open. */
 int stand_in_forbidden_calls(void) { return forbidden_calls; }
 /* From now on the device answers every call with `error`, as after a fault: 0 is none. */
-void stand_in_break(int error) { device_error = error; }
+void stand_in_break(int error) { broken = error; }
+
+static int device_error(void) {
+    const char *file = getenv("STAND_IN_BROKEN_FILE");
+    return file && access(file, F_OK) == 0 ? ILLEGAL_ADDRESS : broken;
+}
 
 static int forbidden(void) {
-    if (!captures_open) return device_error;
+    if (!captures_open) return device_error();
     capture_void = 1;
     forbidden_calls++;
     return CAPTURE_UNSUPPORTED;
@@ -70,23 +77,23 @@ int cudaMemcpy(void *to, const void *from, size_t n, int kind) {
 int cudaMemcpyAsync(void *to, const void *from, size_t n, int kind, void *stream) {
     if (kind == TO_HOST) note(COPY_TO_HOST);
     memcpy(to, from, n);
-    return device_error;
+    return device_error();
 }
 int cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width, size_t height) {
     for (size_t row = 0; row < height; row++)
         memcpy((char *)to + row * to_pitch, (const char *)from + row * from_pitch, width);
-    return device_error;
+    return device_error();
 }
-int cudaMemset(void *p, int value, size_t n) { memset(p, value, n); return device_error; }
-int cudaMemsetAsync(void *p, int value, size_t n, void *stream) { memset(p, value, n); return device_error; }
+int cudaMemset(void *p, int value, size_t n) { memset(p, value, n); return device_error(); }
+int cudaMemsetAsync(void *p, int value, size_t n, void *stream) { memset(p, value, n); return device_error(); }
 int cudaMemGetInfo(size_t *free_bytes, size_t *total) { *free_bytes = *total = (size_t)140 << 30; return 0; }
 
 int cudaStreamSynchronize(void *stream) { return forbidden(); }
 int cudaDeviceSynchronize(void) { return forbidden(); }
-int cudaLaunchKernel(const void *function) { return device_error; }
-int __cudaLaunchKernel(void *function) { return device_error; }
-int cudaLaunchKernelExC(const void *config, const void *function, void **arguments) { return device_error; }
-int cudaLaunchCooperativeKernel(const void *function) { return device_error; }
+int cudaLaunchKernel(const void *function) { return device_error(); }
+int __cudaLaunchKernel(void *function) { return device_error(); }
+int cudaLaunchKernelExC(const void *config, const void *function, void **arguments) { return device_error(); }
+int cudaLaunchCooperativeKernel(const void *function) { return device_error(); }
 
 static atomic_long handles = 0x1000;
 static int handle(void **out) { *out = (void *)(handles += 16); return 0; }
@@ -112,7 +119,7 @@ int cudaStreamEndCapture(void *stream, void **graph) {
 }
 int cudaStreamIsCapturing(void *stream, int *status) { *status = capturing; return 0; }
 int cudaGraphInstantiate(void **executable, void *graph, unsigned long long flags) { return handle(executable); }
-int cudaGraphLaunch(void *executable, void *stream) { note(LAUNCH_GRAPH); return device_error; }
+int cudaGraphLaunch(void *executable, void *stream) { note(LAUNCH_GRAPH); return device_error(); }
 
 int cudaRuntimeGetVersion(int *version) { *version = 13000; return 0; }
 int cudaDriverGetVersion(int *version) { *version = 13000; return 0; }
@@ -145,8 +152,8 @@ int cudaGetDeviceProperties(struct properties *p, int device) {
 int cudaPointerGetAttributes(void *attributes, const void *p) { memset(attributes, 0, 32); return 0; }
 int cudaFuncGetAttributes(void *attributes, const void *function) { memset(attributes, 0, 64); return 0; }
 int cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int *blocks) { *blocks = 1; return 0; }
-int cudaPeekAtLastError(void) { return device_error; }
-int cudaGetLastError(void) { return device_error; }
+int cudaPeekAtLastError(void) { return device_error(); }
+int cudaGetLastError(void) { return device_error(); }
 const char *cudaGetErrorString(int error) { return "an error of the stand-in"; }
 const char *cudaGetErrorName(int error) { return "cudaErrorOfTheStandIn"; }
 
