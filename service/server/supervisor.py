@@ -32,7 +32,7 @@ from service.worker_group import WorkerGroup
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 30.0
 _STABLE_AFTER_SECONDS = 60.0
-# Workers are killed this long after the grace period.
+# Workers are killed this long after the grace period, and the engine process this long after the last worker has ended.
 _EXIT_SECONDS = 5.0
 # Each worker connects once for each model version, all of them at once after a restart.
 _ENGINE_BACKLOG = 4096
@@ -133,7 +133,7 @@ class _Worker:
         return code
 
     def close_control(self) -> None:
-        """Close the control socket, of which the process learns."""
+        """Close the control socket: the process then ends once it is not needed any more."""
         self._control.close()
 
     def send(self, sig: signal.Signals) -> None:
@@ -180,8 +180,7 @@ class Supervisor:
             self._drained.set()
             if self._engine is not None:
                 self._engine.close_control()
-                if self._killed:
-                    self._engine.send(signal.SIGKILL)
+            loop.call_later(0 if self._killed else _EXIT_SECONDS, self._kill)
             await engine
         return self._exit_code
 
@@ -283,7 +282,7 @@ class Supervisor:
     def _on_signal(self, sig: signal.Signals) -> None:
         if self._ending.is_set():
             self._killed = True
-            self._send(signal.SIGKILL)
+            self._kill()
         else:
             log.info("draining", signal=sig.name, workers=len(self._workers))
             self._end()
@@ -296,7 +295,7 @@ class Supervisor:
             sock.close()
         self._send(signal.SIGTERM)
         seconds = self._settings.grace_seconds + _EXIT_SECONDS
-        asyncio.get_running_loop().call_later(seconds, self._send, signal.SIGKILL)
+        asyncio.get_running_loop().call_later(seconds, self._kill)
 
     def _reset_drift(self) -> None:
         for worker in self._workers.values():
@@ -307,6 +306,12 @@ class Supervisor:
     def _send(self, sig: signal.Signals) -> None:
         for worker in self._workers.values():
             worker.send(sig)
+
+    def _kill(self) -> None:
+        """Kill the workers, and the engine process once all workers have ended."""
+        self._send(signal.SIGKILL)
+        if self._engine is not None and self._drained.is_set():
+            self._engine.send(signal.SIGKILL)
 
 
 def _how_it_ended(code: int) -> str:

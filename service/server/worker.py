@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import prometheus_client
@@ -82,7 +83,9 @@ def main(argv: Sequence[str]) -> int:
 
 def _drain_without_supervisor(control: socket.socket, folder: Path, grace_seconds: float) -> None:
     """Block until the supervisor has ended for any reason, then drain: nothing would restart this worker."""
-    control.recv(1)
+    # The connection is reset if the supervisor ended before it read the banner.
+    with suppress(OSError):
+        control.recv(1)
     shutil.rmtree(folder, ignore_errors=True)
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(grace_seconds + _EXIT_SECONDS)

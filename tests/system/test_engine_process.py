@@ -226,6 +226,20 @@ def test_sigterm_to_every_process_answers_every_accepted_request(service: Servic
     assert not service.log_entries("engine process died")
 
 
+def test_an_engine_process_that_does_not_end_is_killed_after_the_workers_have_ended(service: ServiceProcess) -> None:
+    engine_process(service).suspend()
+    assert service.end() == 0
+
+
+def test_a_second_signal_kills_an_engine_process_that_does_not_end(service: ServiceProcess) -> None:
+    engine, workers = engine_process(service), front_ends(service)
+    engine.suspend()
+    service.process.send_signal(signal.SIGTERM)
+    psutil.wait_procs(workers)
+    assert service.end() == 0
+    assert not engine.is_running()
+
+
 def test_without_the_supervisor_accepted_requests_are_answered_and_all_processes_end(service: ServiceProcess) -> None:
     assert_service_ends_without_supervisor(service)
 

@@ -1,7 +1,10 @@
 """`OOD_WORKERS`: several worker processes on one port, from their start to their end."""
 
+import json
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -11,13 +14,22 @@ import httpx
 import psutil
 import pytest
 
+from service.settings import Settings
 from tests.service.support.exposition import samples, value
 from tests.support.tiny_bundle import make_tiny_bundle
 from tests.support.waiting import until
 from tests.system.support.accepted_requests import assert_every_accepted_request_was_answered
 from tests.system.support.programs import free_port
 from tests.system.support.scoring_clients import SCORE_PATH, ScoringClients, score
-from tests.system.support.service_process import TIMEOUT_SECONDS, ServiceProcess, Start, on_new_connection, run_to_exit
+from tests.system.support.service_process import (
+    ENVIRONMENT,
+    ROOT,
+    TIMEOUT_SECONDS,
+    ServiceProcess,
+    Start,
+    on_new_connection,
+    run_to_exit,
+)
 from tests.system.support.unfinished_request import unfinished_request
 from tests.system.support.worker_processes import READY, assert_service_ends_without_supervisor
 
@@ -53,6 +65,30 @@ def workers_that_served(service: ServiceProcess, path: str) -> set[int]:
 
 def scored_inputs(client: httpx.Client) -> float:
     return value(client, "ood_inputs_total", **TINY)
+
+
+def test_a_worker_ends_whose_supervisor_has_ended_before_it_read_the_banner(models: Path, tmp_path: Path) -> None:
+    settings = Settings(models=str(models), threads=1, grace_seconds=0)
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    ours, theirs = socket.socketpair()
+    with socket.socket() as listener, theirs:
+        listener.bind(("127.0.0.1", 0))
+        task = {"settings": settings.model_dump(mode="json"), "folder": str(shared), "index": 0}
+        task |= {"engine_process": False, "sockets": [listener.fileno()]}
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "service.server.worker", str(theirs.fileno())],
+            cwd=ROOT,
+            env=ENVIRONMENT,
+            pass_fds=[theirs.fileno(), listener.fileno()],
+        )
+    with ours:
+        ours.sendall(json.dumps(task).encode() + b"\n")
+        assert ours.recv(1, socket.MSG_PEEK)
+    try:
+        assert worker.wait(TIMEOUT_SECONDS) == 0
+    finally:
+        worker.kill()
 
 
 def test_both_workers_serve_and_each_reports_the_metrics_of_both(two_workers: ServiceProcess) -> None:

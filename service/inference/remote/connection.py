@@ -97,15 +97,17 @@ def request_engine(path: Path, bundle: Bundle, digest: str) -> OpenedEngine:
 
 def _receive_answer(sock: socket.socket) -> tuple[bytes, list[int]]:
     data, descriptors, _, _ = socket.recv_fds(sock, _ANSWER_BYTES, 1)
-    while data and (len(data) < LENGTH.size or len(data) < LENGTH.size + LENGTH.unpack_from(data)[0]):
-        part = sock.recv(_ANSWER_BYTES)
-        if not part:
-            break
-        data += part
-    else:
-        if data:
-            return data[LENGTH.size :], descriptors
-    raise ConnectionResetError("the engine process ended")
+    try:
+        while len(data) < LENGTH.size or len(data) < LENGTH.size + LENGTH.unpack_from(data)[0]:
+            part = sock.recv(_ANSWER_BYTES)
+            if not part:
+                raise ConnectionResetError("the engine process ended")
+            data += part
+    except BaseException:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        raise
+    return data[LENGTH.size :], descriptors
 
 
 class EngineConnection:

@@ -1,4 +1,4 @@
-"""A Unix socket for frames: reading wakes the event loop up, and writing never blocks."""
+"""A Unix socket for frames on an event loop: any thread may write, and writing does not block."""
 
 import asyncio
 import socket
@@ -11,7 +11,7 @@ _READ_BYTES = 1 << 18
 class FrameSocket:
     """A connected stream socket on an event loop.
 
-    Bytes that the socket does not take at once are sent later, so that no thread waits for the other process.
+    Bytes that do not fit into the socket's buffer are sent later, so that no thread waits for the other process.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class FrameSocket:
             sock: The socket; it is closed with this object.
             loop: The event loop.
             on_data: Called with all bytes that were received and not removed from the array yet.
-            on_closed: Called once the other process has closed its end, unless `close` was called before.
+            on_closed: Called once, when the other process has closed its end, unless `close` was called before.
         """
         sock.setblocking(False)
         self._socket = sock
@@ -53,7 +53,7 @@ class FrameSocket:
             except BlockingIOError:
                 sent = 0
             except OSError:
-                # The other process has ended, of which the reader learns, too.
+                # The other process has ended; `_read` handles it.
                 return
             if sent < len(data):
                 self._unsent += data[sent:]
@@ -68,6 +68,10 @@ class FrameSocket:
             self._loop.remove_reader(self._socket)
             self._loop.remove_writer(self._socket)
             self._socket.close()
+            self._unsent.clear()
+        # The callbacks refer to the owner of this object. The cycle would keep shared memory mapped until the garbage
+        # collector runs.
+        del self._on_data, self._on_closed
 
     def _watch_writable(self) -> None:
         if not self._closed:
@@ -97,5 +101,6 @@ class FrameSocket:
             self._received += data
             self._on_data(self._received)
         else:
+            on_closed = self._on_closed
             self.close()
-            self._on_closed()
+            on_closed()

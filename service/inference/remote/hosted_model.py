@@ -4,6 +4,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
 import numpy as np
 import structlog
@@ -40,7 +41,7 @@ class _HeldRequest:
         self.missing = len(submission.slots)
 
     def set_outcome(self, index: int, outcome: Outcome) -> None:
-        """Tell the front end that the input `index` was not computed."""
+        """Send the outcome of an input that was not computed."""
         slots = (self.slots[index],)
         if isinstance(outcome, Failure):
             self.front_end.send(Outcomes(Kind.FAILED, slots, rest=outcome.reason.encode()))
@@ -49,12 +50,24 @@ class _HeldRequest:
 
 
 class FrontEnd:
-    """The connection of one front end with one model version."""
+    """The connection of one front end with one model version.
 
-    def __init__(self, model: "HostedModel", seat: int, sock: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
+    Attributes:
+        seat: The number of the front end in the shared memory.
+        received: The number of inputs that this front end and its predecessors at the seat have sent.
+        connected: Whether the connection is open.
+        requests: The requests whose inputs do not all have an outcome, by their numbers.
+        held: The number of inputs that have no outcome yet.
+    """
+
+    def __init__(
+        self, model: "HostedModel", seat: int, received: int, sock: socket.socket, loop: asyncio.AbstractEventLoop
+    ) -> None:
         self.seat = seat
+        self.received = received
+        self.connected = True
         self.requests: dict[int, _HeldRequest] = {}
-        self.received = model.slots.admitted(seat)
+        self.held = 0
         self._model = model
         self._socket = FrameSocket(sock, loop, self._on_data, self._on_closed)
 
@@ -99,20 +112,35 @@ class HostedModel:
         self.slots = slots
         self.batcher = engine.queue
         self._loop = loop
-        self._front_ends: dict[int, FrontEnd] = {}
+        self._seats: dict[int, FrontEnd] = {}
         self._lock = threading.Lock()
         self._fixed = {name for name, _, _ in slots.layout.outputs}
         self._on_unused = on_unused
         slots.seconds_per_input = self.batcher.seconds_per_input
 
-    def admit(self, sock: socket.socket, seat: int) -> None:
-        """Connect a front end."""
-        self._front_ends[seat] = FrontEnd(self, seat, sock, self._loop)
+    def admit(self, sock: socket.socket, seat: int, answer: bytes) -> None:
+        """Connect a front end.
+
+        Args:
+            sock: The connection.
+            seat: A free seat.
+            answer: The answer to the front end's request, which is sent with the shared memory.
+        """
+        # Read before the front end can admit inputs: those are counted when they are received.
+        received = self.slots.admitted(seat)
+        with suppress(OSError):
+            # The end of a front end is noticed when its socket is read.
+            socket.send_fds(sock, [answer], [self.descriptor])
+        self._seats[seat] = FrontEnd(self, seat, received, sock, self._loop)
 
     @property
     def free_seat(self) -> int | None:
-        """A seat without a front end."""
-        return next((seat for seat in range(self.slots.layout.seats) if seat not in self._front_ends), None)
+        """A seat without a front end, and without inputs of an earlier one that are still being computed."""
+        return next((seat for seat in range(self.slots.layout.seats) if self._is_free(seat)), None)
+
+    def _is_free(self, seat: int) -> bool:
+        front_end = self._seats.get(seat)
+        return front_end is None or not (front_end.connected or front_end.held)
 
     def submit(self, front_end: FrontEnd, submission: Submission) -> None:
         """Queue the inputs of a submission, or drop those of a cancelled request."""
@@ -122,6 +150,7 @@ class HostedModel:
         request = _HeldRequest(front_end, submission)
         with self._lock:
             front_end.requests[submission.request] = request
+            front_end.held += request.missing
         front_end.received += len(submission.slots)
         inputs, lengths = self.slots.inputs[front_end.seat], self.slots.lengths[front_end.seat]
         items: list[Array] = [inputs[slot] for slot in submission.slots]
@@ -130,18 +159,28 @@ class HostedModel:
         self.batcher.enqueue(request, items, submission.deadline, 0)
 
     def leave(self, front_end: FrontEnd) -> None:
-        """Drop the inputs of a front end that has closed its connection or died, and free its seat."""
+        """Drop the inputs of a front end that has closed its connection or ended.
+
+        Its seat is free once its last batch is computed: the engine writes the outputs of that batch to the seat.
+        """
         for number in list(front_end.requests):
             self._cancel(front_end, number)
-        # Inputs that it admitted and did not send are not in the queue any more.
+        # Inputs that the front end admitted and did not send are not in the queue any more.
         self.slots.set_admitted(front_end.seat, front_end.received)
-        del self._front_ends[front_end.seat]
-        if not self._front_ends:
+        front_end.connected = False
+        if not any(other.connected for other in self._seats.values()):
+            # Each front end refers to this object: the cycle would keep the engine until the garbage collector runs.
+            self._seats.clear()
             self._on_unused()
 
-    def tell(self, event: str) -> None:
-        """Have one front end call the method `event` of its observer, so that the event is counted once."""
-        for front_end in [*self._front_ends.values()][:1]:
+    def report(self, event: str) -> None:
+        """Send an event to one front end, so that it is counted once; any thread may call it.
+
+        Args:
+            event: The method of `EngineObserver` that the front end calls.
+        """
+        connected = [front_end for front_end in [*self._seats.values()] if front_end.connected]
+        for front_end in connected[:1]:
             front_end.send(Outcomes(Kind.EVENT, (), rest=event.encode()))
 
     def publish(self) -> None:
@@ -170,7 +209,7 @@ class HostedModel:
         self._count_computed(inputs)
 
     def _rows(self, inputs: Sequence[QueuedInput], batch: Row) -> list[tuple[FrontEnd, Outcomes]]:
-        """Write the rows of a batch to the slots, and return the frames that say so."""
+        """Write the rows of a batch to the slots, and return the frames that announce them."""
         rows = np.empty(len(inputs), self.slots.outputs.dtype)
         rows[WAITED] = [batch.started - queued.queued_at for queued in inputs]
         for name in self._fixed:
@@ -200,10 +239,11 @@ class HostedModel:
         return frames
 
     def _count_computed(self, inputs: Sequence[QueuedInput]) -> None:
-        """Forget the requests of which every input has its outcome."""
+        """Count inputs that have an outcome, and remove the requests that have all of theirs."""
         with self._lock:
             for queued in inputs:
                 request = _request(queued)
+                request.front_end.held -= 1
                 request.missing -= 1
                 if not request.missing:
                     request.front_end.requests.pop(request.number, None)
@@ -214,6 +254,8 @@ class HostedModel:
         if request is None:
             return
         if dropped := self.batcher.release(request, 0):
+            with self._lock:
+                front_end.held -= len(dropped)
             front_end.send(Outcomes(Kind.DROPPED, tuple(request.slots[queued.index] for queued in dropped)))
 
 

@@ -22,6 +22,7 @@ from service.inference.remote.connection import (
     engine_unavailable,
     request_engine,
 )
+from service.inference.remote.shared_slots import SharedSlots
 from service.inference.reservation import Reservation
 from service.inputs.modalities import modality_of
 
@@ -82,27 +83,40 @@ class RemoteQueue(EngineQueue):
         """Why this process should get no requests, or None."""
         if self._closed.is_set():
             return None
-        if self._connection is None:
+        slots = self._slots
+        if slots is None:
             return "The engine is being restarted."
-        if self._connection.slots.broken:
+        if slots.broken:
             return "An engine fails on every input."
-        seconds = self._connection.slots.stalled_seconds
+        seconds = slots.stalled_seconds
         return f"An engine has not finished a batch for {seconds:.0f} s." if seconds else None
 
     @property
     @override
     def depth(self) -> int:
-        return 0 if self._connection is None else self._connection.slots.depth
+        slots = self._slots
+        return 0 if slots is None else slots.depth
 
     @property
     @override
     def seconds_per_input(self) -> float:
-        return 0.0 if self._connection is None else self._connection.slots.seconds_per_input
+        slots = self._slots
+        return 0.0 if slots is None else slots.seconds_per_input
 
     @property
     @override
     def stalled_seconds(self) -> float:
-        return 0.0 if self._connection is None else self._connection.slots.stalled_seconds
+        slots = self._slots
+        return 0.0 if slots is None else slots.stalled_seconds
+
+    @property
+    def _slots(self) -> SharedSlots | None:
+        """The shared memory, None while there is no engine process.
+
+        Metrics are collected on other threads than the one that sets `_connection`, so it is read once.
+        """
+        connection = self._connection
+        return None if connection is None else connection.slots
 
     @override
     def check_capacity(self, count: int = 1, max_wait: float = math.inf) -> None:

@@ -1,4 +1,4 @@
-"""The engine process's side: opens the engines that front ends ask for, and closes those that no front end uses."""
+"""The engine process's side: opens the engines that front ends request, and closes those that no front end uses."""
 
 import asyncio
 import json
@@ -25,6 +25,7 @@ from service.settings import Settings
 log = structlog.stdlib.get_logger(__name__)
 
 _PUBLISH_SECONDS = 0.2
+_ACCEPT_PAUSE_SECONDS = 0.5
 # A front end that is replaced may still hold its seat when its successor connects, and a version may be opened again
 # while its last requests finish.
 _SEATS_PER_WORKER = 2
@@ -42,22 +43,22 @@ class _Observer:
         self.model: HostedModel | None = None
 
     def batch(self, size: int, waited: Sequence[float], seconds: float) -> None:
-        """Front ends learn of batches with the outcomes."""
+        """Do nothing: the frames of outcomes have these figures."""
 
     def queued(self, waited: Sequence[float]) -> None:
-        """Front ends learn of it with the outcomes."""
+        """Do nothing, as for `batch`."""
 
     def shape_changed(self) -> None:
-        """Have a front end record it."""
-        self._tell("shape_changed")
+        """Send the event to a front end, which counts it."""
+        self._report("shape_changed")
 
     def stalled(self) -> None:
-        """Have a front end record it."""
-        self._tell("stalled")
+        """Send the event to a front end, which counts it."""
+        self._report("stalled")
 
     def engine_failed(self) -> None:
-        """Have a front end record it."""
-        self._tell("engine_failed")
+        """Send the event to a front end, which counts it."""
+        self._report("engine_failed")
 
     def deliver(self, inputs: Sequence[QueuedInput], outcomes: Sequence[Outcome]) -> None:
         """Send outcomes to the front ends."""
@@ -69,9 +70,9 @@ class _Observer:
         if self.model is not None:
             self.model.slots.set_left(count)
 
-    def _tell(self, event: str) -> None:
+    def _report(self, event: str) -> None:
         if self.model is not None:
-            self.model.tell(event)
+            self.model.report(event)
 
 
 class EngineServer:
@@ -104,24 +105,33 @@ class EngineServer:
         self._engines: LocalEngines | None = None
         self._loop = loop
         self._models: dict[_Key, asyncio.Task[HostedModel]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._requests: dict[asyncio.Task[None], socket.socket] = {}
         # A single thread: two models that are measured at once would disturb each other.
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="open")
 
     @property
     def in_use(self) -> bool:
-        """Whether a front end is connected, or waits for an engine."""
-        return bool(self._models or self._tasks)
+        """Whether a front end is connected, or waits for an engine.
+
+        A front end that has ended does not count, even while its engine is being opened.
+        """
+        return any(opening.done() for opening in self._models.values()) or any(map(_is_open, self._requests.values()))
 
     async def serve(self) -> None:
         """Accept connections until the task is cancelled."""
         publishing = asyncio.create_task(self._publish())
         try:
             while True:
-                sock, _ = await self._loop.sock_accept(self._listener)
+                try:
+                    sock, _ = await self._loop.sock_accept(self._listener)
+                except OSError as error:
+                    # For example too many open files. The front end waits in the listener's backlog.
+                    log.error("connection not accepted", reason=str(error))
+                    await asyncio.sleep(_ACCEPT_PAUSE_SECONDS)
+                    continue
                 task = asyncio.create_task(self._admit(sock))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                self._requests[task] = sock
+                task.add_done_callback(self._requests.pop)
         finally:
             publishing.cancel()
 
@@ -167,10 +177,7 @@ class EngineServer:
             "preferred_provider": engine.preferred_provider,
             "nodes": dict(engine.nodes),
         }
-        with suppress(OSError):
-            # A front end that has died is noticed when its socket is read.
-            socket.send_fds(sock, [encode_json(answer)], [model.descriptor])
-        model.admit(sock, seat)
+        model.admit(sock, seat, encode_json(answer))
 
     async def _refuse(self, sock: socket.socket, kind: str, reason: str) -> None:
         with suppress(OSError):
@@ -224,6 +231,16 @@ class EngineServer:
         observer.model = HostedModel(engine, descriptor, SharedSlots(descriptor, layout), self._loop, on_unused)
         log.info("engine opened", model=name, version=version, provider=engine.provider, threads=plan.threads)
         return observer.model
+
+
+def _is_open(sock: socket.socket) -> bool:
+    """Whether the other process has not closed its end of a connection."""
+    try:
+        return bool(sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
 
 
 def _kind_of(error: Exception) -> str:
