@@ -17,6 +17,13 @@ WRAPPED_REPORT = Path(__file__).parents[1] / "benchmarks/results/wrapped-flowers
 TEXT_BACKBONE_REPORT = Path(__file__).parents[1] / "benchmarks/results/newsgroups-minilm-report.json"
 """The report of `training/recipes/newsgroups-minilm.yaml`, whose bundle is too large for models/."""
 FEATURE_SCORES = Path(__file__).parents[1] / "benchmarks/results/feature-scores.json"
+OUTLIER_POOL = Path(__file__).parents[1] / "benchmarks/results/seeds-cifar10-outlier-pool.json"
+_POOL_METRICS = {
+    "validation_auroc": "AUROC, six validation sets",
+    "near_auroc": "AUROC, near classes",
+    "auroc": "AUROC, test sets",
+    "fpr95": "FPR95, test sets",
+}
 SEEDS = Path(__file__).parents[1] / "benchmarks/results/seeds-trec-gru.json"
 MIDDLE_STAGES = {"control", "joint_confidence"}
 """The stages that a table shows between the first and the exported one. `control` trains as long as the exported stage,
@@ -177,6 +184,18 @@ def seeds() -> Table:
     return ("figure", "score", *stages), rows
 
 
+def outlier_pool() -> Table:
+    """Outlier Exposure from all outliers and from the most confident of a pool, for several seeds."""
+    figures = json.loads(OUTLIER_POOL.read_text(encoding="utf-8"))["figures"]
+    stages = {"baseline": "baseline", "oe": "all outliers", "oe_most_confident": "most confident quarter"}
+    rows = [["error", "", *(_deviation(figures[f"{stage}_error_percent"]) for stage in stages)]]
+    for score in ("msp", "energy"):
+        for metric, name in _POOL_METRICS.items():
+            cells = (_deviation(figures[f"{stage}_{score}_{metric}_percent"]) for stage in stages)
+            rows.append([name, f"`{score}`", *cells])
+    return ("figure", "score", *stages.values()), rows
+
+
 def feature_scores() -> Table:
     """AUROC of scores of EfficientNet-Lite0's features and of a classifier of them, on validation and test kinds."""
     figures = json.loads(FEATURE_SCORES.read_text(encoding="utf-8"))["figures"]
@@ -198,6 +217,7 @@ RESULT_SECTIONS: Mapping[str, Callable[[], Table]] = {
     "text-backbone": text_backbone,
     "feature-scores": feature_scores,
     "seeds": seeds,
+    "outlier-pool": outlier_pool,
 }
 
 
