@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks.results import report
 from training import steps
 from training.evaluation import Report
-from training.evaluation.report import MEAN, NEAR_MEAN
+from training.evaluation.report import MEAN
 from training.recipe import load_recipe
 from training.run import Run
 
@@ -38,20 +38,15 @@ def measure(recipe: Path, data: Path, seeds: Sequence[int]) -> None:
 
 
 def figures_of(evaluation: Report) -> dict[str, float]:
-    """A stage's error, and by every score the mean metrics over test sets and the AUROC over other sets, in percent."""
+    """Error, and by every score the mean metrics over the test sets, of every stage, in percent."""
     figures = {f"{stage}_error_percent": error for stage, error in evaluation.error.items()}
-    of_validation = defaultdict(list)
     for result in evaluation.results:
-        key = f"{result.stage}_{result.score}"
-        if result.set in evaluation.validation:
-            of_validation[f"{key}_validation_auroc_percent"].append(result.auroc.mean)
-        if result.set == NEAR_MEAN:
-            figures[f"{key}_near_auroc_percent"] = result.auroc.mean
         if result.set == MEAN:
+            key = f"{result.stage}_{result.score}"
             figures |= {f"{key}_{metric}_percent": getattr(result, metric).mean for metric in METRICS}
             if (rates := result.rates_at(0.9)) is not None:
                 figures[f"{key}_fpr90_percent"] = rates.authors.mean
-    return figures | {key: float(np.mean(values)) for key, values in of_validation.items()}
+    return figures
 
 
 def _evaluate(recipe: Path, data: Path, seed: int) -> Report:
