@@ -15,7 +15,7 @@ import structlog
 from fastapi.routing import APIRoute
 from openood_table import OPENOOD_SECTIONS
 from result_tables import RESULT_SECTIONS, Table, overview
-from speed_tables import SPEED_SECTIONS, serving
+from speed_tables import SPEED_SECTIONS, TOPOLOGY_SECTIONS, serving
 
 from service import Settings, create_app
 from service.errors import Problem
@@ -72,6 +72,7 @@ def metrics() -> Table:
 PAGES: Mapping[str, Mapping[str, Callable[[], Table]]] = {
     "docs/api.md": {"routes": routes, "errors": errors, "settings": settings, "metrics": metrics},
     "docs/results.md": {**RESULT_SECTIONS, **OPENOOD_SECTIONS, **SPEED_SECTIONS},
+    "docs/performance.md": TOPOLOGY_SECTIONS,
     "README.md": {"results": overview, "serving": serving},
 }
 """Page -> the name of each of its markers -> the function that makes the table between the markers."""

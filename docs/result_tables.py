@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from statistics import fmean
 
 from training.evaluation import Report, SetResult
 from training.evaluation.report import MEAN
@@ -17,6 +18,8 @@ WRAPPED_REPORT = Path(__file__).parents[1] / "benchmarks/results/wrapped-flowers
 TEXT_BACKBONE_REPORT = Path(__file__).parents[1] / "benchmarks/results/newsgroups-minilm-report.json"
 """The report of `training/recipes/newsgroups-minilm.yaml`, whose bundle is too large for models/."""
 FEATURE_SCORES = Path(__file__).parents[1] / "benchmarks/results/feature-scores.json"
+OUTLIER_POOL_REPORT = Path(__file__).parents[1] / "benchmarks/results/cifar10-outlier-pool-report.json"
+"""The report of `training/recipes/cifar10-outlier-pool.yaml`, with a further stage that was tried and not kept."""
 SEEDS = Path(__file__).parents[1] / "benchmarks/results/seeds-trec-gru.json"
 MIDDLE_STAGES = {"control", "joint_confidence"}
 """The stages that a table shows between the first and the exported one. `control` trains as long as the exported stage,
@@ -177,6 +180,26 @@ def seeds() -> Table:
     return ("figure", "score", *stages), rows
 
 
+def outlier_pool() -> Table:
+    """Outlier Exposure from all outliers, from the most confident ones, and from outliers moved towards confidence."""
+    report = Report.from_json(OUTLIER_POOL_REPORT.read_text(encoding="utf-8"))
+    stages = {"oe": "all", "oe_confident": "most confident quarter", "oe_extrapolated": "half of them moved (DivOE)"}
+    near = [name for name in report.test_sets if name in report.near]
+    far = [name for name in report.test_sets if name not in report.near]
+    groups = {"six validation sets": report.validation, "near classes": near, "far sets": far}
+    rows = [
+        [name, f"`{score}`", *(f"{_mean_auroc(report, stage, score, sets):.1f}" for stage in stages)]
+        for score in ("msp", "energy")
+        for name, sets in groups.items()
+    ]
+    rows.append(["classification error", "", *(f"{report.error[stage]:.1f}" for stage in stages)])
+    return ("AUROC, mean over", "score", *stages.values()), rows
+
+
+def _mean_auroc(report: Report, stage: str, score: str, sets: Sequence[str]) -> float:
+    return fmean(report.find(name, stage, score).auroc.mean for name in sets)
+
+
 def feature_scores() -> Table:
     """AUROC of scores of EfficientNet-Lite0's features and of a classifier of them, on validation and test kinds."""
     figures = json.loads(FEATURE_SCORES.read_text(encoding="utf-8"))["figures"]
@@ -198,6 +221,7 @@ RESULT_SECTIONS: Mapping[str, Callable[[], Table]] = {
     "text-backbone": text_backbone,
     "feature-scores": feature_scores,
     "seeds": seeds,
+    "outlier-pool": outlier_pool,
 }
 
 

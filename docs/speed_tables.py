@@ -10,6 +10,11 @@ from result_tables import Table
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 CONNECTIONS = ("1", "8", "32", "128")
 _COLUMNS = ("what", "figure", "command")
+_TOPOLOGIES = {
+    "this service": "one process",
+    "this service, 2 workers": "two workers",
+    "this service, 2 workers and an engine process": "two front ends and an engine process",
+}
 OWN, OWN_TWO_WORKERS = "this service", "this service, 2 workers"
 
 
@@ -48,6 +53,41 @@ def serving() -> Table:
     return _COLUMNS, [_share_of_wrn()]
 
 
+def front_ends() -> Table:
+    """What front ends pass to an engine process that computes next to nothing."""
+    figures = _figures("topology")
+    kinds = ("single_images", "64_images")
+
+    def row(name: str, count: int, key: str, unit: str = "") -> list[str]:
+        numbers = [figures[f"{count}_front_ends_{kind}"][key] for kind in kinds]
+        return [name, *(f"{number:.2f}{unit}" if unit else f"{number:,.0f}" for number in numbers)]
+
+    rows = [
+        row("images per second of a front end's processor time", 1, "images_per_front_end_core_second"),
+        row("images per second of the engine process's processor time", 1, "images_per_engine_core_second"),
+        row("two front ends, compared with one, by processor time", 2, "times_one_front_end", " times"),
+    ]
+    return ("an engine that computes next to nothing", "single PNGs", "64 raw images a request"), rows
+
+
+def topologies() -> Table:
+    """One process, two workers, and two front ends with an engine process, serving `cifar10-oe`."""
+    figures = _figures("topology")
+    columns = ["`cifar10-oe` on a CPU"]
+    rows = [[name] for name in _TOPOLOGIES.values()]
+    for connections in (32, 128):
+        columns += [f"{connections} connections, requests/s", "p99, ms", "CPU ms a request"]
+        for row, name in zip(rows, _TOPOLOGIES, strict=True):
+            load = figures[f"{name}, {connections} connections"]
+            row += [
+                f"{load['requests_per_second']:.0f}",
+                f"{load['p99_ms']:.0f}",
+                f"{load['service_cpu_ms_per_request']:.2f}",
+            ]
+    return tuple(columns), rows
+
+
+TOPOLOGY_SECTIONS: Mapping[str, Callable[[], Table]] = {"front-ends": front_ends, "topologies": topologies}
 SPEED_SECTIONS: Mapping[str, Callable[[], Table]] = {"speed": speed}
 
 

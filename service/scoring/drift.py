@@ -1,41 +1,41 @@
 """Drift evidence: how strongly a model's traffic contradicts being exchangeable with its calibration data.
 
 The evidence is a conformal test martingale (Vovk, Gammerman & Nouretdinov 2003, "Testing exchangeability on-line";
-Vovk et al. 2021, "Retrain or not retrain: conformal test martingales for change-point detection"): the wealth of a
-gambler who starts with 1 and bets on each next input being anomalous, at odds that are fair as long as traffic and
-calibration data are exchangeable. By Ville's inequality fair odds rarely make the gambler rich:
+Vovk et al. 2021, "Retrain or not retrain: conformal test martingales for change-point detection"). Its value, the
+wealth, starts at 1 and is multiplied by the result of a bet on each next input. While traffic and calibration data are
+exchangeable, the expected result of every bet is 1 given all earlier inputs, and Ville's inequality holds:
 
     P(the wealth ever reaches w) <= 1 / w,
 
-however often, and for however long, the wealth is looked at.
+for any number of inputs, and however often the wealth is read.
 
 **The odds.** Calibration p-values of a fixed calibration set are not uniform: given n scores, the share of inputs with
-p <= a is off a by about sqrt(a (1 - a) / n), and a bet at the odds a would end up rich on perfect traffic. But the n
-scores cut the line into n + 1 gaps whose probabilities are Dirichlet(1, ..., 1) distributed, for any distribution of
-the scores. The next input therefore lies beyond the k-th largest calibration score with probability k / (n + 1), and
-after t inputs of which c did, with probability
+p <= a differs from a by about sqrt(a (1 - a) / n), and bets at the odds a would raise the wealth without drift. But the
+n scores divide the line into n + 1 gaps whose probabilities are Dirichlet(1, ..., 1) distributed, for any distribution
+of the scores. The next input therefore lies beyond the k-th largest calibration score with probability k / (n + 1), and
+after t inputs of which c were beyond it, with probability
 
     U = (k + c) / (n + 1 + t),
 
-exactly, given all earlier inputs (Polya's urn). These are the odds: they learn the traffic of this deployment while it
-stays the same, and need no allowance for the calibration's sampling error. Tied scores are ordered by a random draw, as
-in smoothed conformal p-values, which keeps the probability exact for discrete scores.
+exactly, given all earlier inputs (Polya's urn). These are the odds. They adapt to the traffic of this deployment while
+it stays the same, and need no allowance for the calibration's sampling error. Tied scores are ordered by a random draw,
+as in smoothed conformal p-values, which keeps the probability exact for discrete scores.
 
-**The bets.** An account bets that a share s of the inputs comes from elsewhere and lies beyond one of J levels, each as
-likely: it multiplies by 1 + s (g - 1), with g the mean over the levels of 1[beyond the level] / U. Its expectation is 1
-at these odds. The wealth is the mean over the accounts, one for each of a few shares. No account bets on traffic that
-is less anomalous than the calibration data.
+**The bets.** A component of the martingale assumes that a share s of the inputs comes from another distribution and
+lies beyond one of J levels, each equally likely: its wealth is multiplied by 1 + s (g - 1), with g the mean over the
+levels of 1[beyond the level] / U. The expectation of this factor is 1 at these odds. The wealth is the mean over the
+components, one for each of a few shares. No component bets on traffic that is less anomalous than the calibration data.
 
-**The start.** Drift may begin after a long quiet time, in which an account that bets from the first input on loses
-nearly everything. Therefore the money is released over time: the accounts get the share
-w_t = H / ((H + t - 1) (H + t)) just before input t, and the rest, H / (H + t), is kept. This is the mixture over all
-times at which drift may begin (Shiryaev's rule with a prior), and still a martingale that starts at 1.
+**The start.** Drift may begin after a long time without drift, in which a component that bets from the first input on
+loses nearly all of its wealth. Therefore the initial wealth is released over time: each component gets
+w_t = H / ((H + t - 1) (H + t)) just before input t, and the rest, H / (H + t), is not used for bets. This is the
+mixture over all times at which drift may begin (Shiryaev's rule with a prior), and still a martingale that starts at 1.
 
-**Several gamblers.** Each of N workers has a gambler, who sees a part of the traffic. Their wealths must not be
-multiplied: the odds of each are fair given its own inputs, but all have the same calibration set, and where chance made
-its tail too thin all get rich together. Nor may their largest wealths be averaged, which did not exist at one time. The
-mean of N wealths is fair, whatever their dependence (Vovk & Wang 2021, "E-values: calibration, combination and
-applications", section 3); the largest one ever is held to the same factor by the union bound,
+**Several workers.** Each of N workers has a martingale of a part of the traffic. The product of their wealths is not
+valid: the odds of each are fair given its own inputs, but all share one calibration set, and if its tail is too thin by
+chance, all wealths grow. The mean of their largest wealths is not valid either, because these did not exist at one
+time. The mean of N wealths at one time is valid for any dependence (Vovk & Wang 2021, "E-values: calibration,
+combination and applications", section 3). The largest wealth ever, divided by N, is valid by the union bound:
 P(any ever reaches N w) <= N / (N w).
 """
 
@@ -49,8 +49,8 @@ from bundle import Calibration
 LEVELS = (0.005, 0.02, 0.05, 0.1, 0.2)
 SHARES = (0.01, 0.03, 0.1, 0.3, 0.9)
 HORIZON = 10_000
-# Capping an account keeps the bound, because it only loses money; an overflow would not.
-_MAX_MONEY = 1e15
+# Limiting a component's wealth keeps the bound, because it only lowers the wealth; an overflow would not keep it.
+_MAX_WEALTH = 1e15
 
 
 def combined_evidence(evidences: Iterable[float], workers: int) -> float:
@@ -76,7 +76,7 @@ class DriftEvidence:
         Args:
             calibration: The calibration of the score whose anomalies are observed.
             seed: Seed of the order among tied scores.
-            horizon: The number of inputs until half of the money is released, H in the module's description.
+            horizon: The number of inputs until half of the initial wealth is released, H in the module's description.
         """
         self._random = Random(seed)  # noqa: S311 - it keeps no secret
         self._horizon = horizon
@@ -90,7 +90,7 @@ class DriftEvidence:
     @property
     def wealth(self) -> float:
         """The current wealth; its expectation is 1 on exchangeable traffic."""
-        return self._horizon / (self._horizon + self._seen) + sum(self._accounts) / len(self._accounts)
+        return self._horizon / (self._horizon + self._seen) + sum(self._components) / len(self._components)
 
     @property
     def log10(self) -> float:
@@ -101,7 +101,7 @@ class DriftEvidence:
         """Discard the evidence of all earlier traffic."""
         self._seen = 0
         self._counts = list(self._gaps)
-        self._accounts = [0.0] * len(SHARES)
+        self._components = [0.0] * len(SHARES)
         self._largest = 1.0
 
     def update(self, anomaly: float) -> None:
@@ -115,8 +115,8 @@ class DriftEvidence:
         edge = gain / len(counts) - 1 if counts else 0.0
         self._seen += 1
         released = self._horizon / ((self._horizon + self._seen - 1) * (self._horizon + self._seen))
-        self._accounts = [
-            min((money + released) * (1 + share * edge), _MAX_MONEY)
-            for money, share in zip(self._accounts, SHARES, strict=True)
+        self._components = [
+            min((wealth + released) * (1 + share * edge), _MAX_WEALTH)
+            for wealth, share in zip(self._components, SHARES, strict=True)
         ]
         self._largest = max(self._largest, self.wealth)

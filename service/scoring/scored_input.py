@@ -13,7 +13,7 @@ from service.inputs.modality import Array
 class ScoreEntry:
     """One score of one input.
 
-    `anomaly` is `value` oriented so that larger is more anomalous. `threshold` is None where nothing can be flagged.
+    `anomaly` is `value` oriented so that larger is more anomalous. `threshold` is None if no input can be flagged.
     """
 
     value: float
@@ -34,11 +34,17 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class ScoredInput:
-    """The scores of one input, by name, in the order of the request; `flagged` and `p_value` are those of the first.
+    """The scores, the prediction and the flag of one input.
 
-    `prediction` is None for models without labels, `explanation` unless the request asked for it. `tokens` counts the
-    tokens of a text; it is None for images. `model_outputs` are the wrapped classifier's own outputs that the request
-    asked for. `neighbours` are the nearest training examples, if the request asked for an explanation.
+    Attributes:
+        flagged: The flag by the first of `scores`.
+        p_value: The p-value of the first of `scores`.
+        prediction: The predicted class; None for models without labels.
+        scores: The scores by name, in the order of the request.
+        explanation: The explanation; None unless the request asked for it and the model has one.
+        tokens: The token count of a text; None for images.
+        model_outputs: The wrapped classifier's own outputs that the request asked for.
+        neighbours: The nearest training examples; None unless the request asked for an explanation.
     """
 
     flagged: bool

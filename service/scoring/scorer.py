@@ -38,11 +38,14 @@ Explain = Callable[[Array, Array, ScoredInput], Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Scorer:
-    """Scores the outputs of one model.
+    """Turns the outputs of one model into results.
 
-    `alpha` is the false-flag rate of requests that name none. `explain` turns a prepared input, the output
-    with its parts and its scores into an explanation; None for models without parts. `references` are the training
-    examples that inputs are compared with.
+    Attributes:
+        calibrations: The calibration of each score.
+        labels: The class names; empty for models without classes.
+        alpha: The false-flag rate of requests that name none.
+        explain: Makes the explanation of a result; None for models whose outputs have no parts to explain.
+        references: The training examples that `neighbours` refers to.
     """
 
     calibrations: Mapping[str, Calibration]
@@ -71,7 +74,7 @@ class Scorer:
 
     @cached_property
     def thresholds(self) -> dict[str, float | None]:
-        """The threshold of each score at the default alpha; None where nothing can be flagged."""
+        """The threshold of each score at the default alpha; None if no input can be flagged."""
         return {name: self._threshold(name, self.alpha) for name in self.calibrations}
 
     @cached_property

@@ -16,7 +16,7 @@ from service.scoring.scored_input import Result, ScoredInput
 
 @dataclass(frozen=True, slots=True)
 class LeaveOneOut:
-    """The texts of a request, each once without each of its tokens.
+    """The texts of a request with one token removed, one text for each token.
 
     Attributes:
         texts: The texts without one token, int64 `[L - 1]`.
@@ -30,12 +30,13 @@ class LeaveOneOut:
     def of(cls, prepared: Sequence[Prepared], encoder: TextEncoder, most: int) -> "LeaveOneOut":
         """The texts without one token each.
 
-        Special tokens stay, and so does the only token of a text: an empty text has no scores.
+        Special tokens are not removed. Neither is the only token of a text, because an empty text has no scores.
 
         Args:
             prepared: The inputs of the request.
             encoder: The model's tokenizer.
-            most: Most texts to make. Each text of the request has an equal share, for its first tokens.
+            most: The largest number of texts to make. Each text of the request has an equal share of them, for its
+                first tokens.
         """
         texts = arrays_of(prepared)
         share = most // len(texts) if texts else 0

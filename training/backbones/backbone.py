@@ -69,7 +69,7 @@ def load_backbone(
 
     Raises:
         GraphError: The file is no such model, or its features are not one vector per input.
-        BackboneError: The folder is none of such a model.
+        BackboneError: The folder holds no such model, or `features` is given for a folder.
     """
     name = name or path.name
     if not path.is_dir():

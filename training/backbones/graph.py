@@ -8,7 +8,7 @@ from training.onnx_graphs import opset_of, with_opset
 
 
 def join_head(backbone: Backbone, head: ModelProto) -> ModelProto:
-    """The graph from images to the outputs of `head`, whose input is `FEATURES` float32 `[N, 1, D]`.
+    """The graph from images or texts to the outputs of `head`, whose input is `FEATURES` float32 `[N, 1, D]`.
 
     Raises:
         GraphError: The operators of the backbone cannot be converted to the head's version.

@@ -57,7 +57,7 @@ def prepend_text_inputs(graph: GraphProto, names: Sequence[str], source: str) ->
 def mean_over_tokens(vectors: str, output: str) -> list[NodeProto]:
     """Nodes from one vector per token `[N, L, D]` to their mean over the tokens of each text `[N, D]`.
 
-    They belong into a graph that `prepend_text_inputs` changed, of opset 13 or later.
+    The graph must be of opset 13 or later, with the inputs of `prepend_text_inputs`.
     """
     return [
         helper.make_node("Cast", [vectors], ["text/vectors"], to=TensorProto.FLOAT),

@@ -126,13 +126,15 @@ def run_all(
     overrides: Overrides = None,
     in_distribution: Annotated[
         Path | None,
-        typer.Option("--in-distribution", help="Your data: a folder of images, one sub-folder per class, or a .csv."),
+        typer.Option(
+            "--in-distribution", help="Your data: a folder of images, one sub-folder per class, or a table with labels."
+        ),
     ] = None,
     outliers: Annotated[
         Path | None,
         typer.Option(
             "--outliers",
-            help="Inputs of none of your classes: a folder, .csv or .txt. Without them, scores compare features with "
+            help="Inputs of none of your classes: a folder, table or .txt. Without them, scores compare features with "
             "those of your data.",
         ),
     ] = None,

@@ -8,14 +8,14 @@ from numpy.typing import NDArray
 
 _ROTATIONS = range(0, 64, 8)
 _WINDOW = 24
-"""The number of neighbours in each order that a hash is compared with."""
+"""The number of next hashes in each order that a hash is compared with."""
 
 
 def candidate_pairs(hashes: NDArray[np.uint64], max_distance: int) -> NDArray[np.int64]:
     """The pairs that differ in at most `max_distance` bits and are neighbours in an order of the hashes.
 
     The hashes are sorted eight times, each time by the bits from another byte on. A pair can be missed only if each of
-    these orders has more than 24 hashes between them.
+    these orders has at least 24 hashes between them.
 
     Args:
         hashes: 64-bit hashes `[N]`.

@@ -32,7 +32,7 @@ _ORDER = ("error", "warning", "info")
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """The data to check.
+    """The data to check, and the options of the checks.
 
     Attributes:
         data: The in-distribution data.

@@ -7,7 +7,7 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict
 
 Severity = Literal["error", "warning", "info"]
-"""`error`: `run` refuses the data. `warning`: figures or guarantees may be wrong. `info`: worth a look."""
+"""`error`: `run` refuses the data. `warning`: figures or guarantees may be wrong. `info`: the data may be right."""
 
 EXAMPLES: Final = 20
 """The largest number of examples of a finding."""

@@ -24,11 +24,11 @@ _WORD_HASHES = 2**15
 
 @dataclass(frozen=True)
 class LabelErrors:
-    """The labels that a cross-validated classifier doubts.
+    """The labels that differ from confident predictions of a cross-validated classifier.
 
     Attributes:
         rows: The rows with likely errors int64 `[E]`, the most certain first.
-        suggested: The class that the classifier believes in, for each of them.
+        suggested: The class that the classifier predicts, for each of them.
         accuracy: The share of all rows that the classifier predicts right, in 0..1.
     """
 

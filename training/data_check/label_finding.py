@@ -1,4 +1,4 @@
-"""The finding on labels that a simple classifier doubts."""
+"""The finding on labels that differ from confident predictions of a simple classifier."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ from training.data_check.label_errors import FOLDS, image_features, likely_label
 _MAX_ROWS = 20_000
 """At most this many evenly spaced rows are judged."""
 _MIN_ACCURACY = 0.6
-"""The doubts of a classifier that is right less often say nothing about labels."""
+"""The predictions of a less accurate classifier are no evidence about labels."""
 _CELL = 2
 """Images are judged by averages over squares of this many pixels."""
 

@@ -13,6 +13,7 @@ from training.data import Augmentation, Batch
 from training.errors import DivergedError
 from training.fitting.hardware import CompileMode
 from training.fitting.optimizer import build_optimizer
+from training.fitting.outlier_mining import most_confident
 from training.models.model import Model
 from training.objectives import Objective
 from training.recipe import Stage
@@ -77,7 +78,18 @@ class TrainingTask(lightning.LightningModule):
             x_in = self._augment(x_in)
         if self._augment_outliers is not None and x_out is not None:
             x_out = self._augment_outliers(x_out)
+        if self._stage.outlier_pool > 1 and x_out is not None:
+            x_out = self._most_confident(x_out)
         return batch._replace(x_in=x_in, x_out=x_out)
+
+    def _most_confident(self, outliers: Tensor) -> Tensor:
+        # In evaluation mode, because batch normalisation would otherwise average over outliers that are not used.
+        self.model.eval()
+        try:
+            n = round(self._stage.batch_size * self._stage.outlier_ratio)
+            return most_confident(lambda rows: self._forward(rows).logits, outliers, n)
+        finally:
+            self.model.train()
 
     def _log(self, loss: Tensor, logits: Tensor | None, targets: Tensor) -> None:
         """Log the loss, the accuracy and the learning rate. Raises DivergedError if the loss is not finite."""

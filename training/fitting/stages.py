@@ -79,6 +79,9 @@ def _check_objective(run: Run, name: str, in_dist: Examples, outliers: Examples 
     if stage.outlier_augmentation is not None and not objective.uses_outliers:
         reason = f"'{objective_name}' is shown no outliers"
         raise RecipeError(f"stages.{name}.outlier_augmentation", reason, "Leave it out")
+    if stage.outlier_pool > 1 and not (objective.uses_outliers and recipe.task == "classification"):
+        reason = f"'{objective_name}' does not train a classifier with outliers"
+        raise RecipeError(f"stages.{name}.outlier_pool", reason, "Leave it out")
     if objective.uses_confidence and not recipe.confidence_branch:
         remedy = "Set confidence_branch: true"
         raise RecipeError(f"stages.{name}.objective", f"'{objective_name}' trains a confidence branch", remedy)
@@ -135,7 +138,7 @@ def _fit_stage(run: Run, name: str, in_dist: Examples, outliers: Examples | None
         in_dist,
         outliers,
         batch_size=stage.batch_size,
-        outlier_ratio=stage.outlier_ratio,
+        outlier_ratio=stage.outlier_ratio * stage.outlier_pool,
         seed=recipe.seed,
         rank=trainer.global_rank,
         world_size=trainer.world_size,

@@ -1,4 +1,4 @@
-"""The default backbone of a quick start: a small model of the hub, if it suits the data and can be had."""
+"""The default backbone of a quick start: a small model of the hub, if it suits the data and can be downloaded."""
 
 import importlib.util
 from pathlib import Path

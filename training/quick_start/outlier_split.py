@@ -19,7 +19,7 @@ class OutlierSplit:
 
     Attributes:
         train: The outliers to train on.
-        validation: Sub-folders or labels to choose the score by; None if there are none to spare.
+        validation: Sub-folders or labels to choose the score by; None if too few remain or no choice is needed.
         test: The outliers to test on.
         held_out: The sub-folders or labels of `test`; none if it is a random part.
     """

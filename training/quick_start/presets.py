@@ -8,8 +8,8 @@ from training.recipe import TextConfig
 WITHOUT_OUTLIERS, OF_BACKBONES = ("knn", *LOGIT_SCORES), ("knn", "mahalanobis", *LOGIT_SCORES)
 """The scores of a detector that is trained without outliers, and of one with a pretrained backbone.
 
-The first decides unless a choice on validation sets is possible; it needs no outliers. Features of small networks often
-depend on each other linearly, which makes `mahalanobis` too inexact in float32.
+The first, which needs no outliers, is the default score unless validation sets choose one. Features of small networks
+often depend on each other linearly, which makes `mahalanobis` too inexact in float32.
 """
 _LARGEST_SIDE, _SMALLEST_SIDE = 32, 8
 _LARGE_SIDE = 32

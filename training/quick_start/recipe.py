@@ -61,9 +61,13 @@ class QuickStartInputs:
 
 @dataclass(frozen=True)
 class QuickStart:
-    """A recipe whose paths start from `data_dir`, messages that explain its settings, and the data's shortcut check.
+    """The result of a quick start.
 
-    Without outliers there is no check.
+    Attributes:
+        recipe: The recipe.
+        data_dir: The folder that the recipe's paths start from.
+        notes: Messages that explain the recipe's settings.
+        shortcuts: The shortcut check of the data; None without outliers.
     """
 
     recipe: Recipe

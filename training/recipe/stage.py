@@ -44,6 +44,8 @@ class Stage(Section):
             arXiv:1803.05407). Batch normalisations then need an epoch to estimate their statistics.
         backbone_learning_rate: The learning rate of a fine-tuned backbone; `learning_rate` is that of its classifier.
         outlier_ratio: Outliers per in-distribution example in each step.
+        outlier_pool: How many times as many outliers are drawn as used. A classifier learns from those that it predicts
+            most confidently (`training.fitting.outlier_mining`), at the cost of a forward pass of all drawn ones.
         momentum: Nesterov momentum, for sgd.
         norm_bias_rate: Biases of batch normalisations are trained with this multiple of the learning rate and with
             weight decay divided by it (Jordan 2024, arXiv:2404.00498, section 3.4, uses 64).
@@ -61,6 +63,7 @@ class Stage(Section):
     epochs: int = Field(default=100, ge=1)
     batch_size: int = Field(default=128, ge=1)
     outlier_ratio: float = Field(default=2.0, gt=0)
+    outlier_pool: float = Field(default=1.0, ge=1)
     learning_rate: float = Field(default=0.1, gt=0)
     backbone_learning_rate: float | None = Field(default=None, gt=0)
     warmup: float = Field(default=0.0, ge=0, lt=1)

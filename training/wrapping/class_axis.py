@@ -23,7 +23,7 @@ SMALLEST_PROBABILITY = 1e-12
 """Added to probabilities before the logarithm. Smaller ones are not distinguished."""
 
 _TOLERANCE = 5e-3
-"""How far float16 probabilities of many classes sum from 1."""
+"""The largest difference from 1 of the sum of float16 probabilities of many classes."""
 
 
 def class_count(tensor: str, shape: Sequence[int]) -> int:
@@ -44,7 +44,7 @@ def class_count(tensor: str, shape: Sequence[int]) -> int:
 
 
 def content_of(values: NDArray[np.generic], *, certain: bool) -> Content:
-    """The meaning of the values `[N, K]` of a head for real inputs, not all finite ones.
+    """The meaning of the values `[N, K]` of a head for real inputs.
 
     Args:
         values: the values.

@@ -28,7 +28,7 @@ MakeAdapter = Callable[[ModelProto, tuple[GraphInput, ...]], InputAdapter]
 
 @dataclass(frozen=True)
 class FoundClassifier:
-    """A head of a graph, with all that a few inputs tell about it.
+    """A head of a graph, with its adapter and the shapes that a run on generated inputs showed.
 
     Attributes:
         classifier: the classifier; its logits are still the head's tensor, `[N, *shape]`.

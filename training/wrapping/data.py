@@ -28,7 +28,7 @@ _MIN_CALIBRATION = 20
 
 @dataclass(frozen=True)
 class WrapData:
-    """The data sets, of which no two have an example in common if statistics are computed from one of them.
+    """The data sets; `fit` has no example that is (nearly) a copy of one in another set.
 
     Attributes:
         reader: the reader of all sets.
@@ -60,7 +60,7 @@ def load_data(
 
     Raises:
         BrokenInputs: if inputs cannot be read and are not to be left out; lists all of them.
-        DataError: if there are too few examples, or training examples have no classes or copy all others.
+        DataError: if there are too few examples, or the training examples have no classes or are all copies.
     """
     reader = _checked_reader(adapter, options, locations, announce, progress)
     held_out = reader.load(options.calibration, name="calibration", progress=progress)

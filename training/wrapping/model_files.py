@@ -25,7 +25,7 @@ _SHORTEST_EDGE = ("CLIP", "ConvNext", "Levit", "MobileNet", "MobileViT", "PoolFo
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """The files next to a graph.
+    """The contents of the files next to a graph.
 
     Attributes:
         preprocessing: of images; None if no file has it.

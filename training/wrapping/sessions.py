@@ -26,7 +26,7 @@ class ClassifierValues(NamedTuple):
     features: NDArray[np.float32] | None = None
 
     def named(self, classifier: OnnxClassifier) -> list[tuple[str, NDArray[np.float32]]]:
-        """The arrays that there are, with their tensors in `classifier`."""
+        """The arrays that are not None, with their tensors in `classifier`."""
         arrays = [array for array in self if array is not None]
         return list(zip(classifier.tensors, arrays, strict=True))
 

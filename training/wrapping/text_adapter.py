@@ -75,9 +75,9 @@ class TextAdapter:
         return text_batch(rows)
 
     def probe_rows(self) -> Sequence[NDArray[np.int32]]:
-        """A text of the largest ids and most tokens, on which classifiers with smaller embedding tables fail; a word.
+        """A text of the largest ids and the most tokens, and then a text of two tokens.
 
-        The long text comes first.
+        Classifiers with smaller embedding tables fail on the first.
         """
         ids = self.encoder.vocabulary_size - 1 - np.arange(self.spec.max_tokens)
         longest = np.asarray(ids % self.encoder.vocabulary_size, dtype=np.int32)[None]

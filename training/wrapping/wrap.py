@@ -87,7 +87,7 @@ _DATATYPES: Mapping[int, TensorDatatype] = {
 
 
 def wrap(options: WrapOptions, announce: Callable[[str], None], progress: Progress) -> Path:
-    """Write the bundle.
+    """Wrap an ONNX classifier: write its bundle.
 
     Args:
         options: the classifier, the data and the bundle.

@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, load, numpy_helper, save
 
 from bundle import ImageInput, load_bundle
 from tests.training.support.datasets_on_disk import checkers, stripes, tiny_recipe, write_tiny_data
+from tests.training.support.evaluated_runs import evaluated_run
 from tests.training.support.onnx_classifiers import MEAN, STD, Network, export
 from training.architectures.linear_probe import LinearProbe
 from training.backbones import join_head, load_backbone, open_backbone, save_backbone, with_features
@@ -23,7 +24,7 @@ from training.models.classifier import FeatureClassifier
 from training.models.score_heads import ScoredClassifier
 from training.recipe import load_recipe, parse_recipe
 from training.run import Run
-from training.steps import calibrate_run, evaluate_run, export_run, fit_run
+from training.steps import export_run
 
 SPEC = ImageInput(height=16, width=16, channels=3, mean=MEAN, std=STD)
 IMAGES = checkers(5, seed=0)
@@ -169,12 +170,7 @@ def trained(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run,
             "default_score": "knn",
         },
     )
-    run = Run.create(root / "run", parse_recipe(recipe, "recipe"), overwrite=False)
-    locations = DataLocations(data_dir=root / "data", cache_dir=root / "cache")
-    fit_run(run, locations, resume=False)
-    calibrate_run(run, locations)
-    evaluate_run(run, locations)
-    return run, locations
+    return evaluated_run(root, recipe)
 
 
 def test_a_classifier_of_features_learns_and_its_features_detect_outliers_that_it_has_not_seen(

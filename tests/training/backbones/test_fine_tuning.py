@@ -10,6 +10,7 @@ import torch
 from bundle import load_bundle
 from tests.training.support.backbones import MEAN, SIDE, STD, save_image_backbone, save_text_backbone
 from tests.training.support.datasets_on_disk import tiny_recipe, write_tiny_data
+from tests.training.support.evaluated_runs import evaluated_run
 from tests.training.support.onnx_text_classifiers import make_tokenizer
 from tests.training.support.texts_on_disk import tiny_text_recipe, write_tiny_texts
 from training.backbones import FineTunedNetwork, load_transformers
@@ -20,7 +21,7 @@ from training.fitting.optimizer import build_optimizer
 from training.fitting.weights import load_model
 from training.recipe import parse_recipe
 from training.run import Run
-from training.steps import calibrate_run, evaluate_run, export_run, fit_run
+from training.steps import export_run, fit_run
 
 ARCHITECTURE = {"name": "pretrained", "backbone": "model", "fine_tune": True}
 SCHEDULE = {"batch_size": 16, "optimizer": "adamw", "learning_rate": 0.01, "backbone_learning_rate": 0.001}
@@ -41,12 +42,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, DataLocation
     root = tmp_path_factory.mktemp("fine-tuned")
     write_tiny_data(root / "data")
     save_image_backbone(root / "data" / "model")
-    run = Run.create(root / "run", parse_recipe(image_recipe(), "recipe"), overwrite=False)
-    locations = DataLocations(data_dir=root / "data", cache_dir=root / "cache")
-    fit_run(run, locations, resume=False)
-    calibrate_run(run, locations)
-    evaluate_run(run, locations)
-    return run, locations
+    return evaluated_run(root, image_recipe())
 
 
 def network_of(run: Run, stage: str) -> FineTunedNetwork:
@@ -107,11 +103,7 @@ def test_a_text_model_is_fine_tuned_with_the_tokenizer_of_its_folder(tmp_path: P
         export={"stage": "baseline", "alpha": 0.05, "scores": ["msp"]},
         trainer={},
     )
-    run = Run.create(tmp_path / "run", parse_recipe(recipe, "recipe"), overwrite=False)
-    locations = DataLocations(data_dir=tmp_path / "data", cache_dir=tmp_path / "cache")
-    fit_run(run, locations, resume=False)
-    calibrate_run(run, locations)
-    evaluate_run(run, locations)
+    run, locations = evaluated_run(tmp_path, recipe)
     report = Report.from_json((run.report_path / "report.json").read_text())
     assert report.error["baseline"] < 10
     manifest = load_bundle(export_run(run, locations, tmp_path / "models", overwrite=False)).manifest

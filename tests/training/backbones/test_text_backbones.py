@@ -11,17 +11,17 @@ import torch
 from onnx import TensorProto, helper, numpy_helper, save
 
 from bundle import ImageInput, TextEncoder, load_bundle, pad_tokens
+from tests.training.support.evaluated_runs import evaluated_run
 from tests.training.support.onnx_text_classifiers import MAX_TOKENS, TextNetwork, export_texts, make_tokenizer
 from tests.training.support.texts_on_disk import TOPICS, sentences, tiny_text_recipe, write_tiny_texts
 from training.backbones import load_backbone, with_features
 from training.backbones.backbone import feature_session
-from training.data import DataLocations, Examples, StoredArray
+from training.data import Examples, StoredArray
 from training.data.token_ids import NO_TOKEN
 from training.errors import GraphError, RecipeError
 from training.evaluation import Report
 from training.recipe import TextConfig, parse_recipe
-from training.run import Run
-from training.steps import calibrate_run, evaluate_run, export_run, fit_run
+from training.steps import export_run
 
 SPEC = TextConfig(max_tokens=8)
 ROWS = np.array([[1, 2, 3, NO_TOKEN], [4, 5, NO_TOKEN, NO_TOKEN], [6, 1, 2, 5]], dtype=np.int32)
@@ -99,11 +99,7 @@ def test_a_recipe_makes_a_bundle_of_texts_with_the_tokenizer_next_to_the_backbon
     (tmp_path / "data" / "model").mkdir()
     tokenizer.save(str(tmp_path / "data" / "model" / "tokenizer.json"))
     export_texts(TextNetwork(tokenizer).train_on(tokenizer), tmp_path / "data" / "model" / "texts.onnx")
-    run = Run.create(tmp_path / "run", parse_recipe(recipe_of(), "recipe"), overwrite=False)
-    locations = DataLocations(data_dir=tmp_path / "data", cache_dir=tmp_path / "cache")
-    fit_run(run, locations, resume=False)
-    calibrate_run(run, locations)
-    evaluate_run(run, locations)
+    run, locations = evaluated_run(tmp_path, recipe_of())
     report = Report.from_json((run.report_path / "report.json").read_text())
     assert report.error["baseline"] < 10
     bundle = load_bundle(export_run(run, locations, tmp_path / "models", overwrite=False))

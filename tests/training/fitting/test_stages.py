@@ -115,6 +115,20 @@ def test_outliers_get_the_stages_outlier_augmentation_if_it_has_one(
     assert share_stored([outliers_of(batch) for batch in RecordingCrossEntropy.batches]) == unchanged
 
 
+@pytest.mark.parametrize("pool", [1, 4, 1.5])
+def test_a_larger_pool_of_outliers_does_not_change_how_many_are_used(tmp_path: Path, data: Data, pool: float) -> None:
+    stage = {
+        "objective": {"name": f"{__name__}.RecordingCrossEntropy"},
+        "epochs": 1,
+        "batch_size": 16,
+        "outlier_ratio": 0.5,
+        "outlier_pool": pool,
+    }
+    RecordingCrossEntropy.batches.clear()
+    run_fit(start(tmp_path / "run", stages={"baseline": stage}, export={"stage": "baseline"}), data)
+    assert {len(outliers_of(batch)) for batch in RecordingCrossEntropy.batches} == {8}
+
+
 class SteepCrossEntropy(CrossEntropy):
     """Cross entropy whose gradients are a million times as long."""
 
@@ -280,6 +294,10 @@ def test_a_stage_may_start_from_the_average_of_earlier_ones(tmp_path: Path, data
         (
             {"objective": {"name": "cross_entropy"}, "outlier_augmentation": {"jitter": 1}},
             "stages.last.outlier_augmentation: 'cross_entropy' is shown no outliers",
+        ),
+        (
+            {"objective": {"name": "cross_entropy"}, "outlier_pool": 2},
+            "stages.last.outlier_pool: 'cross_entropy' does not train a classifier with outliers",
         ),
     ],
 )
