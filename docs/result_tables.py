@@ -15,6 +15,8 @@ BACKBONE_REPORT = Path(__file__).parents[1] / "benchmarks/results/flowers-effici
 """The report of `training/recipes/flowers-efficientnet.yaml`, whose bundle is too large for models/."""
 WRAPPED_REPORT = Path(__file__).parents[1] / "benchmarks/results/wrapped-flowers-report.json"
 """The report of a wrapped classifier of flowers; docs/results.md has its commands."""
+CONTROL_REPORT = Path(__file__).parents[1] / "benchmarks/results/cifar10-oe-control-report.json"
+"""The report of the stages `baseline` and `control` of `training/recipes/cifar10-oe.yaml`, trained after its bundle."""
 TEXT_BACKBONE_REPORT = Path(__file__).parents[1] / "benchmarks/results/newsgroups-minilm-report.json"
 """The report of `training/recipes/newsgroups-minilm.yaml`, whose bundle is too large for models/."""
 FEATURE_SCORES = Path(__file__).parents[1] / "benchmarks/results/feature-scores.json"
@@ -43,21 +45,23 @@ Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 def overview() -> Table:
     """The results in the README: the mean over the test sets of an image and of a text classifier."""
     return ("what", "without outliers", "with Outlier Exposure", "source"), [
-        _overview_row("cifar10-oe", "CIFAR-10 classifier, AUROC", lambda result: result.auroc.mean),
+        _overview_row("cifar10-oe", "CIFAR-10 classifier, AUROC", lambda result: result.auroc.mean, _control()),
         _overview_row("trec-gru", "TREC text classifier, FPR at 95% TPR", lambda result: result.fpr95.mean),
     ]
 
 
 def image_classifier() -> Table:
     """Every test set of `cifar10-oe` by its default score."""
-    bundle = _bundle("cifar10-oe")
+    bundle, control = _bundle("cifar10-oe"), _control()
     report, score = bundle.report, bundle.report.default_score
+    first, *_, last = bundle.stages
+    compared = ((report, first), (control, "control"), (report, last))
     head = ["set", "FPR95", "AUROC", "AUPR", "flagged at alpha 0.01"]
     rows = []
     for name in [*report.test_sets, MEAN]:
-        results = [report.find(name, stage, score) for stage in _compared(bundle)]
+        results = [source.find(name, stage, score) for source, stage in compared]
         rows.append([name, *_detection(results), f"{results[-1].flagged:.1f}"])
-    errors = _arrow([report.error[stage] for stage in _compared(bundle)], digits=2)
+    errors = _arrow([source.error[stage] for source, stage in compared], digits=2)
     rows += [
         ["classification error of CIFAR-10 test images", errors, "", "", ""],
         ["CIFAR-10 test images flagged", "", "", "", f"{_false_flags(report, bundle.stages[-1], score):.2f}"],
@@ -245,13 +249,21 @@ def _compared(bundle: BundleReport) -> list[str]:
     return [first, *(stage for stage in middle if stage in MIDDLE_STAGES), last]
 
 
-def _overview_row(recipe: str, what: str, metric: Callable[[SetResult], float]) -> list[str]:
+def _control() -> Report:
+    """The report with the stage `control` of `cifar10-oe`, which the bundle's report lacks."""
+    return Report.from_json(CONTROL_REPORT.read_text(encoding="utf-8"))
+
+
+def _overview_row(
+    recipe: str, what: str, metric: Callable[[SetResult], float], control: Report | None = None
+) -> list[str]:
     bundle = _bundle(recipe)
     report = bundle.report
-    means = [metric(report.find(MEAN, stage, report.default_score)) for stage in _compared(bundle)]
+    sources = ((control or report, "control"), (report, bundle.stages[-1]))
+    means = [metric(source.find(MEAN, stage, report.default_score)) for source, stage in sources]
     what += f", mean over {len(report.test_sets)} OOD sets"
     link = f"[report](models/{bundle.name}/{bundle.version}/report/report.md)"
-    return [what, *(f"{figure:.1f}" for figure in (means[-2], means[-1])), link]
+    return [what, *(f"{figure:.1f}" for figure in means), link]
 
 
 def _means(bundle: BundleReport, report: Report, score: str, recall: float | None = None) -> list[str]:
