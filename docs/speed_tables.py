@@ -54,7 +54,7 @@ def serving() -> Table:
 
 
 def front_ends() -> Table:
-    """What front ends pass to an engine process that computes next to nothing."""
+    """The throughput of front ends before an engine process that computes next to nothing."""
     figures = _figures("topology")
     kinds = ("single_images", "64_images")
 

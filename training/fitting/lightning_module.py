@@ -64,7 +64,7 @@ class TrainingTask(lightning.LightningModule):
         """The objective's loss of one paired batch, a scalar."""
         # Captured graphs may reuse the memory of the last step's tensors.
         torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]  # torch's gap
-        loss = self.objective(self._forward, self._augmented(batch))
+        loss = self.objective(self._forward, self._prepared(batch))
         if batch_index % _LOG_INTERVAL == 0 or batch_index + 1 == self.trainer.num_training_batches:
             self._log(loss.value, loss.logits_in, batch.y_in)
         return loss.value
@@ -72,7 +72,8 @@ class TrainingTask(lightning.LightningModule):
     def _forward(self, rows: Tensor) -> Any:
         return self._network(*self.model.prepare(rows)).float()
 
-    def _augmented(self, batch: Batch) -> Batch:
+    def _prepared(self, batch: Batch) -> Batch:
+        """The batch with augmented inputs and, of a larger pool of outliers, the most confident ones."""
         x_in, _, x_out = batch
         if self._augment is not None:
             x_in = self._augment(x_in)
