@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from result_tables import Table, bundle_report
+from result_tables import Table, bundle_report, mean_auroc
 
 from training.evaluation import Report
 
@@ -59,10 +59,7 @@ def openood() -> Table:
     rows = []
     for method in METHODS:
         report = own if method.report is None else bundle_report(method.report)
-        near, far = (
-            sum(report.find(name, method.stage, method.score).auroc.mean for name in sets) / len(sets)
-            for sets in (NEAR, FAR)
-        )
+        near, far = (mean_auroc(report, method.stage, method.score, sets) for sets in (NEAR, FAR))
         published = "" if method.published is None else " / ".join(f"{value:.1f}" for value in method.published)
         rows.append([method.name, f"`{method.stage}`", f"`{method.score}`", f"{near:.1f} / {far:.1f}", published])
     return ("method", "stage", "score", "near / far AUROC", "OpenOOD, near / far"), rows

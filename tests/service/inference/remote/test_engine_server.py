@@ -86,7 +86,7 @@ class RunningServer:
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(path))
         listener.listen()
-        self.server = EngineServer(listener, Settings(workers=2), lambda: self.engines, self.loop)  # type: ignore[arg-type]
+        self.server = EngineServer(listener, Settings(workers=2), lambda: self.engines, self.loop)  # type: ignore[arg-type]  # a stand-in
         self._serving = self.loop.create_task(self.server.serve())
         self._front_ends: list[socket.socket] = []
         self._thread = threading.Thread(target=self._run, args=(listener,), daemon=True)
