@@ -6,6 +6,9 @@ from torch import Tensor, nn
 _LIMIT = 4.0
 """The largest absolute value of a standardised input with `split_norm`, in standard deviations."""
 
+_CONSTANT = 1e-3
+"""An input whose standard deviation is below this share of the mean deviation of all inputs is treated as constant."""
+
 
 class LinearProbe(nn.Module):
     """Standardises features and multiplies them by class weights; with `hidden`, after one hidden layer.
@@ -36,10 +39,16 @@ class LinearProbe(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Linear(hidden or size, num_classes))
 
     def initialise(self, features: Tensor) -> None:
-        """Set the mean and standard deviation to those of training features `[N, D]`."""
+        """Set the mean and standard deviation to those of training features `[N, D]`.
+
+        Constant features get the mean deviation of all features.
+        """
         inputs = self._inputs(features)
         self.mean = inputs.mean(dim=0)
-        self.deviation = inputs.std(dim=0).clamp(min=1e-6)
+        deviation = inputs.std(dim=0)
+        mean_deviation = deviation.mean().clamp(min=1e-6)
+        # A small divisor would give a later change of a constant feature more weight than all other features together.
+        self.deviation = torch.where(deviation > _CONSTANT * mean_deviation, deviation, mean_deviation)
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits `[N, K]` of features `[N, D]`."""

@@ -13,6 +13,7 @@ from copy import deepcopy
 from functools import partial
 from typing import NamedTuple, Self
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -29,7 +30,7 @@ from training.architectures.shifted_convolutions import (
 from training.architectures.weight_normalisation import WeightNormalised, initialise_from
 
 _INITIAL_IMAGES = 64
-"""Images for the data-dependent initialisation; their pixels suffice for the statistics of a channel."""
+"""Images for the data-dependent initialisation, evenly spaced; their pixels suffice for a channel's statistics."""
 
 
 class PixelCNN(nn.Module):
@@ -77,7 +78,8 @@ class PixelCNN(nn.Module):
 
     def initialise(self, pixels: Tensor) -> None:
         """Set the scales of all layers from training images, float pixels 0..255 `[N, C, H, W]`, with dropout."""
-        initialise_from(self, pixels[:_INITIAL_IMAGES])
+        count = min(len(pixels), _INITIAL_IMAGES)
+        initialise_from(self, pixels[torch.linspace(0, len(pixels) - 1, count).round().long()])
 
     def folded(self) -> Self:
         """A copy with plain instead of weight-normalised convolutions, for export and scoring."""

@@ -18,7 +18,7 @@ from training.recipe import Stage
 from training.run import Run
 
 _INITIALISATION_EXAMPLES = 2000
-"""Training examples that a network with data-dependent initialisation sees."""
+"""Training examples that a network with data-dependent initialisation sees, evenly spaced over the set."""
 
 
 def load_model(run: Run, stage: str, num_classes: int) -> Model:
@@ -35,8 +35,9 @@ def initial_model(run: Run, stage: Stage, examples: Examples) -> Model:
     """
     if not stage.starts:
         model = _build(run, len(examples.labels))
-        rows = np.arange(min(len(examples), _INITIALISATION_EXAMPLES), dtype=np.int64)
-        model.initialise(torch.from_numpy(np.ascontiguousarray(examples.x[rows])))
+        # The first rows of a set that is sorted by class are of one class.
+        spread = examples.evenly_spaced(_INITIALISATION_EXAMPLES)
+        model.initialise(torch.from_numpy(np.ascontiguousarray(spread.x[np.arange(len(spread), dtype=np.int64)])))
         return model
     checkpoints = [run.checkpoint_path(start) if start in run.recipe.stages else Path(start) for start in stage.starts]
     return _load_mean(run, checkpoints, len(examples.labels))

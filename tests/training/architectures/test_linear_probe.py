@@ -1,5 +1,6 @@
 """The classifier of features: standardised inputs, and norms that cannot carry its predictions away."""
 
+import pytest
 import torch
 
 from training.architectures.linear_probe import LinearProbe
@@ -34,3 +35,14 @@ def test_a_split_norm_still_tells_features_of_different_norm_apart() -> None:
 def test_zero_features_have_finite_logits() -> None:
     probe = probe_of(torch.randn(50, 6), split_norm=True)
     assert torch.isfinite(probe(torch.zeros(1, 6))).all()
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_a_feature_that_is_constant_up_to_rounding_in_training_does_not_dominate_the_logits(scale: float) -> None:
+    torch.manual_seed(3)
+    features = scale * torch.randn(200, 6).add(5)
+    features[:, 2] = scale * (7 + 1e-5 * torch.randn(200))
+    probe = probe_of(features, split_norm=False)
+    changed = features[:20].clone()
+    changed[:, 2] += scale
+    assert (probe(changed) - probe(features[:20])).abs().max() < 3 * probe(features).abs().max()

@@ -116,6 +116,18 @@ def test_initialisation_with_constant_images_leaves_every_scale_finite() -> None
     assert torch.isfinite(network.eval()(noise(2, 1, 8, 8))).all()
 
 
+def test_the_images_of_the_initialisation_are_spread_over_all_that_are_given() -> None:
+    dark, bright = noise(100, 1, 8, 8) / 8, noise(100, 1, 8, 8)
+    scales = []
+    for images in (torch.cat((dark, bright)), torch.cat((bright, dark))):
+        torch.manual_seed(0)
+        network = tiny(dropout=0.0)
+        network.initialise(images)
+        scales.append(network.first.state_dict())
+    for name, value in scales[0].items():
+        torch.testing.assert_close(scales[1][name], value, rtol=0.1, atol=0.02, msg=name)
+
+
 def test_dropout_applies_in_training_only() -> None:
     network, images = tiny(dropout=0.5), noise(2, 1, 8, 8)
     assert not torch.equal(network(images), network(images))
