@@ -1,5 +1,6 @@
 """ONNX graphs of any origin: reading their files, following their tensors, and changing them."""
 
+import hashlib
 from collections.abc import Collection, Iterator, MutableSequence, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,10 +25,7 @@ def read_file(path: Path) -> ModelProto:
     """
     try:
         model = onnx.load(path, load_external_data=False)
-        external = {
-            entry.value for tensor in tensors_of(model) for entry in tensor.external_data if entry.key == "location"
-        }
-        size = path.stat().st_size + sum((path.parent / name).stat().st_size for name in external)
+        size = sum(file.stat().st_size for file in (path, *_weight_files(path, model)))
         if size > _MAX_BYTES:
             reason = f"with its weights it has {size / 2**30:.1f} GiB, a self-contained ONNX file at most 2"
             raise GraphError(path.name, reason, "Convert its weights to float16, or take a smaller model")
@@ -46,6 +44,14 @@ def read_file(path: Path) -> ModelProto:
     if not model.graph.node:
         raise GraphError(str(path), "is no ONNX file: it has no nodes", "Give a file that torch.onnx or another wrote")
     return model
+
+
+def digest_of(path: Path) -> bytes:
+    """The SHA-256 of the model in `path`: of the file, followed by the files beside it that hold its weights."""
+    digest = hashlib.sha256()
+    for file in (path, *_weight_files(path, onnx.load(path, load_external_data=False))):
+        digest.update(file.read_bytes())
+    return digest.digest()
 
 
 def with_opset(model: ModelProto, opset: int) -> ModelProto:
@@ -147,6 +153,14 @@ def replace_content(field: MutableSequence[T], content: Sequence[T]) -> None:
     content = list(content)
     del field[:]
     field.extend(content)
+
+
+def _weight_files(path: Path, model: ModelProto) -> list[Path]:
+    """The files that `model`, read from `path` without its weights, names for them, in the order of their names."""
+    locations = {
+        entry.value for tensor in tensors_of(model) for entry in tensor.external_data if entry.key == "location"
+    }
+    return [path.parent / location for location in sorted(locations)]
 
 
 def _ancestors(graph: GraphProto, tensors: Collection[str]) -> tuple[set[str], set[int]]:

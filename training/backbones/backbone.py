@@ -20,7 +20,7 @@ from training.backbones.transformers_model import transformers_digest, transform
 from training.data.token_ids import NO_TOKEN, TEXT_INPUTS, text_batch
 from training.errors import BackboneError, GraphError
 from training.linear_head import POOLING, find_linear_head
-from training.onnx_graphs import opset_of, prune, read_file, replace_content, with_opset
+from training.onnx_graphs import digest_of, opset_of, prune, read_file, replace_content, with_opset
 from training.recipe import TextConfig
 
 FEATURES = "features"
@@ -44,7 +44,7 @@ class Backbone:
         model: The graph.
         size: D.
         source: The name of the file that it was made from.
-        sha256: A hash of that file, of the tensor with the features and of the input's description.
+        sha256: A hash of that file and its weights, of the tensor with the features and of the input's description.
     """
 
     model: ModelProto
@@ -74,8 +74,7 @@ def load_backbone(
     name = name or path.name
     if not path.is_dir():
         model = read_file(path)
-        digest = hashlib.sha256(path.read_bytes()).digest()
-        return _backbone(model, spec, features, source=name, digest=digest)
+        return _backbone(model, spec, features, source=name, digest=digest_of(path))
     if features is not None:
         reason = "is a transformers model, whose features have no name"
         raise BackboneError(name, reason, "Leave out architecture.features")

@@ -25,7 +25,6 @@ from bundle import (
     save_calibrations,
     save_references,
     seal_bundle,
-    sha256_file,
 )
 from datafiles import printable
 from training.data import DataLocations, Examples, Progress, StoredArray
@@ -41,7 +40,7 @@ from training.models.combination import fit_combination
 from training.models.feature_statistics import Statistics, fit_statistics
 from training.models.neighbours import DISTANCES, NEIGHBOURS
 from training.models.score_heads import ClassifierHead
-from training.onnx_graphs import opset_of, with_opset
+from training.onnx_graphs import digest_of, opset_of, with_opset
 from training.scoring.batch_scoring import scoring_order
 from training.scoring.calibration import anomalies, calibrations_from
 from training.scoring.features import references_of
@@ -153,7 +152,7 @@ def wrap(options: WrapOptions, announce: Callable[[str], None], progress: Progre
         reader.write_sample(options.test or options.calibration, partial)
         for file, source in adapter.files.items():
             shutil.copy(source, partial / file)
-        origin = f"{options.model.name} (sha256 {sha256_file(options.model)}), logits '{found.head.tensor}'"
+        origin = f"{options.model.name} (sha256 {digest_of(options.model).hex()}), logits '{found.head.tensor}'"
         default_score = _default_score(options)
         report = None
         if test is not None:

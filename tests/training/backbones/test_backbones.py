@@ -148,6 +148,21 @@ def test_features_are_computed_once_and_then_read_from_the_cache(model: Path, tm
     np.testing.assert_array_equal(first.x[rows], again.x[rows])
 
 
+def test_weights_in_another_file_that_change_change_the_cached_features(tmp_path: Path) -> None:
+    examples = Examples(StoredArray(IMAGES), None, (), "images", "here", "ab" * 32)
+    path, rows = tmp_path / "network.onnx", np.arange(5)
+    for factor in (1, 2):
+        write_extractor(path, channels_last=False)
+        network = load(path)
+        for tensor in network.graph.initializer:
+            tensor.CopyFrom(numpy_helper.from_array(factor * numpy_helper.to_array(tensor), tensor.name))
+        (tmp_path / "weights.bin").unlink(missing_ok=True)
+        save(network, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+        backbone = load_backbone(path, SPEC)
+        cached = with_features(examples, backbone, tmp_path / "cache")
+        np.testing.assert_allclose(cached.x[rows][:, 0], feature_session(backbone)(IMAGES), rtol=1e-5)
+
+
 @pytest.fixture(scope="module")
 def trained(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, DataLocations]:
     root = tmp_path_factory.mktemp("run")
