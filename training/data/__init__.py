@@ -23,7 +23,7 @@ from training.data.reader import ImageReader, Reader, TextReader, open_reader
 from training.data.segments import text_segments
 from training.data.source_guess import class_folders, columns_of, guess_source
 from training.data.sources import DataLocations, Progress
-from training.data.splits import InDistributionRows, split_in_distribution
+from training.data.splits import InDistributionRows, require_test_size, split_in_distribution
 from training.data.synthetic import NOISE, SYNTHETIC, generate
 from training.data.text_loading import load_texts, read_texts
 from training.data.token_ids import NO_TOKEN
@@ -67,6 +67,7 @@ __all__ = [
     "open_reader",
     "paired_batches",
     "read_texts",
+    "require_test_size",
     "separate_duplicates",
     "split_in_distribution",
     "text_segments",

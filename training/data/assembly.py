@@ -9,7 +9,7 @@ from training.data.duplicates import conflicting_labels, separate_duplicates
 from training.data.examples import Examples
 from training.data.reader import Reader
 from training.data.sources import Progress
-from training.data.splits import split_in_distribution
+from training.data.splits import require_test_size, split_in_distribution
 from training.data.synthetic import synthesise
 from training.errors import DataError, OverlapError
 from training.recipe import Outliers, Recipe, Source, Synthetic, TextConfig
@@ -73,8 +73,8 @@ def load_in_distribution(recipe: Recipe, reader: Reader, progress: Progress | No
     """Load and split the in-distribution data, and leave out copies of an example in other splits.
 
     Raises:
-        DataError: The data cannot be read, a classifier's are unlabelled, the test set has other classes, or nothing
-            remains of a split or of a class's training examples without the copies.
+        DataError: The data cannot be read, a classifier's are unlabelled, the test set has other classes, or too
+            few test examples, or no training example of a class, remain without the copies.
     """
     config = recipe.in_distribution
     full = reader.load(config.train, name="in-distribution", progress=progress)
@@ -101,6 +101,7 @@ def load_in_distribution(recipe: Recipe, reader: Reader, progress: Progress | No
         raise DataError(full.source, reason, "Remove the copies")
     if not len(separated.test):
         raise DataError(test.source, "every test example is a copy of a calibration example", "Remove the copies")
+    require_test_size(len(separated.test), test.source)
     train = replace(full.rows(separated.train, f"{full.name} train"), left_out=full.left_out)
     if is_classifier:
         # The held-out splits may hold all examples of a class.

@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 from training.errors import DataError
 from training.recipe import InDistribution
 
+_MIN_TEST = 5
+"""The metrics compare one outlier with five in-distribution test inputs."""
+
 _STANDARDISATION_PARTS = 5
 _STANDARDISATION_SEED = 0
 
@@ -59,6 +62,13 @@ def split_rows(
         )
     order = np.random.default_rng(seed).permutation(n).astype(np.int64)
     return np.sort(order[size:]), np.sort(order[:size])
+
+
+def require_test_size(n: int, source: str) -> None:
+    """Raise DataError unless the `n` in-distribution test inputs of `source` suffice for a comparison with outliers."""
+    if n < _MIN_TEST:
+        reason = f"gives {n} in-distribution test inputs without copies, the metrics need {_MIN_TEST} or more"
+        raise DataError(source, reason, "Give a larger test set, or hold out more: in_distribution.test_size")
 
 
 def split_standardisation(n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

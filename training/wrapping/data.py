@@ -15,6 +15,7 @@ from training.data import (
     Reader,
     all_problems,
     announce_left_out,
+    require_test_size,
 )
 from training.data.splits import split_standardisation
 from training.errors import DataError
@@ -60,13 +61,20 @@ def load_data(
 
     Raises:
         BrokenInputs: if inputs cannot be read and are not to be left out; lists all of them.
-        DataError: if there are too few examples, or the training examples have no classes or are all copies.
+        DataError: if there are too few examples, if the training examples have no classes or are all copies, or if test
+            texts have no out-of-distribution set to be compared with.
     """
+    # Images are compared with synthetic ones, too.
+    if options.test is not None and adapter.spec.kind == "text" and not options.ood:
+        remedy = "Give out-of-distribution texts: --ood NAME=PATH"
+        raise DataError("--test", "has no out-of-distribution set to be compared with", remedy)
     reader = _checked_reader(adapter, options, locations, announce, progress)
     held_out = reader.load(options.calibration, name="calibration", progress=progress)
     calibration, standardisation = _split(held_out, options.combine, announce)
     alpha = _alpha(options.alpha, calibration, announce)
     test = None if options.test is None else reader.load(options.test, name="in-distribution test", progress=progress)
+    if test is not None:
+        require_test_size(len(test), test.source)
     fit = None
     if options.fit is None:
         names = " and ".join(FEATURE_SCORES)
@@ -131,9 +139,8 @@ def _without_copies(
     if len(copied):
         announce(f"fit: {len(copied):,} examples are (nearly) copies of calibration or test examples and are left out")
         examples = examples.rows(np.setdiff1d(np.arange(len(examples)), copied))
-    examples = examples.evenly_spaced(MAX_EXAMPLES)
-    examples.require_classes()
-    return examples
+        examples.require_classes()
+    return examples.evenly_spaced(MAX_EXAMPLES)
 
 
 def _split(

@@ -62,9 +62,6 @@ def check_options(options: WrapOptions) -> None:
     for option, sets in (("--ood", options.ood), ("--validation", options.validation)):
         if sets and options.test is None:
             raise DataError(option, "needs in-distribution inputs to be compared with", "Give a labelled set: --test")
-    if options.test is not None and options.tokenizer is not None and not options.ood:
-        remedy = "Give out-of-distribution texts: --ood NAME=PATH"
-        raise DataError("--test", "has no out-of-distribution set to be compared with", remedy)
 
 
 def _require_known(option: str, names: Sequence[str], known: Sequence[str]) -> None:

@@ -128,9 +128,9 @@ def test_texts_that_differ_in_case_and_spacing_are_copies_and_in_unknown_words_a
 
 def test_copies_of_held_out_texts_add_no_word_to_the_vocabulary(tmp_path: Path) -> None:
     texts = [f"common word{i} word{i}" for i in range(120)]
-    test = ["common word7  WORD7", "common word8 word8", "common comet comet"]
+    test = ["common word7  WORD7", "common word8 word8", *(f"common comet comet{i} comet{i}" for i in range(5))]
     write_texts(tmp_path / "train.parquet", texts, [i % 2 for i in range(120)])
-    write_texts(tmp_path / "test.parquet", test, [0, 1, 0])
+    write_texts(tmp_path / "test.parquet", test, [i % 2 for i in range(7)])
     in_dist = load(tmp_path, parse_recipe(tiny_text_recipe(in_distribution=SEPARATE_TEST), "test"))
     # Two of the test texts repeat one of the 120 texts each, which is a training or a calibration example.
     assert in_dist.duplicates.train + in_dist.duplicates.test == 2
@@ -160,6 +160,18 @@ def test_data_of_one_repeated_example_are_refused(tmp_path: Path) -> None:
     write_parquet(tmp_path / "test.parquet", calibration.x[np.arange(5)], np.arange(5) % 2)
     with pytest.raises(DataError, match="every test example is a copy"):
         load(tmp_path, recipe)
+
+
+@pytest.mark.parametrize("in_distribution", [SEPARATE_TEST, {**HELD_OUT_TEST, "test_size": 4}])
+def test_too_few_test_examples_without_copies_are_refused(in_distribution: dict[str, Any], tmp_path: Path) -> None:
+    x, y = stripes(120, seed=1)
+    write_parquet(tmp_path / "train.parquet", x, y)
+    write_parquet(tmp_path / "test.parquet", *stripes(40, seed=2))
+    copied = load(tmp_path, parse_recipe(tiny_recipe(in_distribution=SEPARATE_TEST), "test")).calibration
+    test = np.concatenate([copied.x[np.arange(20)], stripes(4, seed=2)[0]])
+    write_parquet(tmp_path / "test.parquet", test, np.arange(24) % 2)
+    with pytest.raises(DataError, match=r"gives 4 in-distribution test inputs.*need 5 or more"):
+        load(tmp_path, parse_recipe(tiny_recipe(in_distribution=in_distribution), "test"))
 
 
 def test_the_numbers_of_copies_are_told() -> None:

@@ -273,3 +273,11 @@ def test_few_calibration_data_raise_the_default_alpha_and_too_few_are_refused(
     few = write_parquet(tmp_path / "few.parquet", IMAGES[:10])
     with pytest.raises(TrainingError, match="10 examples to calibrate with"):
         wrap(tmp_path / "fixed.onnx", "--logits", "plain", "--overwrite", calibration=few)
+
+
+def test_a_test_set_of_too_few_images_is_refused(tmp_path: Path, wrap: Wrap) -> None:
+    write_fixed(tmp_path / "fixed.onnx")
+    few = write_parquet(tmp_path / "few.parquet", IMAGES[:4], np.arange(4) % 2)
+    with pytest.raises(TrainingError, match=r"few\.parquet: gives 4 in-distribution test inputs.*need 5 or more"):
+        wrap(tmp_path / "fixed.onnx", "--logits", "plain", "--test", str(few), "--label-column", "label")
+    assert not list((tmp_path / "models").rglob("manifest.json"))

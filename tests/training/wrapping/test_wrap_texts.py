@@ -230,12 +230,22 @@ def save(tokenizer: Tokenizer, path: Path) -> Path:
     [
         (["--mean", "0.5"], "--mean: is for images, --tokenizer for texts"),
         (["--max-tokens", "40"], r"does not take input_ids int64 \[1, 40\].*Check --tokenizer and --max-tokens"),
-        (["--test", "{data}/test.csv"], "--test: has no out-of-distribution set to be compared with.*--ood"),
     ],
 )
 def test_options_that_do_not_fit_texts_are_refused(arguments: list[str], message: str, data: Path, wrap: Wrap) -> None:
     with pytest.raises(TrainingError, match=message):
-        wrap(data / "model.onnx", *(argument.format(data=data) for argument in arguments))
+        wrap(data / "model.onnx", *arguments)
+
+
+@pytest.mark.parametrize("tokenizer", ["tokenizer.json", None])
+@pytest.mark.parametrize("validation", [False, True])
+def test_test_texts_without_an_out_of_distribution_test_set_are_refused(
+    tokenizer: str | None, validation: bool, data: Path, wrap: Wrap
+) -> None:
+    sets = ["--test", str(data / "test.csv")]
+    sets += ["--validation", f"space={data / 'ood.csv'}"] if validation else []
+    with pytest.raises(TrainingError, match=r"--test: has no out-of-distribution set to be compared with.*--ood"):
+        wrap(data / "model.onnx", *sets, tokenizer=None if tokenizer is None else data / tokenizer)
 
 
 def test_a_tokenizer_that_is_not_the_models_is_refused(tmp_path: Path, data: Path, wrap: Wrap) -> None:
