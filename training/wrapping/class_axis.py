@@ -43,21 +43,23 @@ def class_count(tensor: str, shape: Sequence[int]) -> int:
     return count
 
 
-def content_of(values: NDArray[np.generic], *, certain: bool) -> Content:
+def content_of(values: NDArray[np.generic], *, certain: bool, normalised: bool = False) -> Content:
     """The meaning of the values `[N, K]` of a head for real inputs.
 
     Args:
         values: the values.
         certain: whether a linear layer or the input of a softmax gives them, so that they can only be logits.
+        normalised: whether a softmax gives them, or its logarithm. Their sums can be far from 1 if they are quantised.
     """
     values64 = values.astype(np.float64)
     if certain or not np.isfinite(values64).all():
         return "logits"
+    tolerance = math.inf if normalised else _TOLERANCE
     if (values64 >= 0).all() and (
-        np.abs(values64.sum(axis=1) - 1).max() < _TOLERANCE if values.shape[1] > 1 else (values64 <= 1).all()
+        np.abs(values64.sum(axis=1) - 1).max() < tolerance if values.shape[1] > 1 else (values64 <= 1).all()
     ):
         return "probabilities"
-    if values.shape[1] > 1 and np.abs(logsumexp(values64, axis=1)).max() < _TOLERANCE:
+    if values.shape[1] > 1 and np.abs(logsumexp(values64, axis=1)).max() < tolerance:
         return "log-probabilities"
     return "logits"
 

@@ -64,7 +64,12 @@ class FoundClassifier:
         flat = values.reshape(len(values), -1)
         require_finite(flat, self.head.tensor, "calibration", self.adapter.options)
         linear = find_linear_head(self.classifier.model.graph, self.head.tensor)
-        content = content_of(flat, certain=self.head.normaliser is not None or linear is not None)
+        hint = behind(self.classifier.model, self.head.tensor)
+        content = content_of(
+            flat,
+            certain=self.head.normaliser is not None or linear is not None,
+            normalised=hint is not None and hint.normaliser != "sigmoid" and not hint.reduced,
+        )
         # A copy, because the classifier's own graph is still needed as it was.
         model = ModelProto()
         model.CopyFrom(self.classifier.model)
@@ -85,7 +90,6 @@ class FoundClassifier:
             announce("the classes have separate sigmoids; the scores use the softmax of their logits instead")
         if content == "logits":
             return classifier
-        hint = behind(model, self.head.tensor)
         more = "" if hint is None else f"; --logits {hint.tensor} gives all scores"
         announce(f"scores: {', '.join(PROBABILITY_SCORES)}, those that {content} allow{more}")
         return replace(classifier, scores=PROBABILITY_SCORES)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from onnx import GraphProto, ModelProto, NodeProto
+from onnx import GraphProto, ModelProto, NodeProto, helper
 
 from training.errors import GraphError
 from training.linear_head import SHAPING
@@ -13,7 +13,14 @@ from training.onnx_graphs import ancestors_of
 Normaliser = Literal["softmax", "log-softmax", "sigmoid"]
 """The function that makes probabilities, or their logarithms, of logits."""
 
-_NORMALISERS: Mapping[str, Normaliser] = {"Softmax": "softmax", "LogSoftmax": "log-softmax", "Sigmoid": "sigmoid"}
+_QUANTISED_NORMALISERS: Mapping[str, Normaliser] = {"QLinearSoftmax": "softmax", "QLinearSigmoid": "sigmoid"}
+"""Operators of integers, whose scale and zero point are their next inputs."""
+_NORMALISERS: Mapping[str, Normaliser] = {
+    "Softmax": "softmax",
+    "LogSoftmax": "log-softmax",
+    "Sigmoid": "sigmoid",
+    **_QUANTISED_NORMALISERS,
+}
 _MONOTONIC = ("Log", "Clip", "QuantizeLinear", "DequantizeLinear")
 _REDUCING = ("ArgMax", "TopK", "ReduceMax")
 """Operators that keep only the best classes."""
@@ -96,7 +103,7 @@ def walk_back(producers: Mapping[str, NodeProto], output: str) -> Head:
     reduced = False
     while (node := producers.get(name)) is not None:
         if node.op_type in _NORMALISERS:
-            return Head(output, node.input[0], _NORMALISERS[node.op_type], reduced)
+            return Head(output, _float_logits(producers, node), _NORMALISERS[node.op_type], reduced)
         if (decomposed := _decomposed_softmax(producers, node)) is not None:
             return Head(output, decomposed[0], decomposed[1], reduced)
         if node.op_type in (*_REDUCING, "ZipMap"):
@@ -112,6 +119,24 @@ def behind(model: ModelProto, tensor: str) -> Head | None:
     """The head behind `tensor`, if a normaliser is between them."""
     head = walk_back({name: node for node in model.graph.node for name in node.output if name}, tensor)
     return head if head.normaliser else None
+
+
+def add_float_logits(model: ModelProto) -> None:
+    """Append nodes to `model` that make floats of logits which a quantised normaliser reads as integers."""
+    producers = {name: node for node in model.graph.node for name in node.output if name}
+    for node in list(model.graph.node):
+        if node.op_type in _QUANTISED_NORMALISERS and (name := _float_logits(producers, node)) not in producers:
+            producers[name] = helper.make_node("DequantizeLinear", node.input[:3], [name])
+            model.graph.node.append(producers[name])
+
+
+def _float_logits(producers: Mapping[str, NodeProto], normaliser: NodeProto) -> str:
+    """The logits of `normaliser` before they are quantised for it, or those that `add_float_logits` adds."""
+    name: str = normaliser.input[0]
+    if normaliser.op_type not in _QUANTISED_NORMALISERS:
+        return name
+    node = producers.get(name)
+    return str(node.input[0]) if node is not None and node.op_type == "QuantizeLinear" else f"{name}/float"
 
 
 def _is_better(head: Head, known: Head) -> bool:

@@ -18,6 +18,7 @@ from training.onnx_graphs import (
     tensors_of,
     with_opset,
 )
+from training.wrapping.head_search import add_float_logits
 from training.wrapping.unsupported_nodes import refuse_unsupported
 
 _MIN_OPSET, _MIN_IR = 7, 8
@@ -104,6 +105,7 @@ def read_model(path: Path) -> ModelProto:
     if model.functions:
         model = inline_local_functions(model)
     refuse_unsupported(model)
+    add_float_logits(model)
     strip_source_locations(model)
     if 0 < opset_of(model) < _MIN_OPSET:
         model = with_opset(model, _CONVERTED_OPSET)

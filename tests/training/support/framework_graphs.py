@@ -204,8 +204,9 @@ def write_kind(kind: GraphKind, path: Path) -> None:
         [helper.make_tensor_value_info(name, types[name], None) for name in kind.outputs],
         [tensor for name, tensor in written.items() if name in needed],
     )
-    opset = [helper.make_opsetid("", kind.opset)]
-    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=kind.ir_version), path)
+    opsets = [helper.make_opsetid("", kind.opset)]
+    opsets += [helper.make_opsetid(domain, 1) for domain in sorted({node.domain for node in kept if node.domain})]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=kind.ir_version), path)
 
 
 def logits_of(kind: GraphKind, images: NDArray[np.uint8]) -> NDArray[np.float64]:

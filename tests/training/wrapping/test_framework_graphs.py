@@ -136,6 +136,77 @@ def test_the_option_logits_overrides_the_search(tmp_path: Path, wrap: Wrap) -> N
     assert "--logits logits gives all scores" in output
 
 
+LOGIT_SCALE = 0.1
+QUANTISED_CONSTANTS = {
+    "ls": np.array(LOGIT_SCALE, dtype=np.float32),
+    "lz": np.array(128, dtype=np.uint8),
+    "ps": np.array(1 / 256, dtype=np.float32),
+    "pz": np.array(0, dtype=np.uint8),
+}
+QUANTISED_LOGITS = ("QuantizeLinear", ["logits", "ls", "lz"], "q", {})
+PROBABILITIES = ("DequantizeLinear", ["p", "ps", "pz"], "probabilities", {})
+
+
+def quantised_normaliser(operator: str, source: str = "q", **attributes: object) -> tuple:
+    return operator, [source, "ls", "lz", "ps", "pz"], "p", {"domain": "com.microsoft", **attributes}
+
+
+def quantised(*head: tuple, classes: int = 4) -> GraphKind:
+    return GraphKind([*GEMM, *head], ["probabilities"], classes=classes, constants=QUANTISED_CONSTANTS)
+
+
+QUANTISED_SOFTMAX = quantised(
+    QUANTISED_LOGITS, quantised_normaliser("QLinearSoftmax", axis=-1, opset=13), PROBABILITIES
+)
+QUANTISED_SIGMOID = quantised(QUANTISED_LOGITS, quantised_normaliser("QLinearSigmoid"), PROBABILITIES, classes=1)
+SOFTMAX_OF_INTEGERS = quantised(
+    QUANTISED_LOGITS,
+    ("Identity", ["q"], "same", {}),
+    quantised_normaliser("QLinearSoftmax", "same", axis=-1, opset=13),
+    PROBABILITIES,
+)
+SOFTMAX_BETWEEN_ROUNDINGS = quantised(
+    QUANTISED_LOGITS,
+    ("DequantizeLinear", ["q", "ls", "lz"], "rounded", {}),
+    *softmax("rounded", "exact", axis=-1),
+    ("QuantizeLinear", ["exact", "ps", "pz"], "p", {}),
+    PROBABILITIES,
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "rounded"),
+    [
+        (QUANTISED_SOFTMAX, False),
+        (QUANTISED_SIGMOID, False),
+        (SOFTMAX_OF_INTEGERS, True),
+        (SOFTMAX_BETWEEN_ROUNDINGS, True),
+    ],
+    ids=["softmax", "sigmoid", "softmax-of-integers", "softmax-between-roundings"],
+)
+def test_a_quantised_softmax_has_logits_behind_it(kind: GraphKind, rounded: bool, tmp_path: Path, wrap: Wrap) -> None:
+    write_kind(kind, tmp_path / "model.onnx")
+    bundle, output = wrap(tmp_path / "model.onnx")
+    logits = logits_of(kind, IMAGES)
+    if rounded:
+        logits = LOGIT_SCALE * np.clip(np.round(logits / LOGIT_SCALE), -128, 127)
+    assert_scores(bundle, logits if kind.classes > 1 else np.concatenate([-logits / 2, logits / 2], axis=1))
+    assert len(bundle.manifest.scores) == 6
+    assert "logits: '" in output
+
+
+@pytest.mark.parametrize("kind", [QUANTISED_SOFTMAX, SOFTMAX_BETWEEN_ROUNDINGS], ids=["operator", "roundings"])
+def test_quantised_probabilities_whose_sum_is_not_one_are_no_logits(
+    kind: GraphKind, tmp_path: Path, wrap: Wrap
+) -> None:
+    # Many classes, most of whose probabilities round to nothing.
+    kind = replace(kind, classes=200)
+    write_kind(kind, tmp_path / "model.onnx")
+    bundle, output = wrap(tmp_path / "model.onnx", "--logits", "probabilities")
+    assert "probabilities: 'probabilities'" in output
+    assert {score.name for score in bundle.manifest.scores} == PROBABILITY_SCORES
+
+
 def test_a_tree_ensemble_with_a_zip_map_over_rows_of_pixels_is_wrapped(tmp_path: Path, wrap: Wrap) -> None:
     """The form of scikit-learn's classifiers: rows of numbers, a label, and probabilities as a map."""
     tree = {
