@@ -241,12 +241,12 @@ def _with_options(overrides: list[str] | None, devices: int | None, *, skip_brok
 
 def main() -> None:
     """Run the command line. An error prints one line and exits with code 1; Ctrl-C exits with code 130."""
-    from bundle import BundleError
+    from bundle import BundleError, CalibrationError
     from training.errors import TrainingError
 
     try:
         app()
-    except (TrainingError, BundleError) as error:
+    except (TrainingError, BundleError, CalibrationError) as error:
         _exit_with(str(error))
     except OSError as error:
         _exit_with(f"{error}. A run keeps its checkpoints; continue one with --resume")

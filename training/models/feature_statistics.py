@@ -28,12 +28,13 @@ def fit_mahalanobis(features: NDArray[np.float32], targets: NDArray[np.int64]) -
 
     Args:
         features: Features `[N, D]` of training examples.
-        targets: Their classes `[N]`, each of 0..K-1 at least once.
+        targets: Their classes `[N]`; classes without an example have no mean.
     """
     normalised = _normalised(features)
     center = normalised.mean(axis=0)
-    means = np.stack([normalised[targets == k].mean(axis=0) for k in range(int(targets.max()) + 1)])
-    covariance, _ = ledoit_wolf(normalised - means[targets], assume_centered=True)
+    classes, rows = np.unique(targets, return_inverse=True)
+    means = np.stack([normalised[targets == k].mean(axis=0) for k in classes])
+    covariance, _ = ledoit_wolf(normalised - means[rows], assume_centered=True)
     values, vectors = np.linalg.eigh(covariance)
     whitening = vectors / np.sqrt(np.maximum(values, values[-1] * np.finfo(np.float32).eps))
     return as_constants({"feature_center": center, "whitening": whitening, "class_means": (means - center) @ whitening})

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from numpy.typing import NDArray
 from typer.testing import CliRunner
@@ -120,6 +121,22 @@ def test_evaluating_a_run_that_is_not_calibrated_fails_before_any_data_is_read(
     with pytest.raises(SystemExit):
         main()
     assert "stage 'baseline' is not calibrated" in " ".join(capsys.readouterr().err.split())
+
+
+def test_scores_that_are_not_finite_are_one_readable_message(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(finished / "run", tmp_path / "run")
+    path = Run.open(tmp_path / "run").checkpoint_path("oe")
+    checkpoint = torch.load(path, weights_only=False)
+    for name, value in checkpoint["state_dict"].items():
+        if name.endswith("classifier.weight"):
+            value.fill_(torch.nan)
+    torch.save(checkpoint, path)
+    monkeypatch.setattr("sys.argv", ["ood-train", "calibrate", str(tmp_path / "run"), "--data", str(finished / "data")])
+    with pytest.raises(SystemExit):
+        main()
+    assert "calibration scores are NaN or infinite" in " ".join(capsys.readouterr().err.split())
 
 
 def test_inspect_shows_the_facts_of_a_bundle(finished: Path) -> None:

@@ -44,6 +44,13 @@ def test_mahalanobis_needs_no_more_examples_than_features() -> None:
     assert torch.isfinite(values).all()
 
 
+@pytest.mark.parametrize("name", FEATURE_SCORES)
+def test_a_class_without_an_example_does_not_change_the_scores_of_the_other_classes(name: str) -> None:
+    (train, targets), (x, _) = features(300), features(40, seed=1)
+    renumbered = targets + (targets > 0)
+    torch.testing.assert_close(computed(name, train, renumbered, x), computed(name, train, targets, x))
+
+
 def test_knn_of_a_large_set_keeps_equally_many_references_of_each_class_as_far_as_there_are_any() -> None:
     targets = np.repeat([0, 1, 2], [9000, 9000, 100])
     train = np.eye(CLASSES, dtype=np.float32)[targets]
