@@ -14,21 +14,24 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
 from training.errors import GraphError
-from training.onnx_graphs import replace_content, strip_source_locations
+from training.onnx_graphs import ancestors_of, replace_content, strip_source_locations, tensor_names
 
 LowPrecision = Literal["fp16", "int8"]
 Feed = Mapping[str, NDArray[np.generic]]
 
 _QUANTISED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _WEIGHTED = (*_QUANTISED, "GRU", "LSTM", "RNN", "Scan", "Loop", "If")
-"""Operators that compute a model's features; the nodes after the last of them compute scores."""
+"""Operators that compute a model's features and logits; scores of features have some of them, too."""
+
+_PREDICTION = "prediction"
+"""The output of a classifier's graph that depends on the logits, but on no score."""
 
 _MIN_QUANTISED = 3
 """The first and the last quantisable operator stay float32, because their rounding affects every class and score."""
 
 
 def write_low_precision(graph: Path, target: Path, precision: LowPrecision, feeds: Iterable[Feed]) -> None:
-    """Write `graph` in `precision` to `target`; nodes after the last weighted operator stay float32.
+    """Write `graph` in `precision` to `target`; the nodes that compute scores of features and logits stay float32.
 
     Args:
         graph: The file of the float32 graph.
@@ -65,7 +68,9 @@ def _write_int8(graph: Path, target: Path, feeds: Iterable[Feed]) -> None:
         model = onnx.load(folded)
         _name_nodes(model.graph)
         onnx.save(model, folded)
-        names = [node.name for node in model.graph.node if node.op_type in _QUANTISED]
+        score_nodes = {node.name for node in _score_nodes(model.graph)}
+        quantisable = [node.name for node in model.graph.node if node.op_type in _QUANTISED]
+        names = [name for name in quantisable if name not in score_nodes]
         if len(names) < _MIN_QUANTISED:
             supported = ", ".join(_QUANTISED)
             reason = (
@@ -78,8 +83,8 @@ def _write_int8(graph: Path, target: Path, feeds: Iterable[Feed]) -> None:
             _Feeds(feeds),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(_QUANTISED),
-            # Quantising them too changes the AUROC too much (see docs/performance.md).
-            nodes_to_exclude=[names[0], names[-1]],
+            # Quantising the first and the last changes the AUROC too much (see docs/performance.md).
+            nodes_to_exclude=[names[0], names[-1], *score_nodes.intersection(quantisable)],
             per_channel=True,
             # Seven-bit weights: with eight bits, sums saturate on CPUs without VNNI and scores depend on the machine.
             reduce_range=True,
@@ -114,11 +119,17 @@ def _drop_repeated_casts(graph: GraphProto) -> None:
 
 
 def _score_nodes(graph: GraphProto) -> list[NodeProto]:
-    """The nodes that are no weighted operator and that no weighted operator depends on."""
+    """The nodes that no weighted operator of the model itself is or depends on.
+
+    The prediction depends on all weighted operators of a classifier, but not on those of the scores of its features.
+    """
+    is_classifier = any(output.name == _PREDICTION for output in graph.output)
+    of_model = ancestors_of(graph, _PREDICTION) if is_classifier else tensor_names(graph)
     required: set[str] = set()
     score_nodes = []
     for node in reversed(graph.node):
-        if node.op_type in _WEIGHTED or required.intersection(node.output):
+        is_weighted = node.op_type in _WEIGHTED and not of_model.isdisjoint(node.output)
+        if is_weighted or required.intersection(node.output):
             required.update(name for name in node.input if name)
         else:
             score_nodes.append(node)

@@ -11,15 +11,20 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
-from bundle import Bundle, load_bundle
+from bundle import FEATURE_SCORES, Bundle, ImageInput, load_bundle
 from tests.service.conftest import running_service
 from tests.training.support.datasets_on_disk import stripes, tiny_recipe, write_tiny_data
 from tests.training.support.texts_on_disk import tiny_text_recipe, write_tiny_texts
+from training.architectures.small_conv import SmallConvNet
 from training.commands.app import app
 from training.data import StoredArray
 from training.errors import TrainingError
 from training.evaluation import Report
-from training.export.onnx_graph import run_graph
+from training.export.onnx_graph import run_graph, write_graph
+from training.export.quantize import LowPrecision, write_low_precision
+from training.models.classifier import ImageClassifier
+from training.models.feature_statistics import fit_statistics
+from training.models.score_heads import ScoredClassifier
 from training.run import Run
 
 IMAGES = StoredArray(stripes(40, seed=9)[0])
@@ -181,3 +186,29 @@ def test_int8_is_refused_for_a_network_of_unsupported_operators(texts: Path) -> 
     with pytest.raises(TrainingError, match=r"int8 needs 3 or more.*--precision fp16"):
         command(texts, "export", str(texts / "run"), "--precision", "int8")
     assert not (texts / "models" / "topics-int8").exists()
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp16"])
+def test_the_statistics_of_scores_of_features_stay_float32(precision: LowPrecision, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    spec = ImageInput(height=16, width=16, channels=3, mean=(0.5,) * 3, std=(0.25,) * 3)
+    generator = np.random.default_rng(0)
+    # Three classes of training examples and four logits, so that shapes tell the constants apart.
+    statistics = fit_statistics(FEATURE_SCORES, generator.random((50, 32)).astype(np.float32), np.arange(50) % 3)
+    classifier = ImageClassifier(SmallConvNet(4, 3, 8), spec)
+    model = ScoredClassifier(classifier, ("msp", *FEATURE_SCORES), statistics)
+    write_graph(model, IMAGES.array[:4], tmp_path / "full.onnx")
+    feeds = [{"images": IMAGES.array}]
+    write_low_precision(tmp_path / "full.onnx", tmp_path / "low.onnx", precision, feeds)
+    types: dict[tuple[int, ...], set[int]] = {}
+    for tensor in onnx.load(tmp_path / "low.onnx").graph.initializer:
+        types.setdefault(tuple(sorted(tensor.dims)), set()).add(tensor.data_type)
+    for shape in ((32, 50), (32, 32), (3, 32)):
+        assert types[shape] == {onnx.TensorProto.FLOAT}
+    lower = {"int8": onnx.TensorProto.INT8, "fp16": onnx.TensorProto.FLOAT16}[precision]
+    assert lower in types[3, 3, 8, 16]
+    # The classifier's last layer is the last operator that stays float32 in int8.
+    assert types[4, 32] == {onnx.TensorProto.FLOAT if precision == "int8" else onnx.TensorProto.FLOAT16}
+    full, low = (run_graph(tmp_path / name, IMAGES) for name in ("full.onnx", "low.onnx"))
+    for name in FEATURE_SCORES:
+        np.testing.assert_allclose(low[name], full[name], rtol=0.1)
