@@ -54,11 +54,7 @@ class Run:
             outdated = [run.calibration_path, run.report_path]
             for folder in [*outdated, run.stages_path] if previous is None else outdated:
                 shutil.rmtree(folder, ignore_errors=True)
-            if previous is None:
-                run.tokenizer_path.unlink(missing_ok=True)
-            if previous is None or (previous.architecture, previous.input) != (recipe.architecture, recipe.input):
-                run.backbone_path.unlink(missing_ok=True)
-                shutil.rmtree(run.backbone_folder, ignore_errors=True)
+            run.discard_unused_inputs()
             run.recipe_path.write_text(dump_yaml(recipe.model_dump(mode="json")), encoding="utf-8")
         return run
 
@@ -77,6 +73,13 @@ class Run:
         if not (path / "recipe.yaml").exists():
             raise RunError(str(path), "is no run directory (recipe.yaml is missing)", "Start one with `fit RECIPE`")
         return cls(path, load_recipe(path / "recipe.yaml", allow_code=allow_code))
+
+    def discard_unused_inputs(self) -> None:
+        """Delete the tokenizer and the backbone unless a stage was trained with them: they may be of earlier data."""
+        if not any(self.checkpoint_path(name).exists() for name in self.recipe.stages):
+            self.tokenizer_path.unlink(missing_ok=True)
+            self.backbone_path.unlink(missing_ok=True)
+            shutil.rmtree(self.backbone_folder, ignore_errors=True)
 
     @property
     def recipe_path(self) -> Path:

@@ -106,7 +106,10 @@ def start_run(recipe: Recipe, path: Path | None, *, overwrite: bool) -> Run:
     """Create or resume the recipe's run directory, by default `runs/<name>`."""
     # The other processes of a distributed run execute the same command and must not delete the first one's work.
     is_first = os.environ.get("LOCAL_RANK", "0") == "0"
-    return Run.create(path or Path("runs") / recipe.name, recipe, overwrite=overwrite and is_first)
+    run = Run.create(path or Path("runs") / recipe.name, recipe, overwrite=overwrite and is_first)
+    if is_first:
+        run.discard_unused_inputs()
+    return run
 
 
 def save_shortcuts(run: Run, check: ShortcutCheck) -> None:

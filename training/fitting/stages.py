@@ -67,7 +67,8 @@ def fit_stages(run: Run, in_dist: Examples, outliers: Examples | None, *, resume
 
 def _build_objective(run: Run, name: str, in_dist: Examples) -> Objective:
     registry, component = OBJECTIVES[run.recipe.task], run.recipe.stages[name].objective
-    return build_component(f"stages.{name}.objective", component, registry, input_shape=in_dist.x.shape[1:])
+    context = {"input_shape": in_dist.x.shape[1:], "outlier_ratio": run.recipe.stages[name].outlier_ratio}
+    return build_component(f"stages.{name}.objective", component, registry, **context)
 
 
 def _check_objective(run: Run, name: str, in_dist: Examples, outliers: Examples | None) -> None:

@@ -12,15 +12,17 @@ import torch
 
 from tests.training.support.datasets_on_disk import tiny_recipe, write_tiny_data
 from tests.training.support.interrupted_inputs import InterruptedInputs
-from training.data import Batch, DataLocations, Examples, load_in_distribution, load_set, open_reader
+from training.architectures.small_conv import SmallConvNet
+from training.data import Batch, DataLocations, Examples, StoredArray, load_in_distribution, load_set, open_reader
 from training.errors import DataError, DivergedError, RecipeError, RunError
 from training.export.provenance import describe_training, save_fingerprints
 from training.fitting.stages import fit_stages
-from training.fitting.weights import load_model
+from training.fitting.weights import initial_model, load_model
 from training.objectives.cross_entropy import CrossEntropy
 from training.objectives.objective import Forward, Loss, outliers_of
 from training.recipe import parse_recipe
 from training.run import Run
+from training.steps import start_run
 
 Weights = dict[str, torch.Tensor]
 
@@ -89,6 +91,28 @@ class RecordingCrossEntropy(CrossEntropy):
     def __call__(self, forward: Forward, batch: Batch) -> Loss:
         self.batches.append(batch)
         return super().__call__(forward, batch)
+
+
+class RecordingNetwork(SmallConvNet):
+    """A network that records the images of its initialisation."""
+
+    images: ClassVar[list[torch.Tensor]] = []
+
+    def initialise(self, images: torch.Tensor) -> None:
+        self.images.append(images)
+
+
+def test_a_network_is_initialised_with_images_of_all_classes_of_a_sorted_set(tmp_path: Path) -> None:
+    y = np.repeat(np.arange(5), 1000)
+    x = np.broadcast_to(y.astype(np.uint8)[:, None, None, None], (len(y), 16, 16, 3))
+    examples = Examples(StoredArray(x), y, tuple("abcde"), "train", "here", "ab" * 32)
+    run = start(tmp_path / "run", architecture={"name": f"{__name__}.RecordingNetwork", "width": 4})
+    RecordingNetwork.images.clear()
+    initial_model(run, run.recipe.stages["baseline"], examples)
+    (images,) = RecordingNetwork.images
+    values, counts = images[:, 0, 0, 0].unique(return_counts=True)
+    assert len(values) == 5
+    assert counts.tolist() == [400] * 5
 
 
 @pytest.mark.parametrize(("jitter", "unchanged"), [(None, 1), (1.0, 0)])
@@ -251,6 +275,42 @@ def test_a_stage_can_be_added_to_a_trained_run_and_a_trained_stage_cannot_change
     changed = stages | {"oe": stages["oe"] | {"epochs": 3}}
     with pytest.raises(RunError, match=r"different recipe \(stages\.oe, stages\.more changed\)"):
         start(tmp_path / "run", stages=changed)
+
+
+def test_a_tokenizer_and_a_backbone_that_no_stage_was_trained_with_are_made_again(tmp_path: Path) -> None:
+    recipe = parse_recipe(tiny_recipe(), "test")
+    run = start_run(recipe, tmp_path / "run", overwrite=False)
+    files = [run.tokenizer_path, run.backbone_path, run.backbone_folder / "config.json"]
+    run.backbone_folder.mkdir()
+    for file in files:
+        file.touch()
+    run.checkpoint_path("baseline").parent.mkdir(parents=True)
+    run.checkpoint_path("baseline").touch()
+    start_run(recipe, tmp_path / "run", overwrite=False)
+    assert all(file.exists() for file in files)
+    run.checkpoint_path("baseline").unlink()
+    start_run(recipe, tmp_path / "run", overwrite=False)
+    assert not any(file.exists() for file in files)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "shape", "message"),
+    [
+        (0.5, (16, 16, 3), "each image with a different outlier, the stage's outlier_ratio is 0.5"),
+        (1, (1, 24), r"mixes images \[H, W, C\], the network's inputs are \[1, 24\]"),
+        (1, (24,), r"mixes images \[H, W, C\], the network's inputs are \[24\]"),
+    ],
+)
+def test_mixtures_without_images_or_enough_outliers_are_refused_before_any_stage(
+    ratio: float, shape: tuple[int, ...], message: str, tmp_path: Path, data: Data
+) -> None:
+    stages = tiny_recipe()["stages"]
+    stages["oe"] = {**stages["oe"], "objective": {"name": "mix_oe"}, "outlier_ratio": ratio}
+    inputs = StoredArray(np.zeros((len(data.train), *shape), dtype=np.uint8))
+    run = start(tmp_path / "run", stages=stages)
+    with pytest.raises(RecipeError, match=rf"stages\.oe\.objective: 'mix_oe'.*{message}"):
+        run_fit(run, data._replace(train=replace(data.train, x=inputs)))
+    assert not run.stages_path.exists()
 
 
 def test_an_overwritten_run_is_deleted(tmp_path: Path, data: Data) -> None:

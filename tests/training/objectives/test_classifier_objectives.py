@@ -303,7 +303,7 @@ ENERGY = {"margin_in": -23.0, "margin_out": -5.0, "weight": 0.1}
     [
         (CLASSIFICATION["outlier_exposure"], {"weight": 0.5}),
         (CLASSIFICATION["energy_bounded"], ENERGY),
-        (CLASSIFICATION["mix_oe"], {"weight": 5.0, "alpha": 1.0}),
+        (CLASSIFICATION["mix_oe"], {"weight": 5.0, "alpha": 1.0, "input_shape": (32, 32, 3), "outlier_ratio": 1.0}),
         (CLASSIFICATION["joint_confidence"], JOINT),
         (CLASSIFICATION["confidence"], {"budget": 0.3, "budgeting": 0.1}),
         (
