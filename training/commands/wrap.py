@@ -233,8 +233,10 @@ def wrap(
         neighbours=neighbours,
         combine=() if combine is None else tuple(name.strip() for name in combine.split("+")),
         test=None if test is None else source(test),
-        ood={set_name: unlabelled(path) for set_name, path in parse_named_paths("--ood", ood)},
-        validation={set_name: unlabelled(path) for set_name, path in parse_named_paths("--validation", validation)},
+        ood={set_name: unlabelled(path) for set_name, path in parse_named_paths("--ood", ood).items()},
+        validation={
+            set_name: unlabelled(path) for set_name, path in parse_named_paths("--validation", validation).items()
+        },
         alpha=alpha,
         default_score=default_score,
         overwrite=overwrite,
