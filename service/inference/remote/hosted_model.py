@@ -213,7 +213,11 @@ class HostedModel:
         rows = np.empty(len(inputs), self.slots.outputs.dtype)
         rows[WAITED] = [batch.started - queued.queued_at for queued in inputs]
         for name in self._fixed:
-            rows[name] = batch.outputs[name]
+            output = batch.outputs[name]
+            if output.shape != rows[name].shape:
+                # NumPy would repeat a column of shape [N, 1].
+                raise ValueError(f"the output {name!r} has the shape {output.shape} instead of {rows[name].shape}")
+            rows[name] = output
         others = {name: output for name, output in batch.outputs.items() if name not in self._fixed}
         positions_of: dict[FrontEnd, list[int]] = {}
         for position, queued in enumerate(inputs):
