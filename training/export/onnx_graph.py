@@ -137,7 +137,7 @@ def check_parity(
     for name, values in expected.items():
         if not np.issubdtype(values.dtype, np.floating):
             continue
-        difference = np.abs(values.astype(np.float64) - graph_outputs[name])
+        difference = np.abs(values.astype(np.float64) - graph_outputs[name].astype(np.float64))
         differences[name] = float(np.max(difference))
         relative = float(np.max(difference / np.maximum(1.0, np.abs(values))))
         # `not <=` instead of `>`, so that NaN counts as too large.
