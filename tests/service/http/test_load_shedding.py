@@ -51,7 +51,8 @@ class RecordingLoadShedder(LoadShedder):
 
 @pytest.fixture
 def live(repository: Path, serve: Serve, recording: None) -> Iterator[Live]:
-    with serve(repository, queue_size=1, max_inputs=1) as live:
+    # Requests that wait in the queue must not expire on a busy machine.
+    with serve(repository, queue_size=1, max_inputs=1, timeout_ms=600_000) as live:
         yield live
 
 
