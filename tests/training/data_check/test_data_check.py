@@ -200,9 +200,9 @@ def test_texts_have_findings_of_every_kind(tmp_path: Path) -> None:
     } <= found
     (near,) = of(report, "near duplicates")
     assert near.message == "1 inputs of test have a near duplicate in in-distribution"
-    (doubted,) = of(report, "label errors")
-    assert doubted.examples[0].places[0].excerpt is not None
-    assert any("bread oven salt" in str(example) for example in doubted.examples)
+    (errors,) = of(report, "label errors")
+    assert errors.examples[0].places[0].excerpt is not None
+    assert any("bread oven salt" in str(example) for example in errors.examples)
 
 
 @pytest.mark.parametrize(
