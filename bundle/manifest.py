@@ -170,7 +170,8 @@ class Parity(Strict):
     """The largest difference between the graph and its reference, per output, over `inputs` real inputs.
 
     The reference is the trained model, or the logits of a wrapped classifier. A graph of lower precision has no parity:
-    its report compares its detection with float32's.
+    its report compares its detection with float32's. `tolerance` is relative to scores above 1 in magnitude, and
+    `max_difference` is absolute.
     """
 
     tolerance: NonNegativeFloat

@@ -36,8 +36,12 @@ class ImageFolder:
 
     @classmethod
     def open(cls, root: Path) -> "ImageFolder":
-        """List the images below `root`; DataFileError if a folder cannot be read."""
-        return cls(root, tuple(image_names(root)))
+        """List the images below `root`, also in folders that links lead to.
+
+        Raises:
+            DataFileError: A folder cannot be read, or a link leads to a folder above it or to nothing.
+        """
+        return cls(root, tuple(names for names in _linked_files(root) if is_image(names[-1])))
 
     def path(self, index: int) -> Path:
         """The path of an image."""
@@ -58,14 +62,18 @@ def image_names(root: Path, begin: Names = ()) -> Iterator[Names]:
 
 
 def class_folders(root: Path) -> dict[str, int]:
-    """The number of images below each sub-folder of `root` that is no leftover, in alphabetical order."""
-    folders = [name for name, is_folder in _children(root) if is_folder]
-    return {name: sum(1 for _ in image_names(root / name)) for name in folders}
+    """The number of images below each sub-folder of `root` that is no leftover, in alphabetical order.
+
+    Raises:
+        DataFileError: A folder cannot be read, or a link leads to a folder above it or to nothing.
+    """
+    folders = [name for name, is_folder in _children(root, follow_links=True) if is_folder]
+    return {name: len(ImageFolder.open(root / name).names) for name in folders}
 
 
 def metadata_files(root: Path) -> list[Path]:
-    """The files below `root` that describe its images."""
-    return [root.joinpath(*names) for names in _files(root, (), ()) if names[-1].lower() in METADATA_NAMES]
+    """The files below `root` that describe its images, also in folders that links lead to."""
+    return [root.joinpath(*names) for names in _linked_files(root) if names[-1].lower() in METADATA_NAMES]
 
 
 def is_image(name: str) -> bool:
@@ -74,7 +82,7 @@ def is_image(name: str) -> bool:
 
 
 def _files(root: Path, below: Names, begin: Names) -> Iterator[Names]:
-    for name, is_folder in _children(root.joinpath(*below)):
+    for name, is_folder in _children(root.joinpath(*below), follow_links=False):
         if begin and name < begin[0]:
             continue
         if is_folder:
@@ -83,12 +91,35 @@ def _files(root: Path, below: Names, begin: Names) -> Iterator[Names]:
             yield (*below, name)
 
 
-def _children(folder: Path) -> list[tuple[str, bool]]:
-    """The names in `folder` that are no leftovers, and whether each is a folder."""
+def _linked_files(folder: Path, below: Names = (), above: tuple[Path, ...] = ()) -> Iterator[Names]:
+    """The files in `folder` and in the folders and links to folders below it.
+
+    Args:
+        folder: The folder.
+        below: Its path relative to the folder that is listed.
+        above: The folders from that folder to this one, without links.
+    """
+    resolved = folder.resolve()
+    if resolved in above:
+        raise DataFileError(folder, "is a link to a folder above it", "Remove the link")
+    for name, is_folder in _children(folder, follow_links=True):
+        if is_folder:
+            yield from _linked_files(folder / name, (*below, name), (*above, resolved))
+        elif not is_image(name) and not (folder / name).exists():
+            # It may be the link to a folder of images.
+            raise DataFileError(folder / name, "is a link to nothing", "Restore its target or remove the link")
+        else:
+            yield (*below, name)
+
+
+def _children(folder: Path, *, follow_links: bool) -> list[tuple[str, bool]]:
+    """The names in `folder` that are no leftovers, and whether each is a folder or, if asked for, a link to one."""
     try:
         with os.scandir(folder) as entries:
             return sorted(
-                (entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries if not is_leftover(entry.name)
+                (entry.name, entry.is_dir(follow_symlinks=follow_links))
+                for entry in entries
+                if not is_leftover(entry.name)
             )
     except OSError as error:
         raise DataFileError(folder, f"cannot be read: {error.strerror or error}", "Make it readable") from error

@@ -18,7 +18,7 @@ from result_tables import RESULT_SECTIONS, Table, overview
 from speed_tables import SPEED_SECTIONS, TOPOLOGY_SECTIONS, serving
 
 from service import Settings, create_app
-from service.errors import Problem
+from service.errors import INPUT_ERRORS, Problem
 from service.settings import default_text, env_name, flag_name
 from service.telemetry.metrics import Metrics
 
@@ -43,6 +43,13 @@ def errors() -> Table:
     """Every error type with its HTTP status and title."""
     rows = {(str(it.status), f"`{it.type}`", it.title, _first_line(it.__doc__)) for it in _problems(Problem)}
     return ("status", "type", "title", "meaning"), sorted(rows)
+
+
+def input_errors() -> Table:
+    """Every error type of a single input, with the status that it gives a whole request."""
+    return ("status", "type", "meaning"), [
+        (str(status), f"`{name}`", meaning) for name, (status, meaning) in INPUT_ERRORS.items()
+    ]
 
 
 def settings() -> Table:
@@ -70,7 +77,13 @@ def metrics() -> Table:
 
 
 PAGES: Mapping[str, Mapping[str, Callable[[], Table]]] = {
-    "docs/api.md": {"routes": routes, "errors": errors, "settings": settings, "metrics": metrics},
+    "docs/api.md": {
+        "routes": routes,
+        "errors": errors,
+        "input-errors": input_errors,
+        "settings": settings,
+        "metrics": metrics,
+    },
     "docs/results.md": {**RESULT_SECTIONS, **OPENOOD_SECTIONS, **SPEED_SECTIONS},
     "docs/performance.md": TOPOLOGY_SECTIONS,
     "README.md": {"results": overview, "serving": serving},

@@ -1,15 +1,13 @@
 """The table of docs/results.md that sets scores and objectives on CIFAR-10 beside the leaderboard of OpenOOD."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from result_tables import Table, bundle_report, mean_auroc
+from seed_figures import SeedFigures
 
-from training.evaluation import Report
-
-NEAR_FAR_REPORT = Path(__file__).parents[1] / "benchmarks/results/cifar10-near-far-report.json"
-"""The report of `training/recipes/cifar10-near-far.yaml`, which makes no bundle in models/."""
+NEAR_FAR_RECIPE = "cifar10-near-far"
+"""A recipe that makes no bundle in models/ and was trained with several seeds."""
 NEAR = ("near",)
 FAR = ("gtsrb", "omniglot")
 """The far sets of the table. OpenOOD has no sets of noise."""
@@ -21,14 +19,14 @@ class Method:
 
     Attributes:
         name: The name of the method.
-        report: The name of the bundle with the report; None for that of `cifar10-near-far`.
+        bundle: The name of the bundle whose report has the figures; None for the trainings of `cifar10-near-far`.
         stage: The stage.
         score: The score.
         published: OpenOOD's near and far AUROC; None if its leaderboard does not have the method on CIFAR-10.
     """
 
     name: str
-    report: str | None
+    bundle: str | None
     stage: str
     score: str
     published: tuple[float, float] | None
@@ -55,14 +53,19 @@ METHODS = (
 
 def openood() -> Table:
     """Near and far AUROC of each method here and in OpenOOD."""
-    own = Report.from_json(NEAR_FAR_REPORT.read_text(encoding="utf-8"))
+    trainings = SeedFigures.load(NEAR_FAR_RECIPE)
     rows = []
     for method in METHODS:
-        report = own if method.report is None else bundle_report(method.report)
-        near, far = (mean_auroc(report, method.stage, method.score, sets) for sets in (NEAR, FAR))
+        near, far = (_auroc(trainings, method, sets) for sets in (NEAR, FAR))
         published = "" if method.published is None else " / ".join(f"{value:.1f}" for value in method.published)
-        rows.append([method.name, f"`{method.stage}`", f"`{method.score}`", f"{near:.1f} / {far:.1f}", published])
+        rows.append([method.name, f"`{method.stage}`", f"`{method.score}`", f"{near} / {far}", published])
     return ("method", "stage", "score", "near / far AUROC", "OpenOOD, near / far"), rows
+
+
+def _auroc(trainings: SeedFigures, method: Method, sets: Sequence[str]) -> str:
+    if method.bundle is None:
+        return trainings.detection("auroc", method.stage, method.score, sets)
+    return f"{mean_auroc(bundle_report(method.bundle), method.stage, method.score, sets):.1f}"
 
 
 OPENOOD_SECTIONS: Mapping[str, Callable[[], Table]] = {"openood": openood}

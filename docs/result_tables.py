@@ -6,6 +6,8 @@ from functools import cache
 from pathlib import Path
 from statistics import fmean
 
+from seed_figures import SeedFigures
+
 from training.evaluation import Report, SetResult
 from training.evaluation.report import FAR_MEAN, MEAN, NEAR_MEAN
 from training.paper import BundleReport, latest_reports
@@ -22,7 +24,6 @@ TEXT_BACKBONE_REPORT = Path(__file__).parents[1] / "benchmarks/results/newsgroup
 FEATURE_SCORES = Path(__file__).parents[1] / "benchmarks/results/feature-scores.json"
 OUTLIER_POOL_REPORT = Path(__file__).parents[1] / "benchmarks/results/cifar10-outlier-pool-report.json"
 """The report of `training/recipes/cifar10-outlier-pool.yaml`, with a further stage that was tried and not kept."""
-SEEDS = Path(__file__).parents[1] / "benchmarks/results/seeds-trec-gru.json"
 MIDDLE_STAGES = {"control", "joint_confidence"}
 """The stages that a table shows between the first and the exported one. `control` trains as long as the exported stage,
 without outliers; `joint_confidence` trains beside a GAN.
@@ -173,15 +174,17 @@ def text_backbone() -> Table:
 
 
 def seeds() -> Table:
-    """Means and standard deviations over trainings of `trec-gru` with different seeds."""
-    figures = json.loads(SEEDS.read_text(encoding="utf-8"))["figures"]
+    """Means and standard deviations over trainings of text classifiers with different seeds."""
     stages = ("baseline", "control", "oe")
-    rows = [["error", "", *(_deviation(figures[f"{stage}_error_percent"]) for stage in stages)]]
-    for score in ("msp", "kl_uniform"):
-        for metric in ("fpr90", "fpr95", "auroc", "aupr"):
-            cells = (_deviation(figures[f"{stage}_{score}_{metric}_percent"]) for stage in stages)
-            rows.append([metric.upper(), f"`{score}`", *cells])
-    return ("figure", "score", *stages), rows
+    rows = []
+    for recipe in ("trec-gru", "sst-gru"):
+        figures = SeedFigures.load(recipe)
+        rows.append([TEXT_CLASSIFIERS[recipe], "error", "", *(figures.error(stage) for stage in stages)])
+        for score in dict.fromkeys(("msp", bundle_report(recipe).default_score)):
+            for metric in ("fpr90", "fpr95", "auroc", "aupr"):
+                cells = (figures.detection(metric, stage, score, [MEAN]) for stage in stages)
+                rows.append(["", metric.upper(), f"`{score}`", *cells])
+    return ("data", "figure", "score", *stages), rows
 
 
 def outlier_pool() -> Table:
@@ -285,10 +288,6 @@ def _rates(results: Sequence[SetResult], recall: float) -> str:
 def _detection(results: Sequence[SetResult]) -> list[str]:
     columns = [[getattr(result, metric).mean for result in results] for metric in ("fpr95", "auroc", "aupr")]
     return [_arrow(column) for column in columns]
-
-
-def _deviation(figure: Mapping[str, float]) -> str:
-    return f"{figure['mean']:.1f} ± {figure['deviation']:.1f}"
 
 
 def _stages(bundle: BundleReport) -> str:

@@ -168,7 +168,7 @@ def create_app(settings: Settings, worker_group: WorkerGroup = SINGLE_WORKER) ->
     shadows = Shadows(limits, body_budget)
     tracing = _tracing(settings)
     access_log = AccessLog(metrics, enabled=settings.access_log)
-    load_shedder = LoadShedder(access_log, lifecycle, cross_origin=bool(settings.cors_origins))
+    load_shedder = LoadShedder(repository, access_log, lifecycle, cross_origin=bool(settings.cors_origins))
     pipeline = Pipeline(repository, lifecycle, preprocessor, shadows, tracing, max_inputs=settings.max_inputs)
 
     @asynccontextmanager

@@ -1,5 +1,6 @@
 """The closed set of errors that a client can see; `service.http` and the protocols render them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -271,16 +272,36 @@ class DeadlineExceeded(Problem):
     title = "Deadline exceeded"
 
 
+INPUT_ERRORS: Mapping[str, tuple[int, str]] = {
+    "deadline-passed": (504, "The deadline passed before the input was computed."),
+    "empty-input": (422, "The input has no bytes, or its text no character."),
+    "image-too-large": (
+        413,
+        "The image has more than `OOD_MAX_PIXELS` pixels, or takes more work to decode than 32 passes over as many.",
+    ),
+    "inference-failed": (500, "The engine failed on the batch of the input."),
+    "invalid-base64": (422, "The image or the part of a form is not base64, and claims to be."),
+    "invalid-input": (422, "The JSON value is no input, or its `id` is not valid."),
+    "invalid-neighbours": (422, "The graph names nearest training examples that the bundle does not have."),
+    "invalid-prediction": (422, "The graph predicts a class that the bundle does not have."),
+    "non-finite-score": (422, "A score of the graph is not a number for this input."),
+    "text-too-long": (413, "The text has more than `OOD_MAX_TEXT_CHARS` characters."),
+    "undecodable-image": (422, "The bytes are not an image in a supported format, or the file is damaged."),
+    "undecodable-text": (422, "The bytes are not text in their charset, or half of a surrogate pair is missing."),
+    "unsupported-input": (422, "The model scores inputs of the other kind, or the encoding of the part is not known."),
+}
+"""The type of each error of a single input -> its status as the error of a whole request, and its meaning."""
+
+
 @dataclass(frozen=True, slots=True)
 class InputError:
-    """The error of one input of a request; the other inputs are still scored."""
+    """The error of one input of a request; the other inputs are still scored. The type is one of `INPUT_ERRORS`."""
 
     type: str
     detail: str
 
-
-# Input errors have status 422, except those about the size of the input or about the service.
-_INPUT_STATUS = {"image-too-large": 413, "text-too-long": 413, "inference-failed": 500}
+    def __post_init__(self) -> None:
+        assert self.type in INPUT_ERRORS, f"{self.type} is not documented"
 
 
 class InvalidInput(Problem):
@@ -290,10 +311,10 @@ class InvalidInput(Problem):
     title = "The input cannot be scored"
 
     def __init__(self, error: InputError, index: int, input_id: str | None) -> None:
-        super().__init__(error.detail)
+        super().__init__(error.detail, index=index)
         if input_id is not None:
             self.members["id"] = input_id
         self.type = error.type
-        self.status = _INPUT_STATUS.get(error.type, self.status)
+        self.status, _ = INPUT_ERRORS[error.type]
         self.error = error
         self.index = index

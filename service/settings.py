@@ -300,7 +300,7 @@ class Settings(BaseSettings):
                 raise ValueError(
                     f"{origin!r} is no origin. Give scheme, host and port without a path, like https://app.example.com."
                 )
-        return origins
+        return tuple(_as_browsers_write(origin) for origin in origins)
 
     @model_validator(mode="after")
     def _refuse_conflicts(self) -> Self:
@@ -399,6 +399,12 @@ def unknown_variables(environ: Mapping[str, str]) -> dict[str, str | None]:
     return {name: next(iter(get_close_matches(name, settings, 1)), None) for name in sorted(unknown)}
 
 
+def _as_browsers_write(origin: str) -> str:
+    """The origin in lower case, without the default port of its scheme (RFC 6454)."""
+    origin = origin.lower()
+    return origin.removesuffix(":443" if origin.startswith("https:") else ":80")
+
+
 def _is_service_link(name: str, value: object) -> bool:
     """Whether Kubernetes set a variable, for a Service whose name begins with `ood`."""
     return bool(_LINK_NAME.fullmatch(name)) or (isinstance(value, str) and bool(_LINK_ADDRESS.match(value)))
@@ -408,7 +414,8 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         text = file.read_text(encoding="utf-8")
         content = tomllib.loads(text) if file.suffix == ".toml" else yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        # ValueError: a TOML syntax error, bytes that are not UTF-8, or a YAML timestamp like 2024-13-45.
         raise SettingsError(f"Settings file {file} cannot be read: {error}") from error
     if content is None:
         return {}

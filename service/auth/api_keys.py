@@ -58,6 +58,7 @@ class KeyFile:
         self._version = self._stat()
         self._checked_at = clock()
         self._names = self._read()
+        self._failure: str | None = None
 
     def name_of(self, key: str) -> str | None:
         """The name of the key's owner, or None for an unknown key."""
@@ -79,18 +80,23 @@ class KeyFile:
             version = self._stat()
             if version == self._version:
                 return
-            self._version = version
             self._names = self._read()
         except KeysError as error:
-            log.error("keys reload failed", setting=self._setting, reason=str(error))
+            # The file is read again at the next check. Each failure is logged once.
+            if str(error) != self._failure:
+                log.error("keys reload failed", setting=self._setting, reason=str(error))
+            self._failure = str(error)
+            return
+        self._version = version
+        self._failure = None
 
-    def _stat(self) -> tuple[int, int, int]:
+    def _stat(self) -> tuple[int, ...]:
         """A value that changes when the file is written or replaced, also by a symlink as in mounted secrets."""
         try:
             status = self._path.stat()
         except OSError as error:
             raise self._unreadable(error) from error
-        return status.st_mtime_ns, status.st_size, status.st_ino
+        return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
 
     def _read(self) -> dict[str, str]:
         try:

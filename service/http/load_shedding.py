@@ -9,7 +9,7 @@ import structlog
 from starlette.responses import Response
 from starlette.types import Scope
 
-from service.errors import EngineUnavailable, Overloaded
+from service.errors import EngineUnavailable, Overloaded, UnknownModel, UnknownVersion
 from service.http.request_id import request_id_of
 from service.http.route import Route
 from service.inference.outcomes import QueueFull
@@ -19,6 +19,7 @@ from service.telemetry.access_log import AccessLog
 
 if TYPE_CHECKING:
     from service.repository.model import Model
+    from service.repository.served import Repository
 
 _MAX_REJECTIONS = 1024
 # The share of a deadline that a request may wait in the queue: the predicted wait is inexact, and computing and
@@ -29,9 +30,10 @@ _KEY_HEADERS = (b"authorization", b"x-api-key")
 
 @dataclass(frozen=True, slots=True)
 class _Rejected:
-    """The model that a rejected request asked for, its longest wait in seconds, and the fields of its log entry."""
+    """The model and version that a rejected request named, its longest wait in seconds, and fields of its log entry."""
 
-    model: "Model"
+    name: str
+    version: str | None
     max_wait: float
     route: Route
     client: str | None
@@ -42,36 +44,46 @@ class LoadShedder:
 
     A rejection by the pipeline costs a task, a dozen layers and an exception: at ten times the peak load more than the
     engine leaves (see docs/performance.md). Two requests are repeats if method, path, query and API key are equal.
-    Early rejections have the same response, metrics and log entry as others, but no trace. Not thread-safe: use it on
-    the event loop's thread.
+    A repeat that goes to another version than the rejected request, because one of them goes to the canary, is rejected
+    only if the queue of its own version has no room. Early rejections have the same response, metrics and log entry as
+    others, but no trace. Not thread-safe: use it on the event loop's thread.
     """
 
     def __init__(
-        self, access_log: AccessLog, lifecycle: Lifecycle, *, ttl_seconds: float = 1.0, cross_origin: bool = False
+        self,
+        repository: "Repository",
+        access_log: AccessLog,
+        lifecycle: Lifecycle,
+        *,
+        ttl_seconds: float = 1.0,
+        cross_origin: bool = False,
     ) -> None:
         """Remember nothing yet.
 
         Args:
+            repository: The served models.
             access_log: Where early rejections are counted and logged.
             lifecycle: The phase of the service; only a ready one sheds load.
             ttl_seconds: How long rejections are remembered. After that one request is processed normally, because keys,
                 models or traffic rules may have changed.
             cross_origin: Whether pages of other origins may call the service.
         """
+        self._repository = repository
         self._access_log = access_log
         self._lifecycle = lifecycle
         self._ttl_seconds = ttl_seconds
         self._cross_origin = cross_origin
         self._rejected: dict[int, _Rejected] = {}
 
-    def check(self, scope: Scope, model: "Model", timeout_ms: int) -> None:
+    def check(self, scope: Scope, model: "Model", version: str | None, timeout_ms: int) -> None:
         """Raise `Overloaded`, and remember the request, unless `model` can take one more input in time.
 
         To be called before the body is read: its inputs would be received in vain.
 
         Args:
             scope: The scope of the request.
-            model: The model that the request asks for.
+            model: The model that answers the request.
+            version: The version that the request names, if any.
             timeout_ms: The request's deadline, as far as its headers and query determine it.
         """
         max_wait = longest_wait(timeout_ms)
@@ -82,7 +94,7 @@ class LoadShedder:
             asyncio.get_running_loop().call_later(self._ttl_seconds, self._rejected.clear)
         if len(self._rejected) < _MAX_REJECTIONS:
             client = structlog.contextvars.get_contextvars().get("client")
-            self._rejected[_fingerprint(scope)] = _Rejected(model, max_wait, scope["route"], client)
+            self._rejected[_fingerprint(scope)] = _Rejected(model.name, version, max_wait, scope["route"], client)
         raise problem
 
     def early_rejection(self, scope: Scope) -> Response | None:
@@ -97,14 +109,14 @@ class LoadShedder:
             # The application adds the headers that let a page of another origin read the response.
             return None
         started = time.perf_counter()
-        model = rejected.model
+        request_id = request_id_of(scope)
         try:
+            model = self._repository.get(rejected.name, rejected.version, request_id)
             problem = _rejection(model, rejected.max_wait)
-        except EngineUnavailable:
+        except (UnknownModel, UnknownVersion, EngineUnavailable):
             return None
         if problem is None:
             return None
-        request_id = request_id_of(scope)
         response = rejected.route.error_format.render(problem, request_id)
         response.raw_headers.append((b"x-request-id", request_id.encode()))
         model.metrics.rejected(problem.type)

@@ -20,6 +20,7 @@ from service.inference.engine_monitor import EngineMonitor, EngineState
 from service.inference.engine_queue import EngineQueue
 from service.inference.engine_thread import EngineThread
 from service.inference.execution_plan import ExecutionMode, ExecutionPlan
+from service.inference.onnx_session import BundleChanged
 from service.inference.outcomes import Expired, Failure, Outcome, Row
 from service.inference.reservation import Reservation
 from service.inputs.fair_queue import FairQueue
@@ -245,7 +246,7 @@ class Batcher(EngineQueue):
         if expired:
             self._deliver(expired, [Expired()] * len(expired))
         if batch:
-            self._deliver(batch, self._compute(batch, exclusive=True))
+            self._answer(batch, exclusive=True)
         self._scheduled = self._loop.call_soon(self._run_on_loop) if self._queue else None
 
     def _run_on_cores(self) -> None:
@@ -259,7 +260,7 @@ class Batcher(EngineQueue):
                 if not batch:
                     return
                 try:
-                    self._deliver(batch, self._compute(batch, exclusive))
+                    self._answer(batch, exclusive=exclusive)
                 finally:
                     with self._condition:
                         self._idle_threads += 1
@@ -302,12 +303,27 @@ class Batcher(EngineQueue):
         self._count_left(len(batch) + len(expired))
         return batch, expired
 
+    def _answer(self, batch: list[QueuedInput], *, exclusive: bool) -> None:
+        """Compute a batch and deliver its outcomes. If it cannot be explained, only inputs that want that fail."""
+        try:
+            outcomes = self._compute(batch, exclusive)
+        except BundleChanged as error:
+            log.error("explanations not computed", reason=str(error))
+            explained = [queued for queued in batch if queued.request.explain]
+            self._deliver(explained, [Failure(str(error))] * len(explained))
+            if others := [queued for queued in batch if not queued.request.explain]:
+                self._deliver(others, self._compute(others, exclusive))
+        else:
+            self._deliver(batch, outcomes)
+
     def _compute(self, batch: list[QueuedInput], exclusive: bool) -> Sequence[Outcome]:
         size = len(batch)
         started = self._clock()
         run = self._explain if any(queued.request.explain for queued in batch) else self._run
         try:
             outputs = run([queued.item for queued in batch], exclusive=exclusive)
+        except BundleChanged:
+            raise
         except Exception as error:
             log.exception("inference failed", size=size)
             return [Failure(f"{type(error).__name__}: {error}")] * size

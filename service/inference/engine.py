@@ -16,7 +16,14 @@ from service.inference.cuda_graphs import record_graphs
 from service.inference.engine_monitor import EngineMonitor, EngineState
 from service.inference.execution_plan import ExecutionMode
 from service.inference.fixed_batches import FixedBatches, PlainBatch, fixed_sizes
-from service.inference.onnx_session import EngineError, check_signature, nodes_by_provider, open_session, release_memory
+from service.inference.onnx_session import (
+    BundleChanged,
+    EngineError,
+    check_signature,
+    nodes_by_provider,
+    open_session,
+    release_memory,
+)
 from service.inference.providers import CPU, Provider, ProviderUnavailable, largest_batch
 from service.inference.sample_check import check_sample
 from service.inputs.explanation import NEIGHBOUR_DISTANCES, NEIGHBOURS, PARTS
@@ -153,7 +160,7 @@ class Engine:
     def explain(self, items: Sequence[Array], *, exclusive: bool = True) -> Mapping[str, Array]:
         """Compute a batch with the outputs that explain its scores.
 
-        On a CPU the first call opens a session with these outputs.
+        On a CPU the first call opens a session with these outputs, from the files of the bundle.
 
         Args:
             items: As for `run`.
@@ -163,12 +170,17 @@ class Engine:
             The outputs of `run`, a likelihood's `parts` or the evidence of positions, `[N, ...]`, and the numbers and
             distances of the nearest training examples `[N, K]`; each may be an object array of N arrays, where the
             lengths of texts differ.
+
+        Raises:
+            BundleChanged: The files are not those that were loaded. `run` still computes.
         """
         return self._run_in_buckets(partial(self._run_padded, explain=True), items, exclusive=exclusive)
 
     def _run_in_buckets(self, run: Run, items: Sequence[Array], *, exclusive: bool) -> Mapping[str, Array]:
         try:
             return self.modality.run_in_buckets(run, items, exclusive=exclusive)
+        except BundleChanged:
+            raise
         except Exception:
             self._check_itself()
             raise
@@ -278,7 +290,7 @@ class Engine:
         """The session for `cores` with all outputs of the graph."""
         with self._explaining_lock:
             if cores not in self._explaining_sessions:
-                self._explaining_sessions[cores] = open_session(self._bundle, self._wanted_provider, cores)
+                self._explaining_sessions[cores] = open_session(self._bundle, self._wanted_provider, cores, verify=True)
             return self._explaining_sessions[cores]
 
     def _check_itself(self) -> None:

@@ -1,6 +1,7 @@
 """Opens a bundle's ONNX graph in ONNX Runtime and checks it against the manifest."""
 
 import ctypes
+import hashlib
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from functools import cache
@@ -42,8 +43,18 @@ class EngineError(Exception):
         super().__init__(f"{bundle.manifest.model}: {reason}. {remedy}.")
 
 
+class BundleChanged(Exception):
+    """A file of a served bundle has other content than when the bundle was loaded."""
+
+
 def open_session(
-    bundle: Bundle, provider: Provider, cores: int, *, graph: bool = False, without: Collection[str] = ()
+    bundle: Bundle,
+    provider: Provider,
+    cores: int,
+    *,
+    graph: bool = False,
+    without: Collection[str] = (),
+    verify: bool = False,
 ) -> onnxruntime.InferenceSession:
     """Open the graph of `bundle`.
 
@@ -55,14 +66,17 @@ def open_session(
         cores: Threads that compute one call, on a CPU.
         graph: Whether the session records a CUDA graph.
         without: The outputs that the session does not have and computes nothing for.
+        verify: Whether to compare the files with the manifest again, because they were loaded some time ago.
 
     Raises:
+        BundleChanged: With `verify`, a file has changed or cannot be read.
         EngineError: ONNX Runtime refuses the graph, or the graph reads files that the manifest does not list.
         ProviderUnavailable: The graph can be opened on the CPU, but not on `provider`.
     """
     try:
-        session = _open(bundle, provider.chain(graph=graph), cores if provider.first == CPU else 1, without)
-    except EngineError:
+        chain = provider.chain(graph=graph)
+        session = _open(bundle, chain, cores if provider.first == CPU else 1, without, verify=verify)
+    except (EngineError, BundleChanged):
         raise
     except Exception as error:
         refusal = EngineError(bundle, f"ONNX Runtime refuses the graph: {error}", "Export the bundle again")
@@ -86,7 +100,12 @@ def nodes_by_provider(session: onnxruntime.InferenceSession) -> dict[str, Counte
 
 
 def _open(
-    bundle: Bundle, chain: list[tuple[str, dict[str, str]]], threads: int, without: Collection[str] = ()
+    bundle: Bundle,
+    chain: list[tuple[str, dict[str, str]]],
+    threads: int,
+    without: Collection[str] = (),
+    *,
+    verify: bool = False,
 ) -> onnxruntime.InferenceSession:
     on_cpu = chain[0][0] == CPU
     options = onnxruntime.SessionOptions()
@@ -103,13 +122,13 @@ def _open(
         options.add_session_config_entry(key, value)
     # The contents, not the paths: ONNX Runtime would map the files into memory, and a file truncated while it is
     # mapped (overwritten by a copy, a full disk) kills the process at its next batch.
-    weights = _external_weights(bundle)
+    weights = _external_weights(bundle, verify=verify)
     options.add_external_initializers_from_files_in_memory(
         list(weights), list(weights.values()), [len(content) for content in weights.values()]
     )
     graph: Path | bytes = bundle.model_path
-    if without:
-        graph = without_outputs(bundle.model_path.read_bytes(), without)
+    if without or verify:
+        graph = without_outputs(_read(bundle, bundle.model_path, verify=verify), without)
     options.log_severity_level = _AFTERWARDS
     onnxruntime.set_default_logger_severity(_WHILE_OPENING)
     try:
@@ -173,17 +192,34 @@ def check_signature(
             )
 
 
-def _external_weights(bundle: Bundle) -> dict[str, bytes]:
+def _read(bundle: Bundle, path: Path, *, verify: bool) -> bytes:
+    """The content of a file of `bundle`.
+
+    Raises:
+        BundleChanged: With `verify`, the content is not the one that the manifest states, or cannot be read.
+    """
+    if not verify:
+        return path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BundleChanged(f"{path} cannot be read again: {error}") from error
+    if hashlib.sha256(content).hexdigest() != bundle.manifest.files[path.relative_to(bundle.path).as_posix()]:
+        raise BundleChanged(f"{path} has changed since {bundle.manifest.model} was loaded")
+    return content
+
+
+def _external_weights(bundle: Bundle, *, verify: bool) -> dict[str, bytes]:
     """The content of each file that the graph reads weights from, by the name that the graph gives it."""
     folder = bundle.model_path.parent
     listed = {bundle.path / name for name in bundle.manifest.files}
     weights: dict[str, bytes] = {}
-    for location in sorted(external_files(bundle.model_path.read_bytes())):
+    for location in sorted(external_files(_read(bundle, bundle.model_path, verify=verify))):
         if folder / location not in listed:
             raise EngineError(
                 bundle,
                 f"the graph reads weights from {location!r}, which the manifest does not list",
                 "Export the bundle with its weights inside it",
             )
-        weights[location] = (folder / location).read_bytes()
+        weights[location] = _read(bundle, folder / location, verify=verify)
     return weights

@@ -21,6 +21,24 @@ def decode_base64(text: str) -> bytes:
         return _decode_variant(text)
 
 
+def decode_base64_head(text: str, size: int) -> bytes:
+    """The first bytes that `text` encodes, about `size` of them; none if `text` begins with no base64.
+
+    Args:
+        text: As for `decode_base64`.
+        size: The number of bytes.
+    """
+    # The media type of a data URI and its parameters are short.
+    head = text[: 2 * size]
+    if head.lstrip()[:5].lower() == "data:":
+        head = head.partition(",")[2]
+    digits = "".join(head.split()).translate(_STANDARD_ALPHABET)[: size // 3 * 4]
+    try:
+        return binascii.a2b_base64(digits[: len(digits) // 4 * 4])
+    except ValueError:
+        return b""
+
+
 def _decode_variant(text: str) -> bytes:
     text = text.strip()
     if text[:5].lower() == "data:":

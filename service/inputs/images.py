@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from bundle import Bundle, EncodedImage, ImageError, ImageInput, ImageTooLarge, LikelihoodSpec, decode_image
 from bundle.image_formats.declared_size import HEAD_BYTES, estimate_pixels
 from service.errors import InputError
-from service.inputs.base64_text import decode_base64
+from service.inputs.base64_text import decode_base64, decode_base64_head
 from service.inputs.examples import sample_png
 from service.inputs.explanation import explain_pixels
 from service.inputs.modality import Array, Limits, Prepared, Run
@@ -94,11 +94,10 @@ class Images:
     def work(self, payload: Payload, limits: Limits) -> int:
         """The estimated work of `prepare`: the pixels by the header, and as much as an image takes at least."""
         if isinstance(payload, Base64):
-            length = len(payload.text) * 3 // 4
-            head = _decode_base64(Base64(payload.text[: HEAD_BYTES // 3 * 4]))
+            length, head = len(payload.text) * 3 // 4, decode_base64_head(payload.text, HEAD_BYTES)
         else:
             length, head = (len(payload), payload) if isinstance(payload, bytes) else (0, b"")
-        pixels = estimate_pixels(head, length) if isinstance(head, bytes) else 0
+        pixels = estimate_pixels(head, length)
         return _MIN_WORK + min(pixels, limits.max_pixels)
 
     def _encoded(self, payload: Payload) -> bytes | NDArray[np.uint8] | InputError:

@@ -14,6 +14,8 @@ Result = TypeVar("Result")
 # Before the first measurement: about what decoding a pixel of a photograph takes on one core.
 _FIRST_SECONDS_PER_UNIT = 10e-9
 _SMOOTHING = 0.1
+# A measurement above it is of an input whose work was underestimated. It must not delay the inputs of other requests.
+_MOST_SECONDS_PER_UNIT = 10 * _FIRST_SECONDS_PER_UNIT
 
 
 @dataclass(slots=True, eq=False)
@@ -97,4 +99,5 @@ class PreparationPool(Generic[Result]):
         with self._condition:
             self._running_units -= job.units
             if seconds is not None:
-                self._seconds_per_unit += (seconds / job.units - self._seconds_per_unit) * _SMOOTHING
+                latest = min(seconds / job.units, _MOST_SECONDS_PER_UNIT)
+                self._seconds_per_unit += (latest - self._seconds_per_unit) * _SMOOTHING

@@ -75,14 +75,13 @@ class Preprocessor:
             TooManyInputs: The inputs have too many pixels or characters together.
         """
         size = RequestSize(self._max_request_pixels, self._max_request_chars)
+        size.add_chars(sum(len(item.payload.text) for item in inputs if isinstance(item.payload, Text)))
         if len(inputs) == 1:
             started = time.perf_counter()
             prepared_inline = modality.prepare_inline(inputs[0].payload, self._limits)
             if prepared_inline is not None:
                 observe(time.perf_counter() - started)
                 return [prepared_inline]
-        else:
-            size.add_chars(sum(len(item.payload.text) for item in inputs if isinstance(item.payload, Text)))
         cancelled = threading.Event()
         limits = replace(self._limits, request=size)
         jobs = [

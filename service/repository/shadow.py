@@ -168,7 +168,7 @@ def _options(shadow: Model, requested: Options) -> Options:
     if not scores:
         return shadow.default_options
     thresholds = {score: requested.thresholds[score] for score in scores if score in requested.thresholds}
-    return replace(requested, scores=scores, thresholds=thresholds, explain=False)
+    return replace(requested, scores=scores, thresholds=thresholds, explain=False, model_outputs=())
 
 
 def _count(shadow: Model, results: Sequence[Result], answers: Sequence[Result]) -> None:

@@ -97,6 +97,8 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                # Otherwise a pipelined request begins with the log fields and the span of the previous one.
+                reset_contextvars=True,
                 # A browser must not guess that a response is a page or a script.
                 headers=[("X-Content-Type-Options", "nosniff")],
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,

@@ -53,16 +53,30 @@ def supervise(settings: Settings) -> int:
     except BindError as error:
         log.error("cannot start", reason=str(error))
         return 1
-    try:
-        # Only the user of this process can enter it.
-        temporary_folder = tempfile.TemporaryDirectory(prefix="ood-serve-", ignore_cleanup_errors=True)
-    except OSError as error:
-        reason = f"{env_name('workers')} = {settings.workers} needs a folder for temporary files: {error}. Set TMPDIR."
-        log.error("cannot start", reason=reason)
-        return 1
-    with temporary_folder as folder:
-        worker_group = WorkerGroup(0, settings.workers, Path(folder), wants_engine_process(settings))
+    with contextlib.ExitStack() as stack:
+        try:
+            # Only the user of this process can enter it.
+            temporary_folder = tempfile.TemporaryDirectory(prefix="ood-serve-", ignore_cleanup_errors=True)
+            folder = Path(stack.enter_context(temporary_folder))
+            worker_group = WorkerGroup(0, settings.workers, folder, wants_engine_process(settings))
+            _check_sockets(worker_group)
+        except OSError as error:
+            needed = "a folder for temporary files and sockets, with a path of at most about 80 characters"
+            reason = f"{env_name('workers')} = {settings.workers} needs {needed}: {error}. Set TMPDIR."
+            log.error("cannot start", reason=reason)
+            return 1
         return asyncio.run(Supervisor(settings, sockets, worker_group).run())
+
+
+def _check_sockets(worker_group: WorkerGroup) -> None:
+    """Check that sockets can be bound in the shared folder.
+
+    Raises:
+        OSError: Its path is too long, or its file system has no sockets.
+    """
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.bind(str(worker_group.engine_socket))
+    worker_group.engine_socket.unlink()
 
 
 def wants_engine_process(settings: Settings) -> bool:

@@ -16,6 +16,7 @@ from datafiles import (
     as_key,
     as_text,
     class_folders,
+    image_names,
     is_leftover,
     open_table,
     path_inside,
@@ -97,6 +98,27 @@ def test_leftovers_are_neither_images_nor_classes(name: str, tmp_path: Path) -> 
     images = ["/".join(names) for names in ImageFolder.open(tmp_path).names]
     assert [image for image in images if f"{name}.png" not in image] == ["cat/1.png", "dog/1.png"]
     assert set(class_folders(tmp_path)) == {"cat", "dog"}
+
+
+def test_links_to_folders_are_folders_except_for_runs_over_files(tmp_path: Path) -> None:
+    for image in ("elsewhere/1.png", "elsewhere/deep/2.png", "photos/dog/3.png"):
+        (tmp_path / image).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / image).write_bytes(b"x")
+    photos = tmp_path / "photos"
+    (photos / "cat").symlink_to(tmp_path / "elsewhere")
+    (photos / "dog" / "more").symlink_to(tmp_path / "elsewhere" / "deep")
+    images = ["/".join(names) for names in ImageFolder.open(photos).names]
+    assert images == ["cat/1.png", "cat/deep/2.png", "dog/3.png", "dog/more/2.png"]
+    assert class_folders(photos) == {"cat": 2, "dog": 2}
+    assert list(image_names(photos)) == [("dog", "3.png")]
+
+
+@pytest.mark.parametrize(("target", "message"), [(".", "to a folder above it"), ("absent", "to nothing")])
+def test_links_to_folders_that_cannot_be_followed_are_refused(target: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    (tmp_path / "photos" / "dog").symlink_to(tmp_path / "photos" / target)
+    with pytest.raises(DataFileError, match=message):
+        ImageFolder.open(tmp_path / "photos")
 
 
 def test_a_path_in_a_table_is_read_inside_the_tables_folder_only(tmp_path: Path) -> None:

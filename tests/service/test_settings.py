@@ -96,14 +96,22 @@ def test_a_wrong_setting_is_refused_by_name(flags: dict[str, str], message: str)
         ("a.yaml", "- port", "must be a mapping"),
         ("a.yaml", "a: [", "cannot be read"),
         ("a.toml", "port: 1", "cannot be read"),
+        ("a.yaml", "models: 2024-13-45", "cannot be read"),
+        ("a.yaml", "port: \udcff", "cannot be read"),
     ],
 )
 def test_a_wrong_settings_file_is_refused(tmp_path: Path, name: str, text: str, message: str) -> None:
     file = tmp_path / name
-    file.write_text(text)
+    file.write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(SettingsError, match=name) as error:
         load_settings(file=file)
     assert message in str(error.value)
+
+
+def test_origins_are_compared_as_browsers_write_them() -> None:
+    origins = "https://A.example.com,https://b.example.com:443,http://c.example.com:80,http://d.example.com:443,*"
+    expected = "https://a.example.com,https://b.example.com,http://c.example.com,http://d.example.com:443,*"
+    assert load_settings({"cors_origins": origins}).cors_origins == tuple(expected.split(","))
 
 
 def test_a_missing_settings_file_is_refused_and_an_empty_one_accepted(tmp_path: Path) -> None:

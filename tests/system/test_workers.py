@@ -253,3 +253,13 @@ def test_a_start_on_a_port_in_use_fails_with_the_reason(models: Path) -> None:
         result = run_to_exit("--models", str(models), "--workers", "2", "--port", port)
     assert result.returncode == 1
     assert f"127.0.0.1:{port}: Address already in use" in result.stderr
+
+
+def test_workers_do_not_start_if_the_path_of_their_folder_is_too_long_for_sockets(models: Path, tmp_path: Path) -> None:
+    folder = tmp_path / ("long" * 25)
+    folder.mkdir()
+    result = run_to_exit("--models", str(models), "--workers", "2", variables={"TMPDIR": str(folder)})
+    assert result.returncode == 1
+    assert "Set TMPDIR" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert list(folder.iterdir()) == []

@@ -1,7 +1,7 @@
 """Option values: parses the texts of command line options that hold more than one value."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -46,10 +46,15 @@ def parse_labels(text: str) -> list[str]:
     return labels
 
 
-def parse_named_paths(option: str, values: Sequence[str] | None) -> Iterator[tuple[str, Path]]:
-    """(name, path) of each value of the form `NAME=PATH`."""
+def parse_named_paths(option: str, values: Sequence[str] | None) -> dict[str, Path]:
+    """The path of each name, from values `NAME=PATH`; DataError for other values and for repeated names."""
+    paths: dict[str, Path] = {}
     for value in values or []:
         name, separator, path = value.partition("=")
         if not separator or not name or not path:
             raise DataError(option, f"'{value}' is not NAME=PATH", f"For example {option} signs=data/signs")
-        yield name, Path(path)
+        if name in paths:
+            reason = f"gives {name} to {paths[name]} and to {path}"
+            raise DataError(option, reason, "Give each set a name of its own")
+        paths[name] = Path(path)
+    return paths

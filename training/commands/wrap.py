@@ -179,6 +179,7 @@ def wrap(
     # Imported here, so that `--help` does not import torch.
     from training.commands.run import print_next_steps
     from training.data import guess_source
+    from training.data.source_guess import require_no_splits
     from training.export.bundle_folder import bundle_name
     from training.recipe import Source
     from training.wrapping.image_adapter import ImageOptions
@@ -199,11 +200,13 @@ def wrap(
         raise DataError(wrong[0], "is for images, --tokenizer for texts", "Leave one out")
     data_dir = Path("/")
 
-    def source(path: Path, label: str | None = label_column) -> Source:
-        return guess_source(path, data_dir, image=image_column, text=text_column, label=label)
+    def source(path: Path) -> Source:
+        require_no_splits(path, label_column)
+        return guess_source(path, data_dir, image=image_column, text=text_column, label=label_column)
 
     def unlabelled(path: Path) -> Source:
-        return source(path, None).model_copy(update={"label": None})
+        found = guess_source(path, data_dir, image=image_column, text=text_column)
+        return found.model_copy(update={"label": None})
 
     options = WrapOptions(
         model=model,
@@ -233,8 +236,10 @@ def wrap(
         neighbours=neighbours,
         combine=() if combine is None else tuple(name.strip() for name in combine.split("+")),
         test=None if test is None else source(test),
-        ood={set_name: unlabelled(path) for set_name, path in parse_named_paths("--ood", ood)},
-        validation={set_name: unlabelled(path) for set_name, path in parse_named_paths("--validation", validation)},
+        ood={set_name: unlabelled(path) for set_name, path in parse_named_paths("--ood", ood).items()},
+        validation={
+            set_name: unlabelled(path) for set_name, path in parse_named_paths("--validation", validation).items()
+        },
         alpha=alpha,
         default_score=default_score,
         overwrite=overwrite,

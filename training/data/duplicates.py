@@ -72,12 +72,12 @@ def text_hashes(texts: Iterable[str]) -> list[bytes]:
 def input_hashes(x: InputArray) -> list[bytes]:
     """The content hash of each stored input, of the values that a model reads."""
     blocks = (np.arange(i, min(i + _BLOCK, x.shape[0]), dtype=np.int64) for i in range(0, x.shape[0], _BLOCK))
-    return [_digest(np.ascontiguousarray(row).tobytes()) for rows in blocks for row in x[rows]]
+    return [input_hash(row) for rows in blocks for row in x[rows]]
 
 
-def file_hash(file: bytes) -> bytes:
-    """The content hash of an encoded file, 16 bytes."""
-    return _digest(file)
+def input_hash(values: NDArray[np.generic]) -> bytes:
+    """The content hash of the values of one input, 16 bytes."""
+    return _digest(np.ascontiguousarray(values).tobytes())
 
 
 def _digest(content: bytes) -> bytes:

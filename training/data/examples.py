@@ -46,8 +46,8 @@ class Examples:
         labels: The class names.
         name: The set's role, for messages and reports.
         source: The path or name that the set was read from.
-        sha256: A hash of inputs and labels. For a set that is decoded on demand, a hash of its files and labels. For a
-            subset, a hash of the whole set's hash and the row numbers.
+        sha256: A hash of inputs and labels. For a set that is decoded on demand, a hash of the hashes of its inputs,
+            and labels. For a subset, a hash of the whole set's hash and the row numbers.
         left_out: The source's inputs that cannot be used and are left out; none for a subset.
         origins: Where each example comes from; None if that is not known.
     """

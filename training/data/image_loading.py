@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from bundle import ImageError, ImageInput, decode_image
 from datafiles import Fault
-from training.data.duplicates import file_hash, input_hashes
+from training.data.duplicates import input_hash, input_hashes
 from training.data.encoded_images import (
     Encoded,
     EncodedImages,
@@ -70,18 +70,14 @@ def load_images(
         Problem(rows.origin, int(rows.numbers[index]), reason, images.file(index)) for index, reason in broken.items()
     ]
     x, y = (array, rows.y) if not broken else (select(array, kept), None if rows.y is None else rows.y[kept])
-    sha256 = content_hash(x, y) if in_memory else _hash_of_files(image_hashes(x), y)
+    sha256 = content_hash(x, y) if in_memory else _hash_of_hashes(image_hashes(x), y)
     origins = Origins(rows.origin, rows.numbers[kept], images, kept)
     examples = Examples(x, y, rows.labels, name, rows.origin, sha256, origins=origins)
     return examples.usable(problems, skip_broken=skip_broken)
 
 
 def image_hashes(x: InputArray) -> list[bytes]:
-    """The content hash of each image that `load_images` loaded.
-
-    For cached images it is that of the decoded pixels; for images that are decoded on demand, that of the encoded
-    files. Hashes of both kinds never match.
-    """
+    """The content hash of the decoded pixels of each image that `load_images` loaded."""
     return x.hashes if isinstance(x, _DecodedOnDemand) else input_hashes(x)
 
 
@@ -96,7 +92,7 @@ def content_hash(x: InputArray, y: NDArray[np.int64] | None) -> str:
     return digest.hexdigest()
 
 
-def _hash_of_files(hashes: Sequence[bytes], y: NDArray[np.int64] | None) -> str:
+def _hash_of_hashes(hashes: Sequence[bytes], y: NDArray[np.int64] | None) -> str:
     return hashlib.sha256(b"".join(hashes) + (b"" if y is None else y.tobytes())).hexdigest()
 
 
@@ -121,7 +117,7 @@ class _DecodedOnDemand:
         files: the paths of the images; None if they are in `stored`.
         stored: the encoded images of a table; None if they have files of their own.
         selected: the numbers of the images in either.
-        hashes: the content hash of each selected image's file.
+        hashes: the content hash of each selected image's decoded pixels.
         spec: the model's input.
     """
 
@@ -196,7 +192,7 @@ def _on_demand(
     On first use all are decoded once, and the images of tables are copied to a file that can be read at random.
     """
     hashes, reasons, stored = (
-        path.with_suffix(".hashes.npy"),
+        path.with_suffix(".pixels.hashes.npy"),
         path.with_suffix(".broken.json"),
         path.with_suffix(".arrow"),
     )
@@ -211,9 +207,10 @@ def _on_demand(
             for index, (decoded, encoded) in enumerate(_decoded(images, spec)):
                 if isinstance(decoded, str):
                     broken[index] = decoded
+                else:
+                    digests[index] = np.frombuffer(input_hash(decoded), dtype=np.uint8)
                 if store is not None:
                     store.add([encoded])
-                digests[index] = np.frombuffer(file_hash(encoded), dtype=np.uint8)
                 if index % _CHUNK == 0 or index == len(images) - 1:
                     report(index + 1)
             if store is not None:

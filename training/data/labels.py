@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from datafiles import Fault, Value
+from datafiles import Fault, Value, as_text
 
 _WHOLE_FLOAT = re.compile(r"[-+]?\d+\.0+")
 
@@ -79,14 +79,18 @@ def _number(value: Value, classes: int) -> int:
 
 
 def _name(value: Value) -> str | Fault:
+    if isinstance(value, str | bytes):
+        text = as_text(value)
+        if isinstance(text, Fault):
+            return Fault(text.kind, f"its label is unreadable: {text.detail.rstrip('.')}")
+        return text.strip() or _NO_LABEL
     if isinstance(value, Fault):
         return _NO_LABEL if value.kind == "missing" else Fault(value.kind, value.detail.rstrip("."))
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return _NO_LABEL
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    name = (value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)).strip()
-    return name or _NO_LABEL
+    return str(value).strip() or _NO_LABEL
 
 
 _NO_LABEL = Fault("missing", "there is no label")

@@ -9,9 +9,11 @@ network's normalised input, as the authors' code does, so that noise has less co
 deviation its pixels are 63..188 and those of blobs 125..188.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import pairwise
 
 import numpy as np
 from numpy.random import Generator
@@ -29,7 +31,8 @@ UInt8 = NDArray[np.uint8]
 Values = NDArray[np.floating]
 Shape = tuple[int, ...]
 
-_BLOCK = 4096
+_BLOCK_IMAGES, _BLOCK_VALUES = 4096, 4096 * 32 * 32 * 3
+"""The most images in a block, and about the most values: 100 MB in float64."""
 
 
 @dataclass(frozen=True)
@@ -84,12 +87,12 @@ def generate(
     generator = np.random.default_rng(seed)
     images = np.empty(shape, dtype=np.uint8)
     # In blocks, because intermediate values are float64: gigabytes for the outliers of a training run.
-    for start in range(0, shape[0], _BLOCK):
-        block = images[start : start + _BLOCK]
+    for rows in _blocks(shape):
+        block = images[rows]
         if name in NOISE or in_dist is None:
             block[:] = NOISE[name].pixels(NOISE[name].draw(generator, block.shape), normalisation)
         else:
-            block[:] = DISTORTIONS[name](generator, in_dist[start : start + len(block)])
+            block[:] = DISTORTIONS[name](generator, in_dist[rows])
     if jpeg_quality is not None:
         for row, image in enumerate(images):
             images[row] = _through_jpeg(image, jpeg_quality)
@@ -118,7 +121,7 @@ def synthesise(
             config.synthetic,
             (n, *in_dist.x.shape[1:]),
             seed=seed,
-            in_dist=in_dist.x[rows],
+            in_dist=in_dist.x[rows] if config.synthetic in DISTORTIONS else None,
             jpeg_quality=config.jpeg_quality,
             normalisation=spec if config.space == "normalised" else None,
         )
@@ -126,6 +129,14 @@ def synthesise(
         raise RecipeError(f"{name}.synthetic", str(error), "Correct the recipe") from error
     array = StoredArray(x)
     return Examples(array, None, (), name, f"synthetic/{config.synthetic}", content_hash(array, None))
+
+
+def _blocks(shape: Shape) -> list[slice]:
+    """The rows of images of `shape` in blocks, each of two images or more: some distortions mix a block's images."""
+    n = shape[0]
+    size = min(_BLOCK_IMAGES, max(2, _BLOCK_VALUES // math.prod(shape[1:])))
+    starts = [start for start in range(0, n, size) if n - start > 1 or n == 1]
+    return [slice(start, end) for start, end in pairwise([*starts, n])]
 
 
 def _gaussian(generator: Generator, shape: Shape) -> Values:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from training.data import DataLocations, Progress
-from training.data.source_guess import holds_texts
+from training.data.source_guess import holds_texts, train_and_test_folders
 from training.data_check.backbone_features import backbone_features
 from training.data_check.broken import blank_finding, blank_images, broken_finding
 from training.data_check.checked_set import CheckedSet, Columns, read_set
@@ -35,7 +35,7 @@ class CheckOptions:
     """The data to check, and the options of the checks.
 
     Attributes:
-        data: The in-distribution data.
+        data: The in-distribution data, or a folder of images with a training and a test split.
         test: A test set of its own; None if there is none.
         outliers: The outliers; None if there are none.
         columns: The names of the columns of tables.
@@ -71,8 +71,9 @@ def check_data(options: CheckOptions, locations: DataLocations, progress: Progre
         DataError: A set cannot be read, holds no usable input, or holds another kind of input than the others.
         GraphError: The backbone cannot be used.
     """
-    paths = {IN_DISTRIBUTION: options.data, TEST: options.test, OUTLIERS: options.outliers}
     columns = options.columns
+    data, test = _splits(options)
+    paths = {IN_DISTRIBUTION: data, TEST: test, OUTLIERS: options.outliers}
     given = {name: path for name, path in paths.items() if path is not None}
     is_text = {name: holds_texts(path, image=columns.image, text=columns.text) for name, path in given.items()}
     for name, path in given.items():
@@ -94,6 +95,16 @@ def check_data(options: CheckOptions, locations: DataLocations, progress: Progre
     findings = sorted(_findings(options, sets, progress), key=lambda finding: _ORDER.index(finding.severity))
     report = DataCheck(sets=tuple(SetSummary.of(checked) for checked in sets), findings=tuple(findings))
     return CheckedData(report, sets)
+
+
+def _splits(options: CheckOptions) -> tuple[Path, Path | None]:
+    """The in-distribution data and the test set: those of the options, or the splits in the folder of data."""
+    splits = train_and_test_folders(options.data, options.columns.label)
+    if splits is None:
+        return options.data, options.test
+    if options.test is not None:
+        raise DataError("--test", f"is given, but {splits[1]} is a test set, too", f"Give {splits[0]} as the data")
+    return splits
 
 
 def _findings(options: CheckOptions, sets: tuple[CheckedSet, ...], progress: Progress) -> Iterator[Finding]:

@@ -70,7 +70,7 @@ def label_finding(
         check="label errors",
         severity="info",
         count=len(found.rows),
-        message=f"{len(found.rows):,} labels of {len(rows):,} are doubted by {judge}; the most doubtful come first",
+        message=f"{judge} finds {len(found.rows):,} of {len(rows):,} labels unlikely; the least likely come first",
         remedy="Look at the first ones and correct the labels that are wrong; many of the others are right",
         examples=first_examples(examples),
     )

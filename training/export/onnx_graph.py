@@ -118,7 +118,8 @@ def check_parity(
     Args:
         expected: The outputs of the reference.
         graph_outputs: The outputs of the graph.
-        tolerance: The largest allowed absolute difference of a float output.
+        tolerance: The largest allowed difference of a float output, relative to the reference's value if its magnitude
+            exceeds 1: energies and distances are large numbers in float32.
         reference: The name of the reference, for error messages.
         tolerances: The tolerance of each output for which `tolerance` is too small.
 
@@ -126,22 +127,22 @@ def check_parity(
         Float output -> its largest absolute difference.
 
     Raises:
-        ParityError: The outputs' names differ, a difference exceeds `tolerance` or is NaN, or more than 0.1% of the
+        ParityError: The outputs' names differ, a difference exceeds the tolerance or is NaN, or more than 0.1% of the
             predicted classes differ.
     """
     if set(expected) != set(graph_outputs):
         raise ParityError("the graph", f"has outputs {sorted(graph_outputs)}", f"Expected {sorted(expected)}")
-    differences = {
-        name: float(np.max(np.abs(values.astype(np.float64) - graph_outputs[name].astype(np.float64))))
-        for name, values in expected.items()
-        if np.issubdtype(values.dtype, np.floating)
-    }
-    # `not <=` instead of `>`, so that NaN counts as too large.
-    too_large = {
-        name: difference
-        for name, difference in differences.items()
-        if not difference <= tolerances.get(name, tolerance)
-    }
+    differences = {}
+    too_large = {}
+    for name, values in expected.items():
+        if not np.issubdtype(values.dtype, np.floating):
+            continue
+        difference = np.abs(values.astype(np.float64) - graph_outputs[name].astype(np.float64))
+        differences[name] = float(np.max(difference))
+        relative = float(np.max(difference / np.maximum(1.0, np.abs(values))))
+        # `not <=` instead of `>`, so that NaN counts as too large.
+        if not relative <= tolerances.get(name, tolerance):
+            too_large[name] = relative
     if too_large:
         detail = ", ".join(f"{name} by {difference:.2g}" for name, difference in too_large.items())
         raise ParityError(

@@ -9,7 +9,7 @@ from typing import Any
 from bundle import ImageInput
 from training.data import DataLocations, class_folders, guess_source
 from training.data.labels import class_counts
-from training.data.source_guess import holds_texts
+from training.data.source_guess import holds_texts, train_and_test_folders
 from training.data.sources import Rows, read_rows
 from training.data.text_loading import read_texts
 from training.data_check.class_sizes import (
@@ -34,8 +34,6 @@ from training.scoring.calibration import DEFAULT_ALPHA, attainable_alpha
 
 _HELD_OUT, _LIKE_TRAINED, _VALIDATION = "held-out-outliers", "outliers-like-those-trained-on", "validation-outliers"
 """The outliers' sets: whole sub-folders or labels, or a random part, whose detection is a bound; and for validation."""
-_TRAIN, _TEST = "train", "test"
-"""The names of two sub-folders that are splits and not classes."""
 _SHOWN_GROUPS = 10
 _FOLDERS = "Give a folder with one sub-folder of images per class, or a .csv of texts with the columns text and label"
 
@@ -46,7 +44,7 @@ class QuickStartInputs:
 
     Attributes:
         in_dist: The labelled in-distribution data: a table, or a folder of images with one sub-folder per class, or
-            with sub-folders `train` and `test` that have them.
+            with a training and a test split that have them.
         outliers: Inputs of none of its classes; None if there are none.
         backbone: A pretrained model, whose features a classifier is trained on: an ONNX file, the folder of a
             `transformers` model, or the name of one on the hub.
@@ -191,9 +189,8 @@ def _read(inputs: QuickStartInputs, data_dir: Path, *, is_text: bool) -> _Data:
         return read_texts(source, locations) if is_text else read_rows(source, data_dir, "image")
 
     in_dist, test = inputs.in_dist, None
-    if _holds_splits(in_dist):
-        test = guess_source(in_dist / _TEST, data_dir)
-        in_dist = in_dist / _TRAIN
+    if (splits := train_and_test_folders(in_dist)) is not None:
+        in_dist, test = splits[0], guess_source(splits[1], data_dir)
     source = guess_source(in_dist, data_dir)
     if source.label is None:
         raise DataError(str(in_dist), "has no classes", _FOLDERS)
@@ -208,13 +205,6 @@ def _read(inputs: QuickStartInputs, data_dir: Path, *, is_text: bool) -> _Data:
         raise DataError(str(inputs.outliers), f"holds {n} outliers", f"Give {MIN_OUTLIERS} or, better, thousands")
     split = split_outliers(labelled, rows, validate=inputs.backbone is not None)
     return _Data(source, test, rows(source), _Outliers(outliers, outlier_rows, split))
-
-
-def _holds_splits(path: Path) -> bool:
-    """Whether the only sub-folders are `train` and `test`, with the classes below them."""
-    if not path.is_dir() or set(class_folders(path)) != {_TRAIN, _TEST}:
-        return False
-    return set(class_folders(path / _TRAIN)) == set(class_folders(path / _TEST)) != set()
 
 
 def _count(test: Source, data_dir: Path) -> int:

@@ -51,7 +51,8 @@ def targets_among(examples: Examples, names: Sequence[str], *, by_order: bool = 
     Args:
         examples: the labelled data.
         names: the class names of the model.
-        by_order: whether other names stand for the model's in alphabetical order, if there are as many.
+        by_order: whether other names stand for the model's in alphabetical order (numbers in ascending order), if there
+            are as many.
 
     Raises:
         DataError: if the data have no labels or other ones.
@@ -64,7 +65,9 @@ def targets_among(examples: Examples, names: Sequence[str], *, by_order: bool = 
         if _has_numbers(examples) and max(map(int, examples.labels)) < len(names):
             index = [int(label) for label in examples.labels]
         elif by_order and not index and len(found) == len(names):
-            index = list(range(len(names)))
+            # The number 10 comes after 9, not after 1.
+            ordered = sorted(examples.labels, key=int) if _has_numbers(examples) else examples.labels
+            index = [ordered.index(label) for label in examples.labels]
         else:
             unknown = [label for label, position in zip(examples.labels, found, strict=True) if position is None]
             reason = f"its labels {', '.join(unknown[:5])} are none of the model's ({', '.join(names[:5])}, ...)"

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from training.errors import DataError
 from training.wrapping.image_preprocessing import Preprocessing, Resize, Size
 
@@ -89,6 +91,9 @@ def _of_transformers(config: Mapping[str, Any]) -> Preprocessing | None:
     normalises = config.get("do_normalize", True) and config.get("image_mean") is not None
     mean, std = (config["image_mean"], config["image_std"]) if normalises else ([0.0], [1.0])
     mean, std = ([value] if isinstance(value, int | float) else value for value in (mean, std))
+    if "EfficientNet" in kind and config.get("include_top", True) and config.get("image_std") is not None:
+        # After the normalisation, if any, this processor divides by `image_std` again.
+        mean, std = (values.tolist() for values in np.broadcast_arrays(mean, np.multiply(std, config["image_std"])))
     bgr = bool(config.get("do_flip_channel_order", False))
     if bgr:
         # Its means are those of the flipped channels.

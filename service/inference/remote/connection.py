@@ -46,7 +46,7 @@ class OpenedEngine:
     Attributes:
         sock: The connection.
         slots: The shared memory.
-        seat: The number of this front end in it.
+        region: The number of this front end's region in it.
         facts: The other fields of the answer.
     """
 
@@ -54,7 +54,7 @@ class OpenedEngine:
         self.sock = sock
         self.slots = slots
         self.facts = facts
-        self.seat: int = facts["seat"]
+        self.region: int = facts["region"]
 
     @property
     def plan(self) -> ExecutionPlan:
@@ -111,10 +111,10 @@ def _receive_answer(sock: socket.socket) -> tuple[bytes, list[int]]:
 
 
 class EngineConnection:
-    """The inputs that a front end has handed to an engine, and their outcomes. For the event loop's thread only.
+    """The inputs that a front end has handed to an engine, and their outcomes. Only the event loop's thread may use it.
 
-    It counts what it has admitted; the counters of all front ends and the engine's counter of inputs that have left the
-    queue give the depth of the queue, without a lock.
+    The connection counts the inputs that it has admitted. The depth of the queue is the sum of these counters of all
+    front ends minus the engine's counter of inputs that have left the queue; no lock is needed.
     """
 
     def __init__(
@@ -133,22 +133,22 @@ class EngineConnection:
             on_lost: Called once the engine process has ended.
         """
         self.slots = opened.slots
-        self._seat = opened.seat
+        self._region = opened.region
         self._loop = loop
         self._observer = observer
         self._on_lost = on_lost
         self._names = [name for name, _, _ in self.slots.layout.outputs]
         count = self.slots.layout.slots
-        # The slot that was freed last is used first: its memory is in the caches, and unused memory is never touched.
+        # The slot that was freed last is used first: its memory is in the caches, and slots never used take no memory.
         self._free = list(range(count - 1, -1, -1))
         self._owners: list[tuple[Reservation, int] | None] = [None] * count
         self._reserved = 0
         self._numbers: dict[Reservation, int] = {}
         self._next_number = 0
         self._unsent = bytearray()
-        self._inputs: Array = self.slots.inputs[self._seat]
-        self._lengths = self.slots.lengths[self._seat]
-        self._outputs = self.slots.outputs[self._seat]
+        self._inputs: Array = self.slots.inputs[self._region]
+        self._lengths = self.slots.lengths[self._region]
+        self._outputs = self.slots.outputs[self._region]
         self._lost = False
         self._socket = FrameSocket(opened.sock, loop, self._on_data, self._on_closed)
 
@@ -198,7 +198,7 @@ class EngineConnection:
         self._socket.close()
 
     def _admit(self, count: int) -> None:
-        self.slots.set_admitted(self._seat, self.slots.admitted(self._seat) + count)
+        self.slots.set_admitted(self._region, self.slots.admitted(self._region) + count)
 
     def _send(self, submission: Submission) -> None:
         """Send the frame together with those of the same iteration of the event loop."""

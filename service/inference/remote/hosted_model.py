@@ -53,17 +53,17 @@ class FrontEnd:
     """The connection of one front end with one model version.
 
     Attributes:
-        seat: The number of the front end in the shared memory.
-        received: The number of inputs that this front end and its predecessors at the seat have sent.
+        region: The number of the front end's region in the shared memory.
+        received: The number of inputs that this front end and earlier ones with the region have sent.
         connected: Whether the connection is open.
         requests: The requests whose inputs do not all have an outcome, by their numbers.
         held: The number of inputs that have no outcome yet.
     """
 
     def __init__(
-        self, model: "HostedModel", seat: int, received: int, sock: socket.socket, loop: asyncio.AbstractEventLoop
+        self, model: "HostedModel", region: int, received: int, sock: socket.socket, loop: asyncio.AbstractEventLoop
     ) -> None:
-        self.seat = seat
+        self.region = region
         self.received = received
         self.connected = True
         self.requests: dict[int, _HeldRequest] = {}
@@ -112,34 +112,34 @@ class HostedModel:
         self.slots = slots
         self.batcher = engine.queue
         self._loop = loop
-        self._seats: dict[int, FrontEnd] = {}
+        self._front_ends: dict[int, FrontEnd] = {}
         self._lock = threading.Lock()
         self._fixed = {name for name, _, _ in slots.layout.outputs}
         self._on_unused = on_unused
         slots.seconds_per_input = self.batcher.seconds_per_input
 
-    def admit(self, sock: socket.socket, seat: int, answer: bytes) -> None:
+    def admit(self, sock: socket.socket, region: int, answer: bytes) -> None:
         """Connect a front end.
 
         Args:
             sock: The connection.
-            seat: A free seat.
+            region: A free region.
             answer: The answer to the front end's request, which is sent with the shared memory.
         """
         # Read before the front end can admit inputs: those are counted when they are received.
-        received = self.slots.admitted(seat)
+        received = self.slots.admitted(region)
         with suppress(OSError):
             # The end of a front end is noticed when its socket is read.
             socket.send_fds(sock, [answer], [self.descriptor])
-        self._seats[seat] = FrontEnd(self, seat, received, sock, self._loop)
+        self._front_ends[region] = FrontEnd(self, region, received, sock, self._loop)
 
     @property
-    def free_seat(self) -> int | None:
-        """A seat without a front end, and without inputs of an earlier one that are still being computed."""
-        return next((seat for seat in range(self.slots.layout.seats) if self._is_free(seat)), None)
+    def free_region(self) -> int | None:
+        """A region without a front end, and without inputs of an earlier one that are still being computed."""
+        return next((region for region in range(self.slots.layout.regions) if self._is_free(region)), None)
 
-    def _is_free(self, seat: int) -> bool:
-        front_end = self._seats.get(seat)
+    def _is_free(self, region: int) -> bool:
+        front_end = self._front_ends.get(region)
         return front_end is None or not (front_end.connected or front_end.held)
 
     def submit(self, front_end: FrontEnd, submission: Submission) -> None:
@@ -152,7 +152,7 @@ class HostedModel:
             front_end.requests[submission.request] = request
             front_end.held += request.missing
         front_end.received += len(submission.slots)
-        inputs, lengths = self.slots.inputs[front_end.seat], self.slots.lengths[front_end.seat]
+        inputs, lengths = self.slots.inputs[front_end.region], self.slots.lengths[front_end.region]
         items: list[Array] = [inputs[slot] for slot in submission.slots]
         if self.slots.layout.has_lengths:
             items = [item[: lengths[slot]] for item, slot in zip(items, submission.slots, strict=True)]
@@ -161,16 +161,16 @@ class HostedModel:
     def leave(self, front_end: FrontEnd) -> None:
         """Drop the inputs of a front end that has closed its connection or ended.
 
-        Its seat is free once its last batch is computed: the engine writes the outputs of that batch to the seat.
+        Its region is free once its last batch is computed: the engine writes the outputs of that batch to the region.
         """
         for number in list(front_end.requests):
             self._cancel(front_end, number)
         # Inputs that the front end admitted and did not send are not in the queue any more.
-        self.slots.set_admitted(front_end.seat, front_end.received)
+        self.slots.set_admitted(front_end.region, front_end.received)
         front_end.connected = False
-        if not any(other.connected for other in self._seats.values()):
+        if not any(other.connected for other in self._front_ends.values()):
             # Each front end refers to this object: the cycle would keep the engine until the garbage collector runs.
-            self._seats.clear()
+            self._front_ends.clear()
             self._on_unused()
 
     def report(self, event: str) -> None:
@@ -179,7 +179,7 @@ class HostedModel:
         Args:
             event: The method of `EngineObserver` that the front end calls.
         """
-        connected = [front_end for front_end in [*self._seats.values()] if front_end.connected]
+        connected = [front_end for front_end in [*self._front_ends.values()] if front_end.connected]
         for front_end in connected[:1]:
             front_end.send(Outcomes(Kind.EVENT, (), rest=event.encode()))
 
@@ -213,7 +213,11 @@ class HostedModel:
         rows = np.empty(len(inputs), self.slots.outputs.dtype)
         rows[WAITED] = [batch.started - queued.queued_at for queued in inputs]
         for name in self._fixed:
-            rows[name] = batch.outputs[name]
+            output = batch.outputs[name]
+            if output.shape != rows[name].shape:
+                # NumPy would repeat a column of shape [N, 1].
+                raise ValueError(f"the output {name!r} has the shape {output.shape} instead of {rows[name].shape}")
+            rows[name] = output
         others = {name: output for name, output in batch.outputs.items() if name not in self._fixed}
         positions_of: dict[FrontEnd, list[int]] = {}
         for position, queued in enumerate(inputs):
@@ -224,7 +228,7 @@ class HostedModel:
             slots = tuple(
                 request.slots[inputs[position].index] for request, position in zip(requests, positions, strict=True)
             )
-            self.slots.outputs[front_end.seat][list(slots)] = rows if len(slots) == len(inputs) else rows[positions]
+            self.slots.outputs[front_end.region][list(slots)] = rows if len(slots) == len(inputs) else rows[positions]
             # Explanations are large, and few requests want them.
             explain = any(request.explain for request in requests)
             rest = {
@@ -265,14 +269,14 @@ def _request(queued: QueuedInput) -> _HeldRequest:
 
 
 def slot_layout(
-    modality: Modality, outputs: Mapping[str, Array], *, seats: int, capacity: int, in_progress: int
+    modality: Modality, outputs: Mapping[str, Array], *, regions: int, capacity: int, in_progress: int
 ) -> SlotLayout:
     """The layout of the memory of a model.
 
     Args:
         modality: The kind of the model's inputs.
         outputs: The outputs of a batch.
-        seats: Most front ends that are connected at the same time.
+        regions: Most front ends that are connected at the same time.
         capacity: Most inputs in the queue.
         in_progress: Most inputs that are being computed.
     """
@@ -283,5 +287,5 @@ def slot_layout(
         if name not in EXPLANATIONS and rows.dtype.kind not in "OUS" and (modality.size_of is None or rows.ndim == 1)
     ]
     return SlotLayout(
-        seats, capacity + in_progress, largest.shape, largest.dtype.str, modality.size_of is not None, tuple(fixed)
+        regions, capacity + in_progress, largest.shape, largest.dtype.str, modality.size_of is not None, tuple(fixed)
     )

@@ -39,7 +39,7 @@ _ATTEMPTS = 3
 class RemoteQueue(EngineQueue):
     """The queue of an engine in the engine process.
 
-    While the engine process is being restarted it admits nothing, and has the engine opened again.
+    While the engine process is being restarted, the queue admits no inputs and has the engine opened again.
     """
 
     def __init__(

@@ -26,10 +26,10 @@ log = structlog.stdlib.get_logger(__name__)
 
 _PUBLISH_SECONDS = 0.2
 _ACCEPT_PAUSE_SECONDS = 0.5
-# A front end that is replaced may still hold its seat when its successor connects, and a version may be opened again
+# A front end that is replaced may still use its region when its successor connects, and a version may be opened again
 # while its last requests finish.
-_SEATS_PER_WORKER = 2
-_SPARE_SEATS = 2
+_REGIONS_PER_WORKER = 2
+_SPARE_REGIONS = 2
 
 _REQUEST_BYTES = 1 << 16
 
@@ -158,18 +158,18 @@ class EngineServer:
             opening = self._models[key] = asyncio.create_task(self._open(key))
         try:
             model = await asyncio.shield(opening)
-            seat = model.free_seat
+            region = model.free_region
         except Exception as error:
             if self._models.get(key) is opening:
                 del self._models[key]
             await self._refuse(sock, _kind_of(error), str(error) or type(error).__name__)
             return
-        if seat is None:
-            await self._refuse(sock, "other", "all seats are taken: there are more front ends than workers")
+        if region is None:
+            await self._refuse(sock, "other", "all regions are in use: there are more front ends than workers")
             return
         engine = model.engine
         answer = {
-            "seat": seat,
+            "region": region,
             "layout": model.slots.layout.to_json(),
             "plan": engine.queue.plan.to_json(),
             "capacity": engine.queue.capacity,
@@ -177,7 +177,7 @@ class EngineServer:
             "preferred_provider": engine.preferred_provider,
             "nodes": dict(engine.nodes),
         }
-        model.admit(sock, seat, encode_json(answer))
+        model.admit(sock, region, encode_json(answer))
 
     async def _refuse(self, sock: socket.socket, kind: str, reason: str) -> None:
         with suppress(OSError):
@@ -211,7 +211,7 @@ class EngineServer:
         layout = slot_layout(
             engine.modality,
             engine.sample_outputs,
-            seats=_SEATS_PER_WORKER * self._settings.workers + _SPARE_SEATS,
+            regions=_REGIONS_PER_WORKER * self._settings.workers + _SPARE_REGIONS,
             capacity=engine.queue.capacity,
             in_progress=plan.threads * plan.max_batch,
         )

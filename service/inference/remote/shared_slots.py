@@ -28,15 +28,15 @@ class SlotLayout:
     """The layout of the memory.
 
     Attributes:
-        seats: Most front ends that are connected at the same time. Each has slots of its own.
-        slots: The slots of one front end.
+        regions: Most front ends that are connected at the same time. Each has a region with its own slots.
+        slots: The slots of one region.
         input_shape: The shape of the largest input.
         input_type: The NumPy type of inputs.
         has_lengths: Whether inputs are shorter than the largest along their only axis.
         outputs: The outputs that have rows of one size.
     """
 
-    seats: int
+    regions: int
     slots: int
     input_shape: tuple[int, ...]
     input_type: str
@@ -68,16 +68,16 @@ class SharedSlots:
 
     Attributes:
         layout: The layout.
-        inputs: The input slots, `[seats, slots, *input_shape]`.
-        lengths: The lengths of the inputs in their slots, int64 `[seats, slots]`.
-        outputs: The output slots, `[seats, slots]`.
+        inputs: The input slots, `[regions, slots, *input_shape]`.
+        lengths: The lengths of the inputs in their slots, int64 `[regions, slots]`.
+        outputs: The output slots, `[regions, slots]`.
     """
 
     def __init__(self, descriptor: int, layout: SlotLayout) -> None:
         """Map the memory of `descriptor`, which may be closed afterwards."""
         self.layout = layout
-        shape, kind = (layout.seats, layout.slots), layout.output_type
-        header = _whole_pages(8 * (_ADMITTED + layout.seats))
+        shape, kind = (layout.regions, layout.slots), layout.output_type
+        header = _whole_pages(8 * (_ADMITTED + layout.regions))
         sizes = [
             header,
             _whole_pages(prod(shape) * 8),
@@ -90,7 +90,7 @@ class SharedSlots:
         memory = mmap.mmap(descriptor, starts[-1])
         self._floats = memoryview(memory)[:header].cast("d")
         self._integers = memoryview(memory)[:header].cast("q")
-        self._admitted = self._integers[_ADMITTED : _ADMITTED + layout.seats]
+        self._admitted = self._integers[_ADMITTED : _ADMITTED + layout.regions]
         self.lengths: NDArray[np.int64] = np.ndarray(shape, np.int64, memory, starts[1])
         self.outputs: NDArray[np.void] = np.ndarray(shape, kind, memory, starts[2])
         self.inputs: Array = np.ndarray((*shape, *layout.input_shape), layout.input_type, memory, starts[3])
@@ -126,13 +126,13 @@ class SharedSlots:
         """Set the number of inputs that have left the queue so far. Only the engine process calls it."""
         self._integers[_LEFT] = count
 
-    def admitted(self, seat: int) -> int:
-        """The number of inputs that the front end at `seat` and its predecessors there have admitted so far."""
-        return self._admitted[seat]
+    def admitted(self, region: int) -> int:
+        """The number of inputs that the front end with `region` and earlier ones with it have admitted so far."""
+        return self._admitted[region]
 
-    def set_admitted(self, seat: int, count: int) -> None:
-        """Set the number; only the front end at `seat` calls it, and the engine process while the seat is free."""
-        self._admitted[seat] = count
+    def set_admitted(self, region: int, count: int) -> None:
+        """Set the number. Only the front end with `region` calls it, and the engine process while it is free."""
+        self._admitted[region] = count
 
     @property
     def depth(self) -> int:

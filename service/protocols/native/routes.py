@@ -35,7 +35,7 @@ def routes(dependencies: Dependencies) -> list[Route]:
             parse = choose_parser(content_type, model.modality, max_inputs=settings.max_inputs)
             query = query_options(request.query_params.multi_items()) if scope["query_string"] else {}
             options = parse_options(query, model.option_limits) if query else model.default_options
-            load_shedder.check(scope, model, options.timeout_ms)
+            load_shedder.check(scope, model, version, options.timeout_ms)
             body = parse(await read_body(request, settings.max_body_bytes, settings.receive_timeout_seconds))
             if body.options:
                 options = parse_options(query | body.options, model.option_limits)

@@ -66,7 +66,6 @@ class Annotations:
             raise InvalidParameter(f"{location}{name[:64]}", reason)
 
 
-@lru_cache(maxsize=1024)
 def _mistake(name: str) -> str | None:
     """The remedy, in words, of a key that cannot be ignored; None if the key is an annotation."""
     if name.startswith(_SHARED_MEMORY):
@@ -75,12 +74,14 @@ def _mistake(name: str) -> str | None:
         return f", or put `{name}` into the `parameters` of the request"
     if name == "explain":
         return "; explanations are on the native route only"
+    # Longer names must not reach the cache: clients choose them, and a body has room for names of many megabytes.
     if name in _FOREIGN or len(name) > _MAX_NAME_CHARS:
         return None
     meant = _similar(name)
     return None if meant is None else f"; if it means `{meant}`, write that"
 
 
+@lru_cache(maxsize=1024)
 def _similar(name: str) -> str | None:
     """The name of this service that `name` resembles, as a whole or in one of its words."""
     if near := get_close_matches(name.lower(), (*PARAMETERS, *_FIELDS), 1, _SIMILAR_NAME):

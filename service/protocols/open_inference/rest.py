@@ -114,7 +114,7 @@ def _inference(dependencies: Dependencies) -> list[Route]:
             header_length = parse_header_length(request.headers.get(HEADER_LENGTH))
             for name in request.query_params if scope["query_string"] else ():
                 raise InvalidParameter(name[:64], "options go into the body's `parameters`, not into the query")
-            load_shedder.check(scope, model, model.option_limits.timeout_ms)
+            load_shedder.check(scope, model, version, model.option_limits.timeout_ms)
             inference = parse_inference(
                 await read_body(request, settings.max_body_bytes, settings.receive_timeout_seconds),
                 header_length,

@@ -215,3 +215,27 @@ def test_a_new_key_for_an_invalid_name_is_refused(capsys: pytest.CaptureFixture[
         new_key.main(["two words"])
     assert end.value.code == 2
     assert "a name is 1 to 64" in capsys.readouterr().err
+
+
+def test_a_file_that_could_not_be_read_for_a_while_is_read_once_it_can_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, clock = tmp_path / "keys", Clock()
+    file.write_text(line("alice", "a"))
+    keys = KeyFile(file, clock)
+    file.write_text(line("robert", "b"))
+    read_text = Path.read_text
+
+    def denied(path: Path, **_: Any) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with capture_logs() as lines:
+        monkeypatch.setattr(Path, "read_text", denied)
+        for _ in range(3):
+            clock.now += 1
+            assert keys.name_of("a") == "alice"
+        # As after a chmod: neither the content nor its time changes.
+        monkeypatch.setattr(Path, "read_text", read_text)
+        clock.now += 1
+        assert (keys.name_of("a"), keys.name_of("b")) == (None, "robert")
+    assert [entry["event"] for entry in lines] == ["keys reload failed", "keys read"]

@@ -2,6 +2,7 @@
 
 import html
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,12 +11,15 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
+import structlog
+from structlog.testing import capture_logs
 
 from service.auth.api_keys import digest_of
 from tests.service.conftest import Live, Serve
 from tests.service.support.answers import problem
 from tests.service.support.exposition import value
 from tests.service.support.pictures import picture
+from tests.support.waiting import until
 
 KEY = "ood_a-key-for-tests"
 
@@ -170,3 +174,18 @@ def test_the_log_names_the_client_and_never_the_key(repository: Path, key_file: 
     assert [(line.get("client"), line["status"]) for line in requests] == [("alice", 200), (None, 401)]
     assert KEY not in done.stderr
     assert "ood_wrong" not in done.stderr
+
+
+def test_a_pipelined_request_without_a_key_is_not_logged_under_the_name_of_the_previous_one(closed: Live) -> None:
+    requests = (
+        f"GET /v1/models HTTP/1.1\r\nHost: x\r\nX-API-Key: {KEY}\r\n\r\n"
+        "GET /v1/models/tiny HTTP/1.1\r\nHost: x\r\nX-Request-ID: second\r\nConnection: close\r\n\r\n"
+    )
+    with capture_logs(processors=[structlog.contextvars.merge_contextvars]) as lines:
+        with socket.create_connection(("127.0.0.1", closed.port), timeout=20) as connection:
+            connection.sendall(requests.encode())
+            while connection.recv(1 << 16):
+                pass
+        until(lambda: any(line.get("request_id") == "second" for line in lines))
+    logged = [line for line in lines if line["event"] == "request"]
+    assert [(line["status"], line.get("client")) for line in logged] == [(200, "alice"), (401, None)]

@@ -25,6 +25,7 @@ from service.http.body import read_body
 from service.http.connection import MAX_HEADERS_BYTES, Connection
 from service.http.load_shedding import LoadShedder
 from service.lifecycle import Lifecycle
+from service.repository.served import Repository
 from service.telemetry.access_log import AccessLog
 from service.telemetry.metrics import Metrics
 from tests.service.conftest import Live, Serve
@@ -127,7 +128,7 @@ def test_a_body_that_takes_longer_than_the_timeout_at_the_minimum_pace_is_read()
         await PlainTextResponse(str(len(body)))(scope, receive, send)
 
     def connection() -> asyncio.Protocol:
-        load_shedder = LoadShedder(AccessLog(Metrics(), enabled=False), Lifecycle())
+        load_shedder = LoadShedder(Repository(Path()), AccessLog(Metrics(), enabled=False), Lifecycle())
         config = uvicorn.Config(app, lifespan="off", log_config=None, ws="none")
         return Connection(
             config=config, server_state=ServerState(), app_state={}, timeout_seconds=timeout, load_shedder=load_shedder

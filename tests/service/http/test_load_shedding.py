@@ -20,6 +20,7 @@ from service.http.load_shedding import LoadShedder
 from service.http.route import Route
 from service.inference.outcomes import QueueFull
 from service.lifecycle import Lifecycle
+from service.repository.served import Repository
 from service.telemetry.access_log import AccessLog
 from service.telemetry.metrics import Metrics
 from tests.service.conftest import Live, Serve
@@ -27,6 +28,7 @@ from tests.service.support.engine_gate import EngineGate, post_in_background
 from tests.service.support.exposition import value
 from tests.service.support.pictures import picture
 from tests.service.support.virtual_clock import VirtualClockLoop, run_with_virtual_clock
+from tests.support.tiny_bundle import make_tiny_bundle
 from tests.support.waiting import until
 
 KEY = "ood_a-key-for-tests"
@@ -36,8 +38,8 @@ ROUTE = "/v1/models/{model}/score"
 class RecordingLoadShedder(LoadShedder):
     """Records the statuses of early rejections, and remembers rejections for longer than any test takes."""
 
-    def __init__(self, access_log: AccessLog, lifecycle: Lifecycle, **options: Any) -> None:
-        super().__init__(access_log, lifecycle, ttl_seconds=600, **options)
+    def __init__(self, repository: Repository, access_log: AccessLog, lifecycle: Lifecycle, **options: Any) -> None:
+        super().__init__(repository, access_log, lifecycle, ttl_seconds=600, **options)
         self.statuses: list[int] = []
 
     def early_rejection(self, scope: Scope) -> Response | None:
@@ -49,7 +51,8 @@ class RecordingLoadShedder(LoadShedder):
 
 @pytest.fixture
 def live(repository: Path, serve: Serve, recording: None) -> Iterator[Live]:
-    with serve(repository, queue_size=1, max_inputs=1) as live:
+    # Requests that wait in the queue must not expire on a busy machine.
+    with serve(repository, queue_size=1, max_inputs=1, timeout_ms=600_000) as live:
         yield live
 
 
@@ -146,7 +149,7 @@ def test_a_repeat_is_accepted_once_there_is_room(live: Live) -> None:
     assert early == [503, 503]
 
 
-def test_a_rejection_is_remembered_for_a_second() -> None:
+def test_a_rejection_is_remembered_for_a_second(tmp_path: Path) -> None:
     class FullBatcher:
         def check_capacity(self, **_: float) -> None:
             raise QueueFull("its queue is full", 1)
@@ -154,13 +157,15 @@ def test_a_rejection_is_remembered_for_a_second() -> None:
     async def scenario(loop: VirtualClockLoop) -> None:
         lifecycle = Lifecycle()
         lifecycle.ready()
-        load_shedder = LoadShedder(AccessLog(Metrics(), enabled=False), lifecycle)
         metrics = SimpleNamespace(rejected=lambda _: None)
-        model: Any = SimpleNamespace(name="tiny", batcher=FullBatcher(), metrics=metrics)
+        model: Any = SimpleNamespace(name="tiny", version="1", batcher=FullBatcher(), metrics=metrics)
+        repository = Repository(tmp_path)
+        repository.serve([model], {})
+        load_shedder = LoadShedder(repository, AccessLog(Metrics(), enabled=False), lifecycle)
         route = Route("/", lambda: None)
         scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": [], "route": route}
         with pytest.raises(Overloaded):
-            load_shedder.check(scope, model, timeout_ms=1000)
+            load_shedder.check(scope, model, None, timeout_ms=1000)
         await loop.advance(0.99)
         assert load_shedder.early_rejection(scope).status_code == 503
         await loop.advance(0.01)
@@ -226,3 +231,23 @@ def test_pipelined_requests_are_answered_in_order(live: Live) -> None:
         live.score(picture())
         pieces = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" + 500 * posted(body=b"x")
         assert statuses(live, pieces, 501) == [200, *[503] * 500]
+
+
+def test_a_full_queue_of_the_canary_rejects_only_the_requests_that_go_to_the_canary(
+    tmp_path: Path, serve: Serve, recording: None
+) -> None:
+    for version in ("1", "2"):
+        make_tiny_bundle(tmp_path, version=version)
+    (tmp_path / "traffic.yaml").write_text("tiny: {serve: 1, canary: {version: 2, percent: 50}}")
+    with serve(tmp_path, queue_size=1, max_inputs=1) as live:
+
+        def ask(number: int) -> httpx.Response:
+            return live.score(picture(), headers={"content-type": "image/png", "x-request-id": f"{number}"})
+
+        versions = [ask(number).json()["version"] for number in range(20)]
+        assert set(versions) == {"1", "2"}
+        with live.app.state.repository.get("tiny", "2").batcher.reserve(1):
+            # Twice: the first round remembers the rejections.
+            statuses = [[ask(number).status_code for number in range(20)] for _ in range(2)]
+    assert statuses == [[503 if version == "2" else 200 for version in versions]] * 2
+    assert len(live.app.state.load_shedder.statuses) >= versions.count("2")

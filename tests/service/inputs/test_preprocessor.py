@@ -2,21 +2,24 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
+from io import BytesIO
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from bundle import EncodedText, ImageInput, TextEncoder
 from service.errors import InputError, Overloaded, TooManyInputs
 from service.inputs.decode_budget import DecodeBudget
 from service.inputs.images import Images
 from service.inputs.modality import Limits, Prepared
-from service.inputs.payloads import Input, Payload, Text
+from service.inputs.payloads import Base64, Input, Payload, Text
 from service.inputs.preprocessor import Preprocessor
 from service.inputs.texts import Texts
-from tests.service.support.pictures import picture
+from tests.service.support.pictures import encoded, picture
 from tests.support.tiny_text_bundle import tiny_tokenizer
 from tests.support.waiting import until, until_async
 
@@ -225,3 +228,60 @@ def test_the_inputs_of_a_cancelled_request_are_dropped(preprocessor: Preprocesso
     # The pool still serves other requests, and has not prepared the rest of the cancelled one.
     asyncio.run(preprocessor.prepare(inputs(*["goal"] * 4), Texts(ENCODER, 8), lambda _: None))
     assert len(texts.threads) == 2
+
+
+def photograph(*, thumbnail: bool) -> bytes:
+    """A JPEG of 1,200 x 800 pixels with noise, optionally with a thumbnail before its frame header."""
+    noise = np.random.default_rng(0).integers(0, 256, (800, 1200, 3), dtype=np.uint8)
+    file, small = BytesIO(), BytesIO()
+    Image.new("RGB", (160, 120)).save(small, "JPEG")
+    exif = b"Exif\0\0" + small.getvalue() if thumbnail else b""
+    Image.fromarray(noise).save(file, "JPEG", quality=30, exif=exif)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("thumbnail", [False, True])
+@pytest.mark.parametrize("prefix", ["raw", "", "data:image/jpeg;base64,", "data:image/jpg;x=1;base64,", " \n"])
+def test_the_work_of_a_photograph_is_estimated_by_its_pixels_in_every_form(thumbnail: bool, prefix: str) -> None:
+    file = photograph(thumbnail=thumbnail)
+    payload = file if prefix == "raw" else Base64(prefix + encoded(file))
+    work = Images(IMAGE_SPEC).work(payload, Limits(max_pixels=10**8, max_text_chars=1))
+    assert 1200 * 800 <= work <= 1200 * 800 + 20_000
+
+
+@pytest.mark.parametrize("name", ["PNG", "GIF", "BMP", "WEBP", "TIFF"])
+def test_the_work_of_other_formats_is_estimated_too(name: str) -> None:
+    file = BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(file, name)
+    work = Images(IMAGE_SPEC).work(Base64(encoded(file.getvalue())), Limits(max_pixels=10**8, max_text_chars=1))
+    assert 200 * 300 / 2 <= work <= 200 * 300 * 40
+
+
+def test_work_that_was_underestimated_does_not_reject_the_inputs_of_others(one_thread: Preprocessor) -> None:
+    class SlowImages(Images):
+        def prepare(self, payload: Payload, limits: Limits) -> NDArray[np.uint8] | InputError:
+            time.sleep(0.05)
+            return super().prepare(payload, limits)
+
+        def work(self, payload: Payload, limits: Limits) -> int:  # noqa: ARG002
+            return 1
+
+    async def prepare() -> None:
+        for _ in range(5):
+            await one_thread.prepare(images_of("black"), SlowImages(IMAGE_SPEC), lambda _: None)
+        requests = (
+            one_thread.prepare(images_of("red"), Images(IMAGE_SPEC), lambda _: None, max_wait=1) for _ in range(3)
+        )
+        await asyncio.gather(*requests)
+
+    asyncio.run(prepare())
+
+
+@pytest.mark.parametrize("texts", [1, 2])
+def test_the_limit_of_all_characters_of_a_request_holds_for_one_text_too(texts: int) -> None:
+    preprocessor = Preprocessor(Limits(max_pixels=100, max_text_chars=5000), 1, max_request_chars=100)
+    inputs = [Input(Text("a " * (60 // texts)))] * texts
+    with pytest.raises(TooManyInputs):
+        asyncio.run(preprocessor.prepare(inputs, Texts(ENCODER, 8), lambda _: None))
+    preprocessor.close()

@@ -3,6 +3,7 @@
 import base64
 from pathlib import Path
 
+import pytest
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -148,3 +149,25 @@ def test_label_values_are_bounded(repository: Path, serve: Serve) -> None:
         assert "secret" not in text.lower()
         assert 'route="other"' in text
         assert 'method="other"' in text
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        ("", "text/plain; version=0.0.4; charset=utf-8"),
+        ("*/*", "text/plain; version=0.0.4; charset=utf-8"),
+        ("application/openmetrics-text", "application/openmetrics-text; version=1.0.0; charset=utf-8"),
+        (
+            "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8,text/plain;version=0.0.4;q=0.5",
+            "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=allow-utf-8",
+        ),
+        ("text/plain;version=1.0.0;escaping=dots", "text/plain; version=1.0.0; charset=utf-8; escaping=dots"),
+        ("application/openmetrics-text; version=abc", "text/plain; version=0.0.4; charset=utf-8"),
+        ("application/openmetrics-text; version=7.1.3", "text/plain; version=0.0.4; charset=utf-8"),
+        ("text/plain; version=1.0.0.999", "text/plain; version=1.0.0; charset=utf-8; escaping=underscores"),
+    ],
+)
+def test_metrics_have_a_known_format_whatever_a_client_accepts(live: Live, accept: str, content_type: str) -> None:
+    answer = live.client.get("/metrics", headers={"accept": accept})
+    assert (answer.status_code, answer.headers["content-type"]) == (200, content_type)
+    assert "# HELP ood_" in answer.text.replace("__", "_")

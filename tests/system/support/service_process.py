@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -158,17 +158,17 @@ def starting(*flags: str) -> Iterator[Start]:
             service.close()
 
 
-def run_to_exit(*flags: str) -> subprocess.CompletedProcess[str]:
-    """Run a service that is expected to fail at its start."""
-    return run_python(*COMMAND[1:], *flags)
+def run_to_exit(*flags: str, variables: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a service that is expected to fail at its start, with further environment `variables`."""
+    return run_python(*COMMAND[1:], *flags, variables=variables)
 
 
-def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run this Python in the repository's root, without settings in the environment."""
+def run_python(*arguments: str, variables: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run this Python in the repository's root, without settings in the environment except for `variables`."""
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=ROOT,
-        env=ENVIRONMENT,
+        env={**ENVIRONMENT, **(variables or {})},
         capture_output=True,
         text=True,
         timeout=TIMEOUT_SECONDS,

@@ -12,6 +12,7 @@ from PIL import Image
 from bundle import ImageInput
 from tests.training.support.datasets_on_disk import LABELS, stripes, write_parquet
 from training.data import DataLocations, load_images
+from training.data.image_loading import image_hashes
 from training.errors import DataError
 from training.recipe import Source
 
@@ -114,6 +115,23 @@ def test_a_set_too_large_for_the_cache_is_decoded_on_demand_to_the_same_pixels(
     stored = [path.name for path in locations.cache_dir.glob("*.npy")]
     assert all(name.endswith(".hashes.npy") for name in stored), "no decoded pixels are stored"
     np.testing.assert_array_equal(loaded.x[ALL[::-3]], images[0][::-3])
+
+
+def test_copies_are_found_between_cached_images_and_those_decoded_on_demand(
+    locations: DataLocations, images: tuple[NDArray[np.uint8], NDArray[np.int64]]
+) -> None:
+    write_parquet(locations.data_dir / "a.parquet", *images)
+    for i, image in enumerate(images[0]):
+        folder = locations.data_dir / "pictures"
+        folder.mkdir(exist_ok=True)
+        Image.fromarray(image).save(folder / f"{i:02}.webp", lossless=True)
+    small = DataLocations(data_dir=locations.data_dir, cache_dir=locations.cache_dir / "small", cache_bytes=100)
+    sources = (Source(path="a.parquet"), Source(path="pictures", format="imagefolder"))
+    loaded = [load_images(source, SPEC, at, name="a") for source in sources for at in (locations, small)]
+    assert [examples.x.in_memory for examples in loaded] == [True, False, True, False]
+    hashes = [image_hashes(examples.x) for examples in loaded]
+    assert len(set(hashes[0])) == 20
+    assert all(found == hashes[0] for found in hashes)
 
 
 def test_a_changed_file_is_decoded_again(

@@ -84,6 +84,27 @@ def test_class_names_in_a_table_stay_as_they_are_and_only_an_empty_cell_has_no_l
     assert [(problem.row, problem.reason) for problem in rows.problems] == [(len(NAMES), "there is no label")]
 
 
+@pytest.mark.parametrize("label", ["M\udcf6bel", b"M\xf6bel", "M\ud83d"])
+def test_a_label_that_is_not_unicode_is_a_fault_of_its_row_and_no_class(label: str | bytes) -> None:
+    labels = read_labels(["Kleid", label, b"Hose"], None)
+    assert labels.names == ("Hose", "Kleid")
+    assert labels.faults[1].startswith("its label is unreadable: The text is not U")
+
+
+def test_labels_in_windows_1252_are_listed_with_a_remedy(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes("text,label\na,M\xf6bel\nb,Kleid\nc,Hose\n".encode("cp1252"))
+    rows = read_rows(guess_source(tmp_path / "t.csv", tmp_path), tmp_path, "text")
+    assert rows.labels == ("Hose", "Kleid")
+    assert [problem.row for problem in rows.problems] == [0]
+    assert rows.problems[0].reason.endswith("save the file as UTF-8")
+    for i in range(2):
+        Image.new("L", (4, 4)).save(tmp_path / f"{i}.png")
+    (tmp_path / "metadata.csv").write_bytes("file_name,label\n0.png,M\xf6bel\n1.png,Kleid\n".encode("cp1252"))
+    rows = read_rows(guess_source(tmp_path, tmp_path), tmp_path, "image")
+    assert rows.labels == ("Kleid",)
+    assert [problem.row for problem in rows.problems] == [0]
+
+
 @pytest.mark.parametrize("described", [False, True], ids=["sub-folders", "metadata.csv"])
 def test_class_names_of_images_stay_as_they_are(tmp_path: Path, *, described: bool) -> None:
     names = [name for name in NAMES if name != "N/A"]

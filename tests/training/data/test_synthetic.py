@@ -1,5 +1,8 @@
 """Synthetic sets have the distributions of the paper, and pass through the JPEG encoder of the data."""
 
+import tracemalloc
+import zlib
+
 import numpy as np
 import pytest
 
@@ -104,6 +107,38 @@ def test_an_unknown_set_or_too_few_in_distribution_images_are_refused() -> None:
         generate("fog", SHAPE, seed=1)
     with pytest.raises(ValueError, match=r"jigsaw.*60"):
         generate("jigsaw", SHAPE, seed=1, in_dist=IN_DIST[:10])
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "checksum"),
+    [
+        ("uniform", 1, 3617960611),
+        ("arithmetic_mean", 3, 415275366),
+        ("arithmetic_mean", 1, 1646852124),
+        ("jigsaw", 3, 3780713273),
+    ],
+)
+def test_sets_of_small_images_are_those_of_the_published_reports(name: str, channels: int, checksum: int) -> None:
+    # More images than a block has: the draws of some kinds depend on the size of the blocks.
+    shape = (5000, 32, 32, channels)
+    in_dist = (np.arange(5000 * 32 * 32 * 3) % 251).astype(np.uint8).reshape(5000, 32, 32, 3)[..., :channels]
+    assert zlib.crc32(generate(name, shape, seed=1, in_dist=in_dist, jpeg_quality=None)) == checksum
+
+
+def test_the_memory_besides_the_images_does_not_grow_with_their_number() -> None:
+    in_dist = np.zeros((300, 224, 224, 3), dtype=np.uint8)
+    tracemalloc.start()
+    images = generate("jigsaw", in_dist.shape, seed=1, in_dist=in_dist, jpeg_quality=None)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 3 * images.nbytes
+
+
+def test_no_image_is_left_alone_in_its_block() -> None:
+    in_dist = np.zeros((4097, 2, 2, 1), dtype=np.uint8)
+    in_dist[-1] = 100
+    mixed = generate("arithmetic_mean", in_dist.shape, seed=1, in_dist=in_dist, jpeg_quality=None)
+    assert (mixed[-1] == 50).all()
 
 
 def test_every_image_of_a_set_of_several_blocks_is_distorted() -> None:

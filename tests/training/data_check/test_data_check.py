@@ -75,6 +75,19 @@ def test_sound_images_have_no_finding_but_the_size_of_their_classes(tmp_path: Pa
     ]
 
 
+def test_a_folder_with_splits_is_checked_as_data_and_test_set(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "data" / "train", 40)
+    write_pictures(tmp_path / "data" / "val", 10, seed=500)
+    report = check(tmp_path, data=tmp_path / "data")
+    assert [(summary.name, summary.usable) for summary in report.sets] == [("in-distribution", 80), ("test", 20)]
+    assert not of(report, "training size")
+    with pytest.raises(DataError, match=r"--test: is given, but .*val is a test set, too"):
+        check(tmp_path, data=tmp_path / "data", test=tmp_path / "data" / "val")
+    write_pictures(tmp_path / "data" / "test", 10, seed=900)
+    with pytest.raises(DataError, match="has the splits test, train, val"):
+        check(tmp_path, data=tmp_path / "data")
+
+
 def test_broken_and_blank_images_are_found_with_their_files(tmp_path: Path) -> None:
     data = write_pictures(tmp_path / "data", 40)
     (data / "rings" / "broken.png").write_bytes(b"no image")
@@ -187,9 +200,9 @@ def test_texts_have_findings_of_every_kind(tmp_path: Path) -> None:
     } <= found
     (near,) = of(report, "near duplicates")
     assert near.message == "1 inputs of test have a near duplicate in in-distribution"
-    (doubted,) = of(report, "label errors")
-    assert doubted.examples[0].places[0].excerpt is not None
-    assert any("bread oven salt" in str(example) for example in doubted.examples)
+    (errors,) = of(report, "label errors")
+    assert errors.examples[0].places[0].excerpt is not None
+    assert any("bread oven salt" in str(example) for example in errors.examples)
 
 
 @pytest.mark.parametrize(

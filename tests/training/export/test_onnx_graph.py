@@ -114,6 +114,16 @@ def test_a_graph_with_other_outputs_is_refused() -> None:
         check_parity({"msp": np.zeros(1), "energy": np.zeros(1)}, {"msp": np.zeros(1)}, 1e-3)
 
 
+@pytest.mark.parametrize("value", [0.5, -20.0, 4000.0])
+def test_differences_of_large_values_are_relative(value: float) -> None:
+    expected = {"mahalanobis": np.array([value], np.float32)}
+    scale = max(1.0, abs(value))
+    outputs = ({"mahalanobis": np.array([value + share * scale], np.float32)} for share in (0.0009, 0.0011))
+    assert check_parity(expected, next(outputs), 1e-3)["mahalanobis"] == pytest.approx(0.0009 * scale, rel=1e-3)
+    with pytest.raises(ParityError, match=r"mahalanobis by 0\.0011"):
+        check_parity(expected, next(outputs), 1e-3)
+
+
 def test_the_largest_difference_of_each_float_output_is_returned() -> None:
     expected = {"msp": np.array([0.5, 0.25]), "prediction": np.array([1, 0])}
     outputs = {"msp": np.array([0.5, 0.375]), "prediction": np.array([1, 0])}

@@ -12,12 +12,12 @@ from tokenizers import Tokenizer
 from typer.testing import CliRunner
 
 from bundle import Bundle, load_bundle
-from tests.training.support.datasets_on_disk import LABELS, checkers
+from tests.training.support.datasets_on_disk import LABELS, checkers, stripes
 from tests.training.support.quick_starts import read_report, run, write_images
 from tests.training.support.texts_on_disk import TOPICS, sentences, write_texts
 from training.commands.app import app
 from training.data import DataLocations, load_in_distribution, open_reader
-from training.errors import TrainingError
+from training.errors import DataError, TrainingError
 from training.evaluation import Report
 from training.quick_start.recipe import QuickStartInputs, quick_start
 from training.recipe import Source
@@ -324,6 +324,60 @@ def test_unsuitable_data_is_refused_with_the_reason(
     Image.fromarray(checkers(1, seed=0)[0]).save(tmp_path / "single" / "dark" / "a.png")
     with pytest.raises(TrainingError, match=message):
         run(tmp_path, *arguments(tmp_path))
+
+
+def write_layout(root: Path, *folders: str) -> Path:
+    """Write `photos/<folder>/<i>.png`, 40 images in each folder."""
+    for k, folder in enumerate(folders):
+        (root / "photos" / folder).mkdir(parents=True)
+        for i, image in enumerate(stripes(40, seed=k)[0]):
+            Image.fromarray(image).save(root / "photos" / folder / f"{i}.png")
+    return root / "photos"
+
+
+@pytest.mark.parametrize(("train", "test"), [("train", "test"), ("train", "val"), ("Training", "validation")])
+def test_two_splits_with_the_same_classes_are_the_training_and_the_test_set(
+    train: str, test: str, tmp_path: Path
+) -> None:
+    photos = write_layout(tmp_path, *(f"{split}/{name}" for split in (train, test) for name in ("cat", "dog")))
+    recipe = quick_start(QuickStartInputs(photos)).recipe
+    assert "cat, dog" in recipe.description
+    assert Path(recipe.in_distribution.train.path).name == train
+    assert recipe.in_distribution.test is not None
+    assert Path(recipe.in_distribution.test.path).name == test
+
+
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        (("train/cat", "train/dog", "val/cat", "val/dog", "test/cat", "test/dog"), "splits test, train, val, .*train"),
+        (("train/cat", "train/dog", "train/emu", "test/cat", "test/dog"), r"whose classes differ \(emu\)"),
+        (("train/cat", "train/dog", "test"), r"whose classes differ \(cat, dog\)"),
+        (("train", "testing"), "splits testing, train, without classes in them"),
+        (("test/cat", "test/dog", "valid/cat", "valid/dog"), r"splits test, valid.*give .*photos/test alone"),
+        (("train/cat", "train/dog", "test/cat", "test/dog", "fox"), "fox, test, train found"),
+    ],
+)
+def test_splits_are_never_classes(folders: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    photos = write_layout(tmp_path, *folders)
+    with pytest.raises(DataError, match=message):
+        quick_start(QuickStartInputs(photos))
+
+
+def test_one_class_may_have_the_name_of_a_split(tmp_path: Path) -> None:
+    recipe = quick_start(QuickStartInputs(write_layout(tmp_path, "train", "tram"))).recipe
+    assert "train, tram" in recipe.description
+
+
+def test_splits_of_the_outliers_are_not_held_out_as_kinds_of_outliers(tmp_path: Path) -> None:
+    write_images(tmp_path)
+    for i, file in enumerate(sorted((tmp_path / "others").glob("*.png"))):
+        folder = tmp_path / "others" / ("test" if i % 5 == 0 else "train")
+        folder.mkdir(exist_ok=True)
+        file.rename(folder / file.name)
+    start = quick_start(QuickStartInputs(tmp_path / "photos", tmp_path / "others"))
+    assert LIKE_TRAINED in start.recipe.evaluation.ood
+    assert any("upper bound" in note for note in start.notes)
 
 
 def test_help_shows_both_uses() -> None:

@@ -22,6 +22,7 @@ NORMALISED = {"do_normalize": True, "image_mean": MEAN, "image_std": STD}
 
 
 CROPPED = {"do_center_crop": True, "crop_size": {"height": 224, "width": 224}}
+EFFICIENTNET = {"image_processor_type": "EfficientNetImageProcessor"}
 CONVNEXT = {"crop_pct": 0.875, "image_processor_type": "ConvNextImageProcessor"}
 
 
@@ -60,6 +61,13 @@ def test_the_size_and_crop_of_image_processors(config: dict, size: tuple, resize
         ),
         (NORMALISED | {"do_rescale": False}, lambda pixels: (pixels - MEAN) / STD),
         (NORMALISED, lambda pixels: (pixels / 255 - MEAN) / STD),
+        (NORMALISED | EFFICIENTNET, lambda pixels: (pixels / 255 - MEAN) / STD / STD),
+        (NORMALISED | EFFICIENTNET | {"include_top": False}, lambda pixels: (pixels / 255 - MEAN) / STD),
+        (NORMALISED | EFFICIENTNET | {"do_normalize": False}, lambda pixels: pixels / 255 / STD),
+        (
+            NORMALISED | EFFICIENTNET | {"rescale_factor": 1 / 127.5, "rescale_offset": True},
+            lambda pixels: (pixels / 127.5 - 1 - MEAN) / STD / STD,
+        ),
     ],
 )
 def test_the_values_of_image_processors(config: dict, expected: Any, tmp_path: Path) -> None:

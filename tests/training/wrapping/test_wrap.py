@@ -232,6 +232,8 @@ def test_the_service_serves_a_wrapped_classifier(tmp_path: Path, network_file: P
         (["--logits", "plain", "--alpha", "0.001"], "120 examples can flag nothing at alpha 0.001.*--alpha 0.01"),
         (["--logits", "plain", "--default-score", "confidence"], "Known: msp"),
         (["--logits", "plain", "--ood", "a=b"], "does not exist"),
+        (["--logits", "plain", "--ood", "a=b", "--ood", "a=c"], "--ood: gives a to b and to c"),
+        (["--logits", "plain", "--validation", "a=b", "--validation", "a=c"], "--validation: gives a to b and to c"),
     ],
 )
 def test_options_that_do_not_fit_the_classifier_or_the_data_are_refused_with_a_remedy(
@@ -241,6 +243,17 @@ def test_options_that_do_not_fit_the_classifier_or_the_data_are_refused_with_a_r
     with pytest.raises(TrainingError, match=message):
         wrap(tmp_path / "fixed.onnx", *arguments)
     assert not list((tmp_path / "models").rglob("manifest.json"))
+
+
+@pytest.mark.parametrize("option", ["--calibration", "--test", "--fit"])
+def test_a_folder_of_splits_is_refused(option: str, tmp_path: Path, data: Path, wrap: Wrap) -> None:
+    for split in ("train", "test"):
+        write_folder(tmp_path / "both" / split, 2)
+    write_fixed(tmp_path / "fixed.onnx")
+    calibration = tmp_path / "both" if option == "--calibration" else data / "calibration"
+    given = [] if option == "--calibration" else [option, str(tmp_path / "both")]
+    with pytest.raises(TrainingError, match="both: has the splits test, train"):
+        wrap(tmp_path / "fixed.onnx", "--logits", "plain", *given, calibration=calibration)
 
 
 def test_a_graph_whose_rows_depend_on_each_other_is_refused(tmp_path: Path, wrap: Wrap) -> None:

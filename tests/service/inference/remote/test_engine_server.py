@@ -1,4 +1,4 @@
-"""The engine process's side: seats of front ends that end, and requests whose front end has ended."""
+"""The engine process's side: regions of front ends that end, and requests whose front end has ended."""
 
 import asyncio
 import errno
@@ -122,14 +122,14 @@ class RawFrontEnd:
     """A front end without an event loop."""
 
     def __init__(self, opened: OpenedEngine) -> None:
-        self.seat = opened.seat
+        self.region = opened.region
         self.sock = opened.sock
         self.slots = opened.slots
         self._received = bytearray()
 
     def submit(self, slot: int, pixel: int) -> None:
-        self.slots.inputs[self.seat, slot] = pixel
-        self.slots.set_admitted(self.seat, self.slots.admitted(self.seat) + 1)
+        self.slots.inputs[self.region, slot] = pixel
+        self.slots.set_admitted(self.region, self.slots.admitted(self.region) + 1)
         self.sock.sendall(encode_submission(Submission(slot + 1, float("inf"), (slot,))))
 
     def receive(self) -> Outcomes:
@@ -142,7 +142,7 @@ class RawFrontEnd:
             self._received += data
 
     def score(self, slot: int) -> float:
-        return float(self.slots.outputs[self.seat]["msp"][slot])
+        return float(self.slots.outputs[self.region]["msp"][slot])
 
 
 Serving = Callable[..., RunningServer]
@@ -178,7 +178,7 @@ def test_inputs_of_a_front_end_that_has_ended_do_not_change_the_outputs_of_the_n
     assert second.score(0) == OTHER
 
 
-def test_the_last_batch_of_a_front_end_that_has_ended_frees_its_seat(serving: Serving) -> None:
+def test_the_last_batch_of_a_front_end_that_has_ended_frees_its_region(serving: Serving) -> None:
     server = serving()
     witness, first = server.connect(), server.connect()
     first.submit(0, HELD)
@@ -187,7 +187,7 @@ def test_the_last_batch_of_a_front_end_that_has_ended_frees_its_seat(serving: Se
     server.engines.computing.set()
     witness.submit(0, 1)
     witness.receive()
-    until(lambda: server.connect().seat == first.seat)
+    until(lambda: server.connect().region == first.region)
     assert witness.slots.depth == 0
 
 
@@ -210,7 +210,7 @@ def test_inputs_that_are_admitted_while_the_front_end_is_being_connected_are_cou
     admitted.set()
     first.receive()
     first.sock.close()
-    until(lambda: server.connect().seat == first.seat)
+    until(lambda: server.connect().region == first.region)
     assert witness.slots.depth == 0
 
 
@@ -225,7 +225,7 @@ def test_a_front_end_that_has_ended_does_not_need_the_engine_that_is_being_opene
     assert not server.server.in_use
     server.engines.opening.set()
     until(lambda: server.engines.closed == 1)
-    assert server.connect().seat == 0
+    assert server.connect().region == 0
 
 
 def test_an_unused_engine_and_its_memory_are_freed_without_the_garbage_collector(serving: Serving) -> None:

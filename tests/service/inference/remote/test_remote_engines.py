@@ -51,12 +51,15 @@ def _give_up(client: httpx.Client) -> None:
         client.post("/v1/models/tiny/score", content=picture(), headers={"content-type": "image/png"})
 
 
-def test_outputs_of_another_shape_than_in_the_warm_up_fail_their_batch_only(tiny_bundle: Path, serve: Serve) -> None:
+@pytest.mark.parametrize("shape", [(2,), (1,), (0,)])
+def test_outputs_of_another_shape_than_in_the_warm_up_fail_their_batch_only(
+    shape: tuple[int, ...], tiny_bundle: Path, serve: Serve
+) -> None:
     with serve(tiny_bundle.parents[1], engine_process=True) as live:
 
         def run(items: Sequence[Array], *, exclusive: bool) -> Mapping[str, Array]:
             outputs = dict(unreplaced(items, exclusive=exclusive))
-            return outputs | {"msp": np.zeros((len(items), 2), np.float32)}
+            return outputs | {"msp": np.zeros((len(items), *shape), np.float32)}
 
         unreplaced = replace_engine(live, run)
         problem(live.score(picture()), 500, "inference-failed")

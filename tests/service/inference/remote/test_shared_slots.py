@@ -9,7 +9,7 @@ import pytest
 from service.inference.remote.shared_slots import WAITED, SharedSlots, SlotLayout, create_memory
 
 LAYOUT = SlotLayout(
-    seats=3,
+    regions=3,
     slots=5,
     input_shape=(8, 8, 3),
     input_type="|u1",
@@ -45,7 +45,7 @@ def test_the_depth_is_what_all_front_ends_admitted_less_what_left(both: tuple[Sh
     front_end.set_admitted(2, 3)
     engine.set_left(6)
     assert (engine.depth, front_end.depth) == (2, 2)
-    assert [front_end.admitted(seat) for seat in range(3)] == [5, 0, 3]
+    assert [front_end.admitted(region) for region in range(3)] == [5, 0, 3]
 
 
 def test_memory_that_is_not_used_takes_no_space() -> None:

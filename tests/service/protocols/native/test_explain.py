@@ -249,3 +249,32 @@ def test_the_description_of_a_model_has_the_unit_of_its_bits(live: Live) -> None
     assert likelihood("greyness") == {"per": "channel", "counts_end": False, "parts": "bits"}
     assert likelihood("words")["per"] == "word"
     assert likelihood("tiny") is None
+
+
+@pytest.mark.parametrize("change", ["replaced", "truncated", "deleted"])
+def test_an_explanation_is_never_computed_by_another_graph_than_the_scores(
+    change: str, tmp_path: Path, serve: Serve
+) -> None:
+    graph = make_tiny_bundle(tmp_path / "served", evidence=True) / "model.onnx"
+    other = make_tiny_bundle(tmp_path / "other", evidence=True, labels=("blue", "green", "red"), seed=5) / "model.onnx"
+    with serve(tmp_path / "served", max_batch=2) as live:
+        expected = live.score(coloured_picture("red")).json()
+        if change == "replaced":
+            graph.write_bytes(other.read_bytes()[:-1] + b"\0")
+        elif change == "truncated":
+            graph.write_bytes(graph.read_bytes()[:100])
+        else:
+            graph.unlink()
+        # Both inputs are in one batch: only the one with an explanation fails.
+        gate = EngineGate(live)
+        with ThreadPoolExecutor(3) as pool:
+            blocking = pool.submit(live.score, coloured_picture("blue"))
+            gate.until_batches(1)
+            plain = pool.submit(live.score, coloured_picture("red"))
+            explained = pool.submit(live.score, coloured_picture("red"), params={"explain": "true"})
+            until(lambda: live.app.state.repository.get("tiny").batcher.depth == 2)
+            gate.open()
+            assert blocking.result().status_code == 200
+        assert plain.result().json() == expected
+        problem(explained.result(), 500, "inference-failed")
+        assert live.score(coloured_picture("red")).json() == expected

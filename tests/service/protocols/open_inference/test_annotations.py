@@ -2,12 +2,13 @@
 
 import base64
 import json
+import tracemalloc
 from typing import Any
 
 import httpx
 import pytest
 
-from service.protocols.open_inference.annotations import PARAMETERS
+from service.protocols.open_inference.annotations import PARAMETERS, Annotations
 from tests.service.conftest import Live
 from tests.service.support.pictures import encoded, picture
 from tests.service.support.texts import SPORTS
@@ -120,3 +121,18 @@ def test_elements_in_base64_are_decoded_as_mlservers_codec_says(live: Live, text
         headers = {"inference-header-content-length": str(len(head))}
         answer = live.client.post("/v2/models/tiny/infer", content=head + data, headers=headers)
         assert outputs_of(answer) == expected
+
+
+def test_long_keys_of_clients_are_not_kept_in_memory() -> None:
+    def check_keys(count: int) -> None:
+        for number in range(count):
+            Annotations().check("parameters.", [f"{number}-" + "x" * 1_000_000])
+
+    check_keys(1)
+    tracemalloc.start()
+    try:
+        check_keys(20)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 1_000_000

@@ -1,5 +1,6 @@
 """Own outputs of a wrapped classifier over the Open Inference Protocol, next to the scores."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bundle import MANIFEST_NAME, load_bundle, parse_manifest, seal_bundle
 from tests.service.conftest import running_service
+from tests.service.support.exposition import value
+from tests.service.support.pictures import encoded, picture
 from tests.support.tiny_bundle import make_tiny_bundle
+from tests.support.waiting import until
 
 NAMES = np.array(["a", "b", "c"], dtype=object)
 
@@ -47,6 +51,18 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("models")
     add_own_outputs(make_tiny_bundle(root))
     return root
+
+
+def test_a_shadow_without_own_outputs_scores_the_requests_that_want_them(models: Path, tmp_path: Path) -> None:
+    shutil.copytree(models, tmp_path, dirs_exist_ok=True)
+    make_tiny_bundle(tmp_path, version="2")
+    (tmp_path / "traffic.yaml").write_text("tiny: {serve: 1, shadow: [2]}")
+    tensor = {"name": "images", "datatype": "BYTES", "shape": [1], "data": [encoded(picture())]}
+    body = {"inputs": [tensor], "outputs": [{"name": "features"}, {"name": "msp"}]}
+    with running_service(tmp_path) as live:
+        assert live.client.post("/v2/models/tiny/infer", json=body).status_code == 200
+        until(lambda: value(live.client, "ood_inputs_total", model="tiny", version="2") == 1)
+        assert value(live.client, "ood_shadow_dropped_total", model="tiny", version="2", reason="failed") == 0
 
 
 def test_own_outputs_are_returned_on_request_only_in_json_and_binary(models: Path) -> None:
