@@ -154,11 +154,11 @@ def test_sub_folders_train_and_test_are_splits_and_not_classes(tmp_path: Path) -
     assert "70 to train on, 30 to calibrate with, 30 others to test on" in start.notes[0]
 
 
-def test_classes_that_are_called_train_and_test_are_classes(tmp_path: Path) -> None:
+def test_splits_without_classes_are_not_taken_for_classes(tmp_path: Path) -> None:
     write_images(tmp_path)
     for name in ("train", "test"):
         (tmp_path / "words" / name).mkdir(parents=True)
         for i, image in enumerate(checkers(60, seed=5)):
             Image.fromarray(image).save(tmp_path / "words" / name / f"{i}.png")
-    start = quick_start(QuickStartInputs(tmp_path / "words", tmp_path / "others"))
-    assert start.recipe.in_distribution.test is None
+    with pytest.raises(DataError, match=r"splits test, train, without classes in them.*rename folders of classes"):
+        quick_start(QuickStartInputs(tmp_path / "words", tmp_path / "others"))
