@@ -3,7 +3,7 @@
 import struct
 
 HEAD_BYTES = 4096
-"""So many bytes of a file are enough for most formats."""
+"""The number of first bytes of a file that contain its size in most formats."""
 # Photographs take one to two bits per pixel.
 _PIXELS_PER_BYTE = 8
 # The markers of a JPEG's frame headers: all from 0xC0 to 0xCF except those of tables.
