@@ -122,13 +122,16 @@ def _open(
         options.add_session_config_entry(key, value)
     # The contents, not the paths: ONNX Runtime would map the files into memory, and a file truncated while it is
     # mapped (overwritten by a copy, a full disk) kills the process at its next batch.
-    weights = _external_weights(bundle, verify=verify)
+    content = _read(bundle, bundle.model_path, verify=verify)
+    weights = _external_weights(bundle, content, verify=verify)
     options.add_external_initializers_from_files_in_memory(
         list(weights), list(weights.values()), [len(content) for content in weights.values()]
     )
     graph: Path | bytes = bundle.model_path
     if without or verify:
-        graph = without_outputs(_read(bundle, bundle.model_path, verify=verify), without)
+        graph = without_outputs(content, without)
+    # The session parses the graph into memory of its own.
+    del content
     options.log_severity_level = _AFTERWARDS
     onnxruntime.set_default_logger_severity(_WHILE_OPENING)
     try:
@@ -209,12 +212,12 @@ def _read(bundle: Bundle, path: Path, *, verify: bool) -> bytes:
     return content
 
 
-def _external_weights(bundle: Bundle, *, verify: bool) -> dict[str, bytes]:
-    """The content of each file that the graph reads weights from, by the name that the graph gives it."""
+def _external_weights(bundle: Bundle, graph: bytes, *, verify: bool) -> dict[str, bytes]:
+    """The content of each file that `graph` reads weights from, by the name that the graph gives it."""
     folder = bundle.model_path.parent
     listed = {bundle.path / name for name in bundle.manifest.files}
     weights: dict[str, bytes] = {}
-    for location in sorted(external_files(_read(bundle, bundle.model_path, verify=verify))):
+    for location in sorted(external_files(graph)):
         if folder / location not in listed:
             raise EngineError(
                 bundle,
